@@ -1,0 +1,44 @@
+# Works on a fresh clone with make and Python 3.11 or later, and nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## create .venv with the tested versions of everything
+
+# The stamp is written last, so that an installation that was interrupted is taken up again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install  ## labels to map in one go, with the region and the labels that ship with the project
+	mkdir -p demo
+	$(BIN)/lianet-user finetune models/havelland.safetensors tutorials/data/havelland_landcover.gpkg \
+		--field class -o demo/head.safetensors --overwrite
+	$(BIN)/lianet-user predict demo/head.safetensors -o demo/map.tif --overwrite
+	@printf '\nMade in demo/:\n'
+	@printf '  %-17s %s\n' \
+		head.safetensors 'the fine-tuned head, for lianet-user predict' \
+		head.png 'how well it does on labels it was not trained on' \
+		map.tif 'the map: open it in QGIS' \
+		map.png 'the map at a glance'
+
+lint: install  ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: lint  ## everything a change has to pass
+	$(BIN)/pytest
+
+clean:  ## remove what can be made again, the environment excepted
+	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find lianet_user tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,77 @@
+"""Every way an input can be wrong, in the field's words, and the exit code each one ends with.
+
+A message is one line that says what was found, where, what was expected and what to do about it. The command line
+prints it as it stands, so it must make sense to somebody who has never read this code.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+class LianetError(Exception):
+    """Root of every error this package raises on purpose. Its text is always a single line."""
+
+    exit_code = EXIT_FAILURE
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        # A message may quote a name out of a file that somebody else made: it must not steer the terminal.
+        super().__init__("".join(character if character.isprintable() else "?" for character in line))
+
+
+class InputError(LianetError):
+    """Something the user gave is wrong and only the user can mend it."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class ArtifactError(InputError):
+    """A region, head or checkpoint file is not what it should be."""
+
+
+class RegionMismatchError(InputError):
+    """A head was asked to work on a region it was not trained on."""
+
+
+class LabelError(InputError):
+    """Labels that cannot be put on the region's grid as they are."""
+
+
+class AreaError(InputError):
+    """A box or an area of interest that is malformed or outside the region."""
+
+
+class DateError(InputError):
+    """A date the region does not hold."""
+
+
+class ImageryError(InputError):
+    """Imagery that cannot be encoded as it is."""
+
+
+class OutputError(InputError):
+    """An output that exists already or cannot be written."""
+
+
+class TrainingError(LianetError):
+    """Training could not go on: a loss that is not finite, a checkpoint that does not fit."""
+
+
+class LianetWarning(UserWarning):
+    """Root of every warning this package gives."""
+
+
+class PartlyOutsideWarning(LianetWarning):
+    """Part of what was asked lies outside the region and is not mapped or not used."""
+
+
+class LabelWarning(LianetWarning):
+    """Labels that were used, but not all of them or not as they stood."""
+
+
+class TrainingWarning(LianetWarning):
+    """Training went on, but its figures deserve a second look."""

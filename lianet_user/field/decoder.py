@@ -1,0 +1,169 @@
+"""Decoders: convolutional trunks that turn encoded windows into features, and the reconstruction layer behind them.
+
+`ResUNet` is the paper's (section 3.2). `LiteUNet` is ours: it has no statistics over space, so what it computes at a pixel
+does not depend on how an area is cut into windows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lianet_user.field.config import DecoderConfig
+from lianet_user.field.torchvision_ops import import_torchvision
+
+import_torchvision()  # segmentation-models-pytorch needs it, and on many CPU installations it does not import by itself
+
+from segmentation_models_pytorch.encoders import get_encoder  # noqa: E402
+
+LIMIT = 100.0
+"""Encodings are clamped to +-LIMIT before the projection (paper's release)."""
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with the paper's groups: 4 up to 64 channels, 8 up to 128, 16 up to 256, 32 above."""
+    groups = next((g for limit, g in ((64, 4), (128, 8), (256, 16)) if channels <= limit), 32)
+    return nn.GroupNorm(groups, channels)
+
+
+def _encoder(config: DecoderConfig) -> nn.Module:
+    """A library ResNet without pretrained weights and without the stages that the depth does not reach."""
+    encoder: nn.Module = get_encoder(config.encoder, in_channels=config.projection, depth=config.depth, weights=None)
+    for unused in range(config.depth, 5):
+        delattr(encoder, f"layer{unused}")
+    return encoder
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions with GroupNorm and a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            group_norm(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            group_norm(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.block(x) + x)
+
+
+class UpBlock(nn.Module):
+    """Bilinear x2, the skip beside it, a fusing 3x3 convolution and three residual blocks."""
+
+    def __init__(self, channels: int, skip: int, out: int) -> None:
+        super().__init__()
+        self.fuse = nn.Sequential(
+            nn.Conv2d(channels + skip, out, 3, padding=1), group_norm(out), nn.ReLU(inplace=True)
+        )
+        self.resblocks = nn.Sequential(*(ResBlock(out) for _ in range(3)))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        up = functional.interpolate(x, scale_factor=2, mode="bilinear")
+        out: Tensor = self.resblocks(self.fuse(torch.cat([up, skip], 1)))
+        return out
+
+
+class ResUNet(nn.Module):
+    """The paper's decoder: a ResNet encoder and four GroupNorm up-blocks (Base: ResNet-50, Large: ResNet-101)."""
+
+    def __init__(self, config: DecoderConfig, channels: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(channels, config.projection, 1)
+        self.encoder = _encoder(config)
+        skips = self.encoder.out_channels[1:]  # 64, 256, 512, 1024, 2048: without the input itself
+        width = skips[-1]
+        self.up = nn.ModuleList()
+        for out, skip in zip(config.widths, reversed(skips[:-1]), strict=True):
+            self.up.append(UpBlock(width, skip, out))
+            width = out
+        self.last_up = nn.Conv2d(width, 256, 3, padding=1)
+        self.last_block = ResBlock(256)
+        self.out = nn.Conv2d(256, config.features, 1)
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """(B, L*F, h, w) to (B, features, h, w); h and w are multiples of the stride."""
+        _, *skips = self.encoder(self.projection(encoded.clamp(-LIMIT, LIMIT)))
+        x = skips.pop()
+        for block in self.up:
+            x = block(x, skips.pop())
+        x = functional.interpolate(x, scale_factor=2, mode="bilinear")
+        out: Tensor = self.out(self.last_block(functional.relu(self.last_up(x))))
+        return out
+
+
+def _conv_bn(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
+
+
+class LiteUNet(nn.Module):
+    """A light U-Net whose output carries the projected encoding beside the decoded context.
+
+    The projection keeps the pixel itself, sharp; the U-Net adds what surrounds it.
+    """
+
+    def __init__(self, config: DecoderConfig, channels: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(channels, config.projection, 1)
+        self.encoder = _encoder(config)
+        skips = [*reversed(self.encoder.out_channels[1:-1]), 0]
+        width = self.encoder.out_channels[-1]
+        self.up = nn.ModuleList()
+        for out, skip in zip(config.widths, skips, strict=True):
+            self.up.append(nn.Sequential(_conv_bn(width + skip, out), _conv_bn(out, out)))
+            width = out
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """(B, L*F, h, w) to (B, features, h, w); h and w are multiples of the stride."""
+        projected = self.projection(encoded.clamp(-LIMIT, LIMIT))
+        _, *skips = self.encoder(projected)
+        x = skips.pop()
+        for block in self.up:
+            # Nearest, not bilinear: it looks no further than its own pixel, which keeps the halo small.
+            x = functional.interpolate(x, scale_factor=2, mode="nearest")
+            x = block(torch.cat([x, skips.pop()], 1) if skips else x)
+        return torch.cat([x, projected], 1)
+
+
+class Reconstruction(nn.Module):
+    """The paper's reconstruction layer: 3x3 convolution to 64, GroupNorm, ReLU, 3x3 convolution to the bands, ReLU."""
+
+    def __init__(self, features: int, bands: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(features, 64, 3, padding=1),
+            group_norm(64),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(64, bands, 3, padding=1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, C, h, w) to reflectance (B, bands, h, w)."""
+        return functional.relu(self.layers(features))
+
+
+class LiteReconstruction(nn.Module):
+    """Reconstruction for `lite`: a linear shortcut and a 3x3 correction, in units of each band's deviation."""
+
+    def __init__(self, features: int, bands: int) -> None:
+        super().__init__()
+        self.shortcut = nn.Conv2d(features, bands, 1)
+        self.correction = nn.Sequential(_conv_bn(features, 64), nn.Conv2d(64, bands, 3, padding=1))
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(bands))
+        self.register_buffer("std", torch.ones(bands))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, C, h, w) to reflectance (B, bands, h, w)."""
+        return functional.relu(self.standardized(features) * self.std[:, None, None] + self.mean[:, None, None])
+
+    def standardized(self, features: Tensor) -> Tensor:
+        """Reflectance in units of each band's deviation from its mean: what `lite` is trained on."""
+        return self.shortcut(features).float() + self.correction(features).float()

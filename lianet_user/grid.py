@@ -1,0 +1,177 @@
+"""The coordinate grid: boxes on the Earth, windows of pixels, and the halo a window is computed with.
+
+The spine is :class:`odc.geo.geobox.GeoBox` (CRS, affine transform, shape): pass it, never bounds and resolution apart.
+A :class:`Window` is a rectangle of whole pixels of one GeoBox.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+
+from lianet_user.errors import AreaError
+
+Bounds = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A rectangle of pixels: the first row and column, and how many of each."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def row_end(self) -> int:
+        return self.row + self.height
+
+    @property
+    def col_end(self) -> int:
+        return self.col + self.width
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, ready to index an array whose last two axes are (y, x)."""
+        return slice(self.row, self.row_end), slice(self.col, self.col_end)
+
+    def shifted(self, rows: int, cols: int) -> Window:
+        return Window(self.row + rows, self.col + cols, self.height, self.width)
+
+    def within(self, outer: Window) -> Window:
+        """The same pixels counted from the corner of `outer`."""
+        return self.shifted(-outer.row, -outer.col)
+
+    def intersection(self, other: Window) -> Window | None:
+        """The pixels both windows have, or None."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        height = min(self.row_end, other.row_end) - row
+        width = min(self.col_end, other.col_end) - col
+        return Window(row, col, height, width) if height > 0 and width > 0 else None
+
+    def tiles(self, size: int) -> Iterator[Window]:
+        """This window cut into tiles of at most `size` pixels a side, row by row."""
+        for row in range(self.row, self.row_end, size):
+            for col in range(self.col, self.col_end, size):
+                yield Window(row, col, min(size, self.row_end - row), min(size, self.col_end - col))
+
+    def expanded(self, halo: int, stride: int, shape: tuple[int, int]) -> Window:
+        """The window to compute so that this one is right: `halo` pixels more all around, snapped outward to `stride`.
+
+        The halo stops at the region's border, where the field was never trained; where the region's `shape` (height,
+        width) is no multiple of the stride the window is snapped past it. Windows of one region therefore always meet
+        the same surroundings, whatever the tiling (DESIGN: one rule for every pixel).
+        """
+        row = max(0, self.row - halo) // stride * stride
+        col = max(0, self.col - halo) // stride * stride
+        row_end = math.ceil(min(shape[0], self.row_end + halo) / stride) * stride
+        col_end = math.ceil(min(shape[1], self.col_end + halo) / stride) * stride
+        return Window(row, col, row_end - row, col_end - col)
+
+
+def whole(geobox: GeoBox) -> Window:
+    """The window that is the whole grid."""
+    height, width = geobox.shape
+    return Window(0, 0, height, width)
+
+
+def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
+    """The part of `geobox` that `window` covers."""
+    return geobox[window.slices]
+
+
+def parse_bbox(text: str) -> Bounds:
+    """``W,S,E,N`` as four finite numbers in that order.
+
+    Raises:
+        AreaError: not four numbers, not finite, or west/east or south/north exchanged.
+    """
+    parts = text.split(",")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) != 4:
+        raise AreaError(f"--bbox {text!r} is not four numbers: expected W,S,E,N, for instance 12.50,52.42,12.60,52.46")
+    west, south, east, north = values
+    if not all(map(math.isfinite, values)):
+        raise AreaError(f"--bbox {text!r} holds a number that is not finite: expected W,S,E,N")
+    if west >= east or south >= north:
+        raise AreaError(f"--bbox {text!r} is empty or inverted: expected W,S,E,N with W < E and S < N")
+    return west, south, east, north
+
+
+def bounds_in(bounds: Bounds, source: CRS, target: CRS) -> Bounds:
+    """`bounds` of one CRS as the box that holds them in another (edges densified, so that curved edges are kept).
+
+    Raises:
+        AreaError: the box cannot be expressed in the target CRS.
+    """
+    transformer = Transformer.from_crs(source.proj, target.proj, always_xy=True)
+    west, south, east, north = transformer.transform_bounds(*bounds, densify_pts=21)
+    if not all(map(math.isfinite, (west, south, east, north))):
+        raise AreaError(
+            f"the box {format_bounds(bounds)} ({crs_name(source)}) cannot be expressed in {crs_name(target)}:"
+            " check its numbers and --bbox-crs"
+        )
+    return west, south, east, north
+
+
+def window_of_bounds(geobox: GeoBox, bounds: Bounds, crs: CRS) -> tuple[Window, float]:
+    """The pixels a box touches, and the share of the box (by area in the grid's CRS) that lies outside the grid.
+
+    Args:
+        geobox: the region's grid.
+        bounds: west, south, east, north in `crs`.
+        crs: of `bounds`.
+
+    Raises:
+        AreaError: the box lies wholly outside the grid.
+    """
+    assert geobox.crs is not None
+    west, south, east, north = bounds_in(bounds, crs, geobox.crs)
+    corners = [~geobox.affine @ point for point in ((west, north), (east, north), (west, south), (east, south))]
+    cols, rows = [c for c, _ in corners], [r for _, r in corners]
+    # A millionth of a pixel: a box drawn along pixel edges must not gain a row from rounding. A box smaller than
+    # that is still one pixel.
+    row, col = math.floor(min(rows) + 1e-6), math.floor(min(cols) + 1e-6)
+    height, width = math.ceil(max(rows) - 1e-6) - row, math.ceil(max(cols) - 1e-6) - col
+    asked = Window(row, col, max(1, height), max(1, width))
+    inside = asked.intersection(whole(geobox))
+    if inside is None:
+        raise AreaError(
+            f"the box {format_bounds(bounds)} ({crs_name(crs)}) lies outside the region, which covers"
+            f" {format_bounds(bounds_of(geobox, crs))} in the same coordinates: choose a box that touches it"
+        )
+    return inside, 1.0 - inside.pixels / asked.pixels
+
+
+def bounds_of(geobox: GeoBox, crs: CRS | None = None) -> Bounds:
+    """West, south, east, north of the grid, in its own CRS or in `crs`."""
+    box = geobox.boundingbox
+    own: Bounds = (box.left, box.bottom, box.right, box.top)
+    if crs is None or crs == geobox.crs:
+        return own
+    assert geobox.crs is not None
+    return bounds_in(own, geobox.crs, crs)
+
+
+def crs_name(crs: CRS) -> str:
+    """`EPSG:n` where there is one, else the CRS's own name."""
+    return f"EPSG:{crs.epsg}" if crs.epsg else crs.proj.name
+
+
+def format_bounds(bounds: Bounds) -> str:
+    """`W,S,E,N` with the digits a person needs: five places for degrees, none for metres."""
+    places = 5 if max(map(abs, bounds)) <= 360 else 0
+    return ",".join(f"{value:.{places}f}" for value in bounds)

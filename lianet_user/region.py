@@ -1,0 +1,183 @@
+"""A region: a neural field tied to the Earth.
+
+Everything computed from a field, for training and for maps, goes through :meth:`Region.features` and
+:meth:`Region.reconstruct`. Both obey one rule: a window is computed with the decoder's halo around it, snapped outward to
+the decoder's stride and cropped, and the halo stops at the region's border.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from odc.geo.geobox import GeoBox
+from torch import Tensor, nn
+
+from lianet_user.artifact import ArtifactFile, HeadInput, RegionHeader, open_region_file, write_artifact
+from lianet_user.errors import ArtifactError
+from lianet_user.field.context import CONTEXT_HALO, STATISTICS, context
+from lianet_user.field.decoder import LiteReconstruction
+from lianet_user.field.folding import fold_norms
+from lianet_user.field.model import NeuralField
+from lianet_user.grid import Window, whole
+
+class Region:
+    """A field in evaluation mode with its header.
+
+    Attributes:
+        header: what the file says.
+        field: the frozen field.
+        path: of the file, None for a region that was not read from one.
+        sha256: of the file's bytes, likewise.
+    """
+
+    def __init__(
+        self, header: RegionHeader, field: NeuralField, path: Path | None = None, sha256: str | None = None
+    ) -> None:
+        self.header = header
+        self.field = field.eval().requires_grad_(False)
+        self.path = path
+        self.sha256 = sha256
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
+        """Read a region file.
+
+        Raises:
+            ArtifactError: it is no region file, or its tensors do not make the field its header describes.
+        """
+        file = open_region_file(path)
+        assert isinstance(file.header, RegionHeader)
+        field = NeuralField(file.header.field)
+        load_stored(field, file)
+        field = field.to(device=device, memory_format=torch.channels_last).eval()
+        if field.config.decoder.architecture == "lite":
+            fold_norms(field)
+        return cls(file.header, field, Path(path).absolute(), file.sha256())
+
+    @property
+    def geobox(self) -> GeoBox:
+        return self.header.grid.geobox
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.header.grid.height, self.header.grid.width
+
+    @property
+    def window(self) -> Window:
+        """The whole region."""
+        return whole(self.geobox)
+
+    @property
+    def device(self) -> torch.device:
+        return self.field.grid.tables.device
+
+    def channels(self, inputs: Sequence[HeadInput]) -> int:
+        """Channels of :meth:`head_input`."""
+        config = self.field.config
+        sizes = {"features": config.decoder.features, "bands": config.bands, "context": STATISTICS * config.bands}
+        return sum(sizes[part] for part in inputs)
+
+    @torch.inference_mode()
+    def features(self, window: Window, date: dt.date | None = None) -> Tensor:
+        """What the decoder says of every pixel of a window: float32 (features, height, width).
+
+        Args:
+            window: inside the region.
+            date: of an acquisition; None where the region holds only one.
+
+        Raises:
+            DateError: the region does not hold `date`.
+        """
+        decoded, outer = self._decoded(window, date)
+        return _crop(decoded, window, outer)[0]
+
+    @torch.inference_mode()
+    def reconstruct(self, window: Window, date: dt.date | None = None) -> Tensor:
+        """The reflectance the region remembers: float32 (bands, height, width), not negative; arguments as `features`."""
+        decoded, outer = self._decoded(window, date)
+        return _crop(self.field.reconstruction(decoded), window, outer)[0]
+
+    @torch.inference_mode()
+    def head_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> Tensor:
+        """What a head reads: any of the features, the remembered bands and their context, stacked in this order.
+
+        Features are ReLU(features) for the paper's decoder and the features themselves for `lite`, whose projected
+        encoding has a sign. Bands and context are in units of each band's deviation over the region.
+
+        Returns:
+            float32 (channels, height, width).
+        """
+        inner = window.expanded(CONTEXT_HALO, 1, self.shape)
+        decoded, outer = self._decoded(inner, date)
+        reconstruction = self.field.reconstruction
+        lite = isinstance(reconstruction, LiteReconstruction)
+        parts = []
+        if "features" in inputs:
+            features = _crop(decoded, window, outer)
+            parts.append(features if lite else features.relu())
+        if "bands" in inputs or "context" in inputs:
+            bands = _crop(reconstruction.standardized(decoded) if lite else reconstruction(decoded), inner, outer)
+            if "bands" in inputs:
+                parts.append(_crop(bands, window, inner))
+            if "context" in inputs:
+                parts.append(_crop(context(bands), window, inner))
+        return torch.cat(parts, 1)[0]
+
+    def _decoded(self, window: Window, date: dt.date | None) -> tuple[Tensor, Window]:
+        """Features (1, C, h, w) of the window that has to be computed for `window`, and that window."""
+        decoder = self.field.config.decoder
+        outer = window.expanded(decoder.halo, decoder.stride, self.shape)
+        index = torch.tensor([self.header.date_index(date)], device=self.device)
+        return self.field.features([(outer.row, outer.col)], outer.height, outer.width, index), outer
+
+
+def _crop(values: Tensor, window: Window, outer: Window) -> Tensor:
+    return values[(..., *window.within(outer).slices)]
+
+
+def stored(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors that a file carries: all but BatchNorm's step counters, which nothing reads."""
+    return {name: tensor for name, tensor in module.state_dict().items() if not name.endswith("num_batches_tracked")}
+
+
+def load_stored(module: nn.Module, file: ArtifactFile) -> None:
+    """Fill a module with a file's tensors, as float32.
+
+    Raises:
+        ArtifactError: a tensor is missing, extra or misshapen.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in stored(module).items()}
+    names = expected.keys() | file.shapes.keys()
+    if wrong := sorted(name for name in names if expected.get(name) != file.shapes.get(name)):
+        raise ArtifactError(
+            f"{file.path} holds tensors that do not fit what its header describes: {len(wrong)} are missing, extra or"
+            f" misshapen, first {wrong[0]!r} ({file.shapes.get(wrong[0])}, expected {expected.get(wrong[0])})"
+        )
+    state = {name: torch.from_numpy(array.astype(np.float32)) for name, array in file.tensors().items()}
+    module.load_state_dict(state, strict=False)
+
+
+def save_region(path: str | os.PathLike[str], header: RegionHeader, field: NeuralField) -> None:
+    """Write a region file, weights as float16.
+
+    Raises:
+        ArtifactError: a weight is not finite or too large for float16.
+        OutputError: the place cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().to(torch.float16) for name, tensor in stored(field).items()}
+    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ArtifactError(f"the field's tensor {bad[0]!r} holds values that float16 cannot: it was not written")
+    write_artifact(path, header, {name: tensor.numpy() for name, tensor in tensors.items()})
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB for reflectance, whose peak is 1.0."""
+    return -10.0 * math.log10(max(mse, 1e-12))

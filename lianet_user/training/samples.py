@@ -1,0 +1,177 @@
+"""Samples to train a head on: windows cut around the labels, with the frozen field's answer computed once for each."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lianet_user.artifact import IGNORE, HeadInput
+from lianet_user.errors import LabelError, TrainingWarning
+from lianet_user.grid import Window
+from lianet_user.labels import LabelMap
+from lianet_user.region import Region
+
+BLOCK = 128
+"""Pixels along the side of the blocks that are trained or validated on as a whole."""
+
+SUPERTILE = 4 * BLOCK
+"""The field is computed for neighbouring blocks together, so that their halos are not computed twice."""
+
+Listener = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The labels of one block and what a head reads around them."""
+
+    block: tuple[int, int]
+    """Row and column of the block."""
+    window: Window
+    labels: Tensor
+    """uint8 (height, width) of `window`: class index; IGNORE outside the block and where there is no label."""
+    inputs: Tensor
+    """float16 (channels, height, width)."""
+
+
+def split_blocks(labels: LabelMap, share: float, seed: int, tries: int = 500) -> np.ndarray:
+    """Choose the blocks to validate on: bool (block rows, block columns).
+
+    Neighbouring pixels are alike, so training and validation take whole blocks of :data:`BLOCK` pixels. Of many random
+    draws the one is kept whose validation pixels come closest to `share` in every class, and that leaves every class
+    something to train on.
+
+    Raises:
+        LabelError: all labels lie in one block.
+    """
+    counts = _block_counts(labels)
+    rows, cols, classes = counts.shape
+    flat = counts.reshape(-1, classes).astype(np.float64)
+    labelled = np.flatnonzero(flat.sum(1))
+    if len(labelled) < 2:
+        raise LabelError(
+            f"all labels lie within one block of {BLOCK} x {BLOCK} pixels, which leaves none to validate on: add labels"
+            " elsewhere in the region"
+        )
+    alone = [labels.classes[index].name for index in np.flatnonzero((flat > 0).sum(0) == 1)]
+    if alone:
+        warnings.warn(
+            TrainingWarning(
+                f"labels of {', '.join(alone)} lie in a single block of {BLOCK} px: trained on, but not validated"
+            ),
+            stacklevel=2,
+        )
+    totals = flat.sum(0)
+    splittable = (flat > 0).sum(0) > 1
+    rng = np.random.default_rng(seed)
+    size = min(max(1, round(share * len(labelled))), len(labelled) - 1)
+    best, best_cost = labelled[:size], np.inf
+    for _ in range(tries):
+        drawn = rng.choice(labelled, size, replace=False)
+        shares = flat[drawn].sum(0) / totals
+        # A class without validation pixels, or with nothing left to train on, costs more than any imbalance.
+        missing = ((shares == 0) & splittable).sum() + (shares == 1).sum() * classes
+        cost = float(np.abs(shares - share)[splittable].sum() + 10 * missing)
+        if cost < best_cost:
+            best, best_cost = drawn, cost
+    chosen = np.zeros(rows * cols, bool)
+    chosen[best] = True
+    return chosen.reshape(rows, cols)
+
+
+def make_samples(
+    region: Region,
+    labels: LabelMap,
+    blocks: np.ndarray,
+    *,
+    date: dt.date | None,
+    inputs: Sequence[HeadInput],
+    margin: int,
+    listener: Listener | None = None,
+) -> list[Sample]:
+    """Cut the labels of the chosen blocks into windows and compute what a head reads there.
+
+    Args:
+        region: the frozen field.
+        labels: on the region's grid.
+        blocks: bool (block rows, block columns).
+        date: of the acquisition the labels describe.
+        inputs: what the head reads.
+        margin: pixels of surroundings kept on every side of a block's labels, at least the head's halo.
+        listener: told how many of how many blocks are done.
+    """
+    windows = {place: _label_window(labels, place, margin) for place in map(tuple, np.argwhere(blocks).tolist())}
+    samples: list[Sample] = []
+    tiles = itertools.groupby(
+        sorted(windows.items(), key=lambda item: _supertile(item[0])), key=lambda item: _supertile(item[0])
+    )
+    for _, group in tiles:
+        members = [(place, window) for place, window in group if window is not None]
+        if not members:
+            continue
+        together = _union([window for _, window in members])
+        values = region.head_input(together, date, inputs).to(torch.float16)
+        for place, window in members:
+            samples.append(
+                Sample(
+                    place,
+                    window,
+                    torch.from_numpy(_own_labels(labels, place, window)),
+                    values[(slice(None), *window.within(together).slices)].clone(),
+                )
+            )
+            if listener:
+                listener(len(samples), len(windows))
+    return samples
+
+
+def _block_counts(labels: LabelMap) -> np.ndarray:
+    """Labelled pixels of every class in every block: int64 (block rows, block columns, classes)."""
+    height, width = labels.values.shape
+    rows, cols = -(-height // BLOCK), -(-width // BLOCK)
+    row, col = np.nonzero(labels.values != IGNORE)
+    classes = len(labels.classes)
+    index = ((row // BLOCK) * cols + col // BLOCK) * classes + labels.values[row, col]
+    return np.bincount(index, minlength=rows * cols * classes).reshape(rows, cols, classes)
+
+
+def _supertile(place: tuple[int, int]) -> tuple[int, int]:
+    blocks = SUPERTILE // BLOCK
+    return place[0] // blocks, place[1] // blocks
+
+
+def _block_window(labels: LabelMap, place: tuple[int, int]) -> Window:
+    height, width = labels.values.shape
+    row, col = place[0] * BLOCK, place[1] * BLOCK
+    return Window(row, col, min(BLOCK, height - row), min(BLOCK, width - col))
+
+
+def _label_window(labels: LabelMap, place: tuple[int, int], margin: int) -> Window | None:
+    """The smallest window around a block's labels, with the margin."""
+    block = _block_window(labels, place)
+    rows, cols = np.nonzero(labels.values[block.slices] != IGNORE)
+    if not len(rows):
+        return None
+    row, col = block.row + int(rows.min()), block.col + int(cols.min())
+    tight = Window(row, col, int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
+    return tight.expanded(margin, 1, labels.values.shape)
+
+
+def _own_labels(labels: LabelMap, place: tuple[int, int], window: Window) -> np.ndarray:
+    """Labels of a window, with those of other blocks ignored."""
+    own = np.full((window.height, window.width), IGNORE, np.uint8)
+    inside = _block_window(labels, place).intersection(window)
+    assert inside is not None
+    own[inside.within(window).slices] = labels.values[inside.slices]
+    return own
+
+
+def _union(windows: Sequence[Window]) -> Window:
+    row, col = min(w.row for w in windows), min(w.col for w in windows)
+    return Window(row, col, max(w.row_end for w in windows) - row, max(w.col_end for w in windows) - col)

@@ -1,0 +1,59 @@
+"""Fixtures that several modules' tests share."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from lianet_user.artifact import Acquisition, Band, GridHeader, Provenance, RegionHeader
+from lianet_user.field.config import preset
+
+RegionHeaderFactory = Callable[..., RegionHeader]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real imagery and labels that models are made from; they lie beside the repository and are no part of it."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the imagery and labels of ../shared/data, which are no part of the repository")
+    return folder
+
+
+@pytest.fixture
+def small_geobox() -> GeoBox:
+    """96 x 128 pixels of 10 m in UTM zone 33: its north-west corner is 330000 E, 5820000 N."""
+    return GeoBox((96, 128), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
+
+
+@pytest.fixture
+def region_header(small_geobox: GeoBox) -> RegionHeaderFactory:
+    """Builds a valid header of a `lite` region on `small_geobox`; keywords replace any of its fields."""
+
+    def build(*, geobox: GeoBox = small_geobox, dates: int = 1, band_count: int = 3, **fields: object) -> RegionHeader:
+        height, width = geobox.shape
+        document: dict[str, object] = {
+            "name": "small",
+            "title": "A small region",
+            "grid": GridHeader.of(geobox),
+            "bands": tuple(Band(name=f"B{n + 2:02}", gsd_m=10.0) for n in range(band_count)),
+            "acquisitions": tuple(Acquisition(date=dt.date(2017, 2 + n, 16)) for n in range(dates)),
+            "field": preset("lite", height=height, width=width, dates=dates, bands=band_count, table_size=2**10),
+            "licence": "CC-BY-4.0",
+            "attribution": "contains modified Copernicus Sentinel data 2017",
+            "provenance": Provenance(
+                created=dt.datetime(2025, 1, 1, tzinfo=dt.UTC),
+                source="synthetic",
+                settings={"steps": 10, "rate": 1e-3, "compiled": False, "note": None},
+                software={"lianet-user": "0.1.0"},
+            ),
+            "lineage": "0" * 32,
+        }
+        return RegionHeader.model_validate(document | fields)
+
+    return build
