@@ -6,15 +6,19 @@ your own train a small *head* on it, and the head maps any window of the region 
     import lianet_user as lianet
 
     region = lianet.Region.open("region.safetensors")
-    head = lianet.finetune(region, "labels.gpkg")
-    classes = head.predict(bbox=(12.50, 52.42, 12.60, 52.46))
+    labels = lianet.read_labels("labels.gpkg", region.geobox)
+    head = lianet.finetune(region, labels)
+    classes = head.predict(bbox=(12.55, 52.46, 12.60, 52.50))  # in memory
+    lianet.predict(head, "map.tif")  # to a file, whatever its size
 
 Modules import one way only, each from those on its left::
 
     errors <- grid <- artifact
               artifact <- labels                   no torch up to here
               artifact, field <- region <- head
-                         head, labels <- training, maps <- cli
+                         head, labels <- training
+                         head, labels <- maps <- report
+                         everything <- cli
 
 Importing this package imports none of them; a name below is loaded when it is first used.
 """
@@ -28,10 +32,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lianet_user.errors import LianetError
     from lianet_user.head import Head
+    from lianet_user.labels import read_labels
+    from lianet_user.maps import predict
     from lianet_user.region import Region
-    from lianet_user.training import finetune
+    from lianet_user.training import finetune, pretrain
 
-__all__ = ["Head", "LianetError", "Region", "__version__", "finetune"]
+__all__ = ["Head", "LianetError", "Region", "__version__", "finetune", "predict", "pretrain", "read_labels"]
 __version__ = version("lianet-user")
 
 _HOME = {
@@ -39,6 +45,9 @@ _HOME = {
     "LianetError": "lianet_user.errors",
     "Region": "lianet_user.region",
     "finetune": "lianet_user.training",
+    "predict": "lianet_user.maps",
+    "pretrain": "lianet_user.training",
+    "read_labels": "lianet_user.labels",
 }
 
 

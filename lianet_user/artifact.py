@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import safetensors.numpy
@@ -270,6 +270,7 @@ class HeadHeader(Schema):
 
 Tensors = Mapping[str, np.ndarray]
 Header = RegionHeader | HeadHeader
+H = TypeVar("H", RegionHeader, HeadHeader)
 
 
 class _TensorEntry(Schema):
@@ -278,12 +279,12 @@ class _TensorEntry(Schema):
     data_offsets: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(strict=False)
 
 
-class ArtifactFile:
+class ArtifactFile(Generic[H]):
     """A validated file: its header is read and checked at once, tensors only when asked for."""
 
-    def __init__(self, path: Path, header: Header, entries: dict[str, _TensorEntry], data_start: int) -> None:
+    def __init__(self, path: Path, header: H, entries: dict[str, _TensorEntry], data_start: int) -> None:
         self.path = path
-        self.header = header
+        self.header: H = header
         self._entries = entries
         self._data_start = data_start
 
@@ -323,7 +324,7 @@ class ArtifactFile:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def open_region_file(path: str | os.PathLike[str]) -> ArtifactFile:
+def open_region_file(path: str | os.PathLike[str]) -> ArtifactFile[RegionHeader]:
     """Read and check the header of a region file.
 
     Raises:
@@ -332,7 +333,7 @@ def open_region_file(path: str | os.PathLike[str]) -> ArtifactFile:
     return _open(Path(path), RegionHeader, "region")
 
 
-def open_head_file(path: str | os.PathLike[str]) -> ArtifactFile:
+def open_head_file(path: str | os.PathLike[str]) -> ArtifactFile[HeadHeader]:
     """Read and check the header of a head file.
 
     Raises:
@@ -408,7 +409,7 @@ def software_versions(*packages: str) -> dict[str, str]:
     return {package: version(package) for package in ("lianet-user", *packages)}
 
 
-def _open(path: Path, schema: type[RegionHeader] | type[HeadHeader], kind: str) -> ArtifactFile:
+def _open(path: Path, schema: type[H], kind: str) -> ArtifactFile[H]:
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size < 8:

@@ -60,7 +60,6 @@ class Head:
         """
         file = open_head_file(path)
         header = file.header
-        assert isinstance(header, HeadHeader)
         layers = HeadEnsemble(header.head)
         load_stored(layers, file)
         opened = Region.open(find_region(header, Path(path), region), device)
@@ -123,8 +122,10 @@ class Head:
         for tile in window.tiles(TILE):
             values[tile.within(window).slices] = self.classify(tile, date)
         names = [entry.name for entry in self.header.classes]
-        attributes = {"flag_values": list(range(len(names))), "flag_meanings": " ".join(n.replace(" ", "_") for n in names)}
-        return wrap_xr(values, window_geobox(self.region.geobox, window), nodata=IGNORE, **attributes)
+        prediction = wrap_xr(values, window_geobox(self.region.geobox, window), nodata=IGNORE)
+        return prediction.assign_attrs(  # as CF describes categories
+            flag_values=list(range(len(names))), flag_meanings=" ".join(name.replace(" ", "_") for name in names)
+        )
 
 
 def find_region(header: HeadHeader, head_path: Path, given: str | os.PathLike[str] | None = None) -> Path:

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from lianet_user.artifact import ArtifactFile, HeadInput, RegionHeader, open_region_file, write_artifact
 from lianet_user.errors import ArtifactError
 from lianet_user.field.context import CONTEXT_HALO, STATISTICS, context
-from lianet_user.field.decoder import LiteReconstruction
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.model import NeuralField
 from lianet_user.grid import Window, whole
+
 
 class Region:
     """A field in evaluation mode with its header.
@@ -53,10 +53,9 @@ class Region:
             ArtifactError: it is no region file, or its tensors do not make the field its header describes.
         """
         file = open_region_file(path)
-        assert isinstance(file.header, RegionHeader)
         field = NeuralField(file.header.field)
         load_stored(field, file)
-        field = field.to(device=device, memory_format=torch.channels_last).eval()
+        field = field.to(device).eval()
         if field.config.decoder.architecture == "lite":
             fold_norms(field)
         return cls(file.header, field, Path(path).absolute(), file.sha256())
@@ -110,21 +109,20 @@ class Region:
         """What a head reads: any of the features, the remembered bands and their context, stacked in this order.
 
         Features are ReLU(features) for the paper's decoder and the features themselves for `lite`, whose projected
-        encoding has a sign. Bands and context are in units of each band's deviation over the region.
+        encoding has a sign. Bands and context are in the units the reconstruction was trained in: reflectance for the
+        paper's, each band's deviation over the region for `lite`.
 
         Returns:
             float32 (channels, height, width).
         """
         inner = window.expanded(CONTEXT_HALO, 1, self.shape)
         decoded, outer = self._decoded(inner, date)
-        reconstruction = self.field.reconstruction
-        lite = isinstance(reconstruction, LiteReconstruction)
         parts = []
         if "features" in inputs:
             features = _crop(decoded, window, outer)
-            parts.append(features if lite else features.relu())
+            parts.append(features if self.field.config.decoder.architecture == "lite" else features.relu())
         if "bands" in inputs or "context" in inputs:
-            bands = _crop(reconstruction.standardized(decoded) if lite else reconstruction(decoded), inner, outer)
+            bands = _crop(self.field.reconstruction.standardized(decoded), inner, outer)
             if "bands" in inputs:
                 parts.append(_crop(bands, window, inner))
             if "context" in inputs:
@@ -148,7 +146,7 @@ def stored(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in module.state_dict().items() if not name.endswith("num_batches_tracked")}
 
 
-def load_stored(module: nn.Module, file: ArtifactFile) -> None:
+def load_stored(module: nn.Module, file: ArtifactFile[Any]) -> None:
     """Fill a module with a file's tensors, as float32.
 
     Raises:

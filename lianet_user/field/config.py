@@ -44,9 +44,7 @@ class EncodingConfig(Schema):
     def nodes(self, level: int) -> tuple[int, int]:
         """Rows and columns of nodes that the pixels of `shape` touch at a level."""
         offset = 0.5 if self.pixel_origin == "center" else 0.0
-        rows, cols = (
-            math.floor((size - 1 + offset) * self.cells(level) / self.extent) + 2 for size in self.shape
-        )
+        rows, cols = (math.floor((size - 1 + offset) * self.cells(level) / self.extent) + 2 for size in self.shape)
         return rows, cols
 
     def is_direct(self, level: int) -> bool:

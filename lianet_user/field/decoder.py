@@ -6,6 +6,8 @@ does not depend on how an area is cut into windows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,6 +37,12 @@ def _encoder(config: DecoderConfig) -> nn.Module:
     return encoder
 
 
+def _stage_channels(encoder: nn.Module) -> list[int]:
+    """Channels after each halving: 64, 256, 512, 1024, 2048 for a ResNet-50."""
+    channels: Sequence[int] = encoder.out_channels  # type: ignore[assignment]
+    return list(channels[1:])  # without the input itself
+
+
 class ResBlock(nn.Module):
     """Two 3x3 convolutions with GroupNorm and a shortcut."""
 
@@ -57,9 +65,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, channels: int, skip: int, out: int) -> None:
         super().__init__()
-        self.fuse = nn.Sequential(
-            nn.Conv2d(channels + skip, out, 3, padding=1), group_norm(out), nn.ReLU(inplace=True)
-        )
+        self.fuse = nn.Sequential(nn.Conv2d(channels + skip, out, 3, padding=1), group_norm(out), nn.ReLU(inplace=True))
         self.resblocks = nn.Sequential(*(ResBlock(out) for _ in range(3)))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -75,7 +81,7 @@ class ResUNet(nn.Module):
         super().__init__()
         self.projection = nn.Conv2d(channels, config.projection, 1)
         self.encoder = _encoder(config)
-        skips = self.encoder.out_channels[1:]  # 64, 256, 512, 1024, 2048: without the input itself
+        skips = _stage_channels(self.encoder)
         width = skips[-1]
         self.up = nn.ModuleList()
         for out, skip in zip(config.widths, reversed(skips[:-1]), strict=True):
@@ -112,10 +118,9 @@ class LiteUNet(nn.Module):
         super().__init__()
         self.projection = nn.Conv2d(channels, config.projection, 1)
         self.encoder = _encoder(config)
-        skips = [*reversed(self.encoder.out_channels[1:-1]), 0]
-        width = self.encoder.out_channels[-1]
+        *skips, width = _stage_channels(self.encoder)
         self.up = nn.ModuleList()
-        for out, skip in zip(config.widths, skips, strict=True):
+        for out, skip in zip(config.widths, [*reversed(skips), 0], strict=True):
             self.up.append(nn.Sequential(_conv_bn(width + skip, out), _conv_bn(out, out)))
             width = out
 
@@ -145,7 +150,11 @@ class Reconstruction(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, C, h, w) to reflectance (B, bands, h, w)."""
-        return functional.relu(self.layers(features))
+        return self.standardized(features)
+
+    def standardized(self, features: Tensor) -> Tensor:
+        """Bands in the unit they are trained in: reflectance itself."""
+        return functional.relu(self.layers(features).float())
 
 
 class LiteReconstruction(nn.Module):

@@ -82,7 +82,9 @@ class HashGrid(nn.Module):
         Returns:
             (windows, L * F, height, width), laid out channels last.
         """
-        encoded: Tensor = _Encode.apply(self.tables, self, tuple(corners), height, width)
+        encoded: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
+            self.tables, self, tuple(corners), height, width
+        )
         return encoded.permute(0, 3, 1, 2)
 
     def axis(self, level: int, first_pixel: int, count: int) -> _Axis:

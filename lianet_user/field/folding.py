@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -19,7 +21,7 @@ def fold_norms(module: nn.Module) -> None:
         names = list(children)
         pairs = [(name, name.replace("conv", "bn")) for name in names if name.startswith("conv")]
         if isinstance(parent, nn.Sequential):
-            pairs += list(zip(names, names[1:], strict=False))
+            pairs += itertools.pairwise(names)
         for conv_name, norm_name in pairs:
             conv, norm = children[conv_name], children.get(norm_name)
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

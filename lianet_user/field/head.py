@@ -44,7 +44,7 @@ class HeadEnsemble(nn.Module):
             HeadLayers(config.in_channels, config.widths, config.outputs, config.norm) for _ in range(config.members)
         )
         self.halo = len(config.widths) + 1
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
 
     def forward(self, features: Tensor) -> Tensor:
         """Inputs (B, C, h, w) to the logarithm of the members' mean class probabilities (B, outputs, h, w)."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +33,7 @@ class NeuralField(nn.Module):
         else:
             self.decoder = LiteUNet(decoder, channels)
             self.reconstruction = LiteReconstruction(decoder.features, config.bands)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
 
     def encode(self, corners: Sequence[Corner], height: int, width: int, acquisitions: Tensor) -> Tensor:
         """Encoded windows with the time vector added: (B, L * F, height, width).

@@ -4,8 +4,8 @@
 `report` counts, and `labelmap` puts them together.
 """
 
+from lianet_user.artifact import IGNORE
 from lianet_user.labels.labelmap import LabelMap, read_labels
-from lianet_user.labels.rasterize import IGNORE
 from lianet_user.labels.report import ClassCount, FeatureCounts, LabelReport
 
 __all__ = ["IGNORE", "ClassCount", "FeatureCounts", "LabelMap", "LabelReport", "read_labels"]

@@ -2,6 +2,7 @@
 
 from lianet_user.training.finetune import FinetuneProgress, FinetuneSettings, finetune
 from lianet_user.training.pretrain import PretrainProgress, PretrainSettings, pretrain
+from lianet_user.training.samples import split_blocks
 
 __all__ = [
     "FinetuneProgress",
@@ -10,4 +11,5 @@ __all__ = [
     "PretrainSettings",
     "finetune",
     "pretrain",
+    "split_blocks",
 ]

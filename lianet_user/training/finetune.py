@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from lianet_user.artifact import IGNORE, HeadConfig, HeadHeader, HeadInput, Provenance, RegionRef, software_versions
 from lianet_user.errors import LabelError, TrainingError
-from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble, HeadLayers
+from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble
 from lianet_user.head import Head
 from lianet_user.labels import LabelMap
 from lianet_user.region import Region
@@ -108,21 +108,17 @@ def finetune(
     if validation_blocks is None:
         validation_blocks = split_blocks(labels, settings.validation, settings.seed)
     samples = make_samples(
-        region,
+        lambda window: region.head_input(window, described, settings.inputs),
         labels,
-        np.ones_like(validation_blocks),
-        date=described,
-        inputs=settings.inputs,
         margin=max(settings.crop // 2, layers.halo),
         listener=lambda done, total: report(FinetuneProgress("features", done, total)),
     )
-    training = [sample for sample in samples if not _is_in(sample, validation_blocks)]
-    validation = [sample for sample in samples if _is_in(sample, validation_blocks)]
+    training = [sample for sample in samples if not validation_blocks[sample.block]]
+    validation = [sample for sample in samples if validation_blocks[sample.block]]
     for number, member in enumerate(layers.members):
-        assert isinstance(member, HeadLayers)
-        _train_member(member, training, len(labels.classes), settings, number, report)
+        train_member(member, training, len(labels.classes), settings, number, report)
     layers.eval()
-    measured = scores(_validate(layers, validation, len(labels.classes)), labels.classes) if validation else None
+    measured = scores(validate(layers, validation, len(labels.classes)), labels.classes) if validation else None
     header = HeadHeader(
         task="segmentation",
         classes=labels.classes,
@@ -135,7 +131,10 @@ def finetune(
         provenance=Provenance(
             created=dt.datetime.now(dt.UTC).replace(microsecond=0),
             source=labels.source,
-            settings={k: v if not isinstance(v, tuple) else " ".join(map(str, v)) for k, v in dataclasses.asdict(settings).items()},
+            settings={
+                k: v if not isinstance(v, tuple) else " ".join(map(str, v))
+                for k, v in dataclasses.asdict(settings).items()
+            },
             software=software_versions("torch"),
             seconds=round(time.monotonic() - started, 1),
         ),
@@ -144,20 +143,33 @@ def finetune(
     return Head(header, layers, region)
 
 
-def _train_member(
-    member: HeadLayers,
+def train_member(
+    member: nn.Module,
     samples: Sequence[Sample],
     classes: int,
     settings: FinetuneSettings,
     number: int,
     report: Listener,
 ) -> None:
-    """Train one head: class-balanced crops around labelled pixels, turned and mirrored, masked cross-entropy."""
+    """Train one network: class-balanced crops around labelled pixels, turned and mirrored, masked cross-entropy.
+
+    Args:
+        member: maps (B, C, crop, crop) to logits (B, classes, crop, crop); left in evaluation mode.
+        samples: to train on.
+        classes: how many there are.
+        settings: of the training.
+        number: of the member, which its random draws depend on.
+        report: told of every step.
+
+    Raises:
+        TrainingError: the loss stopped being finite.
+    """
     device = next(member.parameters()).device
     crops = _Crops(samples, classes, settings.crop, np.random.default_rng((settings.seed, number)))
     weights = torch.tensor(crops.class_weights(settings.class_weight), dtype=torch.float32, device=device)
     optimizer = torch.optim.AdamW(member.parameters(), settings.rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, settings.steps, pct_start=0.2)
+    member.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
     member.train()
     for step in range(settings.steps):
         inputs, reference = crops.draw(settings.batch)
@@ -232,12 +244,8 @@ def _turned(values: Tensor, turns: int, mirror: bool) -> Tensor:
     return turned.flip(-1) if mirror else turned
 
 
-def _is_in(sample: Sample, blocks: np.ndarray) -> bool:
-    return bool(blocks[sample.block])
-
-
 @torch.inference_mode()
-def _validate(layers: HeadEnsemble, samples: Sequence[Sample], classes: int) -> np.ndarray:
+def validate(layers: nn.Module, samples: Sequence[Sample], classes: int) -> np.ndarray:
     """Confusion matrix over the samples' labels."""
     device = next(layers.parameters()).device
     confusion = np.zeros((classes, classes), np.int64)

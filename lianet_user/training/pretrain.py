@@ -92,9 +92,9 @@ def pretrain(
 ) -> RegionHeader:
     """Encode one acquisition into a region file.
 
-    A checkpoint beside `output` (``.<name>.checkpoint``) is kept until the region file is written; with `resume` training
-    goes on from it. Steps draw their windows from the seed and their own number, so a resumed run sees what an
-    uninterrupted one would.
+    A checkpoint beside `output` (``.<name>.checkpoint``) is kept until the region file is written, and brought up to date
+    when the run is interrupted; with `resume` training goes on from it. Steps draw their windows from the seed and their own
+    number, so a resumed run sees what an uninterrupted one would.
 
     Raises:
         TrainingError: the loss stopped being finite, or a checkpoint does not belong to this run.
@@ -104,9 +104,13 @@ def pretrain(
     run = _Run(scene, settings, output.with_name(f".{output.stem}.checkpoint"))
     if resume:
         run.restore()
-    for progress in run.train():
-        if listener:
-            listener(progress)
+    try:
+        for progress in run.train():
+            if listener:
+                listener(progress)
+    except KeyboardInterrupt:
+        run.save()
+        raise
     header = RegionHeader(
         name=name,
         title=title,
@@ -242,18 +246,22 @@ class _Run:
         corners = [(window.row, window.col) for window in windows]
         with torch.autocast("cpu", torch.bfloat16):
             features = self.field.features(corners, self.size, self.size, index)
-            reconstruction = self.field.reconstruction
-            if isinstance(reconstruction, LiteReconstruction):
-                error = reconstruction.standardized(features) - (truth - self.mean[:, None, None]) / self.std[:, None, None]
-                in_reflectance = error * self.std[:, None, None]
-            else:
-                error = in_reflectance = reconstruction(features).float() - truth
+            error = self.field.reconstruction.standardized(features) - self._in_training_units(truth)
         error = torch.where(valid, error, 0.0)
-        loss = error.abs().mean() if not isinstance(reconstruction, LiteReconstruction) else (error**2).mean()
+        # L1 is the paper's; lite starts so close that squares, which PSNR is made of, pay better.
+        lite = self.field.config.decoder.architecture == "lite"
+        loss = error.square().mean() if lite else error.abs().mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        return loss.item(), (in_reflectance.detach() ** 2).mean().item()
+        in_reflectance = error.detach() * self.std[:, None, None] if lite else error.detach()
+        return loss.item(), in_reflectance.square().mean().item()
+
+    def _in_training_units(self, truth: Tensor) -> Tensor:
+        """Reflectance (B, bands, h, w) as the reconstruction is trained on it: standardized for `lite`."""
+        if self.field.config.decoder.architecture != "lite":
+            return truth
+        return (truth - self.mean[:, None, None]) / self.std[:, None, None]
 
     def _windows(self) -> Iterator[Window]:
         """The windows of the current step, drawn from the seed and the step's number, on multiples of the stride."""
@@ -282,11 +290,13 @@ class _Run:
         if not self.checkpoint.exists():
             raise ArtifactError(f"there is no checkpoint {self.checkpoint} to resume from: start without --resume")
         try:
-            with safetensors.safe_open(self.checkpoint, "pt") as file:  # type: ignore[no-untyped-call]
+            with safetensors.safe_open(self.checkpoint, "pt") as file:
                 metadata = file.metadata()
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except safetensors.SafetensorError as error:
-            raise ArtifactError(f"{self.checkpoint} is not a whole checkpoint ({error}): start without --resume") from error
+            raise ArtifactError(
+                f"{self.checkpoint} is not a whole checkpoint ({error}): start without --resume"
+            ) from error
         if metadata.get("fingerprint") != self.fingerprint:
             raise TrainingError(
                 f"{self.checkpoint} was made from other imagery or settings: give the same ones, or start without --resume"

@@ -26,7 +26,8 @@ def start_from_pyramid(field: NeuralField, image: Tensor) -> None:
             the acquisitions where there are several.
     """
     decoder, reconstruction = field.decoder, field.reconstruction
-    assert isinstance(decoder, LiteUNet) and isinstance(reconstruction, LiteReconstruction)
+    assert isinstance(decoder, LiteUNet)
+    assert isinstance(reconstruction, LiteReconstruction)
     encoding = field.config.encoding
     bands, height, width = image.shape
     residual = image.clone()
@@ -52,9 +53,11 @@ def start_from_pyramid(field: NeuralField, image: Tensor) -> None:
         residual -= torch.einsum("bc,chw->bhw", weights[:, channels], encoded)
     _pass_through(decoder.projection, encoding.channels)
     last = reconstruction.correction[-1]
-    assert isinstance(last, nn.Conv2d) and last.bias is not None and reconstruction.shortcut.bias is not None
-    for parameter in (last.weight, last.bias, reconstruction.shortcut.weight, reconstruction.shortcut.bias):
-        parameter.zero_()
+    assert isinstance(last, nn.Conv2d)
+    for layer in (last, reconstruction.shortcut):
+        nn.init.zeros_(layer.weight)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
     # Features are the U-Net's output with the projection behind it.
     start = field.config.decoder.features - field.config.decoder.projection
     reconstruction.shortcut.weight[:, start : start + encoding.channels, 0, 0] = weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lianet_user.artifact import IGNORE, HeadInput
+from lianet_user.artifact import IGNORE
 from lianet_user.errors import LabelError, TrainingWarning
 from lianet_user.grid import Window
 from lianet_user.labels import LabelMap
-from lianet_user.region import Region
 
 BLOCK = 128
 """Pixels along the side of the blocks that are trained or validated on as a whole."""
@@ -24,6 +22,10 @@ BLOCK = 128
 SUPERTILE = 4 * BLOCK
 """The field is computed for neighbouring blocks together, so that their halos are not computed twice."""
 
+Block = tuple[int, int]
+"""Row and column of a block."""
+
+Source = Callable[[Window], Tensor]
 Listener = Callable[[int, int], None]
 
 
@@ -31,8 +33,7 @@ Listener = Callable[[int, int], None]
 class Sample:
     """The labels of one block and what a head reads around them."""
 
-    block: tuple[int, int]
-    """Row and column of the block."""
+    block: Block
     window: Window
     labels: Tensor
     """uint8 (height, width) of `window`: class index; IGNORE outside the block and where there is no label."""
@@ -85,49 +86,27 @@ def split_blocks(labels: LabelMap, share: float, seed: int, tries: int = 500) ->
     return chosen.reshape(rows, cols)
 
 
-def make_samples(
-    region: Region,
-    labels: LabelMap,
-    blocks: np.ndarray,
-    *,
-    date: dt.date | None,
-    inputs: Sequence[HeadInput],
-    margin: int,
-    listener: Listener | None = None,
-) -> list[Sample]:
-    """Cut the labels of the chosen blocks into windows and compute what a head reads there.
+def make_samples(source: Source, labels: LabelMap, *, margin: int, listener: Listener | None = None) -> list[Sample]:
+    """Cut the labels into windows, block by block, and compute what a head reads there: once.
 
     Args:
-        region: the frozen field.
+        source: gives the inputs float32 (channels, height, width) of a window.
         labels: on the region's grid.
-        blocks: bool (block rows, block columns).
-        date: of the acquisition the labels describe.
-        inputs: what the head reads.
         margin: pixels of surroundings kept on every side of a block's labels, at least the head's halo.
-        listener: told how many of how many blocks are done.
+        listener: told how many of how many labelled blocks are done.
     """
-    windows = {place: _label_window(labels, place, margin) for place in map(tuple, np.argwhere(blocks).tolist())}
+    places = [(int(row), int(col)) for row, col in np.argwhere(_block_counts(labels).any(2))]
     samples: list[Sample] = []
-    tiles = itertools.groupby(
-        sorted(windows.items(), key=lambda item: _supertile(item[0])), key=lambda item: _supertile(item[0])
-    )
-    for _, group in tiles:
-        members = [(place, window) for place, window in group if window is not None]
-        if not members:
-            continue
-        together = _union([window for _, window in members])
-        values = region.head_input(together, date, inputs).to(torch.float16)
-        for place, window in members:
-            samples.append(
-                Sample(
-                    place,
-                    window,
-                    torch.from_numpy(_own_labels(labels, place, window)),
-                    values[(slice(None), *window.within(together).slices)].clone(),
-                )
-            )
+    for _, group in itertools.groupby(sorted(places, key=_supertile), key=_supertile):
+        windows = {place: _label_window(labels, place, margin) for place in group}
+        together = _union(list(windows.values()))
+        values = source(together).to(torch.float16)
+        for place, window in windows.items():
+            own = torch.from_numpy(_own_labels(labels, place, window))
+            inputs = values[(slice(None), *window.within(together).slices)].clone()
+            samples.append(Sample(place, window, own, inputs))
             if listener:
-                listener(len(samples), len(windows))
+                listener(len(samples), len(places))
     return samples
 
 
@@ -141,29 +120,27 @@ def _block_counts(labels: LabelMap) -> np.ndarray:
     return np.bincount(index, minlength=rows * cols * classes).reshape(rows, cols, classes)
 
 
-def _supertile(place: tuple[int, int]) -> tuple[int, int]:
+def _supertile(place: Block) -> Block:
     blocks = SUPERTILE // BLOCK
     return place[0] // blocks, place[1] // blocks
 
 
-def _block_window(labels: LabelMap, place: tuple[int, int]) -> Window:
+def _block_window(labels: LabelMap, place: Block) -> Window:
     height, width = labels.values.shape
     row, col = place[0] * BLOCK, place[1] * BLOCK
     return Window(row, col, min(BLOCK, height - row), min(BLOCK, width - col))
 
 
-def _label_window(labels: LabelMap, place: tuple[int, int], margin: int) -> Window | None:
+def _label_window(labels: LabelMap, place: Block, margin: int) -> Window:
     """The smallest window around a block's labels, with the margin."""
     block = _block_window(labels, place)
     rows, cols = np.nonzero(labels.values[block.slices] != IGNORE)
-    if not len(rows):
-        return None
     row, col = block.row + int(rows.min()), block.col + int(cols.min())
     tight = Window(row, col, int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
     return tight.expanded(margin, 1, labels.values.shape)
 
 
-def _own_labels(labels: LabelMap, place: tuple[int, int], window: Window) -> np.ndarray:
+def _own_labels(labels: LabelMap, place: Block, window: Window) -> np.ndarray:
     """Labels of a window, with those of other blocks ignored."""
     own = np.full((window.height, window.width), IGNORE, np.uint8)
     inside = _block_window(labels, place).intersection(window)

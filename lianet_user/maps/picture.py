@@ -1,0 +1,263 @@
+"""The look of every figure: class images, keys, scale bars, and the map at a glance.
+
+Figures are laid out in inches from their top left corner, because keys and small print keep their size whatever the
+shape of the map. matplotlib's object interface is used throughout: no global state, no display.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ignore[import-untyped]
+from odc.geo.geobox import GeoBox
+from pyproj import Geod, Transformer
+
+from lianet_user.artifact import ClassEntry
+from lianet_user.grid import Window
+from lianet_user.maps.style import rgb
+
+DPI = 150
+MARGIN, GAP = 0.25, 0.3
+TITLE, PANEL_TITLE, TEXT, SMALL = 13, 10, 9, 6.5
+"""Font sizes in points."""
+INK, FAINT, UNCLASSED = "#222222", "#666666", "#f0f0f0"
+COLUMN = 0.75
+"""Inches of a column of figures in a key."""
+MOST_CHARACTERS = 32
+"""Of a name in a key."""
+ROW = 0.21
+"""Inches a row of a key takes."""
+MAP_SIDE = 8.0
+"""Inches of the longer side of the map in its quick-look."""
+MOST_NAMES = 30
+"""Rows a key has at most."""
+
+
+@dataclass(frozen=True)
+class KeyRow:
+    """One class in a key: its colour, its name, and its figures, one for each heading."""
+
+    name: str
+    color: str
+    figures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the colours mean, and figures beside each."""
+
+    headings: tuple[str, ...]
+    rows: Sequence[KeyRow]
+
+    @property
+    def width(self) -> float:
+        """Inches."""
+        longest = min(MOST_CHARACTERS, max((len(row.name) for row in self.rows), default=0))
+        return 0.45 + 0.075 * max(longest, 8) + COLUMN * len(self.headings)
+
+    @property
+    def height(self) -> float:
+        """Inches."""
+        return (min(len(self.rows), MOST_NAMES) + 1 + (len(self.rows) > MOST_NAMES)) * ROW
+
+
+class Sheet:
+    """A figure laid out in inches from its top left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure((width, height), dpi=DPI, facecolor="white")
+        FigureCanvasAgg(self.figure)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(box)
+
+    def title(self, text: str) -> None:
+        self.text(MARGIN, MARGIN, shortened(text, int(self.width / 0.115)), TITLE, bold=True)
+
+    def small_print(self, lines: Sequence[str]) -> None:
+        """Lines at the foot of the sheet, which was made :func:`small_print_height` higher for them."""
+        top = self.height - MARGIN - small_print_height(lines) + 0.1
+        self.text(MARGIN, top, "\n".join(lines), SMALL, color=FAINT)
+
+    def text(self, left: float, top: float, text: str, size: float, *, color: str = INK, bold: bool = False) -> None:
+        """Text below `top`. What a file says is never read as mathematics, dollar signs or not."""
+        self.figure.text(
+            left / self.width,
+            1 - top / self.height,
+            text,
+            size=size,
+            color=color,
+            weight="bold" if bold else "normal",
+            va="top",
+            parse_math=False,
+        )
+
+
+def class_image(values: np.ndarray, classes: Sequence[ClassEntry]) -> np.ndarray:
+    """Class indices (height, width) in their colours: uint8 (height, width, 3); without a class, light grey."""
+    colors = np.full((256, 3), rgb(UNCLASSED), np.uint8)
+    colors[: len(classes)] = [rgb(entry.color) for entry in classes]
+    return colors[values]
+
+
+def draw_image(axes: Axes, image: np.ndarray, window: Window, geobox: GeoBox) -> None:
+    """An image of a window of a grid, with a scale bar; the axes then count pixels of the grid.
+
+    Args:
+        axes: to draw in.
+        image: uint8 (rows, columns, 3) of the window, at any resolution.
+        window: of `geobox`.
+        geobox: the grid.
+    """
+    across, down = pixel_metres(geobox)
+    extent = (window.col, window.col_end, window.row_end, window.row)
+    axes.imshow(image, extent=extent, aspect=down / across, interpolation="auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set(color=FAINT, linewidth=0.6)
+    metres = round_length(0.25 * across * window.width)
+    bar = AnchoredSizeBar(
+        axes.transData,
+        metres / across,
+        f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m",
+        loc="lower left",
+        pad=0.4,
+        borderpad=0.5,
+        sep=3,
+        color=INK,
+        size_vertical=0.0,
+        frameon=True,
+        fontproperties=FontProperties(size=TEXT - 1),
+    )
+    bar.patch.set(alpha=0.85, edgecolor="none")
+    axes.add_artist(bar)
+
+
+def draw_key(sheet: Sheet, left: float, top: float, key: Key) -> None:
+    axes = sheet.axes(left, top, key.width, key.height)
+    axes.set_axis_off()
+    axes.set_xlim(0, key.width)
+    axes.set_ylim(key.height, 0)
+    columns = [key.width - COLUMN * n for n in reversed(range(len(key.headings)))]
+    for x, heading in zip(columns, key.headings, strict=True):
+        axes.text(x, ROW / 2, heading, size=TEXT - 1, color=FAINT, ha="right", va="center")
+    for number, row in enumerate(key.rows[:MOST_NAMES], start=1):
+        middle = (number + 0.5) * ROW
+        swatch = Rectangle((0, middle - 0.06), 0.22, 0.12, facecolor=row.color, edgecolor=FAINT, linewidth=0.4)
+        axes.add_patch(swatch)
+        name = shortened(row.name, MOST_CHARACTERS)
+        axes.text(0.32, middle, name, size=TEXT, color=INK, va="center", parse_math=False)
+        for x, figure in zip(columns, row.figures, strict=True):
+            axes.text(x, middle, figure, size=TEXT, color=INK, ha="right", va="center")
+    if len(key.rows) > MOST_NAMES:
+        more = f"and {len(key.rows) - MOST_NAMES} more"
+        axes.text(0.32, (MOST_NAMES + 1.5) * ROW, more, size=TEXT, color=FAINT, va="center")
+
+
+def map_figure(
+    values: np.ndarray,
+    geobox: GeoBox,
+    classes: Sequence[ClassEntry],
+    pixels: Sequence[int],
+    *,
+    title: str,
+    attribution: str,
+) -> Figure:
+    """The map at a glance: the classes in their colours, a key with each one's share, scale bar and attribution.
+
+    Args:
+        values: the map, decimated at will: uint8 (rows, columns).
+        geobox: of the whole map.
+        classes: in the order of their values.
+        pixels: of each class in the whole map. Classes without any are left out of the key.
+        title: one line.
+        attribution: small print below the map.
+    """
+    height, width = geobox.shape
+    key = key_of_shares(classes, pixels)
+    panel = panel_size(geobox, Window(0, 0, height, width), MAP_SIDE, MAP_SIDE)
+    body = max(panel[1], key.height)
+    sheet_width = panel[0] + GAP + key.width + 2 * MARGIN
+    print_lines = small_print(attribution, sheet_width)
+    sheet = Sheet(sheet_width, body + 0.45 + 2 * MARGIN + small_print_height(print_lines))
+    sheet.title(title)
+    top = MARGIN + 0.45
+    draw_image(sheet.axes(MARGIN, top, *panel), class_image(values, classes), Window(0, 0, height, width), geobox)
+    draw_key(sheet, MARGIN + panel[0] + GAP, top, key)
+    sheet.small_print(print_lines)
+    return sheet.figure
+
+
+def key_of_shares(classes: Sequence[ClassEntry], pixels: Sequence[int]) -> Key:
+    """A row for each class that occurs, with its share of the map."""
+    total = sum(pixels)
+    counted = zip(classes, pixels, strict=True)
+    rows = [KeyRow(entry.name, entry.color, (percent(count / total),)) for entry, count in counted if count]
+    return Key(("share",), rows)
+
+
+def panel_size(geobox: GeoBox, window: Window, most_width: float, most_height: float) -> tuple[float, float]:
+    """Width and height in inches of a window drawn true to scale, as large as fits, but no thinner than an inch."""
+    across, down = pixel_metres(geobox)
+    width, height = across * window.width, down * window.height
+    scale = min(most_width / width, most_height / height)
+    return max(1.0, width * scale), max(1.0, height * scale)
+
+
+def pixel_metres(geobox: GeoBox) -> tuple[float, float]:
+    """Width and height in metres on the ground of the pixel in the middle of a grid, whatever its CRS's units."""
+    assert geobox.crs is not None
+    height, width = geobox.shape
+    places = [(width / 2, height / 2), (width / 2 + 1, height / 2), (width / 2, height / 2 + 1)]
+    x, y = zip(*(geobox.affine @ place for place in places), strict=True)
+    longitudes, latitudes = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True).transform(x, y)
+    geod = Geod(ellps="WGS84")
+    across, down = (geod.inv(longitudes[0], latitudes[0], longitudes[other], latitudes[other])[2] for other in (1, 2))
+    return float(across), float(down)
+
+
+def round_length(most: float) -> float:
+    """The largest of 1, 2, 5, 10, 20, ... (and 0.5, 0.2, ...) that is not more than `most`."""
+    power = 10.0 ** math.floor(math.log10(most))
+    return max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9))
+
+
+def percent(share: float) -> str:
+    """A share as a reader wants it: a class that occurs is never 0%."""
+    return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"
+
+
+def shortened(text: str, length: int) -> str:
+    """One line of at most `length` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: max(1, length - 1)] + "…"
+
+
+def small_print(text: str, width: float) -> list[str]:
+    """Attribution broken into lines for a sheet of `width` inches, six at most."""
+    return textwrap.wrap(text, max(20, int((width - 2 * MARGIN) / 0.05)), max_lines=6, placeholder=" …")
+
+
+def small_print_height(lines: Sequence[str]) -> float:
+    """Inches."""
+    return 0.12 * len(lines) + 0.1 * bool(lines)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    with warnings.catch_warnings():
+        # Names in scripts that matplotlib's own font lacks show as boxes: no reason to alarm, the map has them right.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(path, format="png")

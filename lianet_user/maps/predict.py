@@ -1,0 +1,226 @@
+"""The loop: a head over a window of its region, tile by tile, into files that appear finished or not at all."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from odc.geo.crs import CRS
+from pyproj.exceptions import CRSError
+
+from lianet_user.artifact import refuse_existing
+from lianet_user.errors import AreaError, OutputError, PartlyOutsideWarning
+from lianet_user.grid import Bounds, Window, bounds_of, format_bounds, whole, window_geobox, window_of_bounds
+from lianet_user.head import Head
+from lianet_user.maps.geotiff import GDAL_ERRORS, check_disk_space, checked_options, read_decimated, write_map
+from lianet_user.maps.picture import map_figure, save_png
+from lianet_user.maps.style import tags, write_pam, write_qml
+from lianet_user.region import Region
+
+Listener = Callable[[int, int], None]
+SUFFIXES = (".tif", ".tiff")
+QUICKLOOK_SIDE = 1200
+"""Pixels of the map along the longer side of its quick-look."""
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """A map and what lies beside it."""
+
+    tif: Path
+    pam: Path
+    """Class names and attribute table, for GDAL."""
+    qml: Path
+    """Style, for QGIS."""
+    png: Path
+    """The map at a glance."""
+
+    @classmethod
+    def of(cls, tif: Path) -> MapFiles:
+        return cls(tif, tif.with_name(f"{tif.name}.aux.xml"), tif.with_suffix(".qml"), tif.with_suffix(".png"))
+
+    @property
+    def in_order(self) -> tuple[Path, ...]:
+        """In the order in which they are put in place: the map last, so that it never lies there without its names."""
+        return self.pam, self.qml, self.png, self.tif
+
+    @property
+    def stale(self) -> tuple[Path, ...]:
+        """What GDAL would read as part of the map, and what can only belong to an earlier one: overviews and a mask."""
+        return self.tif.with_name(f"{self.tif.name}.ovr"), self.tif.with_name(f"{self.tif.name}.msk")
+
+
+@dataclass(frozen=True)
+class MapResult:
+    """A finished map."""
+
+    path: Path
+    quicklook: Path
+    window: Window
+    """Pixels of the region that the map covers."""
+    date: dt.date
+    """Of the acquisition that was mapped."""
+    pixels: dict[str, int]
+    """Of each class, by name."""
+    outside: float
+    """Share of the box that lies outside the region and is not mapped: 0 to 1."""
+    seconds: float
+
+
+def predict(
+    head: Head,
+    output: str | os.PathLike[str],
+    *,
+    bbox: Bounds | None = None,
+    bbox_crs: str = "EPSG:4326",
+    date: dt.date | None = None,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    creation_options: Mapping[str, str] | None = None,
+) -> MapResult:
+    """Map a window of a head's region to a Cloud-Optimized GeoTIFF on the region's grid.
+
+    Beside ``map.tif`` come ``map.tif.aux.xml`` (class names and attribute table for GDAL), ``map.qml`` (style for QGIS)
+    and ``map.png`` (the map at a glance). All are made in a temporary folder beside the map and take their places when
+    everything is finished and checked; until then an earlier map stays as it is. Memory follows the tile, not the map.
+
+    Args:
+        head: opened or just trained.
+        output: ``*.tif`` or ``*.tiff``.
+        bbox: west, south, east, north in `bbox_crs`; None maps the whole region. Every pixel that it touches is mapped.
+        bbox_crs: anything that names a CRS.
+        date: of an acquisition; None takes the one the head was trained on, or the only one of the region.
+        overwrite: replace an earlier map and what lies beside it.
+        listener: told the pixels done and in all after every tile.
+        creation_options: of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`.
+
+    Raises:
+        AreaError: the box lies outside the region, or its CRS is unknown.
+        DateError: the region does not hold `date`, or none was given and there are several.
+        OutputError: the map exists, cannot be written, or does not fit on the disk.
+
+    Warns:
+        PartlyOutsideWarning: part of the box lies outside the region and is not mapped.
+    """
+    started = time.monotonic()
+    files = _files(Path(output), overwrite)
+    options = checked_options(creation_options or {})
+    mapped_date = _date(head, date)
+    window, outside = _window(head.region, bbox, bbox_crs)
+    check_disk_space(files.tif.absolute().parent, window.pixels)
+    if outside:
+        _warn_outside(head.region, outside)
+    classes = head.header.classes
+    geobox = window_geobox(head.region.geobox, window)
+    done = 0
+
+    def values_of(tile: Window) -> np.ndarray:
+        nonlocal done
+        values = head.classify(tile.shifted(window.row, window.col), mapped_date)
+        done += tile.pixels
+        if listener:
+            listener(done, window.pixels)
+        return values
+
+    with _temporary_folder(files.tif) as folder:
+        made = MapFiles.of(folder / files.tif.name)
+        pixels = write_map(made.tif, geobox, values_of, classes, tags(head, mapped_date), options)
+        write_pam(made.pam, classes, pixels)
+        write_qml(made.qml, classes)
+        figure = map_figure(
+            read_decimated(made.tif, QUICKLOOK_SIDE),
+            geobox,
+            classes,
+            pixels,
+            title=f"{head.region.header.title}, {mapped_date}",
+            attribution=head.header.attribution,
+        )
+        save_png(figure, made.png)
+        _put_in_place(made, files)
+    names = [entry.name for entry in classes]
+    return MapResult(
+        path=files.tif,
+        quicklook=files.png,
+        window=window,
+        date=mapped_date,
+        pixels=dict(zip(names, pixels, strict=True)),
+        outside=outside,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _files(output: Path, overwrite: bool) -> MapFiles:
+    """
+    Raises:
+        OutputError: the name is no GeoTIFF's, or one of the files exists and may not be replaced.
+    """
+    if output.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"{output}: a map is a GeoTIFF, expected a name that ends in .tif: give one with -o")
+    files = MapFiles.of(output)
+    for path in reversed(files.in_order):
+        refuse_existing(path, overwrite)
+    return files
+
+
+def _date(head: Head, date: dt.date | None) -> dt.date:
+    """The date of the acquisition to map, known before the first tile is computed."""
+    if date is None and len(head.header.dates) == 1:
+        date = head.header.dates[0]
+    header = head.region.header
+    return header.dates[header.date_index(date)]
+
+
+def _window(region: Region, bbox: Bounds | None, crs: str) -> tuple[Window, float]:
+    """The pixels to map and the share of the box that lies outside the region."""
+    if bbox is None:
+        return whole(region.geobox), 0.0
+    try:
+        box_crs = CRS(crs)
+    except CRSError as error:
+        raise AreaError(
+            f"--bbox-crs {crs!r} is no coordinate reference system: expected a code such as EPSG:4326"
+        ) from error
+    return window_of_bounds(region.geobox, bbox, box_crs)
+
+
+def _warn_outside(region: Region, outside: float) -> None:
+    covered = format_bounds(bounds_of(region.geobox, CRS("EPSG:4326")))
+    message = (
+        f"{max(outside, 0.001):.1%} of the box lies outside the region {region.header.name!r} and is not mapped: the"
+        f" region covers {covered} (EPSG:4326)"
+    )
+    warnings.warn(message, PartlyOutsideWarning, stacklevel=3)
+
+
+@contextmanager
+def _temporary_folder(target: Path) -> Iterator[Path]:
+    """A folder beside the map, on the same file system, so that finished files only need new names.
+
+    Raises:
+        OutputError: something in the block, or the folder itself, cannot be written.
+    """
+    parent = target.absolute().parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.stem[:32]}.", suffix=".partial", dir=parent) as folder:
+            yield Path(folder)
+    except GDAL_ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"cannot write {target}: {reason}") from error
+
+
+def _put_in_place(made: MapFiles, files: MapFiles) -> None:
+    for path in made.in_order:
+        with open(path, "rb+") as handle:
+            os.fsync(handle.fileno())
+    for path in files.stale:
+        path.unlink(missing_ok=True)
+    for source, target in zip(made.in_order, files.in_order, strict=True):
+        source.replace(target)

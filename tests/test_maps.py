@@ -1,0 +1,402 @@
+"""Maps: right values in the right place, names and colours that other programs read, and never half a map."""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import json
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+import torch
+from affine import Affine
+from conftest import RegionHeaderFactory
+from odc.geo.geobox import GeoBox
+
+from lianet_user.artifact import (
+    IGNORE,
+    ClassEntry,
+    HeadConfig,
+    HeadHeader,
+    Provenance,
+    RegionHeader,
+    RegionRef,
+    Scores,
+)
+from lianet_user.errors import AreaError, DateError, OutputError, PartlyOutsideWarning
+from lianet_user.field.head import HeadEnsemble
+from lianet_user.field.model import NeuralField
+from lianet_user.grid import Window, bounds_of, window_geobox
+from lianet_user.head import Head
+from lianet_user.maps import geotiff, picture, predict, style
+from lianet_user.region import Region, save_region
+
+SIDECARS = ("map.tif.aux.xml", "map.qml", "map.png")
+CLASSES = (
+    ClassEntry(name="water", color="#2b7bba"),
+    ClassEntry(name='wood & "scrub" <5 m', color="#14532d"),
+    ClassEntry(name="Röhricht", color="#f2d64b", code="411"),
+)
+
+
+def make_head(
+    header: RegionHeader, folder: Path, classes: Sequence[ClassEntry] = CLASSES, scores: Scores | None = None
+) -> Head:
+    """A head with random weights on a region with random weights that is written to `folder` and read from it."""
+    torch.manual_seed(0)
+    save_region(folder / "region.safetensors", header, NeuralField(header.field))
+    region = Region.open(folder / "region.safetensors")
+    config = HeadConfig(
+        inputs=("features",),
+        in_channels=region.channels(("features",)),
+        widths=(16, 8),
+        outputs=len(classes),
+        norm="batch",
+    )
+    document = HeadHeader(
+        task="segmentation",
+        classes=tuple(classes),
+        head=config,
+        region=RegionRef(name=header.name, lineage=header.lineage, sha256=str(region.sha256), path=str(region.path)),
+        dates=header.dates[:1],
+        scores=scores,
+        provenance=Provenance(
+            created=dt.datetime(2025, 1, 1, tzinfo=dt.UTC), source="labels.gpkg", settings={}, software={}
+        ),
+        attribution=f"{header.attribution}; © the people who drew the labels",
+    )
+    return Head(document, HeadEnsemble(config), region)
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Head]:
+    return {}
+
+
+@pytest.fixture
+def head(region_header: RegionHeaderFactory, tmp_path_factory: pytest.TempPathFactory, kept: dict[str, Head]) -> Head:
+    """Made once, because it takes a second or two and nothing changes it."""
+    if not kept:
+        kept["head"] = make_head(region_header(dates=2), tmp_path_factory.mktemp("head"))
+    return kept["head"]
+
+
+@pytest.fixture(autouse=True)
+def _coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes the most time of a small map, and no test looks at the picture."""
+    monkeypatch.setattr(picture, "DPI", 30)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder for the map."""
+    path = tmp_path / "out"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def grid() -> GeoBox:
+    """700 x 1300 pixels, which takes several tiles and has overviews."""
+    return GeoBox((700, 1300), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
+
+
+def test_the_map_of_a_whole_region_holds_its_classes_on_its_grid(head: Head, folder: Path) -> None:
+    result = predict(head, folder / "map.tif")
+    expected = head.classify(head.region.window)
+    with rasterio.open(result.path) as dataset:
+        assert np.array_equal(dataset.read(1), expected)
+        assert dataset.transform == head.region.geobox.affine
+        assert tuple(dataset.bounds) == bounds_of(head.region.geobox)
+        assert dataset.crs.to_epsg() == 32633
+        assert (dataset.dtypes, dataset.nodata, dataset.descriptions) == (("uint8",), IGNORE, ("class",))
+    counts = np.bincount(expected.ravel(), minlength=len(CLASSES)).tolist()
+    assert len(np.unique(expected)) > 1
+    assert list(result.pixels.values()) == counts
+    assert (result.window, result.outside, result.date) == (head.region.window, 0.0, dt.date(2017, 2, 16))
+
+
+@pytest.mark.parametrize("window", [Window(0, 0, 1, 1), Window(13, 7, 31, 45), Window(95, 127, 1, 1)])
+def test_a_box_maps_exactly_its_pixels_wherever_it_begins(head: Head, folder: Path, window: Window) -> None:
+    geobox = window_geobox(head.region.geobox, window)
+    result = predict(head, folder / "map.tif", bbox=bounds_of(geobox), bbox_crs="EPSG:32633")
+    assert result.window == window
+    with rasterio.open(result.path) as dataset:
+        assert dataset.transform.almost_equals(geobox.affine)
+        assert np.array_equal(dataset.read(1), head.classify(window))
+
+
+def test_a_box_in_degrees_is_covered(head: Head, folder: Path) -> None:
+    window = Window(20, 30, 40, 50)
+    geobox = window_geobox(head.region.geobox, window)
+    result = predict(head, folder / "map.tif", bbox=tuple(geobox.geographic_extent.boundingbox))
+    assert result.window.intersection(window) == window
+
+
+def test_a_map_in_tiles_is_the_map_in_one(head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geotiff, "TILE", 80)
+    progress: list[tuple[int, int]] = []
+    predict(head, folder / "map.tif", listener=lambda done, total: progress.append((done, total)))
+    with rasterio.open(folder / "map.tif") as dataset:
+        assert np.mean(dataset.read(1) != head.classify(head.region.window)) < 0.001  # ties, rounded otherwise
+    assert len(progress) == 4
+    assert progress == sorted(progress)
+    assert progress[-1] == (96 * 128, 96 * 128)
+
+
+def test_a_head_maps_any_date_of_its_region_and_no_other(head: Head, folder: Path) -> None:
+    assert predict(head, folder / "map.tif", date=dt.date(2017, 3, 16)).date == dt.date(2017, 3, 16)
+    with rasterio.open(folder / "map.tif") as dataset:
+        assert dataset.tags()["DATE"] == "2017-03-16"
+    with pytest.raises(DateError, match="does not hold 2018-01-01"):
+        predict(head, folder / "other.tif", date=dt.date(2018, 1, 1))
+
+
+def test_a_map_tells_where_it_comes_from(head: Head, folder: Path) -> None:
+    with rasterio.open(predict(head, folder / "map.tif").path) as dataset:
+        tags = dataset.tags()
+    assert tags["REGION"] == "small"
+    assert tags["REGION_SHA256"] == head.region.sha256
+    assert tags["TIFFTAG_COPYRIGHT"] == head.header.attribution
+    assert tags["TIFFTAG_SOFTWARE"].startswith("lianet-user ")
+    assert json.loads(tags["CLASSES"])[2] == {"value": 2, "name": "Röhricht", "color": "#f2d64b", "code": "411"}
+
+
+def test_other_programs_read_names_and_colours(head: Head, folder: Path) -> None:
+    predict(head, folder / "map.tif")
+    with rasterio.open(folder / "map.tif") as dataset:
+        colors = dataset.colormap(1)
+    assert [colors[value][:3] for value in range(3)] == [(43, 123, 186), (20, 83, 45), (242, 214, 75)]
+    # rasterio does not show category names; GDAL writes those it has read into a VRT.
+    rasterio.shutil.copy(folder / "map.tif", folder / "map.vrt", driver="VRT")
+    names = [element.text for element in ElementTree.parse(folder / "map.vrt").iter("Category")]
+    assert names == [entry.name for entry in CLASSES]
+
+
+def test_gdalinfo_reads_names_and_attribute_table(head: Head, folder: Path, gdalinfo: Callable[[Path], Any]) -> None:
+    result = predict(head, folder / "map.tif")
+    read = gdalinfo(result.path)
+    assert read["bands"][0]["categories"] == [entry.name for entry in CLASSES]
+    rows = [row["f"] for row in read["rat"]["row"]]
+    assert [row[:3] for row in rows] == [[n, name, count] for n, (name, count) in enumerate(result.pixels.items())]
+
+
+def test_the_qgis_style_has_every_class(tmp_path: Path) -> None:
+    style.write_qml(tmp_path / "map.qml", CLASSES)
+    renderer = ElementTree.parse(tmp_path / "map.qml").find("pipe/rasterrenderer")
+    assert renderer is not None
+    assert renderer.get("type") == "paletted"
+    entries = [(e.get("value"), e.get("label"), e.get("color")) for e in renderer.iter("paletteEntry")]
+    assert entries == [(str(value), entry.name, entry.color) for value, entry in enumerate(CLASSES)]
+
+
+def test_control_characters_in_a_name_leave_the_sidecars_readable(tmp_path: Path) -> None:
+    classes = [ClassEntry(name="bell \x07 rings", color="#000000"), ClassEntry(name="\ufffe", color="#ffffff")]
+    style.write_qml(tmp_path / "map.qml", classes)
+    style.write_pam(tmp_path / "map.tif.aux.xml", classes, [1, 2])
+    names = [element.text for element in ElementTree.parse(tmp_path / "map.tif.aux.xml").iter("Category")]
+    assert names == ["bell \ufffd rings", "\ufffd"]
+    assert ElementTree.parse(tmp_path / "map.qml").find(".//paletteEntry") is not None
+
+
+def test_a_large_map_is_a_cog_whose_overviews_hold_the_most_frequent_class(grid: GeoBox, tmp_path: Path) -> None:
+    values = np.zeros((700, 1300), np.uint8)
+    values[:, ::3] = 2  # two thirds are 0: a mean would make 1 of it
+    pixels = write_map(tmp_path / "map.tif", grid, values)
+    assert pixels == np.bincount(values.ravel(), minlength=3).tolist()
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert dataset.overviews(1) == [2, 4]
+        assert dataset.block_shapes == [(512, 512)]
+        assert np.array_equal(dataset.read(1), values)
+        assert 1 not in dataset.read(1, out_shape=(175, 325))
+    assert geotiff.read_decimated(tmp_path / "map.tif", 325).shape == (175, 325)
+    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"COMPRESS": "none"}, {"compress": "LZW"}, {"BLOCKSIZE": "128", "OVERVIEWS": "NONE"}]
+)
+def test_creation_options_reach_the_file_and_leave_the_values(
+    grid: GeoBox, tmp_path: Path, options: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.arange(700 * 1300, dtype=np.uint32).reshape(700, 1300).astype(np.uint8) % 3
+    write_map(tmp_path / "map.tif", grid, values, options)
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert np.array_equal(dataset.read(1), values)
+        compression = dataset.compression.value if dataset.compression else "NONE"
+        assert compression == {key.upper(): value.upper() for key, value in options.items()}.get("COMPRESS", "DEFLATE")
+        assert bool(dataset.overviews(1)) == ("OVERVIEWS" not in options)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("COMPRES", "LZW", "no such option"),
+        ("COMPRESS", "JPEG", "expected one of DEFLATE, LZMA, LZW, NONE, ZSTD"),
+        ("BLOCKSIZE", "abc", "no such value"),
+        ("NUM_THREADS", "0", "expected one of ALL_CPUS, 1 to 64"),
+    ],
+)
+def test_a_creation_option_that_gdal_would_pass_over_is_refused(name: str, value: str, message: str) -> None:
+    with pytest.raises(OutputError, match=f"--co {name}={value.upper()}: .*{message}|{message}"):
+        geotiff.checked_options({name: value})
+
+
+@pytest.mark.parametrize("there", ["map.tif", *SIDECARS])
+def test_whatever_lies_where_a_map_goes_is_not_replaced_unasked(head: Head, folder: Path, there: str) -> None:
+    (folder / there).write_bytes(b"earlier")
+    with pytest.raises(
+        OutputError, match=f"{there} exists: choose another name with -o, or replace it with --overwrite"
+    ):
+        predict(head, folder / "map.tif")
+    assert contents(folder) == {there: b"earlier"}
+    predict(head, folder / "map.tif", overwrite=True)
+    assert contents(folder).keys() == {"map.tif", *SIDECARS}
+    assert (folder / there).read_bytes() != b"earlier"
+
+
+def test_overviews_of_an_earlier_map_do_not_outlive_it(head: Head, folder: Path) -> None:
+    (folder / "map.tif.ovr").write_bytes(b"earlier")
+    predict(head, folder / "map.tif", overwrite=True)
+    assert not (folder / "map.tif.ovr").exists()
+
+
+@pytest.mark.parametrize("name", ["map.png", "map", "map.gpkg"])
+def test_a_map_is_a_tif(head: Head, folder: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"expected a name that ends in \.tif"):
+        predict(head, folder / name)
+
+
+def test_a_folder_that_does_not_exist_is_named(head: Head, folder: Path) -> None:
+    with pytest.raises(OutputError, match="nowhere does not exist"):
+        predict(head, folder / "nowhere" / "map.tif")
+
+
+def test_a_failure_leaves_the_earlier_map_as_it_was(head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict(head, folder / "map.tif")
+    earlier = contents(folder)
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rasterio.shutil, "copy", full)
+    with pytest.raises(OutputError, match=r"cannot write .*map\.tif: No space left on device"):
+        predict(head, folder / "map.tif", overwrite=True)
+    assert contents(folder) == earlier
+
+
+def test_an_interruption_leaves_nothing(head: Head, folder: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(head, folder / "map.tif", listener=interrupt)
+    assert contents(folder) == {}
+
+
+def test_a_map_that_reads_back_different_is_not_kept(head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    translate = rasterio.shutil.copy
+
+    def damage(source: Path, target: Path, **options: str) -> None:
+        with rasterio.open(source, "r+") as dataset:
+            dataset.write(np.zeros((96, 128), np.uint8), 1)
+        translate(source, target, **options)
+
+    monkeypatch.setattr(rasterio.shutil, "copy", damage)
+    with pytest.raises(OutputError, match=r"map\.tif was written, but its pixels came back different"):
+        predict(head, folder / "map.tif")
+    assert contents(folder) == {}
+
+
+def test_a_disk_without_room_is_found_before_the_work(
+    head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(head, "classify", None)
+    with pytest.raises(OutputError, match="GB free, a map of 12288 pixels may need"):
+        predict(head, folder / "map.tif")
+
+
+def test_a_box_outside_the_region_is_refused(head: Head, folder: Path) -> None:
+    with pytest.raises(AreaError, match="lies outside the region"):
+        predict(head, folder / "map.tif", bbox=(20.0, 50.0, 20.1, 50.1))
+    with pytest.raises(AreaError, match="'EPSG:zzz' is no coordinate reference system"):
+        predict(head, folder / "map.tif", bbox=(12.0, 52.0, 13.0, 53.0), bbox_crs="EPSG:zzz")
+    assert contents(folder) == {}
+
+
+def test_a_box_partly_outside_is_mapped_inside_with_a_warning(head: Head, folder: Path) -> None:
+    west, south, east, north = bounds_of(head.region.geobox)
+    bbox = (west - (east - west), south, east, north)
+    # Not pytest.warns, which would raise again, as errors, what pyproject.toml ignores in others' modules.
+    with pytest.raises(PartlyOutsideWarning, match=r"50\.0% of the box lies outside the region 'small'"):
+        predict(head, folder / "map.tif", bbox=bbox, bbox_crs="EPSG:32633")
+    assert contents(folder) == {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PartlyOutsideWarning)
+        result = predict(head, folder / "map.tif", bbox=bbox, bbox_crs="EPSG:32633")
+    assert result.window == head.region.window
+    assert result.outside == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("crs", "resolution", "metres"),
+    [("EPSG:32633", 10.0, 10.0), ("EPSG:4326", 1 / 3600, 31.0), ("EPSG:3857", 10.0, 10.0), ("EPSG:2263", 10.0, 3.05)],
+)
+def test_pixels_are_measured_on_the_ground(crs: str, resolution: float, metres: float) -> None:
+    origin = {"EPSG:32633": (500_000, 5_800_000), "EPSG:2263": (980_000, 200_000)}.get(crs, (0, 0))
+    affine = Affine(resolution, 0, origin[0], 0, -resolution, origin[1])
+    across, down = picture.pixel_metres(GeoBox((10, 10), affine, crs))
+    assert across == pytest.approx(metres, rel=0.01)
+    assert down == pytest.approx(metres, rel=0.01)
+
+
+@pytest.mark.parametrize(("most", "length"), [(1.0, 1.0), (19.9, 10.0), (5000.0, 5000.0), (0.3, 0.2), (999.0, 500.0)])
+def test_scale_bars_have_round_lengths(most: float, length: float) -> None:
+    assert picture.round_length(most) == pytest.approx(length)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2000, 20), (20, 2000)])
+def test_a_quicklook_bears_any_shape_and_any_name(tmp_path: Path, shape: tuple[int, int]) -> None:
+    names = ["$x_1$ costs 5$", "_hidden", "水田", "n" * 128, *(f"class {n}" for n in range(200))]
+    classes = [ClassEntry(name=name, color="#123456") for name in names]
+    geobox = GeoBox(shape, Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
+    values = np.zeros(tuple(min(size, 100) for size in shape), np.uint8)
+    figure = picture.map_figure(values, geobox, classes, [1] * 204, title="A $ region", attribution="© $ all " * 300)
+    picture.save_png(figure, tmp_path / "map.png")
+    assert max(figure.get_size_inches()) < 16
+
+
+def write_map(path: Path, geobox: GeoBox, values: np.ndarray, options: Mapping[str, str] | None = None) -> list[int]:
+    checked = geotiff.checked_options(options or {})
+    return geotiff.write_map(path, geobox, lambda tile: values[tile.slices], CLASSES, {"REGION": "small"}, checked)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones included."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def gdalinfo() -> Callable[[Path], Any]:
+    """What GDAL's own program says of a file."""
+    program = shutil.which("gdalinfo")
+    if program is None:
+        pytest.skip("needs gdalinfo")
+
+    def read(path: Path) -> Any:
+        return json.loads(subprocess.check_output([program, "-json", str(path)]))
+
+    return read
