@@ -34,11 +34,11 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lianet_user.artifact import IGNORE
 from lianet_user.field.context import context
 from lianet_user.field.head import PAPER_WIDTHS, HeadLayers
 from lianet_user.field.torchvision_ops import import_torchvision
 from lianet_user.grid import Window
+from lianet_user.header import IGNORE
 from lianet_user.labels import read_labels
 from lianet_user.region import Region
 from lianet_user.training.finetune import FinetuneSettings, train_member, validate

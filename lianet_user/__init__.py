@@ -13,9 +13,9 @@ your own train a small *head* on it, and the head maps any window of the region 
 
 Modules import one way only, each from those on its left::
 
-    errors <- grid <- artifact
-              artifact <- labels                   no torch up to here
-              artifact, field <- region <- head
+    errors <- field/config <- header <- artifact
+              errors <- grid, header <- labels     no torch up to here
+              artifact, grid, field <- region <- head
                          head, labels <- training
                          head, labels <- maps <- report
                          everything <- cli

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from pyproj.exceptions import CRSError
 
 from lianet_user.errors import AreaError
 
@@ -109,6 +110,20 @@ def parse_bbox(text: str) -> Bounds:
     if west >= east or south >= north:
         raise AreaError(f"--bbox {text!r} is empty or inverted: expected W,S,E,N with W < E and S < N")
     return west, south, east, north
+
+
+def parse_crs(text: str) -> CRS:
+    """A CRS from its code, WKT or PROJ string.
+
+    Raises:
+        AreaError: it names none.
+    """
+    try:
+        return CRS(text)
+    except CRSError as error:
+        raise AreaError(
+            f"--bbox-crs {text!r} is no coordinate reference system: expected a code such as EPSG:4326"
+        ) from error
 
 
 def bounds_in(bounds: Bounds, source: CRS, target: CRS) -> Bounds:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-from odc.geo.crs import CRS
 from torch import Tensor
 
-from lianet_user.artifact import IGNORE, HeadHeader, open_head_file, write_artifact
+from lianet_user.artifact import open_head_file, write_artifact
 from lianet_user.errors import ArtifactError, RegionMismatchError
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.grid import Bounds, Window, window_geobox, window_of_bounds
+from lianet_user.grid import Bounds, Window, window_geobox
+from lianet_user.header import IGNORE, HeadHeader
 from lianet_user.region import Region, load_stored, stored
 
 if TYPE_CHECKING:
@@ -32,12 +32,22 @@ class Head:
 
     Attributes:
         header: classes, dates, scores, settings.
+        path: of the file, None for a head that was not read from one.
+        sha256: of the file's bytes, likewise.
         layers: the ensemble as it was trained, which is what a file holds.
         region: the region it was trained on.
     """
 
-    def __init__(self, header: HeadHeader, layers: HeadEnsemble, region: Region) -> None:
+    def __init__(
+        self,
+        header: HeadHeader,
+        layers: HeadEnsemble,
+        region: Region,
+        path: Path | None = None,
+        sha256: str | None = None,
+    ) -> None:
         self.header = header
+        self.path, self.sha256 = path, sha256
         self.layers = layers.eval().requires_grad_(False)
         self.region = region
         self._folded = copy.deepcopy(layers)
@@ -69,7 +79,7 @@ class Head:
                 f" {header.region.sha256[:12]}; found {opened.header.name!r}, {str(opened.sha256)[:12]}): give the right one"
                 " with --region, or train again with finetune"
             )
-        return cls(header, layers.to(device), opened)
+        return cls(header, layers.to(device), opened, Path(path).absolute(), file.sha256())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the head file.
@@ -79,21 +89,29 @@ class Head:
         """
         write_artifact(path, self.header, {name: tensor.cpu().numpy() for name, tensor in stored(self.layers).items()})
 
+    def acquisition_date(self, date: dt.date | None) -> dt.date:
+        """The acquisition to work on: `date`, or with None the one the head was trained on, where that is a single one.
+
+        Raises:
+            DateError: the region does not hold `date`, or none was given and there are several.
+        """
+        if date is None and len(self.header.dates) == 1:
+            date = self.header.dates[0]
+        return self.region.header.dates[self.region.header.date_index(date)]
+
     @torch.inference_mode()
     def log_probabilities(self, window: Window, date: dt.date | None = None) -> Tensor:
         """Logarithms of class probabilities at every pixel of a window: float32 (classes, height, width).
 
         Args:
             window: inside the region.
-            date: of an acquisition; None takes the one the head was trained on, where that is a single one.
+            date: as in `acquisition_date`.
 
         Raises:
-            DateError: the region does not hold `date`.
+            DateError: likewise.
         """
-        if date is None and len(self.header.dates) == 1:
-            date = self.header.dates[0]
         outer = window.expanded(self.layers.halo, 1, self.region.shape)
-        features = self.region.head_input(outer, date, self.header.head.inputs)
+        features = self.region.head_input(outer, self.acquisition_date(date), self.header.head.inputs)
         scores: Tensor = self._folded(features[None])
         return scores[0][(slice(None), *window.within(outer).slices)]
 
@@ -113,11 +131,14 @@ class Head:
             uint8 (y, x) with coordinates, CRS, and the class names as attributes.
 
         Raises:
-            AreaError: the box lies outside the region.
+            AreaError: the box lies outside the region, or its CRS is unknown.
+
+        Warns:
+            PartlyOutsideWarning: part of the box lies outside the region and is not mapped.
         """
         from odc.geo.xr import wrap_xr  # brings dask, which nothing else here needs
 
-        window = window_of_bounds(self.region.geobox, bbox, CRS(crs))[0] if bbox else self.region.window
+        window, _ = self.region.window_of(bbox, crs)
         values = np.empty((window.height, window.width), np.uint8)
         for tile in window.tiles(TILE):
             values[tile.within(window).slices] = self.classify(tile, date)

@@ -10,21 +10,25 @@ from __future__ import annotations
 import datetime as dt
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from torch import Tensor, nn
 
-from lianet_user.artifact import ArtifactFile, HeadInput, RegionHeader, open_region_file, write_artifact
-from lianet_user.errors import ArtifactError
+from lianet_user.artifact import ArtifactFile, open_region_file, write_artifact
+from lianet_user.errors import ArtifactError, PartlyOutsideWarning
+from lianet_user.field.config import HeadInput
 from lianet_user.field.context import CONTEXT_HALO, STATISTICS, context
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.model import NeuralField
-from lianet_user.grid import Window, whole
+from lianet_user.grid import Bounds, Window, bounds_of, format_bounds, parse_crs, whole, window_of_bounds
+from lianet_user.header import RegionHeader
 
 
 class Region:
@@ -73,6 +77,31 @@ class Region:
     def window(self) -> Window:
         """The whole region."""
         return whole(self.geobox)
+
+    def window_of(self, bbox: Bounds | None, crs: str = "EPSG:4326") -> tuple[Window, float]:
+        """The pixels a box touches, and the share of the box that lies outside the region; None is the whole region.
+
+        Args:
+            bbox: west, south, east, north in `crs`.
+            crs: anything that names a CRS.
+
+        Raises:
+            AreaError: the box lies outside the region, or its CRS is unknown.
+
+        Warns:
+            PartlyOutsideWarning: part of the box lies outside the region.
+        """
+        if bbox is None:
+            return self.window, 0.0
+        window, outside = window_of_bounds(self.geobox, bbox, parse_crs(crs))
+        if outside:
+            covered = format_bounds(bounds_of(self.geobox, CRS("EPSG:4326")))
+            message = (
+                f"{max(outside, 0.001):.1%} of the box lies outside the region {self.header.name!r} and is not mapped: the"
+                f" region covers {covered} (EPSG:4326)"
+            )
+            warnings.warn(message, PartlyOutsideWarning, stacklevel=3)
+        return window, outside
 
     @property
     def device(self) -> torch.device:

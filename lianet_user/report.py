@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patheffects import withStroke
 
-from lianet_user.artifact import IGNORE, Band, replacing
+from lianet_user.artifact import replacing
 from lianet_user.grid import Window
 from lianet_user.head import TILE, Head
+from lianet_user.header import IGNORE, Band
 from lianet_user.labels import LabelMap
 from lianet_user.maps import picture
 from lianet_user.maps.picture import Key, KeyRow, Sheet, class_image, draw_image, draw_key
@@ -26,7 +27,7 @@ VIEW = 2048
 PANEL_SIDE = 6.5
 """Inches of the longer side of a panel."""
 
-TITLE_HEIGHT, PANEL_TITLE_HEIGHT = 0.45, 0.26
+TITLE_HEIGHT, PANEL_TITLE_HEIGHT, PANEL_TITLE_WIDTH = 0.45, 0.26, 2.4
 
 TRUE_COLOR = ((665.0, ("B04", "B4", "red")), (560.0, ("B03", "B3", "green")), (490.0, ("B02", "B2", "blue")))
 """Red, green and blue: wavelength in nanometres, and the names such a band goes by."""
@@ -61,11 +62,11 @@ def finetune_figure(head: Head, labels: LabelMap, path: Path, validation: np.nda
     """
     view, date = labelled_view(labels.values), head.header.dates[0]
     predicted, remembered = _computed(head, view, date)
-    outlined = "" if validation is None else " (outlined: kept for validation)"
+    outlined = "" if validation is None else " (outlined: validation)"
     panels = (
         (f"Labels{outlined}", class_image(labels.values[view.slices], labels.classes)),
         (f"Prediction, {date}", class_image(predicted, labels.classes)),
-        (f"The image the region remembers, {date}", remembered),
+        (f"Remembered image, {date}", remembered),
     )
     key = _key(head, labels)
     layout = _layout(picture.panel_size(labels.geobox, view, PANEL_SIDE, PANEL_SIDE), key)
@@ -81,7 +82,7 @@ def finetune_figure(head: Head, labels: LabelMap, path: Path, validation: np.nda
         axes = sheet.axes(left, top + PANEL_TITLE_HEIGHT, *layout.panel)
         draw_image(axes, image, view, labels.geobox)
         if number == 0 and validation is not None:
-            outline_blocks(axes, validation, view)
+            outline_blocks(axes, validation)
     left, top = corners[3]
     draw_key(sheet, left, top + PANEL_TITLE_HEIGHT, key)
     sheet.small_print(small_print)
@@ -133,14 +134,8 @@ def stretched(reflectance: np.ndarray) -> np.ndarray:
     return (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
 
 
-def outline_blocks(axes: Axes, blocks: np.ndarray, view: Window) -> None:
-    """Outline groups of blocks.
-
-    Args:
-        axes: that count pixels of the region.
-        blocks: bool (block rows, block columns).
-        view: of the axes; outlines end at its border.
-    """
+def outline_blocks(axes: Axes, blocks: np.ndarray) -> None:
+    """Outline groups of blocks, bool (block rows, block columns), in axes that count pixels of the region."""
     padded = np.pad(blocks, 1)
     lines = []
     for row, col in np.argwhere(padded[1:, 1:] != padded[:-1, 1:]).tolist():
@@ -148,9 +143,9 @@ def outline_blocks(axes: Axes, blocks: np.ndarray, view: Window) -> None:
     for row, col in np.argwhere(padded[1:, 1:] != padded[1:, :-1]).tolist():
         lines.append([(col, row), (col, row + 1)])
     edges = np.array(lines, float).reshape(-1, 2, 2) * BLOCK
-    edges = np.clip(edges, (view.col, view.row), (view.col_end, view.row_end))
     white = withStroke(linewidth=2.6, foreground="white")
-    axes.add_collection(LineCollection(list(edges), colors=picture.INK, linewidths=1.1, path_effects=[white]))
+    outlines = LineCollection(list(edges), colors=picture.INK, linewidths=1.1, path_effects=[white])
+    axes.add_collection(outlines, autolim=False)  # what lies outside the view stays outside
 
 
 def _computed(head: Head, view: Window, date: dt.date) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +162,7 @@ def _computed(head: Head, view: Window, date: dt.date) -> tuple[np.ndarray, np.n
 
 def _layout(panel: tuple[float, float], key: Key) -> Layout:
     """Panels and key two by two, or in one row where the panels are tall."""
-    across, down = panel[0] + picture.GAP, PANEL_TITLE_HEIGHT + panel[1] + picture.GAP
+    across, down = max(panel[0], PANEL_TITLE_WIDTH) + picture.GAP, PANEL_TITLE_HEIGHT + panel[1] + picture.GAP
     cell_height = PANEL_TITLE_HEIGHT + max(panel[1], key.height)
     if panel[1] > 1.25 * panel[0]:
         places = ((0.0, 0.0), (across, 0.0), (2 * across, 0.0), (3 * across, 0.0))

@@ -7,13 +7,46 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from torch import nn
 
-from lianet_user.artifact import Acquisition, Band, GridHeader, Provenance, RegionHeader
 from lianet_user.field.config import preset
+from lianet_user.field.model import NeuralField
+from lianet_user.header import Acquisition, Band, GridHeader, Provenance, RegionHeader
+from lianet_user.region import Region, save_region
 
 RegionHeaderFactory = Callable[..., RegionHeader]
+RegionFactory = Callable[..., Region]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Sums in one order, and several test runs beside each other do not fight for the cores."""
+    torch.set_num_threads(1)
+
+
+@torch.no_grad()
+def randomize(module: nn.Module, seed: int = 0) -> None:
+    """Weights that leave nothing out: tables and time vectors of order 1, and no norm that happens to do nothing."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor: torch.Tensor, low: float, high: float) -> None:
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    for name, tensor in module.state_dict().items():
+        if name.endswith(("running_var", ".std")):
+            uniform(tensor, 0.5, 1.5)
+        elif name.endswith(("running_mean", ".mean", "bias")):
+            uniform(tensor, -0.2, 0.2)
+        elif tensor.dim() == 4:
+            bound = (3.0 / tensor[0].numel()) ** 0.5
+            uniform(tensor, -bound, bound)
+        elif tensor.dim() == 2:
+            uniform(tensor, -1.0, 1.0)
+        elif tensor.dim() == 1:
+            uniform(tensor, 0.5, 1.5)
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +90,18 @@ def region_header(small_geobox: GeoBox) -> RegionHeaderFactory:
         return RegionHeader.model_validate(document | fields)
 
     return build
+
+
+@pytest.fixture
+def make_region(region_header: RegionHeaderFactory, small_geobox: GeoBox, tmp_path: Path) -> RegionFactory:
+    """Saves a `lite` region with random weights and opens it; `name` is the file's, the rest as in `region_header`."""
+
+    def make(*, geobox: GeoBox = small_geobox, name: str = "region", seed: int = 0, **fields: object) -> Region:
+        header = region_header(geobox=geobox, **fields)
+        field = NeuralField(header.field)
+        randomize(field, seed)
+        path = tmp_path / f"{name}.safetensors"
+        save_region(path, header, field)
+        return Region.open(path)
+
+    return make

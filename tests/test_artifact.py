@@ -23,15 +23,6 @@ from odc.geo.geobox import GeoBox
 
 from lianet_user.artifact import (
     METADATA_KEY,
-    Acquisition,
-    Band,
-    ClassEntry,
-    GridHeader,
-    HeadConfig,
-    HeadHeader,
-    Quality,
-    RegionHeader,
-    RegionRef,
     open_head_file,
     open_region_file,
     refuse_existing,
@@ -39,6 +30,8 @@ from lianet_user.artifact import (
     write_artifact,
 )
 from lianet_user.errors import ArtifactError, DateError, OutputError
+from lianet_user.field.config import HeadConfig
+from lianet_user.header import Acquisition, Band, ClassEntry, GridHeader, HeadHeader, Quality, RegionHeader, RegionRef
 
 TENSORS: dict[str, np.ndarray] = {
     "encoding.table": np.linspace(-1, 1, 24, dtype=np.float16).reshape(3, 8),

@@ -21,23 +21,16 @@ import rasterio.shutil
 import torch
 from affine import Affine
 from conftest import RegionHeaderFactory
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from lianet_user.artifact import (
-    IGNORE,
-    ClassEntry,
-    HeadConfig,
-    HeadHeader,
-    Provenance,
-    RegionHeader,
-    RegionRef,
-    Scores,
-)
 from lianet_user.errors import AreaError, DateError, OutputError, PartlyOutsideWarning
+from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import NeuralField
 from lianet_user.grid import Window, bounds_of, window_geobox
 from lianet_user.head import Head
+from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Provenance, RegionHeader, RegionRef, Scores
 from lianet_user.maps import geotiff, picture, predict, style
 from lianet_user.region import Region, save_region
 
@@ -139,7 +132,7 @@ def test_a_box_maps_exactly_its_pixels_wherever_it_begins(head: Head, folder: Pa
 def test_a_box_in_degrees_is_covered(head: Head, folder: Path) -> None:
     window = Window(20, 30, 40, 50)
     geobox = window_geobox(head.region.geobox, window)
-    result = predict(head, folder / "map.tif", bbox=tuple(geobox.geographic_extent.boundingbox))
+    result = predict(head, folder / "map.tif", bbox=bounds_of(geobox, CRS("EPSG:4326")))
     assert result.window.intersection(window) == window
 
 

@@ -11,14 +11,15 @@ import pytest
 from conftest import RegionHeaderFactory
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 from odc.geo.geobox import GeoBox
 from test_maps import CLASSES, make_head
 
 from lianet_user import report
-from lianet_user.artifact import IGNORE, Band, ClassScore, Scores
 from lianet_user.errors import OutputError
 from lianet_user.grid import Window
 from lianet_user.head import Head
+from lianet_user.header import IGNORE, Band, ClassScore, Scores
 from lianet_user.labels import ClassCount, FeatureCounts, LabelMap, LabelReport
 from lianet_user.maps import picture
 from lianet_user.maps.style import rgb
@@ -77,7 +78,7 @@ def test_the_figure_states_the_scores(
     head: Head, labels: LabelMap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(report.picture, "save_png", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(picture, "save_png", lambda figure, path: drawn.append(figure))
     report.finetune_figure(head, labels, tmp_path / "head.png", None)
     texts = words(drawn[0])
     assert "A small region: macro F1 0.65, accuracy 90% on labels kept for validation" in texts
@@ -143,17 +144,17 @@ def test_the_stretch_uses_all_of_the_scale_and_bears_a_flat_band() -> None:
     assert not stretched[..., 1:].any()
 
 
-def test_outlines_run_around_the_blocks_and_end_at_the_view() -> None:
+def test_outlines_run_around_groups_of_blocks() -> None:
     axes = Figure().add_subplot()
     blocks = np.zeros((3, 3), bool)
     blocks[1, 1:] = True  # two neighbours: no line between them
-    report.outline_blocks(axes, blocks, Window(0, 0, 3 * BLOCK, 2 * BLOCK + 10))
+    report.outline_blocks(axes, blocks)
     (collection,) = axes.collections
     ends = np.concatenate([path.vertices for path in collection.get_paths()])
     assert len(collection.get_paths()) == 6
-    assert (ends.min(0).tolist(), ends.max(0).tolist()) == ([BLOCK, BLOCK], [2 * BLOCK + 10, 2 * BLOCK])
+    assert (ends.min(0).tolist(), ends.max(0).tolist()) == ([BLOCK, BLOCK], [3 * BLOCK, 2 * BLOCK])
 
 
 def words(figure: Figure) -> set[str]:
     """Every text in a figure."""
-    return {text.get_text() for part in (figure, *figure.axes) for text in part.texts}
+    return {text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)}

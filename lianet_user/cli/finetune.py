@@ -23,7 +23,7 @@ from lianet_user.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from lianet_user.artifact import Scores
+    from lianet_user.header import Scores
     from lianet_user.training import FinetuneProgress
 
 

@@ -11,7 +11,8 @@ import typer
 from lianet_user.cli.console import AsJson, out
 
 if TYPE_CHECKING:
-    from lianet_user.artifact import ArtifactFile, RegionHeader
+    from lianet_user.artifact import ArtifactFile
+    from lianet_user.header import RegionHeader
 
 
 def info(

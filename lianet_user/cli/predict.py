@@ -34,7 +34,7 @@ def predict(
 ) -> None:
     """Map a box, or the whole region, with a trained head.
 
-    Example: lianet-user predict --bbox 12.55,52.45,12.65,52.50 -o map.tif
+    Example: lianet-user predict --bbox 12.55,52.46,12.65,52.50 -o map.tif
     """
     from lianet_user.artifact import open_head_file, refuse_existing
     from lianet_user.grid import parse_bbox

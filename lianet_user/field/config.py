@@ -109,6 +109,22 @@ class FieldConfig(Schema):
         return self
 
 
+HeadInput = Literal["features", "bands", "context"]
+
+
+class HeadConfig(Schema):
+    """The six trainable layers: their widths and what they read (paper, section 3.4)."""
+
+    inputs: Annotated[tuple[HeadInput, ...], Field(strict=False, min_length=1, max_length=3)]
+    in_channels: Annotated[int, Field(ge=1, le=8192)]
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(strict=False, min_length=1, max_length=16)
+    """Channels after each hidden 3x3 convolution (the paper: 128, 128, 64, 64, 32)."""
+    outputs: Annotated[int, Field(ge=1, le=255)]
+    norm: Literal["group", "batch"]
+    members: Annotated[int, Field(ge=1, le=64)] = 1
+    """Heads trained from different seeds whose probabilities are averaged."""
+
+
 PRESETS = ("lite", "base", "large")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lianet_user.artifact import HeadConfig
+from lianet_user.field.config import HeadConfig
 from lianet_user.field.decoder import group_norm
 
 PAPER_WIDTHS = (128, 128, 64, 64, 32)

@@ -4,7 +4,7 @@
 `report` counts, and `labelmap` puts them together.
 """
 
-from lianet_user.artifact import IGNORE
+from lianet_user.header import IGNORE
 from lianet_user.labels.labelmap import LabelMap, read_labels
 from lianet_user.labels.report import ClassCount, FeatureCounts, LabelReport
 

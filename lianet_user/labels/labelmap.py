@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from lianet_user.artifact import IGNORE, ClassEntry
 from lianet_user.errors import LabelError, LabelWarning
+from lianet_user.header import IGNORE, ClassEntry
 from lianet_user.labels.palette import class_colors
 from lianet_user.labels.polygons import polygons_in_region
 from lianet_user.labels.rasterize import (

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
-from lianet_user.artifact import IGNORE
+from lianet_user.header import IGNORE
 
 SUBPIXELS = 4
 """Sub-pixels along each side of a pixel: areas are known to about 1/16 of it."""

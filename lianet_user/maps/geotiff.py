@@ -21,10 +21,10 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from lianet_user.artifact import IGNORE, ClassEntry
 from lianet_user.errors import OutputError
 from lianet_user.grid import Window, bounds_in, bounds_of, whole
 from lianet_user.head import TILE
+from lianet_user.header import IGNORE, ClassEntry
 from lianet_user.maps.style import rgb
 
 # No predictor: neighbouring class numbers do not differ gradually, and differences of them deflate worse.

@@ -23,8 +23,8 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ig
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 
-from lianet_user.artifact import ClassEntry
 from lianet_user.grid import Window
+from lianet_user.header import ClassEntry
 from lianet_user.maps.style import rgb
 
 DPI = 150

@@ -6,24 +6,20 @@ import datetime as dt
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from odc.geo.crs import CRS
-from pyproj.exceptions import CRSError
 
 from lianet_user.artifact import refuse_existing
-from lianet_user.errors import AreaError, OutputError, PartlyOutsideWarning
-from lianet_user.grid import Bounds, Window, bounds_of, format_bounds, whole, window_geobox, window_of_bounds
+from lianet_user.errors import OutputError
+from lianet_user.grid import Bounds, Window, window_geobox
 from lianet_user.head import Head
 from lianet_user.maps.geotiff import GDAL_ERRORS, check_disk_space, checked_options, read_decimated, write_map
 from lianet_user.maps.picture import map_figure, save_png
 from lianet_user.maps.style import tags, write_pam, write_qml
-from lianet_user.region import Region
 
 Listener = Callable[[int, int], None]
 SUFFIXES = (".tif", ".tiff")
@@ -113,39 +109,14 @@ def predict(
     started = time.monotonic()
     files = _files(Path(output), overwrite)
     options = checked_options(creation_options or {})
-    mapped_date = _date(head, date)
-    window, outside = _window(head.region, bbox, bbox_crs)
+    mapped_date = head.acquisition_date(date)
+    window, outside = head.region.window_of(bbox, bbox_crs)
     check_disk_space(files.tif.absolute().parent, window.pixels)
-    if outside:
-        _warn_outside(head.region, outside)
-    classes = head.header.classes
-    geobox = window_geobox(head.region.geobox, window)
-    done = 0
-
-    def values_of(tile: Window) -> np.ndarray:
-        nonlocal done
-        values = head.classify(tile.shifted(window.row, window.col), mapped_date)
-        done += tile.pixels
-        if listener:
-            listener(done, window.pixels)
-        return values
-
     with _temporary_folder(files.tif) as folder:
         made = MapFiles.of(folder / files.tif.name)
-        pixels = write_map(made.tif, geobox, values_of, classes, tags(head, mapped_date), options)
-        write_pam(made.pam, classes, pixels)
-        write_qml(made.qml, classes)
-        figure = map_figure(
-            read_decimated(made.tif, QUICKLOOK_SIDE),
-            geobox,
-            classes,
-            pixels,
-            title=f"{head.region.header.title}, {mapped_date}",
-            attribution=head.header.attribution,
-        )
-        save_png(figure, made.png)
+        pixels = _make(made, head, window, mapped_date, options, listener)
         _put_in_place(made, files)
-    names = [entry.name for entry in classes]
+    names = [entry.name for entry in head.header.classes]
     return MapResult(
         path=files.tif,
         quicklook=files.png,
@@ -155,6 +126,42 @@ def predict(
         outside=outside,
         seconds=time.monotonic() - started,
     )
+
+
+def _make(
+    made: MapFiles,
+    head: Head,
+    window: Window,
+    date: dt.date,
+    options: Mapping[str, str],
+    listener: Listener | None,
+) -> list[int]:
+    """Write the map and everything beside it; return the pixels of each class."""
+    classes = head.header.classes
+    geobox = window_geobox(head.region.geobox, window)
+    done = 0
+
+    def values_of(tile: Window) -> np.ndarray:
+        nonlocal done
+        values = head.classify(tile.shifted(window.row, window.col), date)
+        done += tile.pixels
+        if listener:
+            listener(done, window.pixels)
+        return values
+
+    pixels = write_map(made.tif, geobox, values_of, classes, tags(head, date), options)
+    write_pam(made.pam, classes, pixels)
+    write_qml(made.qml, classes)
+    figure = map_figure(
+        read_decimated(made.tif, QUICKLOOK_SIDE),
+        geobox,
+        classes,
+        pixels,
+        title=f"{head.region.header.title}, {date}",
+        attribution=head.header.attribution,
+    )
+    save_png(figure, made.png)
+    return pixels
 
 
 def _files(output: Path, overwrite: bool) -> MapFiles:
@@ -168,36 +175,6 @@ def _files(output: Path, overwrite: bool) -> MapFiles:
     for path in reversed(files.in_order):
         refuse_existing(path, overwrite)
     return files
-
-
-def _date(head: Head, date: dt.date | None) -> dt.date:
-    """The date of the acquisition to map, known before the first tile is computed."""
-    if date is None and len(head.header.dates) == 1:
-        date = head.header.dates[0]
-    header = head.region.header
-    return header.dates[header.date_index(date)]
-
-
-def _window(region: Region, bbox: Bounds | None, crs: str) -> tuple[Window, float]:
-    """The pixels to map and the share of the box that lies outside the region."""
-    if bbox is None:
-        return whole(region.geobox), 0.0
-    try:
-        box_crs = CRS(crs)
-    except CRSError as error:
-        raise AreaError(
-            f"--bbox-crs {crs!r} is no coordinate reference system: expected a code such as EPSG:4326"
-        ) from error
-    return window_of_bounds(region.geobox, bbox, box_crs)
-
-
-def _warn_outside(region: Region, outside: float) -> None:
-    covered = format_bounds(bounds_of(region.geobox, CRS("EPSG:4326")))
-    message = (
-        f"{max(outside, 0.001):.1%} of the box lies outside the region {region.header.name!r} and is not mapped: the"
-        f" region covers {covered} (EPSG:4326)"
-    )
-    warnings.warn(message, PartlyOutsideWarning, stacklevel=3)
 
 
 @contextmanager

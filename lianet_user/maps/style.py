@@ -16,8 +16,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from lianet_user.artifact import ClassEntry
 from lianet_user.head import Head
+from lianet_user.header import ClassEntry
 
 RGB = tuple[int, int, int]
 
@@ -57,6 +57,7 @@ def tags(head: Head, date: dt.date) -> dict[str, str]:
         "REGION_LICENCE": region.licence,
         "DATE": date.isoformat(),
         "LABELS": head.header.provenance.source,
+        **({"HEAD_SHA256": head.sha256} if head.sha256 else {}),
         "HEAD_CREATED": head.header.provenance.created.isoformat(),
         "CLASSES": json.dumps(classes, ensure_ascii=False),
     }

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lianet_user.artifact import IGNORE, HeadConfig, HeadHeader, HeadInput, Provenance, RegionRef, software_versions
+from lianet_user.artifact import software_versions
 from lianet_user.errors import LabelError, TrainingError
+from lianet_user.field.config import HeadConfig, HeadInput
 from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble
+from lianet_user.field.precision import training_autocast
 from lianet_user.head import Head
+from lianet_user.header import IGNORE, HeadHeader, Provenance, RegionRef
 from lianet_user.labels import LabelMap
 from lianet_user.region import Region
 from lianet_user.training.metrics import confusion_matrix, scores
@@ -173,7 +176,7 @@ def train_member(
     member.train()
     for step in range(settings.steps):
         inputs, reference = crops.draw(settings.batch)
-        with torch.autocast(device.type, torch.bfloat16):
+        with training_autocast(device):
             logits = member(inputs.to(device).contiguous(memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits.float(), reference.to(device), weights, ignore_index=IGNORE)
         if not math.isfinite(loss.item()):

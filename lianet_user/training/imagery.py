@@ -19,8 +19,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioIOError
 from scipy import ndimage
 
-from lianet_user.artifact import Band
 from lianet_user.errors import ImageryError
+from lianet_user.header import Band
 
 WAVELENGTHS_NM = {
     "B01": 442.7, "B02": 492.4, "B03": 559.8, "B04": 664.6, "B05": 704.1, "B06": 740.5, "B07": 782.8,

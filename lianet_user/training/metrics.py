@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lianet_user.artifact import IGNORE, ClassEntry, ClassScore, Scores
+from lianet_user.header import IGNORE, ClassEntry, ClassScore, Scores
 
 
 def confusion_matrix(reference: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

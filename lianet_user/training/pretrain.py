@@ -20,21 +20,14 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from lianet_user.artifact import (
-    Acquisition,
-    BandQuality,
-    GridHeader,
-    Provenance,
-    Quality,
-    RegionHeader,
-    replacing,
-    software_versions,
-)
+from lianet_user.artifact import replacing, software_versions
 from lianet_user.errors import ArtifactError, ImageryError, TrainingError
 from lianet_user.field.config import preset
 from lianet_user.field.decoder import LiteReconstruction
 from lianet_user.field.model import NeuralField
+from lianet_user.field.precision import training_autocast
 from lianet_user.grid import Window
+from lianet_user.header import Acquisition, BandQuality, GridHeader, Provenance, Quality, RegionHeader
 from lianet_user.region import Region, psnr, save_region
 from lianet_user.training.imagery import Scene, block_mean
 from lianet_user.training.pyramid import start_from_pyramid
@@ -244,7 +237,7 @@ class _Run:
         truth = torch.stack([self.truth[(slice(None), *window.slices)] for window in windows])
         valid = torch.stack([self.valid[(slice(None), *window.slices)] for window in windows])
         corners = [(window.row, window.col) for window in windows]
-        with torch.autocast("cpu", torch.bfloat16):
+        with training_autocast(self.truth.device):
             features = self.field.features(corners, self.size, self.size, index)
             error = self.field.reconstruction.standardized(features) - self._in_training_units(truth)
         error = torch.where(valid, error, 0.0)

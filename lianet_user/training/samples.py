@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lianet_user.artifact import IGNORE
 from lianet_user.errors import LabelError, TrainingWarning
 from lianet_user.grid import Window
+from lianet_user.header import IGNORE
 from lianet_user.labels import LabelMap
 
 BLOCK = 128
