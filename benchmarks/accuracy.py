@@ -176,7 +176,6 @@ def contenders(region: Region, imagery: Path) -> dict[str, tuple[Source, Contend
         "lianet-features": (remembered("features"), head),
         "lianet-bands": (remembered("bands"), head),
         "lianet-context": (remembered("bands", "context"), head),
-        "lianet-everything": (remembered("features", "bands", "context"), head),
         "bands": (raw, head),
         "bands-context": (raw_context, head),
         "forest": (raw, forest),

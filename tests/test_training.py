@@ -237,7 +237,9 @@ def test_figures_of_nothing_are_none_and_not_zero() -> None:
 # --- fine-tuning
 
 HEIGHT, WIDTH = 2 * BLOCK, 2 * BLOCK + 44
-QUICK = FinetuneSettings(widths=(16, 8), members=1, steps=40, batch=4, crop=24, rate=1e-2, validation=0.3)
+QUICK = FinetuneSettings(
+    inputs=("bands", "context"), widths=(16, 8), members=1, steps=40, batch=4, crop=24, rate=1e-2, validation=0.3
+)
 
 
 def stripes() -> np.ndarray:

@@ -50,7 +50,7 @@ def pretrain(
     import dataclasses
 
     from lianet_user.artifact import refuse_existing
-    from lianet_user.errors import InputError
+    from lianet_user.errors import InputError, OutputError
     from lianet_user.field.config import PRESETS
 
     refuse_existing(output, overwrite)
@@ -63,9 +63,14 @@ def pretrain(
         raise InputError(f"{missing} missing: a region file says whose imagery it was made from and what others may do")
 
     from lianet_user.training.imagery import read_sentinel2
-    from lianet_user.training.pretrain import PretrainSettings
+    from lianet_user.training.pretrain import PretrainSettings, checkpoint_path
     from lianet_user.training.pretrain import pretrain as encode
 
+    if checkpoint_path(output).exists() and not (resume or overwrite):
+        raise OutputError(
+            f"an unfinished run towards {output} left {checkpoint_path(output)}: go on from it with --resume, or start again"
+            " with --overwrite"
+        )
     scene = read_sentinel2(imagery, bands=bands.split(",") if bands else None, offset=offset, scale=scale)
     _, height, width = scene.reflectance.shape
     if not quiet:
@@ -107,5 +112,5 @@ def _resumable(output: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        warn(f"stopped before {output} was finished: the same command with --resume goes on from here")
+        warn(f"{output} is not finished: the same command with --resume goes on from the last checkpoint")
         raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -44,7 +45,9 @@ class EncodingConfig(Schema):
     def nodes(self, level: int) -> tuple[int, int]:
         """Rows and columns of nodes that the pixels of `shape` touch at a level."""
         offset = 0.5 if self.pixel_origin == "center" else 0.0
-        rows, cols = (math.floor((size - 1 + offset) * self.cells(level) / self.extent) + 2 for size in self.shape)
+        # One float32 product, as the encoding computes it: its rounding decides which node the last pixel reaches.
+        step = np.float32(self.cells(level) / self.extent)
+        rows, cols = (math.floor(np.float32(size - 1 + offset) * step) + 2 for size in self.shape)
         return rows, cols
 
     def is_direct(self, level: int) -> bool:

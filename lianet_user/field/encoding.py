@@ -43,16 +43,18 @@ def hash_nodes(rows: Tensor, cols: Tensor, level: int, table_size: int) -> Tenso
 class _Axis:
     """Where the pixels of one axis fall between the nodes of one level."""
 
-    first: int
-    """Node number of the block's first node."""
-    count: int
-    """Nodes in the block."""
+    nodes: Tensor
+    """Numbers of the block's nodes, ascending: those between which a pixel lies, and no others."""
     lower: Tensor
-    """Per pixel the node below it, counted from `first`."""
+    """Per pixel the node below it, as an index into `nodes`; the node above it is the next one."""
     weight: Tensor
     """Per pixel the weight of the node above it, 0..1."""
     aligned: bool
     """Every pixel lies on its lower node: there is nothing to interpolate."""
+
+    @property
+    def count(self) -> int:
+        return self.nodes.shape[0]
 
 
 class HashGrid(nn.Module):
@@ -96,18 +98,15 @@ class HashGrid(nn.Module):
         node = position.floor()
         weight = position - node
         lower = node.to(torch.int64)
-        first, last = int(lower[0]), int(lower[-1])
         aligned = not bool(weight.any())
-        return _Axis(first, last - first + (1 if aligned else 2), lower - first, weight, aligned)
+        nodes = torch.unique(lower if aligned else torch.cat([lower, lower + 1]))
+        return _Axis(nodes, torch.searchsorted(nodes, lower), weight, aligned)
 
     def entries(self, level: int, rows: _Axis, cols: _Axis) -> Tensor:
         """Entries of the level's table at a block of nodes, row by row: int64 (R * C,)."""
-        device = self.tables.device
-        row_nodes = torch.arange(rows.first, rows.first + rows.count, device=device)
-        col_nodes = torch.arange(cols.first, cols.first + cols.count, device=device)
         if self.config.is_direct(level):
-            return (row_nodes[:, None] * self.config.nodes(level)[1] + col_nodes[None, :]).reshape(-1)
-        return hash_nodes(row_nodes, col_nodes, level, self.config.table_size).reshape(-1)
+            return (rows.nodes[:, None] * self.config.nodes(level)[1] + cols.nodes[None, :]).reshape(-1)
+        return hash_nodes(rows.nodes, cols.nodes, level, self.config.table_size).reshape(-1)
 
 
 def _spread(block: Tensor, axis: _Axis, dim: int) -> Tensor:

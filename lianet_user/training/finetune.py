@@ -31,9 +31,9 @@ from lianet_user.training.samples import Sample, make_samples, split_blocks
 class FinetuneSettings:
     """How a head is trained. The defaults were chosen on splits that the benchmarks do not use."""
 
-    inputs: tuple[HeadInput, ...] = ("bands", "context")
+    inputs: tuple[HeadInput, ...] = ("features", "bands", "context")
     widths: tuple[int, ...] = PAPER_WIDTHS
-    members: int = 3
+    members: int = 2
     """Heads trained from different seeds, whose probabilities are averaged."""
     steps: int = 500
     """Per member."""
@@ -118,6 +118,8 @@ def finetune(
     )
     training = [sample for sample in samples if not validation_blocks[sample.block]]
     validation = [sample for sample in samples if validation_blocks[sample.block]]
+    if not training:
+        raise LabelError("every block with labels is kept for validation, which leaves none to train on")
     for number, member in enumerate(layers.members):
         train_member(member, training, len(labels.classes), settings, number, report)
     layers.eval()

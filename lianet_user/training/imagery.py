@@ -42,7 +42,8 @@ class Scene:
         geobox: of the finest band.
         bands: in the order of `reflectance`; `gsd_m` is what each was measured at.
         date: of acquisition.
-        reflectance: float32 (bands, height, width), 0..1.
+        reflectance: float32 (bands, height, width), measured values within 0..1; refining a coarser band may overshoot
+            them a little between its measurements.
         valid: bool (bands, height, width), False where the file holds no measurement.
         source: product identifier.
     """
@@ -80,6 +81,8 @@ def read_sentinel2(
     (date,) = dates
     files = {band: path for (_, band), path in found.items()}
     names = list(bands) if bands else sorted(set(files) - {CIRRUS}, key=lambda name: WAVELENGTHS_NM[name])
+    if not names:
+        raise ImageryError(f"found only {_join(files)}, which does not see the ground: give other bands too")
     if missing := [name for name in names if name not in files]:
         raise ImageryError(f"no file for band {_join(missing)}: found {_join(files)}")
     if offset is None and date >= OFFSET_SINCE:
@@ -141,13 +144,20 @@ def _find(paths: Sequence[Path]) -> dict[tuple[dt.date, str], Path]:
                 if file is path:
                     raise ImageryError(f"{path} is not named as a Sentinel-2 band file (..._20170216T102101_B02.jp2)")
                 continue
-            key = (dt.datetime.strptime(match["date"], "%Y%m%d").date(), match["band"].upper())
+            key = (_date(match["date"], file), match["band"].upper())
             if key in found:
                 raise ImageryError(f"band {key[1]} of {key[0]} is given twice: {found[key]} and {file}")
             found[key] = file
     if not found:
         raise ImageryError(f"no Sentinel-2 band files (..._20170216T102101_B02.jp2) in {_join(map(str, paths))}")
     return found
+
+
+def _date(text: str, file: Path) -> dt.date:
+    try:
+        return dt.datetime.strptime(text, "%Y%m%d").date()
+    except ValueError as error:
+        raise ImageryError(f"{file} is named after a date that does not exist ({text}): expected YYYYMMDD") from error
 
 
 def _read(path: Path) -> tuple[np.ndarray, GeoBox]:

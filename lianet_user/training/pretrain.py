@@ -17,11 +17,12 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from lianet_user.artifact import replacing, software_versions
-from lianet_user.errors import ArtifactError, ImageryError, TrainingError
+from lianet_user.errors import ArtifactError, ImageryError, InputError, TrainingError
 from lianet_user.field.config import preset
 from lianet_user.field.decoder import LiteReconstruction
 from lianet_user.field.model import NeuralField
@@ -31,6 +32,9 @@ from lianet_user.header import Acquisition, BandQuality, GridHeader, Provenance,
 from lianet_user.region import Region, psnr, save_region
 from lianet_user.training.imagery import Scene, block_mean
 from lianet_user.training.pyramid import start_from_pyramid
+
+SSIM_WINDOW = 7
+"""Pixels along the side of the neighbourhoods that SSIM compares."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class PretrainSettings:
     """`pyramid` (tables start from the imagery) or `noise`."""
     table_size: int | None = None
     seed: int = 0
-    checkpoint_every: int = 250
+    checkpoint_every: int = 100
     report_every: int = 250
 
 
@@ -85,44 +89,45 @@ def pretrain(
 ) -> RegionHeader:
     """Encode one acquisition into a region file.
 
-    A checkpoint beside `output` (``.<name>.checkpoint``) is kept until the region file is written, and brought up to date
-    when the run is interrupted; with `resume` training goes on from it. Steps draw their windows from the seed and their own
-    number, so a resumed run sees what an uninterrupted one would.
+    A checkpoint beside `output` (:func:`checkpoint_path`) is kept until the region file is written; with `resume` training
+    goes on from it. Steps draw their windows from the seed and their own number, so a resumed run ends as an uninterrupted
+    one would.
 
     Raises:
-        TrainingError: the loss stopped being finite, or a checkpoint does not belong to this run.
-        ImageryError: the imagery is smaller than one stride.
+        InputError: name, title, licence or attribution cannot stand in a header.
+        ImageryError: a band has one value everywhere, or too few pixels to judge its quality by.
+        TrainingError: the loss stopped being finite, or the checkpoint to resume from does not belong to this run.
+        ArtifactError: there is no checkpoint to resume from, or it cannot be read.
+        OutputError: the place cannot be written.
     """
     settings = settings or PretrainSettings()
-    run = _Run(scene, settings, output.with_name(f".{output.stem}.checkpoint"))
+    _check_size(scene)
+    run = _Run(scene, settings, checkpoint_path(output))
+    # Before the hours of training: whatever is wrong with these words must not come out at their end.
+    try:
+        header = RegionHeader(
+            name=name,
+            title=title,
+            description=description,
+            grid=GridHeader.of(scene.geobox),
+            bands=scene.bands,
+            acquisitions=(Acquisition(date=scene.date, id=scene.source),),
+            field=run.field.config,
+            licence=licence,
+            attribution=attribution,
+            provenance=_provenance(scene, settings, 0.0),
+            lineage=uuid.uuid4().hex,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"the region's {where} cannot be {first['input']!r}: {first['msg']}") from error
     if resume:
         run.restore()
-    try:
-        for progress in run.train():
-            if listener:
-                listener(progress)
-    except KeyboardInterrupt:
-        run.save()
-        raise
-    header = RegionHeader(
-        name=name,
-        title=title,
-        description=description,
-        grid=GridHeader.of(scene.geobox),
-        bands=scene.bands,
-        acquisitions=(Acquisition(date=scene.date, id=scene.source),),
-        field=run.field.config,
-        licence=licence,
-        attribution=attribution,
-        provenance=Provenance(
-            created=dt.datetime.now(dt.UTC).replace(microsecond=0),
-            source=scene.source,
-            settings={**dataclasses.asdict(settings), "seconds_of_training": round(run.seconds)},
-            software=software_versions("torch", "segmentation-models-pytorch"),
-            seconds=round(run.seconds),
-        ),
-        lineage=uuid.uuid4().hex,
-    )
+    for progress in run.train():
+        if listener:
+            listener(progress)
+    header = header.model_copy(update={"provenance": _provenance(scene, settings, run.seconds)})
     # Judged as it will be used: through the file, at the file's precision.
     with replacing(output) as temporary:
         save_region(temporary, header, run.field)
@@ -131,6 +136,32 @@ def pretrain(
         save_region(temporary, header, run.field)
     run.checkpoint.unlink(missing_ok=True)
     return header
+
+
+def _check_size(scene: Scene) -> None:
+    """SSIM, by which the encoded region will be judged, compares neighbourhoods of 7 x 7 measured pixels."""
+    for index, band in enumerate(scene.bands):
+        side = min(scene.reflectance.shape[1:]) // scene.factor(index)
+        if side < SSIM_WINDOW:
+            raise ImageryError(
+                f"band {band.name} is only {side} pixels of {band.gsd_m:g} m high or wide, expected at least {SSIM_WINDOW}:"
+                " encode a larger area, or leave the band out with --bands"
+            )
+
+
+def _provenance(scene: Scene, settings: PretrainSettings, seconds: float) -> Provenance:
+    return Provenance(
+        created=dt.datetime.now(dt.UTC).replace(microsecond=0),
+        source=scene.source,
+        settings=dataclasses.asdict(settings),
+        software=software_versions("torch", "segmentation-models-pytorch"),
+        seconds=round(seconds),
+    )
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Where an unfinished run towards `output` keeps its state."""
+    return output.with_name(f".{output.stem}.checkpoint")
 
 
 def measure_quality(region: Region, scene: Scene, tile: int = 256) -> Quality:
@@ -144,7 +175,7 @@ def measure_quality(region: Region, scene: Scene, tile: int = 256) -> Quality:
         truth, guess = block_mean(scene.reflectance[index], factor), block_mean(remembered[index], factor)
         valid = scene.valid[index][::factor, ::factor]
         mse = float(np.mean((truth - guess)[valid].astype(np.float64) ** 2))
-        _, similarity = structural_similarity(truth, guess, data_range=1.0, full=True)
+        _, similarity = structural_similarity(truth, guess, win_size=SSIM_WINDOW, data_range=1.0, full=True)
         errors.append(mse)
         bands.append(
             BandQuality(
@@ -284,7 +315,7 @@ class _Run:
             raise ArtifactError(f"there is no checkpoint {self.checkpoint} to resume from: start without --resume")
         try:
             with safetensors.safe_open(self.checkpoint, "pt") as file:
-                metadata = file.metadata()
+                metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except safetensors.SafetensorError as error:
             raise ArtifactError(
@@ -301,6 +332,11 @@ class _Run:
             if key.startswith("optimizer."):
                 _, number, name = key.split(".")
                 state.setdefault(int(number), {})[name] = tensor
+        # The fused optimizer walks through memory: moments must lie there as their parameters do (channels last).
+        for number, parameter in enumerate(p for group in self.optimizer.param_groups for p in group["params"]):
+            for name, tensor in state[number].items():
+                if tensor.shape == parameter.shape:
+                    state[number][name] = torch.empty_like(parameter).copy_(tensor)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])

@@ -40,14 +40,14 @@ def start_from_pyramid(field: NeuralField, image: Tensor) -> None:
         nodes = _at_nodes(residual, rows.count, cols.count, spacing)
         flat = nodes.flatten(1).T
         _, _, axes = torch.linalg.svd(flat.T @ flat)
-        axes = axes[: encoding.features]
+        axes = axes[: encoding.features]  # fewer where there are fewer bands
         values = flat @ axes.T
         # Square roots, not full whitening: faint components become visible to the network without becoming noise.
         scale = values.std(0).clamp_min(1e-6).sqrt()
         table = field.grid.tables[field.grid.spans[level]]
         table.zero_()
-        table[field.grid.entries(level, rows, cols)] = values / scale
-        channels = slice(level * encoding.features, (level + 1) * encoding.features)
+        table[field.grid.entries(level, rows, cols), : len(axes)] = values / scale
+        channels = slice(level * encoding.features, level * encoding.features + len(axes))
         weights[:, channels] = axes.T * scale
         encoded = field.grid([(0, 0)], height, width)[0, channels]
         residual -= torch.einsum("bc,chw->bhw", weights[:, channels], encoded)

@@ -72,13 +72,23 @@ def split_blocks(labels: LabelMap, share: float, seed: int, tries: int = 500) ->
     splittable = (flat > 0).sum(0) > 1
     rng = np.random.default_rng(seed)
     size = min(max(1, round(share * len(labelled))), len(labelled) - 1)
-    best, best_cost = labelled[:size], np.inf
+    best, best_cost = None, np.inf
     for _ in range(tries):
-        drawn = rng.choice(labelled, size, replace=False)
-        shares = flat[drawn].sum(0) / totals
-        # A class without validation pixels, or with nothing left to train on, costs more than any imbalance.
-        missing = ((shares == 0) & splittable).sum() + (shares == 1).sum() * classes
-        cost = float(np.abs(shares - share)[splittable].sum() + 10 * missing)
+        drawn: list[int] = []
+        taken = np.zeros(classes)
+        for block in rng.permutation(labelled):
+            together = taken + flat[block]
+            if len(drawn) < size and ((together < totals) | (flat[block] == 0)).all():
+                drawn.append(block)
+                taken = together
+        if not drawn:
+            raise LabelError(
+                "every block with labels holds the only ones of some class, so that none can be spared to validate on:"
+                " add labels elsewhere in the region"
+            )
+        shares = (taken / np.maximum(totals, 1))[splittable]
+        # A class without validation pixels costs more than any imbalance.
+        cost = float(np.abs(shares - share).sum() + 10 * (shares == 0).sum())
         if cost < best_cost:
             best, best_cost = drawn, cost
     chosen = np.zeros(rows * cols, bool)
