@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from affine import Affine
@@ -16,6 +17,10 @@ from lianet_user.field.config import preset
 from lianet_user.field.model import NeuralField
 from lianet_user.header import Acquisition, Band, GridHeader, Provenance, RegionHeader
 from lianet_user.region import Region, save_region
+
+# How long an example takes says how busy the machine is, nothing about the code.
+hypothesis.settings.register_profile("lianet", deadline=None)
+hypothesis.settings.load_profile("lianet")
 
 RegionHeaderFactory = Callable[..., RegionHeader]
 RegionFactory = Callable[..., Region]

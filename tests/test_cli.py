@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import geopandas as gpd
@@ -123,16 +124,18 @@ def _bad_inputs(folder: Path) -> dict[str, tuple[tuple[object, ...], str]]:
     squares = gpd.GeoDataFrame(
         {"class": ["a", "b"]}, geometry=[box(335000, 5818000, 335500, 5818500), box(336000, 5818000, 336500, 5818500)]
     )
-    squares.to_file(folder / "nocrs.gpkg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # geopandas warns of the very fault that this file is for
+        squares.to_file(folder / "nocrs.gpkg")
     moved = squares.set_crs("EPSG:32633")
     moved.geometry = moved.translate(xoff=100_000)
     moved.to_file(folder / "outside.gpkg")
     return {
-        "not a region file": (("finetune", "note.safetensors", LABELS), "not a region file"),
-        "a truncated region file": (("finetune", "cut.safetensors", LABELS), "cut off"),
-        "a pickle": (("finetune", "pickle.safetensors", LABELS), "pickle"),
+        "not a region file": (("finetune", "note.safetensors", LABELS, "-o", "x.safetensors"), "not a region file"),
+        "a truncated region file": (("finetune", "cut.safetensors", LABELS, "-o", "x.safetensors"), "cut off"),
+        "a pickle": (("finetune", "pickle.safetensors", LABELS, "-o", "x.safetensors"), "pickle"),
         "a head as region": (("info", "head.safetensors"), "lianet-head"),
-        "a region as head": (("predict", REGION), "lianet-region"),
+        "a region as head": (("predict", REGION, "-o", "x.tif"), "lianet-region"),
         "no such region": (("info", "nowhere.safetensors"), "nowhere.safetensors"),
         "labels without CRS": (
             ("finetune", REGION, "nocrs.gpkg", "-o", "x.safetensors"),
