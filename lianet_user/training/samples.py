@@ -44,49 +44,45 @@ class Sample:
 def split_blocks(labels: LabelMap, share: float, seed: int, tries: int = 500) -> np.ndarray:
     """Choose the blocks to validate on: bool (block rows, block columns).
 
-    Neighbouring pixels are alike, so training and validation take whole blocks of :data:`BLOCK` pixels. Of many random
-    draws the one is kept whose validation pixels come closest to `share` in every class, and that leaves every class
-    something to train on.
+    Neighbouring pixels are alike, so training and validation take whole blocks of :data:`BLOCK` pixels. Every draw leaves
+    each class something to train on; of many, the one is kept whose validation pixels come closest to `share` in every
+    class.
 
     Raises:
-        LabelError: all labels lie in one block.
+        LabelError: all labels lie in one block, or no block can be spared.
+
+    Warns:
+        TrainingWarning: a class lies in a single block, and so cannot be validated.
     """
     counts = _block_counts(labels)
     rows, cols, classes = counts.shape
-    flat = counts.reshape(-1, classes).astype(np.float64)
+    flat = counts.reshape(-1, classes)
     labelled = np.flatnonzero(flat.sum(1))
     if len(labelled) < 2:
         raise LabelError(
             f"all labels lie within one block of {BLOCK} x {BLOCK} pixels, which leaves none to validate on: add labels"
             " elsewhere in the region"
         )
-    alone = [labels.classes[index].name for index in np.flatnonzero((flat > 0).sum(0) == 1)]
-    if alone:
+    blocks_of_class = (flat > 0).sum(0)
+    if alone := [labels.classes[index].name for index in np.flatnonzero(blocks_of_class == 1)]:
         warnings.warn(
             TrainingWarning(
                 f"labels of {', '.join(alone)} lie in a single block of {BLOCK} px: trained on, but not validated"
             ),
             stacklevel=2,
         )
-    totals = flat.sum(0)
-    splittable = (flat > 0).sum(0) > 1
+    totals, splittable = flat.sum(0), blocks_of_class > 1
     rng = np.random.default_rng(seed)
-    size = min(max(1, round(share * len(labelled))), len(labelled) - 1)
+    size = max(1, round(share * len(labelled)))
     best, best_cost = None, np.inf
     for _ in range(tries):
-        drawn: list[int] = []
-        taken = np.zeros(classes)
-        for block in rng.permutation(labelled):
-            together = taken + flat[block]
-            if len(drawn) < size and ((together < totals) | (flat[block] == 0)).all():
-                drawn.append(block)
-                taken = together
+        drawn = _draw_blocks(flat, rng.permutation(labelled), size)
         if not drawn:
             raise LabelError(
                 "every block with labels holds the only ones of some class, so that none can be spared to validate on:"
                 " add labels elsewhere in the region"
             )
-        shares = (taken / np.maximum(totals, 1))[splittable]
+        shares = flat[drawn].sum(0)[splittable] / totals[splittable]
         # A class without validation pixels costs more than any imbalance.
         cost = float(np.abs(shares - share).sum() + 10 * (shares == 0).sum())
         if cost < best_cost:
@@ -94,6 +90,25 @@ def split_blocks(labels: LabelMap, share: float, seed: int, tries: int = 500) ->
     chosen = np.zeros(rows * cols, bool)
     chosen[best] = True
     return chosen.reshape(rows, cols)
+
+
+def _draw_blocks(counts: np.ndarray, order: np.ndarray, size: int) -> list[int]:
+    """The first `size` blocks of an order that can be taken without using up a class.
+
+    Args:
+        counts: int64 (blocks, classes) labelled pixels.
+        order: blocks, in the order of being asked.
+        size: how many to draw at most.
+    """
+    drawn: list[int] = []
+    left = counts.sum(0)
+    for block in order.tolist():
+        if ((left > counts[block]) | (counts[block] == 0)).all():
+            drawn.append(block)
+            left = left - counts[block]
+            if len(drawn) == size:
+                break
+    return drawn
 
 
 def make_samples(source: Source, labels: LabelMap, *, margin: int, listener: Listener | None = None) -> list[Sample]:
