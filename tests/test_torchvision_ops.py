@@ -30,7 +30,7 @@ def test_segmentation_models_import_once_the_operators_are_declared() -> None:
     cured = run(
         "from lianet_user.field.torchvision_ops import import_torchvision\n"
         "import_torchvision()\n"
-        "import segmentation_models_pytorch, timm, torchmetrics, torchvision\n"
+        "import segmentation_models_pytorch, timm, torchvision\n"
         "assert not torchvision.extension._has_ops()\n"
     )
     assert cured.returncode == 0, cured.stderr

@@ -1,10 +1,9 @@
 """Import torchvision also where its compiled operators do not load.
 
-segmentation-models-pytorch, timm and torchmetrics import torchvision. The wheel that pip finds on Linux is built for
-CUDA; beside a CPU build of torch its compiled library is skipped in silence, and ``import torchvision`` then fails with
-"operator torchvision::nms does not exist", because it describes two operators (`nms`, `qnms`) that this library would
-have declared. Declaring them here is enough: this package calls neither, and whoever does gets torchvision's own
-explanation.
+segmentation-models-pytorch and timm import torchvision. The wheel that pip finds on Linux is built for CUDA; beside a CPU
+build of torch its compiled library is skipped in silence, and ``import torchvision`` then fails with "operator
+torchvision::nms does not exist", because it describes two operators (`nms`, `qnms`) that this library would have declared.
+Declaring them here is enough: this package calls neither, and whoever does gets torchvision's own explanation.
 """
 
 from __future__ import annotations
