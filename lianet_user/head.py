@@ -18,7 +18,7 @@ from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Bounds, Window, window_geobox
 from lianet_user.header import IGNORE, HeadHeader
-from lianet_user.region import Region, load_stored, stored
+from lianet_user.region import Region, crop, load_stored, stored
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -113,7 +113,7 @@ class Head:
         outer = window.expanded(self.layers.halo, 1, self.region.shape)
         features = self.region.head_input(outer, self.acquisition_date(date), self.header.head.inputs)
         scores: Tensor = self._folded(features[None])
-        return scores[0][(slice(None), *window.within(outer).slices)]
+        return crop(scores, window, outer)[0]
 
     def classify(self, window: Window, date: dt.date | None = None) -> np.ndarray:
         """The most probable class at every pixel of a window: uint8 (height, width); arguments as `log_probabilities`."""

@@ -125,13 +125,13 @@ class Region:
             DateError: the region does not hold `date`.
         """
         decoded, outer = self._decoded(window, date)
-        return _crop(decoded, window, outer)[0]
+        return crop(decoded, window, outer)[0]
 
     @torch.inference_mode()
     def reconstruct(self, window: Window, date: dt.date | None = None) -> Tensor:
         """The reflectance the region remembers: float32 (bands, height, width), not negative; arguments as `features`."""
         decoded, outer = self._decoded(window, date)
-        return _crop(self.field.reconstruction(decoded), window, outer)[0]
+        return crop(self.field.reconstruction(decoded), window, outer)[0]
 
     @torch.inference_mode()
     def head_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> Tensor:
@@ -148,14 +148,14 @@ class Region:
         decoded, outer = self._decoded(inner, date)
         parts = []
         if "features" in inputs:
-            features = _crop(decoded, window, outer)
+            features = crop(decoded, window, outer)
             parts.append(features if self.field.config.decoder.architecture == "lite" else features.relu())
         if "bands" in inputs or "context" in inputs:
-            bands = _crop(self.field.reconstruction.standardized(decoded), inner, outer)
+            bands = crop(self.field.reconstruction.standardized(decoded), inner, outer)
             if "bands" in inputs:
-                parts.append(_crop(bands, window, inner))
+                parts.append(crop(bands, window, inner))
             if "context" in inputs:
-                parts.append(_crop(context(bands), window, inner))
+                parts.append(crop(context(bands), window, inner))
         return torch.cat(parts, 1)[0]
 
     def _decoded(self, window: Window, date: dt.date | None) -> tuple[Tensor, Window]:
@@ -166,7 +166,8 @@ class Region:
         return self.field.features([(outer.row, outer.col)], outer.height, outer.width, index), outer
 
 
-def _crop(values: Tensor, window: Window, outer: Window) -> Tensor:
+def crop(values: Tensor, window: Window, outer: Window) -> Tensor:
+    """The part of an array over `outer` (its last two axes) that lies in `window`."""
     return values[(..., *window.within(outer).slices)]
 
 

@@ -39,6 +39,7 @@ def finetune(
     validation: Annotated[
         float | None, typer.Option(min=0.05, max=0.5, help="Share of the labelled blocks kept for validation.")
     ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.0, help="Learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
     device: Device = "auto",
     picture: Annotated[bool, typer.Option(help="Draw labels, prediction and reconstruction beside the head.")] = True,
@@ -71,7 +72,7 @@ def finetune(
     from lianet_user.training import FinetuneSettings, split_blocks
     from lianet_user.training import finetune as train
 
-    given: dict[str, Any] = {"steps": steps, "members": members, "validation": validation, "seed": seed}
+    given: dict[str, Any] = {"steps": steps, "members": members, "validation": validation, "rate": rate, "seed": seed}
     settings = dataclasses.replace(FinetuneSettings(), **{key: v for key, v in given.items() if v is not None})
     held_out = split_blocks(label_map, settings.validation, settings.seed)
     with progress(quiet) as bars:

@@ -39,7 +39,7 @@ SSIM_WINDOW = 7
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """How a field is trained. The defaults are what the shipped regions were encoded with."""
+    """How a field is trained. What a shipped region was encoded with stands in the script beside it and in its header."""
 
     preset: str = "lite"
     steps: int = 3000
@@ -238,8 +238,8 @@ class _Run:
             loss, mse = self._train_step()
             if not math.isfinite(loss):
                 raise TrainingError(
-                    f"the loss is not finite at step {self.step} (rates {self.rates}): lower --rate and start again; the"
-                    f" last good state is {self.checkpoint}"
+                    f"the loss is not finite at step {self.step} (rates {self.rates}): start again with a lower --rate or"
+                    " --table-rate"
                 )
             self.step += 1
             errors.append(mse)
