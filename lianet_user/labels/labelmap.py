@@ -1,150 +1,156 @@
-"""The label map: one class index per pixel of the region's grid, made from a file of labels."""
+"""Labels on a region's grid: a class or a number per pixel, with the dates they describe and a report."""
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import datetime as dt
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelError, LabelWarning
 from lianet_user.header import IGNORE, ClassEntry
-from lianet_user.labels.palette import class_colors
-from lianet_user.labels.polygons import polygons_in_region
-from lianet_user.labels.rasterize import (
-    Values,
-    rasterize_classes,
-    to_pixel_coordinates,
-    touches_own_class,
-)
-from lianet_user.labels.report import ClassCount, LabelReport
-from lianet_user.labels.vector import VectorLayer, read_layer
+from lianet_user.labels.classes import Legend
+from lianet_user.labels.options import Task
+from lianet_user.labels.report import ClassCount, FeatureCounts, LabelReport, NumberSummary, RasterCounts
 
-MAX_CLASSES = 254
-"""A map is uint8 with 255 for "no data"; 254 stays free."""
-
-MAX_NAME = 128
+PixelValues = NDArray[Any]
+"""(height, width): uint8, index of a class or IGNORE; or float32, a number or NaN."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """Labels on a region's grid."""
+    """Labels on the grid, and the acquisitions they describe."""
+
+    values: PixelValues
+    dates: tuple[dt.date, ...]
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Where there is a label."""
+        return self.values != IGNORE if self.values.dtype == np.uint8 else np.isfinite(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """A file of labels, put on a region's grid."""
 
     geobox: GeoBox
-    values: Values
-    """(height, width) index into `classes`, or IGNORE."""
+    """The region's grid, or one `scale` times as fine."""
+    scale: int
+    task: Task
     classes: tuple[ClassEntry, ...]
+    """In the order of their values; none for numbers."""
+    maps: tuple[LabelMap, ...]
+    """One; with a date for each feature, one for each date."""
     report: LabelReport
     attribution: str
     """As the file states it; empty if it states none."""
+
+    @property
+    def dates(self) -> tuple[dt.date, ...]:
+        """Every acquisition that labels describe, in order."""
+        return tuple(sorted({date for each in self.maps for date in each.dates}))
+
+    @property
+    def lasting(self) -> bool:
+        """Whether every label holds at each of several dates, as a forest does and a harvest does not."""
+        return len(self.dates) > 1 and all(set(each.dates) == set(self.dates) for each in self.maps)
+
+    def once(self) -> Labels:
+        """The same with every label at one of its dates only: for what answers the same at all of them."""
+        return dataclasses.replace(self, maps=tuple(LabelMap(each.values, each.dates[:1]) for each in self.maps))
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What was read from a file, before classes that no pixel bears are taken out."""
+
+    path: Path
     source: str
-    """File, layer and column."""
+    attribution: str
+    task: Task
+    legend: Legend | None
+    """None for numbers."""
+    maps: tuple[LabelMap, ...]
+    notes: tuple[str, ...]
+    features: FeatureCounts | None = None
+    class_features: Sequence[int] | None = None
+    """(classes,) features used of each; None for a raster."""
+    raster: RasterCounts | None = None
+    vanished: int = 0
+    contradicting: int = 0
+    labelled_ground: float = 0.0
+    contested_ground: float = 0.0
 
+    def labels(self, geobox: GeoBox, scale: int) -> Labels:
+        """Count, take out the classes that no pixel bears, and put everything together.
 
-def read_labels(
-    path: str | os.PathLike[str], geobox: GeoBox, *, field: str | None = None, layer: str | None = None
-) -> LabelMap:
-    """Put a file of labelled polygons on a region's grid.
+        Raises:
+            LabelError: fewer than two classes, or no numbers, are left.
 
-    A pixel bears a class if that class alone covers at least half of it; a pixel that different classes cover is
-    ignored and counted (:mod:`lianet_user.labels.rasterize` states the rule exactly). Whatever no polygon
-    covers is IGNORE.
-
-    Args:
-        path: anything GDAL reads as vectors, with polygons, in any CRS.
-        geobox: the region's grid.
-        field: the column that holds the classes, as text or whole numbers. Without it: the only column there is, else
-            the only one with a usual name (class, label, landcover, land_cover, fclass, category), else the only one
-            with text.
-        layer: the layer, where the file has several.
-
-    Returns:
-        The label map. Classes are sorted by name, or by number where the labels are numbers; their colours are those in
-        a column `color` or `colour` (hex) where the file has one, else usual ones.
-
-    Raises:
-        LabelError: the labels cannot be used as they are.
-
-    Warns:
-        LabelWarning: points and lines among the polygons are not used, or a class is left out because no pixel
-            bears it.
-    """
-    vector = read_layer(Path(path), field, layer)
-    polygons = polygons_in_region(vector, geobox)
-    names = sorted(set(polygons.labels), key=int if vector.order == "number" else None)
-    _check_names(names, vector)
-    index_of = {name: index for index, name in enumerate(names)}
-    indices = np.array([index_of[label] for label in polygons.labels], np.intp)
-    geometries = to_pixel_coordinates(polygons.geometries, geobox)
-    height, width = geobox.shape
-    values, contradicting = rasterize_classes(geometries, indices, (height, width))
-
-    pixels = np.bincount(values.ravel(), minlength=256)[: len(names)]
-    borne = np.flatnonzero(pixels)
-    _check_pixels(names, pixels, vector)
-    if polygons.counts.not_polygons:
-        message = f"{path}: {polygons.counts.not_polygons} points or lines are not used, only the polygons are"
-        warnings.warn(message, LabelWarning, stacklevel=2)
-    if len(borne) < len(names):
-        message = f"{path}: no pixel bears {_without_pixels(names, pixels)}: the map goes without"
-        warnings.warn(message, LabelWarning, stacklevel=2)
-
-    counts = np.bincount(indices).tolist()
-    report = LabelReport(
-        source=vector.source,
-        column_choice=vector.column.choice,
-        features=polygons.counts,
-        vanished=int((~touches_own_class(geometries, indices, values)).sum()),
-        region_pixels=values.size,
-        contradicting=int(contradicting.sum()),
-        classes=tuple(map(ClassCount, names, counts, pixels.tolist())),
-    )
-    kept = [names[index] for index in borne]
-    colors = class_colors(kept, polygons.colors)
-    renumbered = np.full(256, IGNORE, np.uint8)
-    renumbered[borne] = np.arange(len(borne))
-    return LabelMap(
-        geobox=geobox,
-        values=renumbered[values],
-        classes=tuple(ClassEntry(name=name, color=color) for name, color in zip(kept, colors, strict=True)),
-        report=report,
-        attribution=vector.attribution,
-        source=vector.source,
-    )
-
-
-def _check_names(names: list[str], vector: VectorLayer) -> None:
-    found = f"{vector.path}: the column {vector.column.name!r} holds"
-    if len(names) == 1:
-        raise LabelError(
-            f"{found} a single class in the region ({names[0]!r}), expected two or more: label what is not that class"
-            " too, or choose another column with --field"
+        Warns:
+            LabelWarning: a class is taken out.
+        """
+        classes: tuple[ClassEntry, ...] = ()
+        counts: tuple[ClassCount, ...] = ()
+        numbers, maps = None, self.maps
+        if self.legend is None:
+            numbers = self._summary()
+        else:
+            pixels = sum(np.bincount(each.values.ravel(), minlength=256)[:IGNORE] for each in maps)
+            assert isinstance(pixels, np.ndarray)
+            names = [entry.name for entry in self.legend.classes]
+            features = self.class_features or [0] * len(names)
+            counts = tuple(map(ClassCount, names, features, pixels[: len(names)].tolist()))
+            borne = np.flatnonzero(pixels)
+            self._check_borne(counts)
+            classes = tuple(self.legend.classes[index] for index in borne)
+            renumbered = np.full(256, IGNORE, np.uint8)
+            renumbered[borne] = np.arange(len(borne))
+            maps = tuple(LabelMap(renumbered[each.values], each.dates) for each in maps)
+        report = LabelReport(
+            source=self.source,
+            task=self.task,
+            notes=self.notes,
+            features=self.features,
+            raster=self.raster,
+            vanished=self.vanished,
+            pixels=sum(each.values.size for each in maps),
+            contradicting=self.contradicting,
+            labelled_ground=self.labelled_ground,
+            contested_ground=self.contested_ground,
+            classes=counts,
+            numbers=numbers,
+            labelled=sum(int(each.labelled.sum()) for each in maps),
         )
-    if len(names) > MAX_CLASSES:
-        raise LabelError(
-            f"{found} {len(names)} classes in the region, expected at most {MAX_CLASSES}: group them, or choose another"
-            " column with --field"
-        )
-    longest = max(names, key=len)
-    if len(longest) > MAX_NAME:
-        raise LabelError(
-            f"{found} a class name of {len(longest)} characters ({longest[:40]!r}...), expected at most {MAX_NAME}:"
-            " shorten it, or choose another column with --field"
-        )
+        return Labels(geobox, scale, self.task, classes, maps, report, self.attribution)
 
+    def _check_borne(self, counts: Sequence[ClassCount]) -> None:
+        missing = ", ".join(repr(entry.name) for entry in counts if not entry.pixels)
+        borne = sum(entry.pixels > 0 for entry in counts)
+        if borne < 2:
+            raise LabelError(
+                f"{self.path}: {borne} of the {len(counts)} classes cover pixels of the region, expected two or more: no"
+                f" pixel bears {missing} (too small for the grid, or contradicted)"
+            )
+        if missing:
+            message = (
+                f"{self.path}: no pixel bears {missing} (too small for the grid, or contradicted): the map goes without"
+            )
+            warnings.warn(message, LabelWarning, stacklevel=4)
 
-def _check_pixels(names: list[str], pixels: np.ndarray, vector: VectorLayer) -> None:
-    borne = np.count_nonzero(pixels)
-    if borne < 2:
-        raise LabelError(
-            f"{vector.path}: {borne} of the {len(names)} classes cover pixels of the region, expected two or more: no"
-            f" pixel bears {_without_pixels(names, pixels)}"
-        )
-
-
-def _without_pixels(names: list[str], pixels: np.ndarray) -> str:
-    missing = ", ".join(repr(name) for name, count in zip(names, pixels, strict=True) if not count)
-    return f"{missing} (too small for the grid, or contradicted)"
+    def _summary(self) -> NumberSummary:
+        found = np.concatenate([each.values[each.labelled] for each in self.maps]).astype(np.float64)
+        if not len(found):
+            raise LabelError(
+                f"{self.path}: no pixel of the region bears a number: what is labelled is too small for the grid, or"
+                " contradicted"
+            )
+        return NumberSummary(float(found.min()), float(found.mean()), float(found.max()), float(found.std()))

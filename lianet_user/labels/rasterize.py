@@ -1,19 +1,33 @@
-"""Polygons -> class indices on a pixel grid, by the area each class covers.
+"""Features -> one class or number per pixel of a grid, by the ground that each covers.
 
-Every pixel is divided into :data:`SUBPIXELS` x :data:`SUBPIXELS` sub-pixels. A class covers a sub-pixel if one of its
-polygons holds the sub-pixel's centre, however many of them do. The rule:
+The rule. Every pixel is divided into n x n sub-pixels: n = :data:`SUBPIXELS` under `majority`, and 1, so that the
+pixel's centre alone decides, under `center` and `all-touched`.
 
-- A pixel *bears a class* if that class alone covers at least half of its sub-pixels. Sub-pixels that two or more
-  classes cover count for none of them.
-- Otherwise it is *contradicting* if some class does cover at least half of it, though not alone: only the overlap with
-  another class kept it from bearing that one.
-- Otherwise it is unlabelled. So is a pixel that two classes share in exact halves without overlap: neither covers most
-  of it, and yet the labels do not contradict each other.
+- A polygon *covers* a sub-pixel whose centre it holds; under `all-touched` every pixel that it shares ground with.
+- A line covers all sub-pixels of every pixel that it runs through, a point all of the pixel that it lies in. A pixel
+  holds its top and left edge: what lies on an edge between two pixels belongs to the one below or to the right of it,
+  and what lies on the grid's bottom or right edge belongs to none.
+- Sub-pixels inside the mapped area that no feature and no blocker covers belong to the background class, if there is
+  one. Blockers are features that cannot be used (no label, dropped on request): they never label anything, but
+  nobody may assume that there is nothing.
+- A sub-pixel that features of different classes (or with different numbers) cover is *contested*. `on_conflict` says
+  whom it belongs to: nobody (`ignore`), or the last or first of these features in the file.
+- A pixel bears the class that most of its sub-pixels belong to, if they are at least the share `min_coverage`. If
+  two classes lead with equally many it bears none: neither covers most of it.
+- Numbers: a pixel bears the mean over its sub-pixels that belong to a feature, if they are at least `min_coverage`.
+  Lines and points measure at a place: where several lie in one pixel, their mean stands for all of them.
+- A pixel that bears nothing is *contradicting* if its contested sub-pixels, which `ignore` gave to nobody, would have
+  sufficed for some class (or for any number). Otherwise it is unlabelled.
 
-Contradicting and unlabelled pixels both get :data:`IGNORE`; no class ever means "nothing".
+Contradicting and unlabelled pixels both get :data:`IGNORE` (NaN among numbers); no class ever means "nothing".
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import shapely
@@ -22,17 +36,66 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
+from lianet_user.grid import Window
 from lianet_user.header import IGNORE
+from lianet_user.labels.cover import Cover, Indices, Layer, Tile, cover_of
+from lianet_user.labels.crossings import pixels_of_points, pixels_on_outline
+from lianet_user.labels.options import OnConflict, Rule
 
-SUBPIXELS = 4
-"""Sub-pixels along each side of a pixel: areas are known to about 1/16 of it."""
+SUBPIXELS = 8
+"""Sub-pixels along each side of a pixel: areas are known to about 1/64 of it."""
 
-STRIP_PIXELS = 2**20
-"""Pixels decided at once, which bounds the memory: sixteen times as many sub-pixels, in four arrays of bytes."""
+TILE = 256
+"""Pixels along each side of what is decided at once, which bounds the memory."""
+
+PLACES = 6
+"""Decimal places of pixel coordinates: an edge drawn along pixel edges must not cross them by rounding."""
+
+COLLECTION = 7  # shapely.GeometryType
 
 Geometries = NDArray[np.object_]
 Values = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PixelRule:
+    """What makes a pixel bear a class or number."""
+
+    rule: Rule = "majority"
+    min_coverage: float = 0.5
+    on_conflict: OnConflict = "ignore"
+
+    @property
+    def subpixels(self) -> int:
+        """Along each side of a pixel."""
+        return SUBPIXELS if self.rule == "majority" else 1
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Features by dimension, because polygons, lines and points cover ground in different ways."""
+
+    geometries: Geometries
+    """(parts,) Polygon or MultiPolygon, (Multi)LineString, or (Multi)Point, in pixel coordinates, in file order."""
+    feature: Indices
+    """(parts,) the feature that each belongs to."""
+    dimension: NDArray[np.intp]
+    """(parts,) 2, 1 or 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """Every pixel by the rule."""
+
+    values: NDArray[Any]
+    """(height, width) uint8 class index or IGNORE; float32 number or NaN."""
+    contradicting: Mask
+    """(height, width)"""
+    labelled_ground: float
+    """What features cover, contested or not, without background: in pixels."""
+    contested_ground: float
+    """How much of it features contest, whomever `on_conflict` gives it to: in pixels."""
 
 
 def to_pixel_coordinates(geometries: Geometries, geobox: GeoBox) -> Geometries:
@@ -40,93 +103,360 @@ def to_pixel_coordinates(geometries: Geometries, geobox: GeoBox) -> Geometries:
     inverse = ~geobox.affine
     matrix = np.array([[inverse.a, inverse.d], [inverse.b, inverse.e]])
     offset = np.array([inverse.c, inverse.f])
-    moved: Geometries = shapely.transform(geometries, lambda points: points @ matrix + offset)
+    moved: Geometries = shapely.transform(geometries, lambda points: np.round(points @ matrix + offset, PLACES))
     return moved
 
 
-def rasterize_classes(geometries: Geometries, classes: NDArray[np.intp], shape: tuple[int, int]) -> tuple[Values, Mask]:
-    """Decide every pixel by the rule above.
+def split_parts(geometries: Geometries) -> Parts:
+    """Take collections apart, however deep, and drop what is missing or empty.
 
     Args:
-        geometries: (features,) polygons and multipolygons in pixel coordinates.
-        classes: (features,) class index of each, below IGNORE.
+        geometries: (features,) of any kind, in pixel coordinates.
+    """
+    parts, feature = geometries, np.arange(len(geometries))
+    while (nested := shapely.get_type_id(parts) == COLLECTION).any():
+        inner, of = shapely.get_parts(parts[nested], return_index=True)
+        parts, feature = np.append(parts[~nested], inner), np.append(feature[~nested], feature[nested][of])
+    there = np.flatnonzero(~(shapely.is_missing(parts) | shapely.is_empty(parts)))
+    there = there[np.argsort(feature[there], kind="stable")]
+    return Parts(parts[there], feature[there], shapely.get_dimensions(parts[there]).astype(np.intp))
+
+
+def decide_classes(
+    parts: Parts,
+    classes: Indices,
+    shape: tuple[int, int],
+    rule: PixelRule,
+    *,
+    blockers: Geometries | None = None,
+    background: tuple[int, shapely.Geometry | None] | None = None,
+) -> Decided:
+    """Decide which class every pixel bears.
+
+    Args:
+        parts: of the features, in pixel coordinates.
+        classes: (features,) class index of each, below 254.
         shape: height and width in pixels.
+        rule: how.
+        blockers: (any,) features that cannot be used, in pixel coordinates: no background there.
+        background: class index, and the mapped area in pixel coordinates (None for the whole grid).
+    """
+    n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
+    cover = _cover_of(parts, shape, rule.rule)
+    codes = classes + 1  # 0 is nobody's
+    sides = _Sides(cover, codes, np.arange(len(codes)), rule)
+    empty = None if background is None else _Background(background, blockers, shape, rule)
+    values, contradicting = np.full(shape, IGNORE, np.uint8), np.zeros(shape, bool)
+    labelled = contested = 0
+    for window in _windows(shape):
+        tile = cover.tile(window)
+        if empty is None and not sides.high.reaches(tile):
+            continue
+        low, high, owner = sides.on(tile)
+        disputed = low != high
+        labelled += int(np.count_nonzero(high))
+        contested += int(np.count_nonzero(disputed))
+        if empty is not None:
+            free = empty.on(window) & (high == 0)
+            for side in (low, high, owner):
+                side[free] = empty.code
+        owner -= np.uint8(1)  # code -> class, and nobody's 0 -> IGNORE
+        here = window.slices
+        values[here] = classes_of_subpixels(owner, n, rule.min_coverage)
+        if rule.on_conflict == "ignore" and disputed.any():
+            unsure = (values[here] == IGNORE) & _per_pixel(np.logical_or, disputed, n)
+            contradicting[here] = _would_suffice(unsure, (low, high), need, cover, codes, tile, n)
+    return Decided(values, contradicting, labelled / n**2, contested / n**2)
+
+
+def decide_numbers(parts: Parts, numbers: NDArray[np.float64], shape: tuple[int, int], rule: PixelRule) -> Decided:
+    """Decide which number every pixel bears, to the precision of float32.
+
+    Args:
+        parts: of the features, in pixel coordinates.
+        numbers: (features,) finite, within float32's range.
+        shape: height and width in pixels.
+        rule: how.
+    """
+    n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
+    cover, values_of, order = _measured(
+        _cover_of(parts, shape, rule.rule), numbers.astype(np.float32), rule.on_conflict
+    )
+    table, codes = np.unique(values_of, return_inverse=True)
+    table = np.append(np.float32(np.nan), table)
+    sides = _Sides(cover, codes + 1, order, rule)
+    values, contradicting = np.full(shape, np.nan, np.float32), np.zeros(shape, bool)
+    labelled = contested = 0
+    for window in _windows(shape):
+        tile = cover.tile(window)
+        if not sides.high.reaches(tile):
+            continue
+        low, high, owner = sides.on(tile)
+        disputed = low != high
+        labelled += int(np.count_nonzero(high))
+        contested += int(np.count_nonzero(disputed))
+        here = window.slices
+        # What is the same all over a pixel, nearly always, needs no mean.
+        codes_here = _per_pixel(np.minimum, owner, n)
+        rows, cols = np.nonzero(codes_here != _per_pixel(np.maximum, owner, n))
+        mixed = table[_gather(owner, n, rows, cols)].reshape(-1, n)
+        numbers_here = table[codes_here]
+        numbers_here[rows, cols] = numbers_of_subpixels(mixed, n, rule.min_coverage)[:, 0]
+        values[here] = numbers_here
+        if rule.on_conflict == "ignore" and disputed.any():
+            contradicting[here] = np.isnan(values[here]) & (_per_pixel(np.add, high > 0, n, np.intp) >= need)
+    return Decided(values, contradicting, labelled / n**2, contested / n**2)
+
+
+def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry | None) -> NDArray[np.float32]:
+    """The share of every pixel that polygons cover together; lines and points cover none.
+
+    Args:
+        parts: of the features, in pixel coordinates.
+        shape: height and width in pixels.
+        area: where everything was mapped, in pixel coordinates; None for the whole grid.
 
     Returns:
-        values: (height, width) class index or IGNORE.
-        contradicting: (height, width) where the labels contradict each other; `values` is IGNORE there.
+        (height, width) 0 to 1, NaN in pixels that do not lie wholly inside `area`.
     """
-    height, width = shape
-    values = np.full(shape, IGNORE, np.uint8)
-    contradicting = np.zeros(shape, bool)
-    tops, bottoms = shapely.bounds(geometries)[:, [1, 3]].T
-    rows = max(1, STRIP_PIXELS // width)
-    for row in range(0, height, rows):
-        strip = slice(row, min(row + rows, height))
-        here = (bottoms > strip.start) & (tops < strip.stop)
-        if here.any():
-            size = (strip.stop - strip.start, width)
-            values[strip], contradicting[strip] = _decide_strip(geometries[here], classes[here], row, size)
-    return values, contradicting
+    polygons = np.flatnonzero(parts.dimension == 2)
+    areas = Parts(parts.geometries[polygons], np.zeros(len(polygons), np.intp), parts.dimension[polygons])
+    everything = Layer(_cover_of(areas, shape, "majority"), np.ones(1, np.intp), SUBPIXELS)
+    shares = np.zeros(shape, np.float32)
+    for window in _windows(shape):
+        counts = _per_pixel(np.add, everything.over(window), SUBPIXELS, np.intp)
+        shares[window.slices] = counts / SUBPIXELS**2
+    if area is not None:
+        mapped = _cover_of(split_parts(np.array([area], object)), shape, "center")
+        centres = Layer(mapped, np.ones(1, np.intp), 1)
+        inside = np.zeros(shape, bool)
+        for window in _windows(shape):
+            inside[window.slices] = centres.over(window)
+        _, rows, cols = pixels_on_outline(mapped.areas, shape)
+        inside[rows, cols] = False
+        shares[~inside] = np.nan
+    return shares
 
 
-def touches_own_class(geometries: Geometries, classes: NDArray[np.intp], values: Values) -> Mask:
-    """Which polygons touch a pixel that bears their class, and so left a trace in the map.
+def touches_own(parts: Parts, classes: Indices | None, values: NDArray[Any], features: int) -> Mask:
+    """Which features touch a pixel that bears their class (or any number), and so left a trace in the map.
 
     Args:
-        geometries: (features,) polygons in pixel coordinates.
-        classes: (features,) class index of each.
-        values: (height, width) class index or IGNORE.
+        parts: of the features, in pixel coordinates.
+        classes: (features,) class index of each; None for numbers.
+        values: (height, width) class index or IGNORE; number or NaN.
+        features: how many there are.
     """
-    height, width = values.shape
-    cols, rows = np.floor(shapely.get_coordinates(shapely.point_on_surface(geometries))).astype(np.intp).T
-    inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
-    touching = np.zeros(len(geometries), bool)
-    touching[inside] = values[rows[inside], cols[inside]] == classes[inside]
-    # The point settles nearly all of them; the rest (slivers, contradicted polygons) are looked at one by one.
-    for index in np.flatnonzero(~touching):
-        left, top, right, bottom = shapely.bounds(geometries[index])
-        col, row = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
-        window = values[row : max(row, int(np.ceil(bottom))), col : max(col, int(np.ceil(right)))]
-        own = window == classes[index]
-        if own.any():
-            corner = Affine.translation(col, row)
-            burned = rasterize([geometries[index]], window.shape, transform=corner, all_touched=True, dtype="uint8")
-            touching[index] = bool((burned[own] == 1).any())
+    shape = (values.shape[0], values.shape[1])
+    touching = np.zeros(features, bool)
+
+    def own(feature: Any, pixels: NDArray[Any]) -> Mask:
+        return np.isfinite(pixels) if classes is None else pixels == classes[feature]
+
+    def look(of: Indices, rows: Indices, cols: Indices) -> None:
+        touching[of[own(of, values[rows, cols])]] = True
+
+    cover = _cover_of(parts, shape, "center")
+    look(cover.claimant, cover.row, cover.col)
+    # A point inside settles nearly all polygons, their outline nearly all others (slivers, contested ones).
+    of, rows, cols = pixels_of_points(shapely.point_on_surface(cover.areas), shape)
+    look(cover.feature[of], rows, cols)
+    rest = np.flatnonzero(~touching[cover.feature])
+    of, rows, cols = pixels_on_outline(cover.areas[rest], shape)
+    look(cover.feature[rest[of]], rows, cols)
+    for index in rest[~touching[cover.feature[rest]]]:
+        left, top, right, bottom = cover.bounds[index]
+        col, row = max(0, int(left)), max(0, int(top))
+        window = values[row : max(row, math.ceil(bottom)), col : max(col, math.ceil(right))]
+        if (pixels := own(cover.feature[index], window)).any():
+            burned = rasterize(
+                [cover.areas[index]], window.shape, transform=Affine.translation(col, row), dtype="uint8"
+            )
+            touching[cover.feature[index]] |= bool(burned[pixels].any())
     return touching
 
 
-def _decide_strip(
-    geometries: Geometries, classes: NDArray[np.intp], row: int, shape: tuple[int, int]
-) -> tuple[Values, Mask]:
-    """The rule on rows `row` to `row + shape[0]`, for the polygons that reach into them."""
-    half = SUBPIXELS**2 / 2
-    fine = (shape[0] * SUBPIXELS, shape[1] * SUBPIXELS)
-    transform = Affine(1 / SUBPIXELS, 0, 0, 0, 1 / SUBPIXELS, row)
-    owner = np.full(fine, IGNORE, np.uint8)
-    contested = np.zeros(fine, bool)
-    covered = np.zeros(shape, bool)
-    present = np.unique(classes)
-    for index in present:
-        burned = rasterize(geometries[classes == index], fine, transform=transform, dtype="uint8").view(bool)
-        contested |= burned & (owner != IGNORE)
-        owner[burned] = index
-        covered |= _per_pixel(burned) >= half
-    owner[contested] = IGNORE
-    values = np.full(shape, IGNORE, np.uint8)
-    borne = np.zeros(shape, np.uint8)
-    for index in present:
-        alone = _per_pixel(owner == index) >= half
-        values[alone] = index
-        borne += alone
-    values[borne != 1] = IGNORE
-    return values, covered & (borne == 0)
+def classes_of_subpixels(owner: Values, n: int, min_coverage: float) -> Values:
+    """The class that every pixel bears by the rule, from those of its sub-pixels.
+
+    Args:
+        owner: (height * n, width * n) class index or IGNORE.
+        n: sub-pixels along each side of a pixel.
+        min_coverage: share of a pixel that its class has to cover.
+
+    Returns:
+        (height, width) class index or IGNORE.
+    """
+    values: Values = _per_pixel(np.minimum, owner, n)
+    rows, cols = np.nonzero(values != _per_pixel(np.maximum, owner, n))
+    mixed = _gather(owner, n, rows, cols)
+    best, most = np.full(len(mixed), IGNORE, np.uint8), np.zeros(len(mixed), np.intp)
+    for index in np.unique(mixed):
+        if index != IGNORE:
+            count = np.count_nonzero(mixed == index, axis=1)
+            best[count == most] = IGNORE
+            best[count > most] = index
+            most = np.maximum(most, count)
+    best[most < _needed(n, min_coverage)] = IGNORE
+    values[rows, cols] = best
+    return values
 
 
-def _per_pixel(fine: Mask) -> Values:
-    """(h * n, w * n) sub-pixels -> (h, w) how many of each pixel's are set."""
-    height, width = fine.shape[0] // SUBPIXELS, fine.shape[1] // SUBPIXELS
-    blocks = fine.view(np.uint8).reshape(height, SUBPIXELS, width, SUBPIXELS)
-    # Two sums of one axis each run several times faster than one over both.
-    counts: Values = blocks.sum(axis=1, dtype=np.uint8).sum(axis=2, dtype=np.uint8)
-    return counts
+def numbers_of_subpixels(values: NDArray[np.float32], n: int, min_coverage: float) -> NDArray[np.float32]:
+    """The number that every pixel bears by the rule, from those of its sub-pixels.
+
+    Args:
+        values: (height * n, width * n), NaN where there is none.
+        n: sub-pixels along each side of a pixel.
+        min_coverage: share of a pixel that its sub-pixels with a number have to cover.
+
+    Returns:
+        (height, width), NaN where there is none.
+    """
+    known = ~np.isnan(values)
+    counts = _per_pixel(np.add, known, n, np.intp)
+    # In float64 a sum of equal float32 numbers is exact, and so is their mean.
+    sums = _per_pixel(np.add, np.where(known, values, np.float32(0)), n, np.float64)
+    enough = counts >= _needed(n, min_coverage)
+    means = np.full(counts.shape, np.nan, np.float32)
+    means[enough] = sums[enough] / counts[enough]
+    return means
+
+
+def _needed(n: int, min_coverage: float) -> int:
+    """The fewest sub-pixels that are a share of at least `min_coverage`."""
+    return math.ceil(min_coverage * n**2 - 1e-9)
+
+
+def _per_pixel(combine: np.ufunc, fine: NDArray[Any], n: int, dtype: Any = None) -> NDArray[Any]:
+    """(h * n, w * n) sub-pixels -> (h, w) all of a pixel's combined."""
+    height, width = fine.shape[0] // n, fine.shape[1] // n
+    # One axis after the other is several times faster than both at once.
+    rows = combine.reduce(fine.reshape(height, n, width * n), axis=1, dtype=dtype)
+    return combine.reduce(rows.reshape(height, width, n), axis=2, dtype=dtype)
+
+
+def _gather(fine: NDArray[Any], n: int, rows: Indices, cols: Indices) -> NDArray[Any]:
+    """(h * n, w * n) sub-pixels -> (pixels, n * n) those of the pixels named."""
+    height, width = fine.shape[0] // n, fine.shape[1] // n
+    return fine.reshape(height, n, width, n)[rows, :, cols, :].reshape(len(rows), n * n)
+
+
+def _cover_of(parts: Parts, shape: tuple[int, int], rule: Rule) -> Cover:
+    return cover_of(parts.geometries, parts.feature, parts.dimension, shape, rule)
+
+
+def _windows(shape: tuple[int, int]) -> Iterator[Window]:
+    return Window(0, 0, *shape).tiles(TILE)
+
+
+class _Sides:
+    """The lowest and highest code of all features that cover a sub-pixel; where they differ it is contested.
+
+    Args:
+        cover: of the features.
+        codes: (features,) from 1.
+        order: (features,) different whole numbers that rise as the features follow each other in the file.
+        rule: who owns what is contested.
+    """
+
+    def __init__(self, cover: Cover, codes: Indices, order: Indices, rule: PixelRule) -> None:
+        n, self.top = rule.subpixels, int(codes.max(initial=0)) + 1
+        self.high = Layer(cover, codes, n, self.top)
+        self.low = Layer(cover, self.top - codes, n, self.top)
+        self.winner = None
+        if rule.on_conflict != "ignore":
+            ranks = order + 1 if rule.on_conflict == "last" else order.max(initial=0) + 1 - order
+            self.code_of_rank = np.zeros(ranks.max(initial=0) + 1, self.high.ranks.dtype)
+            self.code_of_rank[ranks] = codes
+            self.winner = Layer(cover, ranks, n)
+
+    def on(self, tile: Tile) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """(h * n, w * n) each: lowest, highest, and owning code; 0 is nobody's."""
+        high = self.high.on(tile)
+        low = (high.dtype.type(self.top) - self.low.on(tile)) * (high > 0)
+        owner = high * (low == high)
+        if self.winner is not None and (disputed := low != high).any():
+            owner[disputed] = self.code_of_rank[self.winner.on(tile)[disputed]]
+        return low, high, owner
+
+
+class _Background:
+    """Where the background class holds, unless a feature covers the ground."""
+
+    def __init__(
+        self,
+        background: tuple[int, shapely.Geometry | None],
+        blockers: Geometries | None,
+        shape: tuple[int, int],
+        rule: PixelRule,
+    ) -> None:
+        index, area = background
+        self.code = index + 1
+        self.mapped = None
+        if area is not None:
+            cover = _cover_of(split_parts(np.array([area], object)), shape, "center")
+            self.mapped = Layer(cover, np.ones(1, np.intp), rule.subpixels)
+        nobody = np.array([], object) if blockers is None else blockers
+        self.blocked = Layer(
+            _cover_of(split_parts(nobody), shape, rule.rule), np.ones(len(nobody), np.intp), rule.subpixels
+        )
+
+    def on(self, window: Window) -> Mask:
+        """(h * n, w * n)"""
+        free: Mask = self.blocked.over(window) == 0
+        return free if self.mapped is None else free & (self.mapped.over(window) > 0)
+
+
+def _would_suffice(
+    unsure: Mask,
+    sides: tuple[NDArray[Any], NDArray[Any]],
+    need: int,
+    cover: Cover,
+    codes: Indices,
+    tile: Tile,
+    n: int,
+) -> Mask:
+    """Which of the pixels `unsure` some code covers with at least `need` sub-pixels, contested or not."""
+    rows, cols = np.nonzero(unsure)
+    low, high = (_gather(side, n, rows, cols) for side in sides)
+    enough = np.zeros(len(rows), bool)
+    for code in np.unique(codes):
+        plain = (low == code) | (high == code)
+        enough |= np.count_nonzero(plain, axis=1) >= need
+        # A third code may hide between the lowest and the highest: then it is looked for by itself.
+        doubtful = np.flatnonzero(~enough & (np.count_nonzero((low <= code) & (code <= high), axis=1) >= need))
+        if len(doubtful):
+            alone = _gather(Layer(cover, codes == code, n).on(tile), n, rows[doubtful], cols[doubtful])
+            enough[doubtful] = np.count_nonzero(plain[doubtful] | (alone > 0), axis=1) >= need
+    unsure[rows, cols] = enough
+    return unsure
+
+
+def _measured(
+    cover: Cover, numbers: NDArray[np.float32], on_conflict: OnConflict
+) -> tuple[Cover, NDArray[np.float32], Indices]:
+    """What lines and points measure in one pixel, as one feature with their mean.
+
+    Returns:
+        The cover with these features behind the others, and for all of them the number and the order in the file: that
+        of the last (or first) that took part.
+    """
+    own = np.flatnonzero(cover.measured)
+    _, first, place = np.unique(
+        cover.row[own] * cover.shape[1] + cover.col[own], return_index=True, return_inverse=True
+    )
+    sums = np.bincount(place, weights=numbers[cover.claimant[own]])
+    means = (sums / np.bincount(place)).astype(np.float32)
+    taken = np.full(len(means), -1 if on_conflict == "last" else len(numbers))
+    (np.maximum if on_conflict == "last" else np.minimum).at(taken, place, cover.claimant[own])
+    order = np.empty(len(numbers) + len(means), np.intp)
+    order[np.argsort(np.append(np.arange(len(numbers)), taken), kind="stable")] = np.arange(len(order))
+    others = np.flatnonzero(~cover.measured)
+    averaged = replace(
+        cover,
+        claimant=np.append(cover.claimant[others], len(numbers) + np.arange(len(means))),
+        row=np.append(cover.row[others], cover.row[own][first]),
+        col=np.append(cover.col[others], cover.col[own][first]),
+    )
+    return averaged, np.append(numbers, means), order

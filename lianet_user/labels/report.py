@@ -2,100 +2,167 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lianet_user.errors import printable
+from lianet_user.labels.options import Task
 
 
 @dataclass(frozen=True)
 class ClassCount:
-    """One class: the polygons used, and the pixels that bear it."""
+    """One class: the features used (none of a raster, none of the background), and the pixels that bear it."""
 
     name: str
-    polygons: int
+    features: int
     pixels: int
+
+
+@dataclass(frozen=True)
+class NumberSummary:
+    """The numbers that pixels bear."""
+
+    minimum: float
+    mean: float
+    maximum: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class RasterCounts:
+    """Ground in a raster of labels that bears none, in pixels of the label map."""
+
+    nodata: float
+    outside: float
+    """In the region, but not covered by the raster."""
+    excluded: float
+    """Of a class that was dropped on request."""
 
 
 @dataclass(frozen=True)
 class FeatureCounts:
     """Features of the layer. Each has exactly one fate:
 
-    ``read = used + outside + no_geometry + not_polygons + no_label + duplicates``.
+    ``read = used + no_geometry + not_polygons + no_label + excluded + no_date + outside + duplicates``.
     """
 
     read: int
     used: int
-    outside: int
-    """Nowhere in the region."""
     no_geometry: int
-    """Null, empty, not finite, or without any area."""
+    """Null, empty, not finite, or a polygon without any area."""
     not_polygons: int
-    """Points and lines."""
+    """Points and lines where only polygons can be used: they cover no area."""
     no_label: int
     """Null or blank in the column."""
+    excluded: int
+    """Of a class that was dropped on request."""
+    no_date: int
+    """Null in the column of dates."""
+    outside: int
+    """Nowhere in the region."""
     duplicates: int
-    """The same geometry with the same label once more."""
+    """The same geometry with the same label and date once more."""
     partly_outside: int
     """Used, as far as they lie in the region."""
     repaired: int
     """Used after their self-intersections were repaired."""
+    polygons: int
+    """Used, with an area; a feature of mixed parts counts as what its largest dimension is."""
+    lines: int
+    points: int
 
 
 @dataclass(frozen=True)
 class LabelReport:
-    """Counts of features and of pixels."""
+    """Counts of features and of pixels. Where labels describe different dates, pixels are counted once for each."""
 
     source: str
-    """File, layer and column."""
-    column_choice: str
-    """Why the classes were read from that column."""
-    features: FeatureCounts
+    """File, layer and column, or file and band."""
+    task: Task
+    notes: tuple[str, ...]
+    """What was decided while reading, and why: one fact a line."""
+    features: FeatureCounts | None
+    """None for a raster."""
+    raster: RasterCounts | None
+    """None for features."""
     vanished: int
     """Features used although no pixel they touch bears their class: too small, too thin, or contradicted."""
-    region_pixels: int
+    pixels: int
+    """Of the label map: the region's, or sixteen times as many on the finer grid."""
     contradicting: int
-    """Pixels that polygons of different classes cover, and that are therefore ignored."""
+    """Pixels that features of different classes cover, and that are therefore ignored."""
+    labelled_ground: float
+    """Ground under labels, in pixels, however little of a pixel it is; contested ground included."""
+    contested_ground: float
+    """Ground that features contradict each other about, in pixels."""
     classes: tuple[ClassCount, ...]
-    """Every class of the features used, also one that is left out because no pixel bears it."""
+    """Every class of the labels used, also one that is left out because no pixel bears it; empty for numbers."""
+    numbers: NumberSummary | None
+    """None for classes."""
+    labelled: int
+    """Pixels that bear a class or a number."""
 
     @property
-    def labelled(self) -> int:
-        """Pixels that bear a class."""
-        return sum(entry.pixels for entry in self.classes)
+    def contested_share(self) -> float:
+        """Contested ground over all ground under labels: 0 to 1."""
+        return self.contested_ground / self.labelled_ground if self.labelled_ground else 0.0
 
-    @property
-    def contradicting_share(self) -> float:
-        """Contradicting pixels over those that bear a class or would, were they not contradicted: 0 to 1."""
-        total = self.labelled + self.contradicting
-        return self.contradicting / total if total else 0.0
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "contested_share": self.contested_share}
 
     def lines(self) -> list[str]:
         """The report as a person reads it, one fact a line; what did not occur is not mentioned."""
-        features = self.features
-        lines = [
-            f"Labels: {self.source} ({self.column_choice})",
-            f"Features: {features.read} read, {features.used} used",
-        ]
-        facts = (
-            (features.outside, "dropped: outside the region"),
-            (features.no_geometry, "dropped: no geometry, or one without area"),
-            (features.not_polygons, "dropped: points or lines, where polygons are expected"),
-            (features.no_label, "dropped: no label"),
-            (features.duplicates, "dropped: exact duplicates (same geometry, same label)"),
-            (features.partly_outside, "used, but only as far as they lie in the region"),
-            (features.repaired, "used, after repairing self-intersections"),
-            (self.vanished, "used, but no pixel they touch bears their class (too small or contradicted)"),
-        )
-        lines += [f"  {count} {what}" for count, what in facts if count]
-        lines.append(
-            f"Pixels: {self.labelled} of {self.region_pixels} labelled ({self.labelled / self.region_pixels:.1%})"
-        )
-        if self.contradicting:
-            lines.append(
-                f"  {self.contradicting} more ignored, because polygons of different classes cover them"
-                f" ({self.contradicting_share:.1%} of all pixels under labels)"
+        lines = [f"Labels: {self.source}", *self.notes]
+        if self.features is not None:
+            lines += _feature_lines(self.features, self.vanished)
+        lines.append(f"Pixels: {self.labelled:,} of {self.pixels:,} labelled ({_percent(self.labelled / self.pixels)})")
+        if self.raster is not None:
+            ground = (
+                (self.raster.nodata, "without data in the raster"),
+                (self.raster.outside, "outside the raster"),
+                (self.raster.excluded, "of classes dropped on request"),
             )
-        width = max(len(entry.name) for entry in self.classes)
-        lines += [
-            f"  {entry.name:<{width}}  {entry.pixels:>9} pixels from {entry.polygons} polygons"
-            for entry in self.classes
-        ]
-        return lines
+            lines += [f"  ground of {round(pixels):,} px is {what}" for pixels, what in ground if round(pixels)]
+        if self.contested_ground:
+            lines.append(
+                f"  contradictions: features disagree about {_percent(self.contested_share)} of the labelled ground;"
+                f" {self.contradicting:,} pixels are ignored for it"
+            )
+        if self.numbers is not None:
+            numbers = self.numbers
+            lines.append(
+                f"  from {numbers.minimum:g} to {numbers.maximum:g}, mean {numbers.mean:.4g},"
+                f" standard deviation {numbers.deviation:.4g}"
+            )
+        width = max((len(entry.name) for entry in self.classes), default=0)
+        for entry in self.classes:
+            origin = f" from {entry.features:,} feature{'s'[: entry.features != 1]}" if entry.features else ""
+            share = _percent(entry.pixels / max(1, self.labelled))
+            lines.append(f"  {entry.name:<{width}}  {entry.pixels:>11,} px  {share:>6}{origin}")
+        return [printable(line) for line in lines]
+
+
+def _feature_lines(features: FeatureCounts, vanished: int) -> list[str]:
+    kinds = ((features.polygons, "polygon"), (features.lines, "line"), (features.points, "point"))
+    used = ", ".join(f"{count:,} {kind}{'s'[: count != 1]}" for count, kind in kinds if count)
+    facts = (
+        (features.no_geometry, "dropped: no geometry, or one without area"),
+        (features.not_polygons, "dropped: points or lines, which cover no area"),
+        (features.no_label, "dropped: no label"),
+        (features.excluded, "dropped: of a class that --map drops"),
+        (features.no_date, "dropped: no date"),
+        (features.outside, "dropped: outside the region"),
+        (features.duplicates, "dropped: exact duplicates (same geometry, same label)"),
+        (features.partly_outside, "used, but only as far as they lie in the region"),
+        (features.repaired, "used, after repairing self-intersections"),
+        (vanished, "used, but no pixel they touch bears their label (too small or contradicted)"),
+    )
+    return [
+        f"Features: {features.read:,} read, {features.used:,} used ({used})",
+        *(f"  {count:,} {what}" for count, what in facts if count),
+    ]
+
+
+def _percent(share: float) -> str:
+    return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import difflib
+import codecs
+import datetime as dt
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-import geopandas
+import numpy as np
 import pandas as pd
-import pyogrio
+import pyproj
 import shapely
 from odc.geo.crs import CRS
-from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+from pyproj.exceptions import CRSError
 
-from lianet_user.errors import LabelError
+from lianet_user.errors import LabelError, did_you_mean, listed
+from lianet_user.labels.classes import ClassTable
+from lianet_user.labels.formats import PARQUET, find_format, vector_location
+from lianet_user.labels.gdal_layers import layer_named, layer_source, layers_of
+from lianet_user.labels.options import LabelOptions
+from lianet_user.labels.qgis import stored_style
 from lianet_user.labels.rasterize import Geometries
+from lianet_user.labels.sources import Source, parquet_source, table_source
 
 USUAL_COLUMNS = ("class", "label", "landcover", "land_cover", "fclass", "category")
 COLOR_COLUMNS = ("color", "colour")
+TABLES = (".csv", ".tsv", ".txt")
+AREA_KINDS = ("Polygon", "Surface", "Unknown", "GeometryCollection")
+"""Parts of the names of geometry types that may hold polygons."""
+AREA_TYPES = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+
+DATE = re.compile(r"\d{4}([-/])\d{2}\1\d{2}([T ].*)?|\d{8}(T.*)?")
 
 
 @dataclass(frozen=True)
 class Column:
-    """The column that holds the classes."""
+    """The column that holds the labels."""
 
     name: str
     choice: str
@@ -32,160 +46,286 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class VectorLayer:
-    """Every feature of a layer, as found."""
+    """Every feature of a layer (or every one that meets a condition), as found."""
 
     path: Path
     name: str
+    """Empty where the format has no layers."""
     crs: CRS
-    column: Column
+    """Without heights."""
     geometries: Geometries
-    """(features,) of any kind, without heights; None where there is none."""
-    labels: pd.Series
-    """(features,) text without stray blanks; null where there is none."""
-    order: Literal["name", "number"]
-    """How classes are sorted: as text, or as the numbers the labels are."""
+    """(features,) of any kind, without heights; None where there is none or it cannot be decoded."""
+    column: Column | None
+    """None only where presence alone counts (task "coverage") and no column was asked for."""
+    values: pd.Series | None
+    """(features,) of that column, as read."""
+    dates: pd.Series | None
+    """(features,) the ``datetime.date`` each describes, None where there is none; None without a column of dates."""
     colors: pd.Series | None
     """(features,) text of the colour column, if there is one."""
+    table: ClassTable | None
+    """The classes of the QGIS style that the file brings, if it is about that column."""
     attribution: str
     """As the file's metadata state it; empty if they do not."""
+    notes: tuple[str, ...]
+    """What was decided while reading, in words."""
 
     @property
     def source(self) -> str:
-        return f"{self.path.name}, layer {self.name}, column {self.column.name}"
+        layer = f", layer {self.name}" if self.name else ""
+        return f"{self.path.name}{layer}" + (f", column {self.column.name}" if self.column else "")
 
 
-def read_layer(path: Path, field: str | None, layer: str | None) -> VectorLayer:
-    """Read one layer whole, and of its columns only those that matter.
+@dataclass(frozen=True, eq=False)
+class Area:
+    """Where somebody looked."""
+
+    path: Path
+    crs: CRS
+    geometries: Geometries
+    """(polygons,) polygons and multipolygons, not all of which need be valid; at least one is."""
+    notes: tuple[str, ...] = ()
+
+
+def read_layer(path: Path, options: LabelOptions) -> VectorLayer:
+    """Read one layer, and of its columns only those that matter.
 
     Raises:
-        LabelError: there is no such file, layer or column, none was chosen where there are several, or the layer has no
-            features or no CRS.
+        LabelError: there is no such file, layer or column, none was chosen where there are several, the layer has no
+            features (that meet the condition) or no CRS, or its text or dates cannot be read.
     """
-    name = _choose_layer(path, layer)
-    info = pyogrio.read_info(path, layer=name)
-    crs = _layer_crs(info, path, name)
-    column = _choose_column(info, path, name, field)
-    colored = [entry for entry in info["fields"] if entry.lower() in COLOR_COLUMNS and entry != column.name]
-    frame = _read(path, name, [column.name, *colored[:1]])
-    if frame.empty:
-        raise LabelError(f"{path}: layer {name!r} is empty: expected polygons with a label each")
-    labels, order = _clean_labels(frame[column.name], path)
+    source = _open(path, options)
+    crs, crs_notes = _layer_crs(source, options.labels_crs)
+    if options.date_field is not None:
+        _check_column(source, options.date_field)
+    table = stored_style(path, source.layer)
+    column = _choose_column(source, options, table)
+    colored = [
+        name for name in source.kinds if name.lower() in COLOR_COLUMNS and (column is None or name != column.name)
+    ]
+    wanted = dict.fromkeys([*([column.name] if column else []), *colored[:1]])
+    if options.date_field is not None:
+        wanted[options.date_field] = None
+    frame, geometries, notes = source.read(list(wanted))
     return VectorLayer(
         path=path,
-        name=name,
+        name=source.layer,
         crs=crs,
+        geometries=shapely.force_2d(geometries),
         column=column,
-        geometries=shapely.force_2d(frame.geometry.to_numpy()),
-        labels=labels,
-        order=order,
+        values=frame[column.name] if column else None,
+        dates=_dates(frame[options.date_field], source) if options.date_field is not None else None,
         colors=frame[colored[0]].astype("string") if colored else None,
-        attribution=_attribution(info),
+        table=table if table is not None and column is not None and table.column == column.name else None,
+        attribution=source.attribution,
+        notes=(*source.notes, *crs_notes, *notes),
     )
 
 
-def _choose_layer(path: Path, layer: str | None) -> str:
-    if not path.exists():
-        raise LabelError(f"{path} does not exist: expected a vector file with labels, for instance a GeoPackage")
+def read_area(path: Path) -> Area:
+    """Read the polygons that say where somebody looked, from the only layer that can hold some.
+
+    Raises:
+        LabelError: there is no such file or CRS, no layer or several with polygons, or no valid polygon.
+    """
+    options = LabelOptions()
+    found = find_format(path)
+    if found.kind == "vector" or found.kind == "zip":
+        layers = layers_of(path, vector_location(path))
+        suitable = [name for name, kind in layers.items() if any(part in kind for part in AREA_KINDS)]
+        if not suitable:
+            raise LabelError(
+                f"{path} has no layer with polygons (it has {listed(list(layers))}): expected the mapped area"
+            )
+        if len(suitable) > 1:
+            raise LabelError(
+                f"{path} has {len(suitable)} layers with polygons ({listed(suitable)}): expected only the one with the"
+                " mapped area; save it in a file of its own"
+            )
+        options = LabelOptions(layer=suitable[0])
+    source = _open(path, options)
+    crs, _ = _layer_crs(source, None)
+    _, geometries, notes = source.read([])
+    geometries = shapely.force_2d(geometries)
+    polygons = np.isin(shapely.get_type_id(geometries), AREA_TYPES) & ~shapely.is_empty(geometries)
+    if not (polygons & shapely.is_valid(geometries)).any():
+        raise LabelError(f"{source.where} has no valid polygon: expected the outlines of the mapped area")
+    left_out = int((~polygons).sum())
+    if left_out:
+        notes = [
+            *notes,
+            f"Mapped area: {left_out} of {len(polygons)} features of {path.name} are no polygons, left out",
+        ]
+    return Area(path, crs, geometries[polygons], (*source.notes, *notes))
+
+
+def _open(path: Path, options: LabelOptions) -> Source:
+    """The layer that is asked for, or the only one."""
+    found = find_format(path)
+    encoding = _known_encoding(options.encoding)
+    if found.kind == "raster":
+        raise LabelError(f"{path} is {found.words}: expected vectors")
+    tabular = found.kind == "table" and path.suffix.lower() in TABLES
+    if (tabular or found is PARQUET) and options.layer is not None:
+        raise LabelError(f"{path} is a single table without layers: leave --layer {options.layer!r} away")
+    if found is PARQUET:
+        return parquet_source(path, options.where)
+    if tabular:
+        crs = options.labels_crs
+        return table_source(path, encoding, options.where, None if crs is None else _asked_crs(crs).is_geographic)
+    location = vector_location(path)
+    name = layer_named(path, layers_of(path, location), options.layer)
+    return layer_source(path, location, name, encoding, options.where)
+
+
+def _known_encoding(name: str | None) -> str | None:
+    """As Python calls it."""
+    if name is None:
+        return None
     try:
-        listed = pyogrio.list_layers(path)
-    except DataSourceError as error:
-        raise LabelError(
-            f"{path} cannot be read as a vector file: expected a GeoPackage, a shapefile, GeoJSON or another format"
-            " that QGIS opens as a vector layer"
-        ) from error
-    # Tables without geometry are no layers: QGIS keeps its styles in one.
-    layers = [str(name) for name, kind in listed if kind is not None]
-    if not layers:
-        raise LabelError(f"{path} has no layer with geometries: expected polygons with a label each")
-    if layer is None:
-        if len(layers) > 1:
-            raise LabelError(f"{path} has {len(layers)} layers ({_listed(layers)}): choose one with --layer")
-        return layers[0]
-    if layer not in layers:
-        raise LabelError(f"{path} has no layer {layer!r}: it has {_listed(layers)}{_suggestion(layer, layers)}")
-    return layer
+        "x".encode(name)
+        return codecs.lookup(name).name
+    except (LookupError, ValueError) as error:
+        raise LabelError(f"--encoding {name!r} is not known: expected a name such as utf-8, cp1252 or cp850") from error
 
 
-def _layer_crs(info: dict[str, Any], path: Path, layer: str) -> CRS:
-    crs = CRS(info["crs"]) if info["crs"] else None
-    if crs is None or not (crs.geographic or crs.projected):
-        hint = " (the .prj file is missing)" if path.suffix.lower() == ".shp" else ""
+def _layer_crs(source: Source, asked: str | None) -> tuple[CRS, list[str]]:
+    """The CRS that the file states, else the one that is asked for; horizontal only."""
+    stated = _horizontal(source.crs)
+    wanted = _asked_crs(asked) if asked is not None else None
+    if stated is None and wanted is None:
+        shapefile = source.path.suffix.lower() == ".shp" and not source.crs
+        hint = " (the .prj file is missing)" if shapefile and not _has_prj(source.path) else ""
+        if source.crs:
+            hint = f" on the Earth (what it states is neither geographic nor projected: {source.crs[:60]!r})"
         raise LabelError(
-            f"{path}: layer {layer!r} has no coordinate reference system{hint}: assign the one its coordinates are in,"
-            " for instance with QGIS or with ogr2ogr -a_srs EPSG:..."
+            f"{source.where} has no coordinate reference system{hint}: say with --labels-crs EPSG:... which one its"
+            " coordinates are in, or assign it with QGIS or ogr2ogr -a_srs"
+        )
+    if stated is None:
+        assert wanted is not None
+        return CRS(wanted), [
+            f"CRS: {_crs_words(wanted)}, as given with --labels-crs, since {source.path.name} states none"
+        ]
+    if wanted is not None and not stated.equals(wanted, ignore_axis_order=True):
+        raise LabelError(
+            f"{source.where} states {_crs_words(stated)}, and --labels-crs says {_crs_words(wanted)}: leave --labels-crs"
+            " away, or assign the right one to the file with QGIS or ogr2ogr -a_srs"
+        )
+    return CRS(stated), []
+
+
+def _has_prj(path: Path) -> bool:
+    return any(path.with_suffix(suffix).exists() for suffix in (".prj", ".PRJ"))
+
+
+def _horizontal(text: str | None) -> pyproj.CRS | None:
+    """Without heights; None if there is none or it does not say where on the Earth things are."""
+    if not text:
+        return None
+    try:
+        crs = pyproj.CRS(text)
+    except CRSError:
+        return None
+    if not (crs.is_geographic or crs.is_projected):
+        return None
+    if crs.is_compound:
+        crs = crs.sub_crs_list[0]
+    return crs.to_2d() if len(crs.axis_info) > 2 else crs
+
+
+def _asked_crs(text: str) -> pyproj.CRS:
+    crs = _horizontal(text)
+    if crs is None:
+        raise LabelError(
+            f"--labels-crs {text!r} is no geographic or projected coordinate reference system: expected a code such as"
+            " EPSG:25833"
         )
     return crs
 
 
-def _choose_column(info: dict[str, Any], path: Path, layer: str, field: str | None) -> Column:
-    """The column asked for, else the only one, else the only one with a usual name, else the only one with text."""
-    columns = [str(name) for name in info["fields"]]
-    if field is not None:
-        if field in columns:
-            return Column(field, "as asked")
-        raise LabelError(
-            f"{path}: layer {layer!r} has no column {field!r}: it has {_listed(columns)}{_suggestion(field, columns)}"
-        )
-    kinds = dict(zip(columns, info["ogr_types"], strict=True))
-    possible = [name for name in columns if name.lower() not in COLOR_COLUMNS]
+def _crs_words(crs: pyproj.CRS) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code} ({crs.name})" if code else crs.name
+
+
+def _choose_column(source: Source, options: LabelOptions, table: ClassTable | None) -> Column | None:
+    """The column asked for, the one a style is about, or the only one that it can be."""
+    kinds = source.kinds
+    if options.field is not None:
+        _check_column(source, options.field)
+        return Column(options.field, "as asked")
+    if options.task == "coverage":
+        return None
+    away = {*source.no_labels, options.date_field}
+    possible = [name for name in kinds if name.lower() not in COLOR_COLUMNS and name not in away]
     usual = [name for name in possible if name.lower() in USUAL_COLUMNS]
-    text = [name for name in possible if kinds[name] == "OFTString"]
+    numbers = [name for name in possible if kinds[name] == "number"]
+    text = [name for name in possible if kinds[name] == "text"]
+    styled = [name for name in possible if table is not None and table.column == name]
+    of_classes = options.task != "regression"
     for names, choice in (
+        (styled if of_classes else [], "as the QGIS style has it"),
+        ([] if of_classes else numbers, "the only column with numbers"),
         (possible, "the only column"),
         (usual, "the only column with a usual name"),
-        (text if not usual else [], "the only column with text"),
+        (text if of_classes and not usual else [], "the only column with text"),
     ):
         if len(names) == 1:
             return Column(names[0], choice)
+    if not possible:
+        missing = source.path.suffix.lower() == ".shp" and not source.path.with_suffix(".dbf").exists()
+        hint = " (its .dbf file is missing)" if missing else ""
+        raise LabelError(
+            f"{source.where} has no column that can hold labels{hint}: it has {listed(list(kinds))}; give a file with"
+            " labels, or use --task coverage if only presence counts"
+        )
     raise LabelError(
-        f"{path}: layer {layer!r} has {len(columns)} columns ({_listed(columns)}) and it is not plain which one"
-        " holds the classes: choose it with --field"
+        f"{source.where} has {len(kinds)} columns ({listed(list(kinds))}) and it is not plain which one holds the"
+        f" {'classes' if of_classes else 'numbers'}: choose it with --field"
     )
 
 
-def _read(path: Path, layer: str, columns: list[str]) -> geopandas.GeoDataFrame:
-    try:
-        # A geometry that cannot be decoded becomes null and is counted as such.
-        return pyogrio.read_dataframe(path, layer=layer, columns=columns, on_invalid="ignore")
-    except (DataSourceError, DataLayerError, FeatureError) as error:
-        raise LabelError(f"{path}: layer {layer!r} cannot be read ({error}): is the file whole?") from error
-
-
-def _clean_labels(values: pd.Series, path: Path) -> tuple[pd.Series, Literal["name", "number"]]:
-    """Labels as text without stray blanks, null where there is none, and how to sort them."""
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        numbers = values.dropna().astype(float)
-        if not (numbers == numbers.round()).all():
-            example = float(numbers[numbers != numbers.round()].iloc[0])
-            raise LabelError(
-                f"{path}: the column {values.name!r} holds fractions ({example:g}), not classes: choose a column of"
-                " names or whole numbers with --field"
-            )
-        # By way of Int64, because a column of whole numbers with nulls is read as floating point.
-        return values.astype("Int64").astype("string"), "number"
-    if not (pd.api.types.is_string_dtype(values.dropna()) or pd.api.types.is_bool_dtype(values.dropna())):
+def _check_column(source: Source, name: str) -> None:
+    columns = list(source.kinds)
+    if name not in columns:
         raise LabelError(
-            f"{path}: the column {values.name!r} is of type {values.dtype}: choose a column of names or whole numbers"
-            " with --field"
+            f"{source.where} has no column {name!r}: it has {listed(columns)}{did_you_mean(name, columns)}"
         )
-    text = values.astype("string").str.split().str.join(" ")
-    return text.mask(text == ""), "name"
 
 
-def _attribution(info: dict[str, Any]) -> str:
-    for metadata in (info.get("layer_metadata"), info.get("dataset_metadata")):
-        for key, value in (metadata or {}).items():
-            if key.lower() == "attribution":
-                return str(value)
-    return ""
+def _dates(values: pd.Series, source: Source) -> pd.Series:
+    """(features,) ``datetime.date``, None where there is none."""
+    known: dict[object, dt.date | None] = {}
+
+    def each(cells: Iterable[object]) -> list[dt.date | None]:
+        days = []
+        for cell in cells:
+            if cell not in known:
+                known[cell] = _date(cell, values.name, source)
+            days.append(known[cell])
+        return days
+
+    objects = values.astype(object)
+    return pd.Series(each(objects.where(objects.notna(), None)), index=values.index, dtype=object)
 
 
-def _listed(names: list[str], most: int = 20) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "") if names else "none"
-
-
-def _suggestion(wanted: str, names: list[str]) -> str:
-    lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(wanted.lower(), lower, n=1)
-    return f"; did you mean {lower[close[0]]!r}?" if close else ""
+def _date(value: object, column: object, source: Source) -> dt.date | None:
+    if value is None:
+        return None
+    if isinstance(value, dt.datetime):
+        return value.date()
+    if isinstance(value, dt.date):
+        return value
+    whole = isinstance(value, float) and value.is_integer()
+    text = str(int(value)) if whole else str(value).strip()  # type: ignore[call-overload]
+    if not text:
+        return None
+    try:
+        if DATE.fullmatch(text):
+            return dt.datetime.fromisoformat(text.replace("/", "-")).date()
+    except ValueError:
+        pass
+    raise LabelError(
+        f"{source.where}: {text[:40]!r} in the column {column!r} is no date: expected YYYY-MM-DD or YYYYMMDD in --date-field"
+    )

@@ -1,0 +1,63 @@
+"""`lianet-user check`: what would come of labels, before any training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionPath, err, out, progress
+from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.training_options import SplitOptions, splits_labels
+from lianet_user.labels.options import LabelOptions
+
+
+@reads_labels
+@splits_labels
+def check(
+    region: RegionPath,
+    labels: LabelsPath,
+    labels_options: LabelOptions,
+    split_options: SplitOptions,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.png", help="Picture to draw.")] = Path(
+        "check.png"
+    ),
+    picture: Annotated[bool, typer.Option(help="Draw the labels over the image that the region remembers.")] = True,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """See what becomes of your labels before any training: what is used, what is not and why, class by class.
+
+    Example: lianet-user check models/havelland.safetensors landcover.gpkg --field class
+    """
+    from lianet_user.artifact import open_region_file, refuse_existing
+    from lianet_user.labels import SHARE, check_labels, read_labels
+
+    if picture:
+        refuse_existing(output, overwrite)
+    header = open_region_file(region).header
+    read = read_labels(labels, header, labels_options)
+    found = check_labels(
+        read,
+        header,
+        share=split_options.validation or SHARE,
+        seed=split_options.seed or 0,
+        **split_options.words(header),
+    )
+    if picture:
+        from lianet_user.region import Region
+        from lianet_user.report import labels_figure
+
+        with progress(quiet) as bars:
+            labels_figure(Region.open(region), read, output, bars.task("picture"))
+    if as_json:
+        print(json.dumps({**found.as_dict(), "picture": str(output) if picture else None}, indent=2))
+    elif not quiet:
+        for line in found.lines():
+            out.print(line, soft_wrap=True)
+        if picture:
+            out.print(f"wrote {output}", soft_wrap=True)
+        err.print(f"next: lianet-user finetune {region} {labels}, with the same options", style="dim", soft_wrap=True)

@@ -1,0 +1,155 @@
+"""Whether labels can be trained on, and what that would take, before any training."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from lianet_user.grid import whole
+from lianet_user.header import RegionHeader
+from lianet_user.labels.blocks import BoolArray, labelled_blocks, strata_of, stratum_pixels, widened
+from lianet_user.labels.labelmap import Labels
+from lianet_user.labels.report import LabelReport
+from lianet_user.labels.split import BLOCK, SHARE, split_labels
+
+REFERENCE_GFLOPS = 170.0
+"""Matrix products of float32 on the two cores that the seconds below were measured on, by :func:`_matrix_gflops`."""
+
+HEAD_SECONDS = 42.0
+"""Training the default head there."""
+
+FIELD_SECONDS = {"lite": 15.0, "base": 60.0, "large": 130.0}
+"""Computing a million pixels of the frozen field there."""
+
+FEW = 200
+"""Labelled pixels: fewer of a class, to train on or to validate on, are worth a line."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What training on labels would meet."""
+
+    report: LabelReport
+    block: int
+    """Pixels of the region along the side of the blocks of the split."""
+    buffer: int
+    """Pixels of the region around what is kept, in which labels are not trained on."""
+    buffer_metres: float | None
+    """The same in metres; None where the region's CRS is in degrees."""
+    labelled_blocks: int
+    """Blocks that hold labels, outside the test area and its buffer."""
+    validation_blocks: int
+    """Of them, how many the split keeps for validation."""
+    training_pixels: dict[str, int]
+    """Labelled pixels of each class that are trained on; of ranges of numbers, from low to high, for numbers."""
+    validation_pixels: dict[str, int]
+    """The same in the blocks that are kept."""
+    test_pixels: dict[str, int] | None
+    """The same in the test area; None where there is none."""
+    seconds: float
+    """Of training with the default settings on this machine's processor, estimated."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "report": self.report.as_dict()}
+
+    def lines(self) -> list[str]:
+        """As a person reads it."""
+        metres = "" if self.buffer_metres is None else f" ({self.buffer_metres:g} m)"
+        training, validation = sum(self.training_pixels.values()), sum(self.validation_pixels.values())
+        lines = [
+            *self.report.lines(),
+            f"Split: {self.labelled_blocks} blocks of {self.block} x {self.block} px hold labels, {self.validation_blocks} of"
+            f" them would be kept for validation, with a buffer of {self.buffer} px{metres} around them",
+            f"  {training:,} pixels to train on, {validation:,} to validate on",
+        ]
+        if self.test_pixels is not None:
+            lines.append(f"  {sum(self.test_pixels.values()):,} pixels in the test area, set aside")
+        few = [name for name, count in self.training_pixels.items() if min(count, self.validation_pixels[name]) < FEW]
+        lines += [
+            f"  few of {name}: {self.training_pixels[name]:,} to train on, {self.validation_pixels[name]:,} to validate on"
+            for name in few
+        ]
+        return [*lines, f"Training: about {_duration(self.seconds)} on this machine's processor"]
+
+
+def check_labels(
+    labels: Labels,
+    region: RegionHeader,
+    *,
+    share: float = SHARE,
+    seed: int = 0,
+    buffer: int | None = None,
+    block: int | None = None,
+    test: BoolArray | None = None,
+) -> Check:
+    """Try the spatial split and estimate the training.
+
+    Args:
+        labels: on the region's grid, or on a finer one.
+        region: the region's header.
+        share, seed, buffer, block, test: of the split (:func:`lianet_user.labels.split_labels`).
+
+    Raises:
+        LabelError: training would fail, because the labels cannot be split.
+
+    Warns:
+        TrainingWarning: a class cannot be validated, or the buffer was halved.
+    """
+    geobox = region.grid.geobox
+    split = split_labels(labels, share=share, seed=seed, buffer=buffer, block=block, test=test)
+    region_window = whole(geobox)
+    trained, validated = split.trained(region_window), split.validated(region_window)
+    tested = split.tested(region_window)
+    away = None if test is None else widened(test, split.buffer)
+    strata = strata_of(labels)
+    pixels = [
+        dict(zip(strata.names, counts, strict=True))
+        for counts in stratum_pixels(labels, strata, (trained, validated, tested)).tolist()
+    ]
+    windows = sum(np.count_nonzero(labelled_blocks(labels, BLOCK, only=each)) * len(each.dates) for each in labels.maps)
+    reference = HEAD_SECONDS + FIELD_SECONDS[region.field.decoder.architecture] * windows * BLOCK**2 / 1e6
+    return Check(
+        report=labels.report,
+        block=split.block,
+        buffer=split.buffer,
+        buffer_metres=_metres(geobox, split.buffer),
+        labelled_blocks=int(np.count_nonzero(labelled_blocks(labels, split.block, away=away))),
+        validation_blocks=int(split.validation.sum()),
+        training_pixels=pixels[0],
+        validation_pixels=pixels[1],
+        test_pixels=None if test is None else pixels[2],
+        seconds=reference * REFERENCE_GFLOPS / _matrix_gflops(),
+    )
+
+
+def _metres(geobox: GeoBox, pixels: int) -> float | None:
+    assert geobox.crs is not None
+    if not geobox.crs.projected:
+        return None
+    unit = float(geobox.crs.proj.axis_info[0].unit_conversion_factor)
+    return pixels * abs(geobox.resolution.x) * unit
+
+
+def _matrix_gflops() -> float:
+    """Speed of this machine at what training mostly is, the best of a few short tries."""
+    size = 1024
+    matrix = np.ones((size, size), np.float32)
+    best = np.inf
+    for _ in range(4):
+        started = time.perf_counter()
+        _ = matrix @ matrix
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best / 1e9
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(10, round(seconds / 10) * 10)} seconds"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} minutes"
+    return f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,378 @@
+"""Labels as people write them -> classes with an order, names, codes and colours."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lianet_user.errors import LabelError, did_you_mean, listed
+from lianet_user.header import ClassEntry
+from lianet_user.labels.options import LabelOptions
+from lianet_user.labels.palette import class_colors, normalized_color
+from lianet_user.labels.plain import plain_text
+
+MAX_CLASSES = 254
+"""A map is uint8 with 255 for "no data"; 254 stays free."""
+
+MAX_NAME = 128
+MAX_TABLE_BYTES = 16 * 2**20
+
+LABEL_COLUMNS = ("code", "value", "class", "label")
+NAME_COLUMNS = ("name", "label", "class")
+COLOR_COLUMNS = ("color", "colour")
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """One class as a table or style describes it."""
+
+    label: str
+    """What the labels call it: a text or a whole number."""
+    name: str
+    color: str = ""
+    """``#rrggbb``, or empty."""
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Classes as a table, a QGIS style or a raster's category names describe them, in their order."""
+
+    source: str
+    """In words, for the report: "QGIS style 'land use' in labels.gpkg"."""
+    entries: tuple[TableEntry, ...]
+    column: str = ""
+    """The column that a style is about; empty where it does not say."""
+
+
+@dataclass(frozen=True)
+class Legend:
+    """The classes of a map, and which of them each label is."""
+
+    classes: tuple[ClassEntry, ...]
+    index_of: Mapping[str, int | None]
+    """Of every label in the region, as the file has it; None where it was dropped on request."""
+    notes: tuple[str, ...]
+    dropped: tuple[str, ...]
+    """Labels in the region that were dropped on request, sorted."""
+    background: int | None = None
+    """Class of what bears no label inside the labelled area."""
+
+
+def read_class_table(path: Path) -> ClassTable:
+    """The classes that a user lists: a QGIS style (.qml), or a CSV file with the columns code, name and color.
+
+    A table has a header and is separated by semicolons, commas or tabs; it is UTF-8 or, failing that, Windows-1252. The
+    code is what the labels are: `value`, `class` or `label` in the header mean it too, and where two of them stand side by
+    side without a `name`, the later of class and label is the name. One of code and name is enough. Codes that share a
+    name are one class.
+
+    Raises:
+        LabelError: there is no such file, it is neither of the two, a code stands in it twice, or a colour is none.
+    """
+    # A style is built of this module's classes.
+    from lianet_user.labels.qgis import parse_style
+
+    expected = "expected a CSV file with the columns code, name and color, or a QGIS style (.qml)"
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_TABLE_BYTES + 1)
+    except OSError as error:
+        raise LabelError(f"--classes {path} cannot be read ({error.strerror}): {expected}") from error
+    if path.suffix.lower() == ".qml":
+        table = parse_style(content, f"QGIS style {path}")
+        if table is None:
+            raise LabelError(
+                f"--classes {path} is a QGIS style without classes: expected the kind Categorized on a column (not on an"
+                " expression) or, for a raster, Paletted/Unique values; save such a style with QGIS or give a CSV file"
+            )
+        return table
+    if len(content) > MAX_TABLE_BYTES or content.startswith(b"PK") or (text := _decoded(content)) is None:
+        raise LabelError(f"--classes {path} is no table of text: {expected}")
+    entries = _table_entries(text, f"--classes {path}")
+    return ClassTable(f"table {path}", entries)
+
+
+def make_legend(
+    present: Sequence[str],
+    in_file: Sequence[str],
+    numeric: bool,
+    options: LabelOptions,
+    table: ClassTable | None,
+    colors: Mapping[str, str],
+    where: str,
+    another: str = "another column with --field",
+) -> Legend:
+    """Classes of the labels in the region: renamed and merged by `--map`, then named, ordered and coloured by the table.
+
+    Each label is mapped once: with ``a=b`` and ``b=c``, what was a is b and what was b is c. A mapped label is looked up in
+    the table by its code and then, in this very case, by its name. Without a table classes are called what they are
+    mapped to and are sorted, numbers as numbers and before names. Classes that do not occur are left out.
+
+    Args:
+        present: distinct plain labels of what is used in the region.
+        in_file: distinct plain labels of the whole file, among them all of `present`.
+        numeric: every label is a whole number.
+        options: `mapping`, `background` and whether `classes` were asked for.
+        table: the one of `--classes` if there is one, else the file's style or categories, else None.
+        colors: (label, ``#rrggbb``) as the features of a label agree on; the table's come first.
+        where: the file and the column, in words, to begin a message with.
+        another: where labels may stand instead, in words, for the advice in a message.
+
+    Raises:
+        LabelError: an old label of `--map` is nowhere in the file, a label in the region is not in `--classes`, or there are
+            fewer than two classes, more than 254, or one with a name of more than 128 characters.
+    """
+    mapping, notes = _mapping(options, present, in_file, where)
+    target = {label: mapping.get(label, label) for label in present}
+    resolve = _Resolver(table)
+    name_of = {label: None if new is None else resolve.name(new) for label, new in target.items()}
+    _check_listed({new for new in target.values() if new is not None}, resolve, options, where)
+
+    background = None if options.background is None else resolve.name(plain_text(options.background))
+    used = {name for name in name_of.values() if name is not None}
+    names = [name for name in resolve.names if name in used or name == background]
+    unlisted = sorted(used - set(names), key=_sort_key)
+    names += unlisted
+    if background in used:
+        notes.append(f"Classes: --background {background!r} is a class that labels bear too: they are one")
+    elif background is not None and background not in names:
+        names.append(background)
+    _check_names(names, numeric, options, where, another)
+
+    if table is not None:
+        notes += resolve.notes(names, unlisted)
+    given = {name: resolve.color(name) or _agreed_color(name, name_of, colors) for name in names}
+    chosen = class_colors(names, given)
+    for name, wish, color in zip(names, given.values(), chosen, strict=True):
+        if wish and wish != color:
+            notes.append(
+                f"Classes: the colour {wish} of {name!r} is that of another class already: {color} is taken instead"
+            )
+    codes = {name: resolve.code(name) or _code(name, name_of) for name in names}
+    return Legend(
+        classes=tuple(
+            ClassEntry(name=name, color=color, code=codes[name]) for name, color in zip(names, chosen, strict=True)
+        ),
+        index_of={label: None if name is None else names.index(name) for label, name in name_of.items()},
+        notes=tuple(notes),
+        dropped=tuple(sorted((label for label, name in name_of.items() if name is None), key=_sort_key)),
+        background=None if background is None else names.index(background),
+    )
+
+
+class _Resolver:
+    """What a table says of a label; of nothing, if there is no table."""
+
+    def __init__(self, table: ClassTable | None) -> None:
+        self._source = table.source if table else ""
+        self._entries = table.entries if table else ()
+        # QGIS, too, draws the last of several categories of one value.
+        self._by_label = {entry.label: entry for entry in self._entries}
+        self._of_name: dict[str, list[TableEntry]] = {}
+        for entry in self._by_label.values():
+            self._of_name.setdefault(entry.name, []).append(entry)
+
+    @property
+    def source(self) -> str:
+        return self._source
+
+    @property
+    def names(self) -> list[str]:
+        """Of the classes, in the table's order."""
+        return list(self._of_name)
+
+    def lists(self, label: str) -> bool:
+        return label in self._by_label or label in self._of_name
+
+    def spellings(self) -> list[str]:
+        return [*self._by_label, *self._of_name]
+
+    def name(self, label: str) -> str:
+        return self._by_label[label].name if label in self._by_label else label
+
+    def color(self, name: str) -> str:
+        return next((entry.color for entry in self._of_name.get(name, []) if entry.color), "")
+
+    def code(self, name: str) -> str:
+        """The first label that the table has for a class, where that is not its name."""
+        labels = [entry.label for entry in self._of_name.get(name, [])]
+        return "" if not labels or name in labels else _cut(labels[0])
+
+    def notes(self, names: list[str], unlisted: list[str]) -> list[str]:
+        absent = [name for name in self.names if name not in names]
+        merged = [name for name in self.names if name in names and len(self._of_name[name]) > 1]
+        notes = [f"Classes: named, ordered and coloured by {self._source}"]
+        if absent:
+            notes.append(f"Classes: left out, since the region lacks them: {listed(_quoted(absent))}")
+        for name in merged[:20]:
+            notes.append(f"Classes: {name!r} is {listed(_quoted(entry.label for entry in self._of_name[name]))}")
+        if unlisted:
+            notes.append(f"Classes: not described there, and put last: {listed(_quoted(unlisted))}")
+        return notes
+
+
+def _mapping(
+    options: LabelOptions, present: Sequence[str], in_file: Sequence[str], where: str
+) -> tuple[dict[str, str | None], list[str]]:
+    """What each label of --map becomes, None where it is dropped."""
+    mapping: dict[str, str | None] = {}
+    for given, given_new in options.mapping:
+        old, new = plain_text(given), None if given_new is None else plain_text(given_new) or None
+        if mapping.get(old, new) != new:
+            raise LabelError(f"--map gives {old!r} two meanings ({mapping[old]!r} and {new!r}): leave one of them away")
+        mapping[old] = new
+    known = set(in_file)
+    for old in mapping:
+        if old not in known:
+            raise LabelError(
+                f"--map: {where} holds no {old!r}: it holds {listed(_quoted(sorted(known, key=_sort_key)))}"
+                f"{did_you_mean(old, known)}"
+            )
+    # Whoever drops labels may have taken them out of `present` already.
+    idle = [old for old, new in mapping.items() if new is not None and old not in set(present)]
+    return mapping, [f"Classes: --map has no effect on {listed(_quoted(idle))}, which the region lacks"] if idle else []
+
+
+def _check_listed(targets: set[str], resolve: _Resolver, options: LabelOptions, where: str) -> None:
+    if options.classes is None:
+        return
+    missing = sorted((label for label in targets if not resolve.lists(label)), key=_sort_key)
+    if missing:
+        raise LabelError(
+            f"{where} holds labels that --classes {options.classes} does not list: {listed(_quoted(missing))}"
+            f"{did_you_mean(missing[0], resolve.spellings())}; add them there, or drop them with --map {missing[0] + '='!r}"
+        )
+
+
+def _check_names(names: list[str], numeric: bool, options: LabelOptions, where: str, another: str) -> None:
+    found = f"{where} holds"
+    if "" in names:
+        raise LabelError("--background is blank: give the class a name")
+    if not names:
+        raise LabelError(f"{found} no class in the region, expected two or more: --map drops every label there is")
+    if len(names) == 1:
+        advice = "; if all else in some area is not that class, say so with --background NAME and --labelled-area"
+        raise LabelError(
+            f"{found} a single class in the region ({names[0]!r}), expected two or more: label what is not that class"
+            f" too, or choose {another}{'' if options.background else advice}"
+        )
+    if len(names) > MAX_CLASSES:
+        advice = " learn the numbers themselves with --task regression," if numeric else ""
+        raise LabelError(
+            f"{found} {len(names)} classes in the region, expected at most {MAX_CLASSES}: group them with --map or"
+            f" --classes,{advice} or choose {another}"
+        )
+    longest = max(names, key=len)
+    if len(longest) > MAX_NAME:
+        raise LabelError(
+            f"{found} a class name of {len(longest)} characters ({longest[:40]!r}...), expected at most {MAX_NAME}:"
+            f" shorten it, with --map or --classes, or choose {another}"
+        )
+
+
+def _agreed_color(name: str, name_of: Mapping[str, str | None], colors: Mapping[str, str]) -> str:
+    """The colour of the label that gives the class its name, else the one that all its labels agree on."""
+    if name_of.get(name) == name and colors.get(name):
+        return colors[name]
+    found = {colors.get(label, "") for label, other in name_of.items() if other == name}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _code(name: str, name_of: Mapping[str, str | None]) -> str:
+    """The first label of a class that no table describes, where none is its name."""
+    labels = sorted((label for label, other in name_of.items() if other == name), key=_sort_key)
+    return "" if not labels or name in labels else _cut(labels[0])
+
+
+def _cut(code: str) -> str:
+    return code if len(code) <= MAX_NAME else f"{code[: MAX_NAME - 1]}…"
+
+
+def _sort_key(label: str) -> tuple[bool, int, str]:
+    """Whole numbers in their order, then everything else as text."""
+    whole = len(label) <= 40 and label.isascii() and label.removeprefix("-").isdecimal()
+    return not whole, int(label) if whole else 0, label
+
+
+def _decoded(content: bytes) -> str | None:
+    """Text as UTF-8, as spreadsheets save "Unicode text" (UTF-16), or as Windows-1252; None if it is none of these."""
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return None if "\0" in text else text
+    return None
+
+
+def _table_entries(text: str, source: str) -> tuple[TableEntry, ...]:
+    delimiter = _delimiter(text)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    entries: dict[str, TableEntry] = {}
+    try:
+        header = [cell.strip().lower() for cell in next(rows, [])]
+        label_at, name_at, color_at = _columns(header, source)
+        for row in rows:
+            cells = [" ".join(cell.split()) for cell in row]
+            line = f"{source}, line {rows.line_num}"
+            if any(cells[len(header) :]):
+                raise LabelError(
+                    f"{line}: {len(cells)} columns, where the header has {len(header)}: put a text that contains"
+                    f" {delimiter!r} into quotes"
+                )
+            cells += [""] * (len(header) - len(cells))
+            label, name = (plain_text(cells[at]) if at is not None else "" for at in (label_at, name_at))
+            given = cells[color_at] if color_at is not None else ""
+            label, name = label or name, name or label
+            if not label:
+                if any(cells):
+                    raise LabelError(f"{line}: neither a code nor a name: fill one in, or delete the line")
+                continue
+            if label in entries:
+                raise LabelError(f"{line}: {label!r} stands there twice: leave one of the lines away")
+            color = normalized_color(given) if given else ""
+            if color is None:
+                raise LabelError(f"{line}: {given!r} is no colour: expected one like #1f77b4, or none")
+            entries[label] = TableEntry(label, name, color)
+    except csv.Error as error:
+        raise LabelError(f"{source}, line {rows.line_num}: {error}: save it anew as CSV") from error
+    if not entries:
+        raise LabelError(f"{source} lists no classes: expected a line for each below the header")
+    return tuple(entries.values())
+
+
+def _delimiter(text: str) -> str:
+    """The one that finds the most columns known by name in the first line."""
+    first = text.split("\n", 1)[0].strip()
+    known = {*LABEL_COLUMNS, *NAME_COLUMNS, *COLOR_COLUMNS}
+
+    def found(delimiter: str) -> tuple[int, int]:
+        cells = [cell.strip().strip('"').lower() for cell in first.split(delimiter)]
+        return len(known.intersection(cells)), len(cells)
+
+    return max(";\t,", key=found)
+
+
+def _columns(header: list[str], source: str) -> tuple[int | None, int | None, int | None]:
+    """Where code, name and colour stand; None for what is not there."""
+    label = next((column for column in LABEL_COLUMNS if column in header), None)
+    name = next((column for column in NAME_COLUMNS if column in header and column != label), None)
+    color = next((column for column in COLOR_COLUMNS if column in header), None)
+    if label is None and name is None:
+        raise LabelError(
+            f"{source} has no usable columns (found: {listed(header)}): expected code or name or both, and color if wanted,"
+            " in the first line"
+        )
+    for column in (label, name, color):
+        if column is not None and header.count(column) > 1:
+            raise LabelError(f"{source} has two columns called {column!r}: rename one of them")
+    at = [None if column is None else header.index(column) for column in (label, name, color)]
+    return at[0], at[1], at[2]
+
+
+def _quoted(labels: Iterable[str]) -> list[str]:
+    return [repr(label) for label in labels]

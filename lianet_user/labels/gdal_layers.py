@@ -1,0 +1,218 @@
+"""A layer that GDAL opens -> its columns, features, and the encoding of its text."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import pandas as pd
+import pyogrio
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+
+from lianet_user.errors import LabelError, did_you_mean, listed
+from lianet_user.labels.rasterize import Geometries
+from lianet_user.labels.sources import Kind, Source, bad_where, empty_layer, nothing_left
+
+OGR_KINDS: dict[str, Kind] = {
+    "OFTString": "text",
+    "OFTInteger": "number",
+    "OFTInteger64": "number",
+    "OFTReal": "number",
+}
+LATIN1 = "ISO-8859-1"
+"""Maps every byte to the character of its number: text that is read so can still be decoded as something else."""
+READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError)
+
+
+def layers_of(path: Path, location: str) -> dict[str, str]:
+    """Layers with geometries and their kinds of geometry. Tables without are none: QGIS keeps its styles in one."""
+    try:
+        with _warnings_caught():
+            return {str(name): str(kind) for name, kind in pyogrio.list_layers(location) if kind is not None}
+    except DataSourceError as error:
+        raise LabelError(
+            f"{path} cannot be read as a vector file: expected a GeoPackage, a shapefile, GeoJSON or another format"
+            f" that QGIS opens as a vector layer{_images_hint(path)}"
+        ) from error
+
+
+def layer_named(path: Path, layers: dict[str, str], layer: str | None) -> str:
+    names = list(layers)
+    if not names:
+        raise LabelError(
+            f"{path} has no layer with geometries: expected features with a label each{_images_hint(path)}"
+        )
+    if layer is None:
+        if len(names) > 1:
+            raise LabelError(f"{path} has {len(names)} layers ({listed(names)}): choose one with --layer")
+        return names[0]
+    if layer not in names:
+        raise LabelError(f"{path} has no layer {layer!r}: it has {listed(names)}{did_you_mean(layer, names)}")
+    return layer
+
+
+def _images_hint(path: Path) -> str:
+    return "; a GeoPackage with images only has to be saved as GeoTIFF" if path.suffix.lower() == ".gpkg" else ""
+
+
+def layer_source(path: Path, location: str, layer: str, encoding: str | None, where: str | None) -> Source:
+    name = f"{path}: layer {layer!r}"
+    notes: list[str] = []
+    try:
+        with _warnings_caught():
+            info = pyogrio.read_info(location, layer=layer, encoding=LATIN1)
+            if info["driver"] == "ESRI Shapefile":
+                encoding, notes = _shapefile_encoding(name, location, layer, encoding)
+            info = pyogrio.read_info(location, layer=layer, encoding=encoding)
+    except READ_ERRORS as error:
+        raise LabelError(f"{name} cannot be read ({error}): is the file whole?") from error
+    except UnicodeDecodeError as error:
+        raise _not_decoded(name, encoding) from error
+    if info["features"] == 0:
+        raise empty_layer(name)
+    columns = [str(column) for column in info["fields"]]
+    kinds = {column: OGR_KINDS.get(kind, "other") for column, kind in zip(columns, info["ogr_types"], strict=True)}
+    booleans = {column for column, kind in zip(columns, info["dtypes"], strict=True) if kind == "bool"}
+
+    def read(wanted: Sequence[str]) -> tuple[pd.DataFrame, Geometries, list[str]]:
+        if "geometry" in wanted:
+            # geopandas keeps the geometries under that name: they would be taken for the labels.
+            raise LabelError(f"{name}: a column called 'geometry' cannot be read beside the geometries: rename it")
+        frame, said = _read_features(name, location, layer, wanted, encoding, where)
+        for column in booleans.intersection(wanted):
+            # With nulls among them they arrive as 1.0, 0.0 and NaN.
+            if frame[column].dtype != bool:
+                frame[column] = frame[column].astype(object).map({1.0: True, 0.0: False})
+        return pd.DataFrame(frame[list(wanted)]), frame.geometry.to_numpy(), said
+
+    return Source(
+        path=path,
+        layer=layer,
+        crs=info["crs"],
+        kinds=kinds | dict.fromkeys(booleans, "boolean"),
+        no_labels=("gml_id",),
+        attribution=_attribution(info),
+        notes=tuple(notes),
+        read=read,
+    )
+
+
+def _read_features(
+    name: str, location: str, layer: str, columns: Sequence[str], encoding: str | None, where: str | None
+) -> tuple[geopandas.GeoDataFrame, list[str]]:
+    # Of columns that are not read, some formats also keep no values for a condition: it would meet nothing, in silence.
+    needed = list(columns) if where is None else None
+    try:
+        with _warnings_caught() as caught:
+            # A geometry that cannot be decoded becomes null and is counted as such.
+            frame = pyogrio.read_dataframe(
+                location, layer=layer, columns=needed, encoding=encoding, where=where, on_invalid="ignore"
+            )
+    except READ_ERRORS as error:
+        if where is not None and "SQL" in str(error):
+            raise bad_where(where, str(error).rpartition(f"WHERE {where}: ")[2]) from error
+        raise LabelError(f"{name} cannot be read ({error}): is the file whole?") from error
+    except UnicodeDecodeError as error:
+        raise _not_decoded(name, encoding) from error
+    except ValueError as error:
+        if where is None or "SQL" not in str(error):
+            raise
+        raise bad_where(where, _reason(location, layer, where)) from error
+    if frame.empty:
+        raise nothing_left(name, where) if where is not None else empty_layer(name)
+    return frame, sorted({f"Reading: {warning.message}" for warning in caught})
+
+
+@contextmanager
+def _warnings_caught() -> Iterator[list[warnings.WarningMessage]]:
+    """What GDAL warns of becomes a note when features are read; before that it is said once more."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def _reason(location: str, layer: str, where: str) -> str:
+    """What GDAL has against a condition: it says so only if that is part of a whole statement."""
+    quoted = layer.replace('"', '\\"')
+    try:
+        with _warnings_caught():
+            pyogrio.read_dataframe(location, sql=f'SELECT * FROM "{quoted}" WHERE {where}', max_features=1)
+    except (*READ_ERRORS, ValueError) as error:
+        return str(error)
+    return "no condition in OGR SQL"
+
+
+def _not_decoded(name: str, encoding: str | None) -> LabelError:
+    return LabelError(
+        f"{name}: its text is not {encoding or 'UTF-8'}: say what it is with --encoding, for instance cp1252"
+    )
+
+
+def _attribution(info: dict[str, Any]) -> str:
+    for metadata in (info.get("layer_metadata"), info.get("dataset_metadata")):
+        for key, value in (metadata or {}).items():
+            if key.lower() == "attribution":
+                return str(value)
+    return ""
+
+
+def _shapefile_encoding(name: str, location: str, layer: str, asked: str | None) -> tuple[str | None, list[str]]:
+    """The encoding to read a shapefile with (None: as it states itself), and what was decided.
+
+    What a shapefile states in its .cpg or .dbf is often missing and sometimes wrong, but text tells: hardly any that is
+    not UTF-8 can be decoded as such.
+    """
+    raw = _texts(location, layer, LATIN1)
+    if not raw:
+        return asked, []
+    as_bytes = [text.encode("latin-1") for text in raw]
+    if asked is not None:
+        decoded = _decoded(as_bytes, asked)
+        if decoded is None or decoded != _texts_or_none(location, layer, asked):
+            raise _not_decoded(name, asked)
+        return asked, []
+    stated = _texts_or_none(location, layer, None)
+    windows = _decoded(as_bytes, "cp1252")
+    utf8 = _decoded(as_bytes, "utf-8")
+    if utf8 is not None and (stated is None or stated in (raw, windows)):
+        return "utf-8", [_encoding_note(name, "UTF-8, which the file does not state", utf8)]
+    if stated is None or stated == raw:
+        if windows is None:
+            raise LabelError(f"{name}: its text is neither UTF-8 nor cp1252: say what it is with --encoding")
+        reason = "which the file does not state" if stated else "not as UTF-8, as the file states"
+        return "cp1252", [_encoding_note(name, f"cp1252, {reason}", windows)]
+    return None, []
+
+
+def _texts(location: str, layer: str, encoding: str | None) -> set[str]:
+    """Column names and values that hold more than ASCII."""
+    info = pyogrio.read_info(location, layer=layer, encoding=encoding)
+    found = {str(name) for name in info["fields"]}
+    columns = [name for name, kind in zip(info["fields"], info["ogr_types"], strict=True) if kind == "OFTString"]
+    if columns:
+        frame = pyogrio.read_dataframe(location, layer=layer, columns=columns, encoding=encoding, read_geometry=False)
+        for column in frame:
+            found.update(frame[column].dropna().unique())
+    return {text for text in found if not text.isascii()}
+
+
+def _texts_or_none(location: str, layer: str, encoding: str | None) -> set[str] | None:
+    try:
+        return _texts(location, layer, encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _decoded(texts: Sequence[bytes], encoding: str) -> set[str] | None:
+    try:
+        return {text.decode(encoding) for text in texts}
+    except UnicodeDecodeError:
+        return None
+
+
+def _encoding_note(name: str, encoding: str, texts: set[str]) -> str:
+    return f"Text: {name} is read as {encoding} ({min(texts)[:40]!r}); --encoding says otherwise"

@@ -1,0 +1,384 @@
+"""Which ground is trained on and which is kept for validation: whole blocks, because neighbouring pixels are alike."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lianet_user.errors import LabelError, TrainingWarning, listed
+from lianet_user.grid import Window
+from lianet_user.labels.blocks import (
+    LARGEST,
+    BoolArray,
+    Counts,
+    Indices,
+    Zones,
+    chosen_block,
+    count_zones,
+    region_shape,
+    strata_of,
+    stratum_pixels,
+    widened,
+)
+from lianet_user.labels.labelmap import Labels
+
+BLOCK = LARGEST
+"""Pixels of the region along the side of the windows that are trained on, and of the largest blocks of a split."""
+
+BUFFER = 10
+"""Pixels of the region: 100 m of Sentinel-2's."""
+
+LEAST_BLOCK = 8
+"""Pixels: a smaller block is not apart from its neighbours."""
+
+ENOUGH_BLOCKS = 10
+"""Blocks with labels that a split wants to draw from; a cross-validation four for each fold."""
+
+SHARE = 0.2
+"""Of the labelled blocks, kept to judge by where nothing else is said."""
+
+DRAWS = 500
+"""Of which the best is taken; fewer where there are very many blocks, since these differ less."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which ground is trained on, and which is kept to judge the head. Everything in pixels of the region.
+
+    Every pixel is trained on, validated, tested, or neither: in the buffer.
+
+    Attributes:
+        shape: of the region: height and width.
+        block: along the side of the blocks that are kept as a whole.
+        validation: bool (block rows, block columns), the blocks kept for validation; all false where none is.
+        buffer: ground so near to what is kept is not trained on, and so near to the test area not validated either.
+        test: bool (height, width), an area that was set aside; None where there is none.
+    """
+
+    shape: tuple[int, int]
+    block: int
+    validation: BoolArray
+    buffer: int = 0
+    test: BoolArray | None = None
+
+    def validated(self, window: Window) -> BoolArray:
+        """Where labels are kept for validation: bool (height, width) of a window."""
+        kept = self._kept(window)
+        return kept if self.test is None else kept & ~self._around(self.tested, window)
+
+    def tested(self, window: Window) -> BoolArray:
+        """Where labels are set aside for the test: bool (height, width) of a window."""
+        if self.test is None:
+            return np.zeros((window.height, window.width), bool)
+        return self.test[window.slices]
+
+    def trained(self, window: Window) -> BoolArray:
+        """Where labels are trained on: bool (height, width) of a window. It is what lies neither in kept blocks or the test
+        area, nor within `buffer` pixels of them, diagonally too."""
+        return ~self._around(lambda outer: self._kept(outer) | self.tested(outer), window)
+
+    def _kept(self, window: Window) -> BoolArray:
+        rows = np.arange(window.row, window.row_end) // self.block
+        cols = np.arange(window.col, window.col_end) // self.block
+        kept: BoolArray = self.validation[np.ix_(rows, cols)]
+        return kept
+
+    def _around(self, ground: Callable[[Window], BoolArray], window: Window) -> BoolArray:
+        """Some ground and the buffer around it."""
+        outer = window.expanded(self.buffer, 1, self.shape)
+        return widened(ground(outer), self.buffer)[window.within(outer).slices]
+
+
+def split_labels(
+    labels: Labels,
+    *,
+    share: float = SHARE,
+    seed: int = 0,
+    buffer: int | None = None,
+    block: int | None = None,
+    test: BoolArray | None = None,
+) -> Split:
+    """Choose the blocks to validate on.
+
+    Neighbouring pixels are alike, so whole blocks are kept, at all dates alike, and the buffer around them is not trained
+    on. Every draw leaves each class something to train on; of many, the one is taken whose validation pixels come closest
+    to `share` in every class. Numbers are treated as five classes, from low to high.
+
+    Args:
+        labels: on the region's grid, or on a finer one.
+        share: of the labelled blocks that is kept, between 0 and 1.
+        seed: of the draws.
+        buffer: pixels of the region between what is kept and what is trained on, 0 or more; None takes :data:`BUFFER`, or
+            a quarter of the block's side where that is less. It is halved where it would leave some class nothing to train
+            on whichever block is kept.
+        block: pixels of the region along the side of a block, 8 or more. None takes 128, halved (to no less than 16) until
+            10 blocks hold labels, or as many as can.
+        test: bool (height, width) of the region, an area that is set aside. It takes no part, nor do labels within the
+            buffer around it.
+
+    Raises:
+        LabelError: all labels lie in one block, no block can be spared, the test area holds no labels or the only ones of a
+            class, or one of the numbers is out of its range.
+
+    Warns:
+        TrainingWarning: a class cannot be validated, or the buffer was halved.
+    """
+    if not 0 < share < 1:
+        raise LabelError(f"a share of {share:g} of the blocks for validation: expected more than 0 and less than 1")
+    buffer = _wanted_buffer(labels, ENOUGH_BLOCKS, buffer, block)
+    needed = _checked(labels, buffer, block, test)
+    for tried in _halved(buffer):
+        zones, side = _zones(labels, ENOUGH_BLOCKS, tried, block, test)
+        if len(zones.blocks) < 2 or not zones.totals[needed].all():
+            continue
+        kept = _best_draw(zones, share, np.random.default_rng(seed))
+        if kept.any():
+            _warn_of_buffer(buffer, tried)
+            _warn_of_unvalidated(zones, kept, side)
+            return Split(region_shape(labels), side, zones.mask(kept), tried, test)
+    where = "" if test is None else " outside the test area"
+    if len(zones.blocks) < 2:
+        raise LabelError(
+            f"all labels{where} lie within one block of {side} x {side} pixels, which leaves none to validate on: add labels"
+            " elsewhere in the region"
+        )
+    raise LabelError(
+        f"every block with labels{where} holds the only ones of some class, so that none can be spared to validate on: add"
+        " labels elsewhere in the region"
+    )
+
+
+def split_folds(
+    labels: Labels,
+    folds: int,
+    *,
+    seed: int = 0,
+    buffer: int | None = None,
+    block: int | None = None,
+    test: BoolArray | None = None,
+) -> tuple[Split, ...]:
+    """Deal the blocks to folds for a cross-validation: every labelled block is validated in exactly one of them.
+
+    Blocks of the rarest class are dealt first, each to the fold that has the fewest pixels of it; of many deals the most
+    even one is taken. (For single samples this is known as iterative stratification: Sechidis et al. 2011.)
+
+    Args:
+        labels: on the region's grid, or on a finer one.
+        folds: 2 or more.
+        seed: of the deals.
+        buffer: as in :func:`split_labels`. It is halved where a fold would have nothing to train on.
+        block: as there, but None halves until there are 4 labelled blocks for each fold.
+        test: as there.
+
+    Raises:
+        LabelError: fewer blocks with labels than folds, a fold with nothing to train on, the test area holds no labels or
+            the only ones of a class, or one of the numbers is out of its range.
+
+    Warns:
+        TrainingWarning: a class lies in fewer blocks than there are folds or is not trained on in some fold, or the buffer
+            was halved.
+    """
+    if folds < 2:
+        raise LabelError(f"{folds} folds: expected 2 or more")
+    buffer = _wanted_buffer(labels, 4 * folds, buffer, block)
+    needed = _checked(labels, buffer, block, test)
+    for tried in _halved(buffer):
+        zones, side = _zones(labels, 4 * folds, tried, block, test)
+        if len(zones.blocks) < folds or not zones.totals[needed].all():
+            continue
+        fold_of = _best_deal(zones, folds, np.random.default_rng(seed))
+        left = np.stack([zones.left(fold_of == fold) for fold in range(folds)])
+        if left.any(1).all():
+            _warn_of_buffer(buffer, tried)
+            _warn_of_folds(zones, left, side)
+            shape = region_shape(labels)
+            return tuple(Split(shape, side, zones.mask(fold_of == fold), tried, test) for fold in range(folds))
+    where = "" if test is None else " outside the test area"
+    if len(zones.blocks) < folds:
+        raise LabelError(
+            f"labels{where} lie in {len(zones.blocks)} blocks of {side} x {side} pixels, too few for {folds} folds: take"
+            " fewer folds or smaller blocks, or add labels elsewhere in the region"
+        )
+    raise LabelError(f"{folds} folds leave nothing to train on in one of them: add labels elsewhere in the region")
+
+
+def _checked(labels: Labels, buffer: int, block: int | None, test: BoolArray | None) -> Indices:
+    """The classes that the buffer around a test area must not use up: all those with labels outside the area.
+
+    Raises:
+        LabelError: a number is out of its range, or the test area does not suit.
+    """
+    if buffer < 0:
+        raise LabelError(f"a buffer of {buffer} pixels around validation ground: expected 0 or more")
+    if block is not None and block < LEAST_BLOCK:
+        raise LabelError(f"blocks of {block} x {block} pixels: expected {LEAST_BLOCK} or more along a side")
+    if test is None:
+        return np.zeros(0, np.intp)
+    shape = region_shape(labels)
+    if test.shape != shape:
+        raise LabelError(
+            f"a test area of {test.shape[0]} x {test.shape[1]} pixels: expected the region's {shape[0]} x {shape[1]}"
+        )
+    strata = strata_of(labels)
+    inside, outside = stratum_pixels(labels, strata, (test, ~test))
+    if not inside.any():
+        raise LabelError(
+            f"the test area of {np.count_nonzero(test):,} pixels holds no labels: choose one that labels lie in"
+        )
+    if not outside.any():
+        raise LabelError(f"the test area holds all {inside.sum():,} labelled pixels: leave some outside to train on")
+    if not labels.classes:
+        return np.zeros(0, np.intp)
+    gone = np.flatnonzero((outside == 0) & (inside > 0))
+    if len(gone):
+        raise LabelError(
+            f"the test area holds all labelled pixels of {_named(strata.names, gone, inside)}: leave some of each class"
+            " outside to train on"
+        )
+    return np.flatnonzero(outside)
+
+
+def _wanted_buffer(labels: Labels, wanted: int, buffer: int | None, block: int | None) -> int:
+    """The buffer that was asked for, or one that small blocks can afford."""
+    if buffer is not None:
+        return buffer
+    return min(BUFFER, (chosen_block(labels, wanted, None) if block is None else block) // 4)
+
+
+def _named(names: Sequence[str], which: Indices, pixels: Counts | None = None) -> str:
+    """Classes in a message, with their pixels."""
+    return listed([names[n] if pixels is None else f"{names[n]} ({pixels[n]:,})" for n in which.tolist()])
+
+
+def _halved(buffer: int) -> Iterator[int]:
+    """A buffer, its half, and so on, down to none."""
+    while buffer:
+        yield buffer
+        buffer //= 2
+    yield 0
+
+
+def _zones(labels: Labels, wanted: int, buffer: int, block: int | None, test: BoolArray | None) -> tuple[Zones, int]:
+    """Labels outside the test area and its buffer in zones, and the side of the blocks."""
+    away = None if test is None else widened(test, buffer)
+    side = chosen_block(labels, wanted, away) if block is None else block
+    return count_zones(labels, side, buffer, away), side
+
+
+def _best_draw(zones: Zones, share: float, rng: np.random.Generator) -> BoolArray:
+    """The blocks to keep, of many draws: bool (blocks,); none where none can be spared."""
+    kept = _draws(zones, max(1, round(share * len(zones.blocks))), rng)
+    several = (zones.inside > 0).sum(0) > 1
+    shares = kept @ zones.inside[:, several] / zones.totals[several]
+    # A class without validation pixels costs more than any imbalance.
+    costs = np.abs(shares - share).sum(1) + 10 * (shares == 0).sum(1)
+    best: BoolArray = kept[np.where(kept.any(1), costs, np.inf).argmin()]
+    return best
+
+
+def _draws(zones: Zones, size: int, rng: np.random.Generator) -> BoolArray:
+    """Draw blocks at random, up to `size` of them, each of which leaves every class something to train on.
+
+    All draws go on together: in each turn every draw asks the next block of its own order.
+
+    Returns:
+        bool (draws, blocks).
+    """
+    blocks = len(zones.blocks)
+    draws = _tries(blocks)
+    orders = rng.permuted(np.tile(np.arange(blocks), (draws, 1)), axis=1)
+    kept, number = np.zeros((draws, blocks), bool), np.zeros(draws, np.intp)
+    hidden = np.zeros((draws, len(zones.counts)), bool)
+    left = np.tile(zones.totals, (draws, 1))
+    for block in orders.T:
+        asking = np.flatnonzero(number < size)
+        if not len(asking):
+            break
+        near = zones.hidden[block[asking]]
+        lost = np.einsum("dzc,dz->dc", zones.counts[near], ~hidden[asking[:, None], near])
+        spared = ((left[asking] > lost) | (lost == 0)).all(1)
+        asking, near, lost = asking[spared], near[spared], lost[spared]
+        kept[asking, block[asking]] = True
+        number[asking] += 1
+        hidden[asking[:, None], near] = True
+        left[asking] -= lost
+    return kept
+
+
+def _tries(blocks: int) -> int:
+    return max(20, min(DRAWS, 1_000_000 // blocks))
+
+
+def _best_deal(zones: Zones, folds: int, rng: np.random.Generator) -> Indices:
+    """The fold of every block, of many deals: (blocks,)."""
+    best, least = np.zeros(len(zones.blocks), np.intp), np.inf
+    totals = np.maximum(zones.totals, 1)
+    for _ in range(_tries(len(zones.blocks)) // 10):
+        fold_of = _deal(zones, folds, rng)
+        shares = np.stack([zones.inside[fold_of == fold].sum(0) for fold in range(folds)]) / totals
+        unevenness = np.abs(shares - 1 / folds).sum()
+        if unevenness < least:
+            best, least = fold_of, unevenness
+    return best
+
+
+def _deal(zones: Zones, folds: int, rng: np.random.Generator) -> Indices:
+    present = zones.inside > 0
+    by_rarity = np.argsort(present.sum(0), kind="stable")
+    rarest = by_rarity[present[:, by_rarity].argmax(1)]
+    rank = np.argsort(by_rarity)[rarest]
+    order = np.lexsort((rng.permutation(len(rarest)), rank))
+    names = rng.permutation(folds)
+    pixels, blocks = np.zeros((folds, zones.inside.shape[1]), np.int64), np.zeros(folds, np.intp)
+    fold_of = np.zeros(len(rarest), np.intp)
+    for block in order.tolist():
+        # A fold without blocks has no pixels of any class: it is among the first to be dealt to.
+        fold = np.lexsort((names, blocks, pixels[:, rarest[block]]))[0]
+        fold_of[block] = fold
+        pixels[fold] += zones.inside[block]
+        blocks[fold] += 1
+    return fold_of
+
+
+def _warn_of_buffer(asked: int, taken: int) -> None:
+    if taken < asked:
+        _warn(
+            f"a buffer of {asked} px around what is kept would leave nothing of some class to train on: it is {taken} px, so"
+            " that validation may look better than maps of new ground"
+        )
+
+
+def _warn_of_unvalidated(zones: Zones, kept: BoolArray, side: int) -> None:
+    """Of classes: a stratum of numbers has neighbours that are validated."""
+    if zones.strata.edges is not None:
+        return
+    blocks, validated = (zones.inside > 0).sum(0), zones.inside[kept].sum(0)
+    alone = np.flatnonzero(blocks == 1)
+    if len(alone):
+        names = _named(zones.strata.names, alone)
+        _warn(f"labels of {names} lie in a single block of {side} px: trained on, but not validated")
+    missed = np.flatnonzero((blocks > 1) & (validated == 0))
+    if len(missed):
+        names = _named(zones.strata.names, missed)
+        _warn(f"no block of {side} px with labels of {names} could be kept: trained on, but not validated")
+
+
+def _warn_of_folds(zones: Zones, left: Counts, side: int) -> None:
+    if zones.strata.edges is not None:
+        return
+    blocks = (zones.inside > 0).sum(0)
+    few = np.flatnonzero((blocks > 0) & (blocks < len(left)))
+    if len(few):
+        names = listed([f"{zones.strata.names[n]} ({blocks[n]})" for n in few.tolist()])
+        _warn(f"fewer blocks of {side} px than {len(left)} folds hold labels of {names}: not validated in every fold")
+    untrained = np.flatnonzero(((left == 0) & (zones.totals > 0)).any(0))
+    if len(untrained):
+        names = _named(zones.strata.names, untrained)
+        _warn(f"a fold leaves no labels of {names} to train on: its figures for them are those of a class never seen")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(TrainingWarning(message), stacklevel=4)
