@@ -29,14 +29,19 @@ from lianet_user.header import FORMAT_VERSION, Header, HeadHeader, RegionHeader
 
 METADATA_KEY = "lianet"
 MAX_HEADER_BYTES = 32 * 2**20
-DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "I64": np.dtype("<i8"),
+    "I8": np.dtype("i1"),
+}
 
 Tensors = Mapping[str, np.ndarray]
 H = TypeVar("H", RegionHeader, HeadHeader)
 
 
 class _TensorEntry(Schema):
-    dtype: Literal["F16", "F32", "I64"]
+    dtype: Literal["F16", "F32", "I64", "I8"]
     shape: tuple[Annotated[int, Field(ge=0)], ...] = Field(strict=False, max_length=8)
     data_offsets: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(strict=False)
 
@@ -58,6 +63,10 @@ class ArtifactFile(Generic[H]):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: entry.shape for name, entry in self._entries.items()}
+
+    @property
+    def dtypes(self) -> dict[str, np.dtype[Any]]:
+        return {name: DTYPES[entry.dtype] for name, entry in self._entries.items()}
 
     @property
     def size_bytes(self) -> int:

@@ -6,10 +6,14 @@ prints it as it stands, so it must make sense to somebody who has never read thi
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Sequence
+
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class LianetError(Exception):
@@ -18,9 +22,7 @@ class LianetError(Exception):
     exit_code = EXIT_FAILURE
 
     def __init__(self, message: str) -> None:
-        line = " ".join(message.split())
-        # A message may quote a name out of a file that somebody else made: it must not steer the terminal.
-        super().__init__("".join(character if character.isprintable() else "?" for character in line))
+        super().__init__(printable(" ".join(message.split())))
 
 
 class InputError(LianetError):
@@ -75,3 +77,21 @@ class LabelWarning(LianetWarning):
 
 class TrainingWarning(LianetWarning):
     """Training went on, but its figures deserve a second look."""
+
+
+def printable(text: str) -> str:
+    """A text that may come out of a file that somebody else made, so that it cannot steer the terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names in a message: a few of them, and how many more there are."""
+    rest = len(names) - most
+    return (", ".join(names[:most]) or "none") + (f" and {rest} more" if rest > 0 else "")
+
+
+def did_you_mean(wanted: str, names: Iterable[str]) -> str:
+    """The end of a message about a name that does not exist: the one that was likely meant, if one is close."""
+    folded = {name.casefold(): name for name in names}
+    close = difflib.get_close_matches(wanted.casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else ""

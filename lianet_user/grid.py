@@ -18,6 +18,7 @@ from pyproj.exceptions import CRSError
 from lianet_user.errors import AreaError
 
 Bounds = tuple[float, float, float, float]
+LONLAT = CRS("EPSG:4326")
 
 
 @dataclass(frozen=True, order=True)
@@ -48,6 +49,10 @@ class Window:
 
     def shifted(self, rows: int, cols: int) -> Window:
         return Window(self.row + rows, self.col + cols, self.height, self.width)
+
+    def scaled(self, scale: int) -> Window:
+        """The same ground in pixels of a grid `scale` times as fine."""
+        return Window(self.row * scale, self.col * scale, self.height * scale, self.width * scale)
 
     def within(self, outer: Window) -> Window:
         """The same pixels counted from the corner of `outer`."""
@@ -84,6 +89,11 @@ def whole(geobox: GeoBox) -> Window:
     """The window that is the whole grid."""
     height, width = geobox.shape
     return Window(0, 0, height, width)
+
+
+def finer(geobox: GeoBox, scale: int) -> GeoBox:
+    """The same ground on a grid `scale` times as fine."""
+    return geobox if scale == 1 else geobox.zoom_out(1 / scale)
 
 
 def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:

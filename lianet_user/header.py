@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from pyproj.exceptions import CRSError
 
 from lianet_user.errors import DateError
-from lianet_user.field.config import FieldConfig, HeadConfig, Schema
+from lianet_user.field.config import FieldConfig, HeadConfig, Schema, days_since_epoch
 
 FORMAT_VERSION: Final = 1
 IGNORE = 255
@@ -23,6 +23,17 @@ Text = Annotated[str, Field(max_length=20_000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Date = Annotated[dt.date, Field(strict=False)]
 Setting = bool | int | float | str | None
+
+
+def parse_date(text: str) -> dt.date:
+    """
+    Raises:
+        DateError: not a date.
+    """
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise DateError(f"--date {text!r} is not a date: expected YYYY-MM-DD, for instance 2017-02-16") from error
 
 
 class GridHeader(Schema):
@@ -72,28 +83,68 @@ class Acquisition(Schema):
     """One date the region holds."""
 
     date: Date
+    time: Annotated[dt.time, Field(strict=False)] | None = None
+    """Of day, in UTC, where it is known."""
     id: Text = ""
+
+    @model_validator(mode="after")
+    def _is_utc(self) -> Self:
+        if self.time is not None and self.time.tzinfo is not None:
+            raise ValueError("time is in UTC and names no time zone")
+        return self
+
+    @property
+    def days(self) -> float:
+        """Since the epoch of continuous times; from midnight on where the time of day is not known."""
+        return days_since_epoch(dt.datetime.combine(self.date, self.time or dt.time()))
+
+
+def acquisition_of(value: object) -> object:
+    """What :class:`Acquisition` reads, of `2018-02-16`, `2018-02-16T10:20:21`, `20180216T102021` or what TOML makes of them."""
+    if isinstance(value, str):
+        try:
+            value = dt.date.fromisoformat(value)
+        except ValueError:
+            try:
+                value = dt.datetime.fromisoformat(str(value))
+            except ValueError:
+                raise ValueError(
+                    f"{value!r} is not a date: expected YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS in UTC"
+                ) from None
+    if isinstance(value, dt.datetime):
+        moment = value if value.tzinfo is None else value.astimezone(dt.UTC)
+        return {"date": moment.date(), "time": moment.time()}
+    return {"date": value} if isinstance(value, dt.date) else value
 
 
 class BandQuality(Schema):
-    """How well one band of one acquisition is remembered: valid pixels at the band's own resolution."""
+    """How well one band of one acquisition is remembered: valid pixels at the band's own resolution.
+
+    Figures are None where there was nothing to judge: the acquisition lacks the band, or it is valid nowhere.
+    """
 
     band: Name
-    psnr_db: float
+    psnr_db: float | None
     """Peak = reflectance 1.0."""
-    rmse: float
+    rmse: float | None
     """In reflectance."""
-    rmse_over_std: float
-    ssim: float
+    rmse_over_std: float | None
+    """Deviation of the truth over the same pixels; None also where that is 0."""
+    ssim: float | None
+    """Over neighbourhoods of 7 x 7 pixels that are valid throughout; None also where there are none."""
 
 
 class Quality(Schema):
     """Fidelity of one acquisition."""
 
     date: Date
-    psnr_db: float
-    """From the mean over the bands of their mean squared errors."""
+    psnr_db: float | None
+    """From the mean over the bands of their mean squared errors; None where no band could be judged."""
     bands: tuple[BandQuality, ...] = Field(strict=False)
+    spectral_angle_deg: float | None = None
+    """Mean over the grid's pixels in which every band is valid, coarser bands repeated."""
+    judged: float | None = None
+    """Share, as a mean over the bands, of the pixels that were judged: valid, and drawn where a sample was."""
 
 
 class Provenance(Schema):
@@ -125,13 +176,18 @@ class RegionHeader(Schema):
     provenance: Provenance
     lineage: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     """Drawn when a region is first encoded; an update keeps it."""
+    parents: tuple[Sha256, ...] = Field(strict=False, default=())
+    """Of an updated region, the files it was before, the oldest first."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.field.bands != len(self.bands):
             raise ValueError(f"field has {self.field.bands} bands, header names {len(self.bands)}")
-        if self.field.time.count != len(self.acquisitions):
-            raise ValueError(f"field has {self.field.time.count} dates, header names {len(self.acquisitions)}")
+        time = self.field.time
+        if time.kind in ("index", "kriged") and time.count != len(self.acquisitions):
+            raise ValueError(f"field has {time.count} dates, header names {len(self.acquisitions)}")
+        if time.kind == "kriged" and time.days != tuple(held.days for held in self.acquisitions):
+            raise ValueError("field and header do not agree on when the acquisitions were taken")
         for what, names in (("date", self.dates), ("band", [band.name for band in self.bands])):
             if len(set(names)) != len(names):
                 raise ValueError(f"a {what} appears twice")
@@ -144,6 +200,29 @@ class RegionHeader(Schema):
     @property
     def dates(self) -> tuple[dt.date, ...]:
         return tuple(acquisition.date for acquisition in self.acquisitions)
+
+    def time_of(self, date: dt.date | None, *, between: bool = False) -> int | float:
+        """What the field's time encoding reads for a date: an acquisition's index (int), or days since the epoch (float).
+
+        Args:
+            date: as in `date_index`.
+            between: let the field estimate dates between its acquisitions, which a continuous time can.
+
+        Raises:
+            DateError: as in `date_index`; with `between`, a date before the first acquisition or after the last, or a field
+                that knows its acquisitions by number only.
+        """
+        if not between or date is None or date in self.dates:
+            index = self.date_index(date)
+            return index if self.field.time.kind == "index" else self.acquisitions[index].days
+        if self.field.time.kind == "index":
+            raise DateError(f"region {self.name!r} knows its {len(self.dates)} dates only, and {date} is none of them")
+        if not min(self.dates) <= date <= max(self.dates):
+            raise DateError(
+                f"region {self.name!r} holds {min(self.dates)} to {max(self.dates)}, and {date} does not lie between"
+            )
+        nearest = min(self.acquisitions, key=lambda held: abs(held.date - date))
+        return Acquisition(date=date, time=nearest.time).days
 
     def date_index(self, date: dt.date | None) -> int:
         """Index of the acquisition of a date; with None, of the only one there is.
@@ -187,26 +266,67 @@ class RegionRef(Schema):
 
 
 class ClassScore(Schema):
-    """Validation figures of one class; None where the class has no validation pixels."""
+    """Figures of one class; None where there is nothing to divide by."""
 
     name: Name
     pixels: int
+    """Of the reference."""
     iou: float | None
     accuracy: float | None
     """Share of the class's reference pixels that were found (recall, producer's accuracy)."""
     f1: float | None
+    precision: float | None = None
+    """Share of the pixels mapped as the class that are of it (user's accuracy)."""
 
 
 class Scores(Schema):
-    """Validation figures over blocks that were not trained on."""
+    """Figures of a segmentation. Macro figures are means over the classes that have reference pixels."""
 
     pixels: int
     accuracy: float | None
+    """Share of all pixels that are right: with one class a pixel also micro F1, precision and recall."""
     macro_iou: float | None
     macro_f1: float | None
+    macro_precision: float | None = None
+    macro_recall: float | None = None
+    micro_iou: float | None = None
     classes: tuple[ClassScore, ...] = Field(strict=False)
     confusion: tuple[tuple[int, ...], ...] = Field(strict=False)
     """Rows reference, columns predicted."""
+
+
+class NumberScores(Schema):
+    """Figures of numbers, in the unit of the labels; None where there is nothing to divide by."""
+
+    pixels: int
+    mae: float | None
+    mse: float | None
+    rmse: float | None
+    r2: float | None
+    """Share of the reference's variance that is explained; None also where it has none."""
+    bias: float | None
+    """Mean of predicted minus reference."""
+
+
+AnyScores = Scores | NumberScores
+
+
+class DatedScores(Schema):
+    """Figures at one acquisition."""
+
+    date: Date
+    scores: AnyScores
+
+
+class Numbers(Schema):
+    """What a head's answers mean where they are numbers: value = offset + scale * answer."""
+
+    unit: Annotated[str, Field(max_length=32)] = ""
+    offset: float = 0.0
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    low: float
+    """Of the labels that were trained on: what a picture spans."""
+    high: float
 
 
 class HeadHeader(Schema):
@@ -214,23 +334,44 @@ class HeadHeader(Schema):
 
     format: Literal["lianet-head"] = "lianet-head"
     format_version: Literal[1] = FORMAT_VERSION
-    task: Literal["segmentation"]
-    classes: tuple[ClassEntry, ...] = Field(strict=False, min_length=2, max_length=254)
+    task: Literal["segmentation", "regression", "coverage"]
+    """Classes, numbers, or the share of a pixel that is covered."""
+    classes: tuple[ClassEntry, ...] = Field(strict=False, max_length=254, default=())
+    """None for numbers."""
+    numbers: Numbers | None = None
+    """None for classes."""
     head: HeadConfig
     region: RegionRef
     dates: tuple[Date, ...] = Field(strict=False, min_length=1)
     """Acquisitions the labels described."""
-    scores: Scores | None
+    scores: AnyScores | None
+    """On ground that was kept for validation, all dates together."""
+    scores_by_date: tuple[DatedScores, ...] = Field(strict=False, default=())
+    """The same for each date, where there are several."""
+    scores_of_mean: AnyScores | None = None
+    """Of the answers' mean over the dates, where labels describe several: what one map for all dates would have."""
+    test_scores: AnyScores | None = None
+    """In the area that was set aside with --test-area, where nothing was trained or chosen on."""
     provenance: Provenance
     attribution: Text
     """Of the region and of the labels."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.head.outputs != len(self.classes):
-            raise ValueError(f"head has {self.head.outputs} outputs, header names {len(self.classes)} classes")
-        if len({entry.name for entry in self.classes}) < len(self.classes):
-            raise ValueError("two classes have the same name")
+        if self.task == "segmentation":
+            if len(self.classes) < 2 or self.numbers is not None:
+                raise ValueError("a segmentation has two classes or more, and no numbers")
+            if self.head.outputs != len(self.classes):
+                raise ValueError(f"head has {self.head.outputs} outputs, header names {len(self.classes)} classes")
+            if self.head.output != "logits":
+                raise ValueError("a segmentation's head answers with logits")
+            if len({entry.name for entry in self.classes}) < len(self.classes):
+                raise ValueError("two classes have the same name")
+        else:
+            if self.classes or self.numbers is None:
+                raise ValueError(f"a {self.task} has no classes, and says what its numbers mean")
+            if (self.head.output, self.head.outputs) != ("number", 1):
+                raise ValueError(f"a {self.task}'s head answers with one number")
         return self
 
 

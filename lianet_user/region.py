@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor, nn
 
 from lianet_user.artifact import ArtifactFile, open_region_file, write_artifact
+from lianet_user.codebook import SIZE as CODEBOOK_SIZE
+from lianet_user.codebook import decode as decode_tables
+from lianet_user.codebook import encode as encode_tables
 from lianet_user.errors import ArtifactError, PartlyOutsideWarning
 from lianet_user.field.config import HeadInput
 from lianet_user.field.context import CONTEXT_HALO, STATISTICS, context
@@ -29,6 +32,9 @@ from lianet_user.field.folding import fold_norms
 from lianet_user.field.model import NeuralField
 from lianet_user.grid import Bounds, Window, bounds_of, format_bounds, parse_crs, whole, window_of_bounds
 from lianet_user.header import RegionHeader
+
+TABLES, CODEBOOK = "grid.tables", "grid.codebook"
+"""Tensors of a region file: the tables, and the values they read where they are stored as int8."""
 
 
 class Region:
@@ -110,60 +116,82 @@ class Region:
     def channels(self, inputs: Sequence[HeadInput]) -> int:
         """Channels of :meth:`head_input`."""
         config = self.field.config
-        sizes = {"features": config.decoder.features, "bands": config.bands, "context": STATISTICS * config.bands}
+        sizes = {
+            "features": config.decoder.features,
+            "bands": config.bands,
+            "context": STATISTICS * config.bands,
+            "encoding": config.encoding.channels,
+        }
         return sum(sizes[part] for part in inputs)
 
     @torch.inference_mode()
-    def features(self, window: Window, date: dt.date | None = None) -> Tensor:
+    def features(self, window: Window, date: dt.date | None = None, *, between: bool = False) -> Tensor:
         """What the decoder says of every pixel of a window: float32 (features, height, width).
 
         Args:
             window: inside the region.
             date: of an acquisition; None where the region holds only one.
+            between: let a field with a continuous time estimate a date between its acquisitions.
 
         Raises:
-            DateError: the region does not hold `date`.
+            DateError: the region does not hold `date`, or cannot estimate it.
         """
-        decoded, outer = self._decoded(window, date)
+        decoded, outer = self._decoded(window, date, between)
         return crop(decoded, window, outer)[0]
 
     @torch.inference_mode()
-    def reconstruct(self, window: Window, date: dt.date | None = None) -> Tensor:
-        """The reflectance the region remembers: float32 (bands, height, width), not negative; arguments as `features`."""
-        decoded, outer = self._decoded(window, date)
+    def reconstruct(self, window: Window, date: dt.date | None = None, *, between: bool = False) -> Tensor:
+        """The reflectance the region remembers: float32 (bands, height, width); arguments as `features`.
+
+        It is not negative, except in fields of the authors' later releases, which end without ReLU.
+        """
+        decoded, outer = self._decoded(window, date, between)
         return crop(self.field.reconstruction(decoded), window, outer)[0]
 
     @torch.inference_mode()
     def head_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> Tensor:
-        """What a head reads: any of the features, the remembered bands and their context, stacked in this order.
+        """What a head reads: any of the features, the remembered bands, their context and the encoding, in this order.
 
         Features are ReLU(features) for the paper's decoder and the features themselves for `lite`, whose projected
-        encoding has a sign. Bands and context are in the units the reconstruction was trained in: reflectance for the
-        paper's, each band's deviation over the region for `lite`.
+        encoding has a sign (:attr:`lianet_user.field.config.FieldConfig.rectified`). Bands and context are in the units the
+        reconstruction was trained in: reflectance for the paper's, each band's deviation over the region for `lite`. The
+        encoding is the hash grid's, which is the same at every date: what the place looked like at all of them.
 
         Returns:
             float32 (channels, height, width).
         """
+        parts: list[Tensor] = []
+        if set(inputs) - {"encoding"}:
+            parts += self._dated_input(window, date, inputs)
+        if "encoding" in inputs:
+            parts.append(self.field.grid([(window.row, window.col)], window.height, window.width))
+        return torch.cat(parts, 1)[0]
+
+    def _dated_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> list[Tensor]:
+        """The parts of :meth:`head_input` that a date decides, (1, channels, height, width) each."""
         inner = window.expanded(CONTEXT_HALO, 1, self.shape)
         decoded, outer = self._decoded(inner, date)
         parts = []
         if "features" in inputs:
             features = crop(decoded, window, outer)
-            parts.append(features if self.field.config.decoder.architecture == "lite" else features.relu())
+            parts.append(features.relu() if self.field.config.rectified else features)
         if "bands" in inputs or "context" in inputs:
             bands = crop(self.field.reconstruction.standardized(decoded), inner, outer)
             if "bands" in inputs:
                 parts.append(crop(bands, window, inner))
             if "context" in inputs:
                 parts.append(crop(context(bands), window, inner))
-        return torch.cat(parts, 1)[0]
+        return parts
 
-    def _decoded(self, window: Window, date: dt.date | None) -> tuple[Tensor, Window]:
+    def _decoded(self, window: Window, date: dt.date | None, between: bool = False) -> tuple[Tensor, Window]:
         """Features (1, C, h, w) of the window that has to be computed for `window`, and that window."""
         decoder = self.field.config.decoder
         outer = window.expanded(decoder.halo, decoder.stride, self.shape)
-        index = torch.tensor([self.header.date_index(date)], device=self.device)
-        return self.field.features([(outer.row, outer.col)], outer.height, outer.width, index), outer
+        time = self.header.time_of(date, between=between)
+        times = torch.tensor(
+            [time], dtype=torch.float64 if isinstance(time, float) else torch.int64, device=self.device
+        )
+        return self.field.features([(outer.row, outer.col)], outer.height, outer.width, times), outer
 
 
 def crop(values: Tensor, window: Window, outer: Window) -> Tensor:
@@ -177,33 +205,68 @@ def stored(module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_stored(module: nn.Module, file: ArtifactFile[Any]) -> None:
-    """Fill a module with a file's tensors, as float32.
+    """Fill a module with a file's tensors, as float32; a field's tables may be stored as int8 (:func:`save_region`).
 
     Raises:
-        ArtifactError: a tensor is missing, extra or misshapen.
+        ArtifactError: a tensor is missing, extra or misshapen, or int8 where it cannot be.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in stored(module).items()}
+    spans = _spans(module) if isinstance(module, NeuralField) and file.dtypes.get(TABLES) == np.int8 else []
+    if spans:
+        expected[CODEBOOK] = (len(spans), expected[TABLES][1], CODEBOOK_SIZE)
     names = expected.keys() | file.shapes.keys()
     if wrong := sorted(name for name in names if expected.get(name) != file.shapes.get(name)):
         raise ArtifactError(
             f"{file.path} holds tensors that do not fit what its header describes: {len(wrong)} are missing, extra or"
             f" misshapen, first {wrong[0]!r} ({file.shapes.get(wrong[0])}, expected {expected.get(wrong[0])})"
         )
-    state = {name: torch.from_numpy(array.astype(np.float32)) for name, array in file.tensors().items()}
+    if coded := [name for name, dtype in file.dtypes.items() if dtype == np.int8 and not (spans and name == TABLES)]:
+        raise ArtifactError(
+            f"{file.path}: tensor {coded[0]!r} is int8, which only a region's {TABLES} may be: get the file again"
+        )
+    arrays = file.tensors()
+    if spans:
+        arrays[TABLES] = decode_tables(arrays[TABLES], arrays.pop(CODEBOOK).astype(np.float32), spans)
+    state = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
     module.load_state_dict(state, strict=False)
 
 
-def save_region(path: str | os.PathLike[str], header: RegionHeader, field: NeuralField) -> None:
-    """Write a region file, weights as float16.
+def save_region(
+    path: str | os.PathLike[str],
+    header: RegionHeader,
+    field: NeuralField,
+    dtype: torch.dtype = torch.float16,
+    tables: Literal["same", "int8"] = "same",
+) -> None:
+    """Write a region file.
+
+    Args:
+        path: of the file.
+        header: what it says of itself.
+        field: the weights.
+        dtype: to store them in: float16, which halves the file, or float32, which keeps them to the last digit.
+        tables: `int8` stores the grid's tables, most of the file, as one byte a number: `grid.tables` int8 (N, F) holds
+            places, -128..127, in `grid.codebook` float32 (levels, F, 256), the values chosen for each level and feature
+            (one level where all share a table). `load_stored` looks them up.
 
     Raises:
-        ArtifactError: a weight is not finite or too large for float16.
+        ArtifactError: a weight is not finite or too large for `dtype`.
         OutputError: the place cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().to(torch.float16) for name, tensor in stored(field).items()}
+    wanted = {TABLES: torch.float32 if tables == "int8" else dtype}
+    tensors = {name: tensor.detach().cpu().to(wanted.get(name, dtype)) for name, tensor in stored(field).items()}
     if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise ArtifactError(f"the field's tensor {bad[0]!r} holds values that float16 cannot: it was not written")
-    write_artifact(path, header, {name: tensor.numpy() for name, tensor in tensors.items()})
+        kind = str(dtype).removeprefix("torch.")
+        raise ArtifactError(f"the field's tensor {bad[0]!r} holds values that {kind} cannot: it was not written")
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    if tables == "int8":
+        arrays[TABLES], arrays[CODEBOOK] = encode_tables(arrays[TABLES], _spans(field))
+    write_artifact(path, header, arrays)
+
+
+def _spans(field: NeuralField) -> list[slice]:
+    """The rows of each table of the grid: one a level, or one for all where they share it."""
+    return [slice(*span) for span in dict.fromkeys((span.start, span.stop) for span in field.grid.spans)]
 
 
 def psnr(mse: float) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 from affine import Affine
@@ -15,7 +16,11 @@ from torch import nn
 
 from lianet_user.field.config import preset
 from lianet_user.field.model import NeuralField
-from lianet_user.header import Acquisition, Band, GridHeader, Provenance, RegionHeader
+from lianet_user.grid import Window
+from lianet_user.header import IGNORE, Acquisition, Band, ClassEntry, GridHeader, Provenance, RegionHeader
+from lianet_user.imagery import Imagery, Patch, Resident
+from lianet_user.labels import LabelMap, LabelReport, Labels
+from lianet_user.labels.report import ClassCount
 from lianet_user.region import Region, save_region
 
 # How long an example takes says how busy the machine is, nothing about the code.
@@ -52,6 +57,48 @@ def randomize(module: nn.Module, seed: int = 0) -> None:
             uniform(tensor, -1.0, 1.0)
         elif tensor.dim() == 1:
             uniform(tensor, 0.5, 1.5)
+
+
+class _Described(Imagery):
+    """What imagery says of itself; `Resident` holds the pixels."""
+
+    def read(self, index: int, window: Window) -> Patch:
+        raise NotImplementedError
+
+
+def resident(patches: Sequence[Patch], *, geobox: GeoBox, bands: tuple[Band, ...], dates: Sequence[dt.date]) -> Imagery:
+    """Imagery of patches of a whole grid, one for each date."""
+    described = _Described()
+    described.geobox, described.bands, described.source = geobox, bands, "synthetic"
+    described.factors = tuple(round(band.gsd_m / abs(geobox.resolution.x)) for band in bands)
+    described.acquisitions = tuple(Acquisition(date=date) for date in dates)
+    return Resident(described, patches)
+
+
+def labels_on(
+    geobox: GeoBox,
+    values: np.ndarray,
+    classes: Sequence[ClassEntry],
+    dates: Sequence[dt.date] = (dt.date(2017, 2, 16),),
+) -> Labels:
+    """Labels whose one map is `values`, (height, width) index of a class or IGNORE."""
+    report = LabelReport(
+        source="synthetic",
+        task="segmentation",
+        notes=(),
+        features=None,
+        raster=None,
+        vanished=0,
+        pixels=values.size,
+        contradicting=0,
+        labelled_ground=0.0,
+        contested_ground=0.0,
+        classes=tuple(ClassCount(entry.name, 1, int((values == n).sum())) for n, entry in enumerate(classes)),
+        numbers=None,
+        labelled=int((values != IGNORE).sum()),
+    )
+    only = LabelMap(values.astype(np.uint8), tuple(dates))
+    return Labels(geobox, 1, "segmentation", tuple(classes), (only,), report, "labels: me")
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import json
 import math
-import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import randomize
@@ -20,13 +14,10 @@ from torch import Tensor, nn
 from lianet_user.field.config import EncodingConfig, FieldConfig, HeadConfig, preset
 from lianet_user.field.context import CONTEXT_HALO, NEIGHBOURHOODS, STATISTICS, context
 from lianet_user.field.decoder import LIMIT
-from lianet_user.field.encoding import HashGrid, hash_nodes, level_seed
+from lianet_user.field.encoding import HashGrid, TimeVectors, hash_nodes, level_seed
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble, HeadLayers
 from lianet_user.field.model import NeuralField
-
-PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
-
 
 # --- the hash grid, as the paper's release writes it, pixel by pixel
 
@@ -181,6 +172,7 @@ def test_a_window_gathers_at_most_four_nodes_per_pixel_however_fine_a_level_is(n
 def test_a_date_adds_its_own_vector_to_every_pixel() -> None:
     field = NeuralField(preset("lite", height=32, width=40, dates=3, bands=2, table_size=2**10))
     randomize(field)
+    assert isinstance(field.time, TimeVectors)
     with torch.inference_mode():
         plain = field.grid([(0, 0), (8, 16)], 16, 24)
         dated = field.encode([(0, 0), (8, 16)], 16, 24, torch.tensor([2, 1]))
@@ -192,9 +184,9 @@ def test_a_date_adds_its_own_vector_to_every_pixel() -> None:
 # --- decoders
 
 
-def meta_field(name: str, **numbers: int) -> NeuralField:
+def meta_field(name: str, **numbers: Any) -> NeuralField:
     """A field that has shapes and no numbers."""
-    sizes = {"height": 5000, "width": 5000, "dates": 4, "bands": 12} | numbers
+    sizes: dict[str, Any] = {"height": 5000, "width": 5000, "dates": 4, "bands": 12} | numbers
     with torch.device("meta"):
         return NeuralField(preset(name, **sizes))
 
@@ -261,8 +253,8 @@ def test_every_parameter_of_a_lite_field_has_a_say_in_the_reconstruction() -> No
 def test_encodings_past_the_limit_are_clamped() -> None:
     for name in ("lite", "base"):
         decoder = random_field(name, height=64, width=64).decoder
-        channels = decoder.projection.in_channels
-        encoded = torch.full((1, channels, 32, 32), LIMIT)
+        assert isinstance(decoder.projection, torch.nn.Conv2d)
+        encoded = torch.full((1, decoder.projection.in_channels, 32, 32), LIMIT)
         with torch.inference_mode():
             at_limit, past_limit, inside = decoder(encoded), decoder(encoded * 50), decoder(encoded / 2)
         assert torch.equal(at_limit, past_limit)
@@ -367,73 +359,6 @@ def test_context_is_the_mean_and_deviation_of_each_neighbourhood_cut_at_the_edge
             torch.testing.assert_close(mean, near.mean(1))
             torch.testing.assert_close(deviation, (near.var(1, correction=0) + 1e-4).sqrt())
     assert max(NEIGHBOURHOODS) // 2 == CONTEXT_HALO
-
-
-# --- parity with the authors' code
-
-
-@pytest.fixture(scope="module")
-def parity() -> tuple[dict[str, Any], dict[str, np.ndarray], Callable[[str, tuple[int, ...]], np.ndarray]]:
-    """The authors' names and shapes, what their code computed, and the weights it computed with."""
-    if not PARITY.is_dir():
-        pytest.skip("needs the fixtures of ../shared/parity, which are no part of the repository")
-    specification = importlib.util.spec_from_file_location("fill", PARITY / "fill.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    with np.load(PARITY / "base.npz") as arrays:
-        return json.loads((PARITY / "base.json").read_text()), dict(arrays), module.fill
-
-
-RENAMED = (
-    (r"^encoder\.tables$", "grid.tables"),
-    (r"^time_emb\.", "time."),
-    (r"^preproj\.", "decoder.projection."),
-    (r"^resunet\.encoder\.initial\.0\.", "decoder.encoder.conv1."),
-    (r"^resunet\.encoder\.initial\.1\.", "decoder.encoder.bn1."),
-    (r"^resunet\.encoder\.encoder(\d)\.", r"decoder.encoder.layer\1."),
-    (r"^resunet\.block_(\d)\.", r"decoder.up.\1."),
-    (r"^resunet\.upsample_final\.1\.", "decoder.last_up."),
-    (r"^resunet\.res_block_final\.", "decoder.last_block."),
-    (r"^resunet\.final_conv\.", "decoder.out."),
-    (r"^final_layer\.", "reconstruction.layers."),
-)
-
-
-def our_name(theirs: str) -> str:
-    (ours,) = {re.sub(pattern, name, theirs) for pattern, name in RENAMED if re.search(pattern, theirs)}
-    return ours
-
-
-def test_base_computes_what_the_authors_code_computes(
-    parity: tuple[dict[str, Any], dict[str, np.ndarray], Callable[[str, tuple[int, ...]], np.ndarray]],
-) -> None:
-    description, arrays, fill = parity
-    field = meta_field("base").to_empty(device="cpu").eval()
-    state = {}
-    for name, (shape, _) in description["state_dict"].items():
-        values = torch.from_numpy(fill(name, tuple(shape)))
-        state[our_name(name)] = values.flatten(0, 1) if name == "encoder.tables" else values
-    field.load_state_dict(state)  # strict: every tensor of theirs is one of ours, and the other way round
-    head = HeadLayers(128, PAPER_WIDTHS, 6, "group").eval()
-    head.load_state_dict(
-        {name.removeprefix("head."): torch.from_numpy(fill(name, tuple(s))) for name, s in description["head"].items()}
-    )
-    for patch, (date, col, row) in enumerate(zip(*(arrays[k] for k in ("timestamps", "x0", "y0")), strict=True)):
-        corner, index = [(int(row), int(col))], torch.tensor([int(date)])
-        with torch.inference_mode():
-            features = field.features(corner, 128, 128, index)
-            found = {
-                "encoding": field.grid(corner, 128, 128)[..., ::16, ::16],
-                "features": features[..., ::16, ::16],
-                "reconstruction": field.reconstruction(features)[..., ::4, ::4],
-                "head": head(features.relu())[..., ::4, ::4],
-            }
-        for what, values in found.items():
-            expected = arrays[what][patch]
-            assert expected.std() > 0.01
-            np.testing.assert_allclose(values[0].numpy(), expected, atol=1e-4, rtol=0, err_msg=what)
 
 
 def test_a_configuration_names_the_shape_it_encodes_in_whole_strides() -> None:

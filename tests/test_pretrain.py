@@ -6,56 +6,81 @@ import dataclasses
 import datetime as dt
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from affine import Affine
+from conftest import resident
 from odc.geo.geobox import GeoBox
 
 from lianet_user.artifact import open_region_file
-from lianet_user.errors import ArtifactError, ImageryError, InputError, LianetError, TrainingError
-from lianet_user.field.config import preset
+from lianet_user.errors import ArtifactError, DateError, ImageryError, InputError, LianetError, TrainingError
+from lianet_user.field.config import KrigedTime, TemporalCovariance, preset
+from lianet_user.field.kriging import kriging_weights
 from lianet_user.field.model import NeuralField
 from lianet_user.header import Band, RegionHeader
+from lianet_user.imagery import Imagery, Patch
+from lianet_user.imagery.refine import block_mean, refine
+from lianet_user.imagery.statistics import measure
 from lianet_user.region import Region
-from lianet_user.training import PretrainProgress, PretrainSettings, pretrain
-from lianet_user.training.imagery import Scene, block_mean, refine
-from lianet_user.training.pretrain import measure_quality
+from lianet_user.training import PretrainProgress, PretrainSettings, RegionWords, pretrain
+from lianet_user.training.gaps import images_without_gaps
 from lianet_user.training.pyramid import start_from_pyramid
+from lianet_user.training.quality import measure_quality
 
 HEIGHT, WIDTH = 96, 132  # the width is no multiple of the stride
 GSD = (10, 10, 20, 20, 60)
 QUICK = PretrainSettings(steps=8, batch=2, window=48, warmup=2, checkpoint_every=3, report_every=4)
+WORDS = RegionWords(name="tiny", title="A tiny region", licence="CC-BY-4.0", attribution="nobody")
+DATES = ("2017-02-16", "2017-03-20", "2017-04-20", "2017-06-24", "2018-02-10")
 
 
-def scene_of(gsd: tuple[int, ...] = GSD, holes: bool = False, height: int = HEIGHT) -> Scene:
-    """Hills, fields and noise, each band at its own resolution; with `holes`, pixels without a measurement."""
+def imagery_of(
+    gsd: tuple[int, ...] = GSD, holes: bool = False, height: int = HEIGHT, width: int = WIDTH, dates: int = 1
+) -> Imagery:
+    """Hills, fields and noise, each band at its own resolution, going through the year; with `holes`, pixels without a
+    measurement."""
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[:height, :WIDTH]
-    reflectance, valid = [], []
-    for index, metres in enumerate(gsd):
-        hills = 0.1 * np.sin(y / (9 + index)) * np.cos(x / (7 + 2 * index))
-        fields = 0.05 * ((y // 11 + x // (9 + index)) % 2)
-        noise = rng.normal(0, 0.02, (height, WIDTH))
-        factor = metres // 10
-        measured = np.ones((height // factor, WIDTH // factor), bool)
-        if holes:
-            measured[rng.random(measured.shape) < 0.05] = False
-        reflectance.append(refine(block_mean(0.3 + hills + fields + noise, factor).astype(np.float32), factor))
-        valid.append(measured.repeat(factor, 0).repeat(factor, 1))
-    return Scene(
-        geobox=GeoBox((height, WIDTH), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633"),
+    y, x = np.mgrid[:height, :width]
+    days = [dt.date.fromisoformat(text) for text in DATES[:dates]]
+    textures = rng.normal(0, 0.02, (len(gsd), height, width))
+    patches = []
+    for day in days:
+        phase = math.sin(2 * math.pi * (day - days[0]).days / 365.25)
+        reflectance, valid = [], []
+        for index, metres in enumerate(gsd):
+            hills = 0.1 * np.sin(y / (9 + index)) * np.cos(x / (7 + 2 * index))
+            fields = (0.05 + 0.05 * phase) * ((y // 11 + x // (9 + index)) % 2)
+            noise = textures[index] + (rng.normal(0, 0.005, (height, width)) if dates > 1 else 0)
+            factor = metres // 10
+            measured = np.ones((height // factor, width // factor), bool)
+            if holes:
+                measured[rng.random(measured.shape) < 0.05] = False
+            reflectance.append(refine(block_mean(0.3 + hills + fields + noise, factor).astype(np.float32), factor))
+            valid.append(measured.repeat(factor, 0).repeat(factor, 1))
+        patches.append(Patch(np.stack(reflectance), np.stack(valid)))
+    return resident(
+        patches,
+        geobox=GeoBox((height, width), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633"),
         bands=tuple(Band(name=f"B{n + 1:02}", gsd_m=float(metres)) for n, metres in enumerate(gsd)),
-        date=dt.date(2017, 2, 16),
-        reflectance=np.stack(reflectance),
-        valid=np.stack(valid),
-        source="synthetic",
+        dates=days,
     )
 
 
+def with_patches(imagery: Imagery, **changes: Any) -> Imagery:
+    """The same with other reflectance or validity of its only date."""
+    patch = dataclasses.replace(imagery.read(0, imagery.window), **changes)
+    return resident([patch], geobox=imagery.geobox, bands=imagery.bands, dates=[imagery.acquisitions[0].date])
+
+
+def truth(imagery: Imagery, index: int = 0) -> Patch:
+    return imagery.read(index, imagery.window)
+
+
 def encode(
-    scene: Scene,
+    imagery: Imagery,
     output: Path,
     settings: PretrainSettings = QUICK,
     *,
@@ -66,34 +91,23 @@ def encode(
         if progress.step == stop_after:
             raise KeyboardInterrupt
 
-    return pretrain(
-        scene,
-        output,
-        name="tiny",
-        title="A tiny region",
-        licence="CC-BY-4.0",
-        attribution="nobody",
-        settings=settings,
-        listener=listener,
-        resume=resume,
-    )
+    return pretrain(imagery, output, WORDS, settings=settings, listener=listener, resume=resume)
 
 
 def checkpoint_of(output: Path) -> Path:
     return output.with_name(f".{output.stem}.checkpoint")
 
 
-def own_psnr(remembered: np.ndarray, scene: Scene) -> tuple[list[float], float]:
+def own_psnr(remembered: np.ndarray, imagery: Imagery) -> tuple[list[float], float]:
     """Each band's PSNR over what was measured, pixel by measured pixel, and that of the mean of the squared errors."""
-    errors = []
-    for index, band in enumerate(scene.bands):
-        side = int(band.gsd_m) // 10
+    errors, patch = [], truth(imagery)
+    for index, side in enumerate(imagery.factors):
         squares = [
             float(difference[row : row + side, col : col + side].mean()) ** 2
-            for difference in [remembered[index].astype(np.float64) - scene.reflectance[index]]
-            for row in range(0, scene.reflectance.shape[1], side)
-            for col in range(0, scene.reflectance.shape[2], side)
-            if scene.valid[index, row, col]
+            for difference in [remembered[index].astype(np.float64) - patch.reflectance[index]]
+            for row in range(0, patch.reflectance.shape[1], side)
+            for col in range(0, patch.reflectance.shape[2], side)
+            if patch.valid[index, row, col]
         ]
         errors.append(sum(squares) / len(squares))
     return [-10 * math.log10(error) for error in errors], -10 * math.log10(sum(errors) / len(errors))
@@ -104,34 +118,169 @@ def own_psnr(remembered: np.ndarray, scene: Scene) -> tuple[list[float], float]:
 
 @pytest.mark.parametrize("gsd", [GSD, (10, 10, 20)], ids=["five bands", "three bands"])
 def test_a_few_steps_come_far_closer_than_the_images_own_variance(gsd: tuple[int, ...], tmp_path: Path) -> None:
-    scene = scene_of(gsd)
-    header = encode(scene, tmp_path / "region.safetensors")
-    flat = np.broadcast_to(scene.reflectance.mean((1, 2), keepdims=True), scene.reflectance.shape)
-    assert header.quality[0].psnr_db > own_psnr(flat, scene)[1] + 12
+    imagery = imagery_of(gsd)
+    header = encode(imagery, tmp_path / "region.safetensors")
+    values = truth(imagery).reflectance
+    flat = np.broadcast_to(values.mean((1, 2), keepdims=True), values.shape)
+    assert level(header) > own_psnr(flat, imagery)[1] + 12
+
+
+def level(header: RegionHeader, index: int = 0) -> float:
+    found = header.quality[index].psnr_db
+    assert found is not None
+    return found
 
 
 def test_starting_from_the_imagery_beats_starting_from_noise_after_as_many_steps(tmp_path: Path) -> None:
-    scene = scene_of()
-    noise, pyramid = (
-        encode(scene, tmp_path / start, dataclasses.replace(QUICK, start=start)).quality[0].psnr_db
-        for start in ("noise", "pyramid")
-    )
+    imagery = imagery_of()
+    noise = level(encode(imagery, tmp_path / "noise", dataclasses.replace(QUICK, start="noise")))
+    pyramid = level(encode(imagery, tmp_path / "pyramid", dataclasses.replace(QUICK, start="pyramid")))
     assert pyramid > noise + 6
 
 
 @pytest.mark.parametrize("bands", [1, 3, 4, 6])
 def test_the_pyramid_reproduces_any_number_of_bands_before_any_step(bands: int) -> None:
-    scene = scene_of((10,) * bands)
-    image = torch.from_numpy(scene.reflectance[:, :, :128])
-    std, mean = torch.std_mean(image.flatten(1), dim=1)
-    image = (image - mean[:, None, None]) / std[:, None, None]
+    imagery = imagery_of((10,) * bands, width=128)
+    images = torch.from_numpy(images_without_gaps(imagery, measure(imagery), TemporalCovariance()))
     field = NeuralField(preset("lite", height=HEIGHT, width=128, dates=1, bands=bands)).eval()
-    start_from_pyramid(field, image)
+    start_from_pyramid(field, images)
     with torch.inference_mode():
         features = field.features([(0, 0)], HEIGHT, 128, torch.tensor([0]))
-        error = field.reconstruction.standardized(features)[0] - image
+        error = field.reconstruction.standardized(features)[0] - images[0]
     # Of the finest noise a level holds as many components as it has features.
     assert error.square().mean() < (1e-6 if bands <= 4 else 0.1)
+
+
+# --- several dates
+
+
+def test_several_dates_are_remembered_each_as_it_was(tmp_path: Path) -> None:
+    imagery = imagery_of((10, 10, 20), dates=4, holes=True)
+    header = encode(imagery, tmp_path / "region.safetensors")
+    assert header.field.time.kind == "kriged"
+    assert [quality.date for quality in header.quality] == list(header.dates) == [a.date for a in imagery.acquisitions]
+    region = Region.open(tmp_path / "region.safetensors")
+    for index, held in enumerate(imagery.acquisitions):
+        own = truth(imagery, index)
+        errors = [
+            float(np.square(region.reconstruct(region.window, other.date).numpy() - own.reflectance)[own.valid].mean())
+            for other in imagery.acquisitions
+        ]
+        assert int(np.argmin(errors)) == index
+        assert level(header, index) > 33, held
+
+
+def test_codes_start_so_that_every_date_is_reproduced_and_a_date_between_is_estimated_linearly() -> None:
+    imagery = imagery_of((10, 10), width=128, dates=4)
+    images = torch.from_numpy(images_without_gaps(imagery, measure(imagery), TemporalCovariance()))
+    days = tuple(held.days for held in imagery.acquisitions)
+    time = KrigedTime(kind="kriged", days=days, codes=3)
+    field = NeuralField(preset("lite", height=HEIGHT, width=128, bands=2, time=time, features=8)).eval()
+    start_from_pyramid(field, images)
+    between = torch.tensor([days[1] + 20.0], dtype=torch.float64)
+    with torch.inference_mode():
+        corners, times = [(0, 0)] * 4, torch.tensor(days, dtype=torch.float64)
+        found = field.reconstruction.standardized(field.features(corners, HEIGHT, 128, times))
+        estimate = field.reconstruction.standardized(field.features([(0, 0)], HEIGHT, 128, between))[0]
+    weights = torch.from_numpy(kriging_weights(days, between, time.covariance)[0]).float()
+    assert (found - images).square().mean() < 1e-3
+    assert torch.allclose(estimate, torch.einsum("t,tbhw->bhw", weights, found), atol=1e-3)
+
+
+def test_a_region_of_codes_estimates_dates_between_and_no_others(tmp_path: Path) -> None:
+    imagery = imagery_of((10, 10), dates=5)
+    encode(imagery.only([0, 2, 3, 4]), tmp_path / "region.safetensors")
+    region = Region.open(tmp_path / "region.safetensors")
+    left_out = imagery.acquisitions[1].date
+    with pytest.raises(DateError, match="nearest dates it holds are"):
+        region.reconstruct(region.window, left_out)
+    estimate = region.reconstruct(region.window, left_out, between=True).numpy()
+    error = np.abs(estimate - truth(imagery, 1).reflectance).mean()
+    neighbours = [np.abs(truth(imagery, n).reflectance - truth(imagery, 1).reflectance).mean() for n in (0, 2)]
+    assert error < min(neighbours)
+    for outside in (dt.date(2017, 2, 15), dt.date(2018, 2, 11)):
+        with pytest.raises(DateError, match="does not lie between"):
+            region.reconstruct(region.window, outside, between=True)
+
+
+@pytest.mark.parametrize("time", ["index", "sinusoidal", "fourier", "mlp"])
+def test_the_other_time_encodings_train_too(time: Any, tmp_path: Path) -> None:
+    header = encode(
+        imagery_of((10, 20), dates=3), tmp_path / "region.safetensors", dataclasses.replace(QUICK, time=time)
+    )
+    assert header.field.time.kind == time
+    assert len(header.quality) == 3
+    region = Region.open(tmp_path / "region.safetensors")
+    if time == "index":
+        with pytest.raises(DateError, match="knows its 3 dates only"):
+            region.reconstruct(region.window, dt.date(2017, 3, 1), between=True)
+    else:
+        assert region.reconstruct(region.window, dt.date(2017, 3, 1), between=True).isfinite().all()
+
+
+def test_an_area_smaller_than_a_window_is_encoded(tmp_path: Path) -> None:
+    imagery = imagery_of((10, 10), height=50, width=45, dates=3)
+    header = encode(imagery, tmp_path / "region.safetensors", dataclasses.replace(QUICK, window=128))
+    assert min(level(header, index) for index in range(3)) > 30
+
+
+def test_clouds_are_neither_learned_nor_judged(tmp_path: Path) -> None:
+    imagery = imagery_of((10, 10), dates=2)
+    patches = [truth(imagery, index) for index in range(2)]
+    clouds = np.zeros((HEIGHT, WIDTH), bool)
+    clouds[30:60, 40:90] = True
+    cloudy = dataclasses.replace(
+        patches[0],
+        reflectance=np.where(clouds, np.float32(1.0), patches[0].reflectance),
+        valid=patches[0].valid & ~clouds,
+    )
+    dates = [held.date for held in imagery.acquisitions]
+    masked = resident([cloudy, patches[1]], geobox=imagery.geobox, bands=imagery.bands, dates=dates)
+    header = encode(masked, tmp_path / "region.safetensors")
+    region = Region.open(tmp_path / "region.safetensors")
+    under = region.reconstruct(region.window, dates[0]).numpy()[:, clouds]
+    assert under.max() < 0.8  # nothing of the cloud is remembered
+    assert level(header) > 30
+
+
+def test_imagery_that_does_not_fit_into_memory_is_read_window_by_window(tmp_path: Path) -> None:
+    imagery = imagery_of((10, 10), dates=2).only([0, 1])  # not in memory, as far as anyone can see
+    settings = dataclasses.replace(QUICK, memory_gb=0.0)
+    header = encode(imagery, tmp_path / "lazy", settings)
+    assert header.provenance.settings["start"] == "noise"
+    encode(imagery, tmp_path / "resident", dataclasses.replace(QUICK, start="noise"))
+    lazy, held = (open_region_file(tmp_path / name).tensors() for name in ("lazy", "resident"))
+    assert all(np.array_equal(lazy[name], held[name]) for name in held)
+    with pytest.raises(InputError, match="needs the imagery in memory"):
+        encode(imagery, tmp_path / "region", dataclasses.replace(settings, start="pyramid"))
+
+
+def test_training_stops_at_its_target(tmp_path: Path) -> None:
+    told: list[PretrainProgress] = []
+    settings = dataclasses.replace(QUICK, target_db=10.0)
+    pretrain(imagery_of(), tmp_path / "region", WORDS, settings=settings, listener=told.append)
+    assert told[-1].step == QUICK.report_every
+    assert not checkpoint_of(tmp_path / "region").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preset": "huge"}, "expected one of lite, base, large"),
+        ({"time": "kriged"}, "two dates or more"),
+        ({"preset": "base", "start": "pyramid"}, "made for the preset lite"),
+    ],
+)
+def test_settings_that_contradict_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        encode(imagery_of(), tmp_path / "region", dataclasses.replace(QUICK, **change))
+
+
+def test_the_papers_presets_take_the_papers_numbers() -> None:
+    settings = PretrainSettings(preset="base").completed(imagery_of(), resident=True)
+    assert (settings.batch, settings.rate, settings.table_rate, settings.start) == (64, 5e-4, 5e-4, "noise")
+    assert settings.time == "index"
+    assert settings.steps == math.ceil(225 * 16_000 * HEIGHT * WIDTH / 5000**2)
 
 
 # --- the figures
@@ -139,43 +288,43 @@ def test_the_pyramid_reproduces_any_number_of_bands_before_any_step(bands: int) 
 
 @pytest.mark.parametrize("holes", [False, True])
 def test_quality_is_measured_at_each_bands_own_resolution_on_measured_pixels_only(holes: bool, tmp_path: Path) -> None:
-    scene = scene_of(holes=holes)
-    spoilt = scene.reflectance.copy()
-    spoilt[~scene.valid] = 0.0  # must count for nothing below
-    header = encode(scene, tmp_path / "region.safetensors")
+    imagery = imagery_of(holes=holes)
+    spoilt = truth(imagery).reflectance.copy()
+    spoilt[~truth(imagery).valid] = 0.0  # must count for nothing below
+    header = encode(imagery, tmp_path / "region.safetensors")
     region = Region.open(tmp_path / "region.safetensors")
     (quality,) = header.quality
-    bands, overall = own_psnr(region.reconstruct(region.window).numpy(), scene)
+    bands, overall = own_psnr(region.reconstruct(region.window).numpy(), imagery)
     assert [band.psnr_db for band in quality.bands] == pytest.approx(bands, abs=1e-3)
     assert quality.psnr_db == pytest.approx(overall, abs=1e-3)
-    assert [band.band for band in quality.bands] == [band.name for band in scene.bands]
+    assert [band.band for band in quality.bands] == [band.name for band in imagery.bands]
     for index, band in enumerate(quality.bands):
-        side = scene.factor(index)
-        truth = block_mean(scene.reflectance[index], side)[scene.valid[index][::side, ::side]]
+        side, patch = imagery.factors[index], truth(imagery)
+        measured = block_mean(patch.reflectance[index], side)[patch.valid[index][::side, ::side]]
+        assert band.psnr_db is not None
+        assert band.rmse is not None
         assert band.rmse == pytest.approx(10 ** (-band.psnr_db / 20), rel=1e-4)
-        assert band.rmse_over_std == pytest.approx(band.rmse / truth.std(), rel=1e-4)
-        assert 0.5 < band.ssim <= 1
-    again = measure_quality(region, dataclasses.replace(scene, reflectance=spoilt), tile=50)
+        assert band.rmse_over_std == pytest.approx(band.rmse / measured.std(), rel=1e-4)
+        assert band.ssim is None or 0.5 < band.ssim <= 1
+    (again,) = measure_quality(region, with_patches(imagery, reflectance=spoilt), tile=50)
     assert [band.psnr_db for band in again.bands] == pytest.approx(bands, abs=1e-3)
 
 
 def test_a_region_file_says_what_was_encoded_and_how(tmp_path: Path) -> None:
-    scene = scene_of()
-    header = encode(scene, tmp_path / "region.safetensors")
+    imagery = imagery_of()
+    header = encode(imagery, tmp_path / "region.safetensors")
     assert open_region_file(tmp_path / "region.safetensors").header == header
-    assert header.grid.geobox == scene.geobox
-    assert header.bands == scene.bands
-    assert header.dates == (scene.date,)
-    assert header.acquisitions[0].id == "synthetic"
+    assert header.grid.geobox == imagery.geobox
+    assert header.bands == imagery.bands
+    assert header.dates == (dt.date(2017, 2, 16),)
+    assert header.provenance.source == "synthetic"
     assert header.provenance.settings["steps"] == QUICK.steps
     assert [path.name for path in tmp_path.iterdir()] == ["region.safetensors"]  # no checkpoint is left behind
 
 
 def test_progress_is_told_at_every_step_with_a_figure_every_few(tmp_path: Path) -> None:
     told: list[PretrainProgress] = []
-    pretrain(
-        scene_of(), tmp_path / "r", name="r", title="", licence="", attribution="", settings=QUICK, listener=told.append
-    )
+    pretrain(imagery_of(), tmp_path / "r", WORDS, settings=QUICK, listener=told.append)
     assert [progress.step for progress in told] == list(range(1, 9))
     assert [progress.step for progress in told if progress.psnr_db is not None] == [4, 8]
 
@@ -185,14 +334,14 @@ def test_progress_is_told_at_every_step_with_a_figure_every_few(tmp_path: Path) 
 
 @pytest.mark.parametrize("stop_after", [3, 5, 6])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(stop_after: int, tmp_path: Path) -> None:
-    scene = scene_of(holes=True)
-    encode(scene, tmp_path / "whole.safetensors")
+    imagery = imagery_of(holes=True)
+    encode(imagery, tmp_path / "whole.safetensors")
     output = tmp_path / "resumed.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        encode(scene, output, stop_after=stop_after)
+        encode(imagery, output, stop_after=stop_after)
     assert checkpoint_of(output).exists()
     assert not output.exists()
-    encode(scene, output, resume=True)
+    encode(imagery, output, resume=True)
     assert not checkpoint_of(output).exists()
     whole, resumed = (open_region_file(tmp_path / f"{name}.safetensors").tensors() for name in ("whole", "resumed"))
     assert whole.keys() == resumed.keys()
@@ -201,7 +350,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(stop_after: int, tmp
 
 def test_another_seed_is_another_field(tmp_path: Path) -> None:
     for seed in (0, 1):
-        encode(scene_of(), tmp_path / f"{seed}", dataclasses.replace(QUICK, seed=seed))
+        encode(imagery_of(), tmp_path / f"{seed}", dataclasses.replace(QUICK, seed=seed))
     first, second = (open_region_file(tmp_path / f"{seed}").tensors() for seed in (0, 1))
     assert not np.array_equal(first["grid.tables"], second["grid.tables"])
 
@@ -210,33 +359,33 @@ def test_another_seed_is_another_field(tmp_path: Path) -> None:
     "change", [{"steps": 9}, {"seed": 1}, {"rate": 2e-3}, {"start": "noise"}, {"batch": 3}, {"table_size": 2**12}]
 )
 def test_a_checkpoint_of_other_settings_is_refused(change: dict[str, object], tmp_path: Path) -> None:
-    scene, output = scene_of(), tmp_path / "region.safetensors"
+    imagery, output = imagery_of(), tmp_path / "region.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        encode(scene, output, stop_after=3)
-    with pytest.raises(TrainingError, match="other imagery or settings"):
-        encode(scene, output, dataclasses.replace(QUICK, **change), resume=True)  # type: ignore[arg-type]
+        encode(imagery, output, stop_after=3)
+    with pytest.raises(ArtifactError, match="other imagery or settings"):
+        encode(imagery, output, dataclasses.replace(QUICK, **change), resume=True)  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_of_other_imagery_is_refused_and_one_told_of_more_often_is_not(tmp_path: Path) -> None:
-    scene, output = scene_of(), tmp_path / "region.safetensors"
+    imagery, output = imagery_of(), tmp_path / "region.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        encode(scene, output, stop_after=3)
-    with pytest.raises(TrainingError, match="other imagery or settings"):
-        encode(scene_of(holes=True), output, resume=True)
-    encode(scene, output, dataclasses.replace(QUICK, checkpoint_every=1, report_every=1), resume=True)
+        encode(imagery, output, stop_after=3)
+    with pytest.raises(ArtifactError, match="other imagery or settings"):
+        encode(imagery_of(holes=True), output, resume=True)
+    encode(imagery, output, dataclasses.replace(QUICK, checkpoint_every=1, report_every=1), resume=True)
     assert output.exists()
 
 
 def test_a_checkpoint_that_is_not_there_or_cut_off_is_refused(tmp_path: Path) -> None:
-    scene, output = scene_of(), tmp_path / "region.safetensors"
+    imagery, output = imagery_of(), tmp_path / "region.safetensors"
     with pytest.raises(ArtifactError, match="no checkpoint"):
-        encode(scene, output, resume=True)
+        encode(imagery, output, resume=True)
     with pytest.raises(KeyboardInterrupt):
-        encode(scene, output, stop_after=3)
+        encode(imagery, output, stop_after=3)
     whole = checkpoint_of(output).read_bytes()
     checkpoint_of(output).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ArtifactError, match="not a whole checkpoint"):
-        encode(scene, output, resume=True)
+        encode(imagery, output, resume=True)
 
 
 # --- what cannot be encoded
@@ -244,34 +393,22 @@ def test_a_checkpoint_that_is_not_there_or_cut_off_is_refused(tmp_path: Path) ->
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_writes_no_region(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="not finite at step"):
-        encode(scene_of(), tmp_path / "region", dataclasses.replace(QUICK, rate=1e30, table_rate=1e30))
+        encode(imagery_of(), tmp_path / "region", dataclasses.replace(QUICK, rate=1e30, table_rate=1e30))
     assert not (tmp_path / "region").exists()
 
 
 def test_a_band_with_one_value_everywhere_is_refused_by_name(tmp_path: Path) -> None:
-    scene = scene_of()
-    flat = scene.reflectance.copy()
+    imagery = imagery_of()
+    flat = truth(imagery).reflectance.copy()
     flat[3] = 0.25
     with pytest.raises(ImageryError, match="band B04 has one value everywhere"):
-        encode(dataclasses.replace(scene, reflectance=flat), tmp_path / "region")
-
-
-def test_imagery_too_small_to_judge_is_refused_before_any_step(tmp_path: Path) -> None:
-    steps: list[PretrainProgress] = []
-    with pytest.raises(ImageryError):
-        pretrain(
-            scene_of(height=6, gsd=(10, 10, 20, 20)), tmp_path / "r", name="r", title="", licence="", attribution="",
-            settings=QUICK, listener=steps.append,
-        )  # fmt: skip
-    assert steps == []
+        encode(with_patches(imagery, reflectance=flat), tmp_path / "region")
 
 
 def test_a_name_that_a_region_cannot_bear_is_refused_before_any_step(tmp_path: Path) -> None:
     steps: list[PretrainProgress] = []
+    words = dataclasses.replace(WORDS, name="not a name")
     with pytest.raises(LianetError) as caught:
-        pretrain(
-            scene_of(), tmp_path / "r", name="not a name", title="", licence="", attribution="",
-            settings=QUICK, listener=steps.append,
-        )  # fmt: skip
+        pretrain(imagery_of(), tmp_path / "r", words, settings=QUICK, listener=steps.append)
     assert isinstance(caught.value, InputError)
     assert steps == []

@@ -18,6 +18,7 @@ from lianet_user.artifact import open_region_file, write_artifact
 from lianet_user.errors import ArtifactError, DateError
 from lianet_user.field.config import HeadInput, preset
 from lianet_user.field.context import STATISTICS, context
+from lianet_user.field.encoding import TimeVectors
 from lianet_user.field.model import NeuralField
 from lianet_user.grid import Window
 from lianet_user.header import RegionHeader
@@ -140,6 +141,7 @@ def test_a_weight_that_half_precision_cannot_hold_is_not_written(
     region_header: RegionHeaderFactory, tmp_path: Path, value: float
 ) -> None:
     field = NeuralField(region_header().field)
+    assert isinstance(field.time, TimeVectors)
     with torch.no_grad():
         field.time.weight[0, 3] = value
     with pytest.raises(ArtifactError, match=r"'time\.weight' holds values that float16 cannot"):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from lianet_user.errors import DateError, InputError
+from lianet_user.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, InputError, LianetError
 
-out = Console(highlight=False)
+# Square brackets are never markup: paths, names and titles have them too.
+out = Console(highlight=False, markup=False)
 """Results: standard output."""
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, markup=False)
 """Progress, warnings and errors: standard error."""
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
@@ -29,12 +32,56 @@ RegionPath = Annotated[Path, typer.Argument(metavar="REGION", help="Region file 
 
 def error(message: str) -> None:
     """One line on standard error."""
-    err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    err.print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """One line on standard error."""
-    err.print(f"[bold yellow]warning:[/] {escape(message)}", soft_wrap=True)
+    err.print(Text.assemble(("warning:", "bold yellow"), " ", message), soft_wrap=True)
+
+
+def speaks() -> bool:
+    """Whether this process reports: of those that torchrun started, the first does for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class StoppedError(LianetError):
+    """Somebody asked the work to end, and it came to a point where it can be taken up again.
+
+    Attributes:
+        exit_code: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("interrupted")
+        self.exit_code = exit_code
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C and SIGTERM wait for the end of a step; a second one does not wait.
+
+    Yields:
+        a function to call after every step: it raises :class:`StoppedError` where somebody asked for that.
+    """
+    asked: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
+        if asked:
+            raise StoppedError(code)
+        asked.append(code)
+
+    def check() -> None:
+        if asked:
+            raise StoppedError(asked[0])
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Task:
@@ -79,19 +126,6 @@ def progress(quiet: bool) -> Iterator[Progress]:
     )
     with Display(*columns, console=err, disable=quiet or not err.is_terminal) as display:
         yield Progress(display)
-
-
-def parse_date(text: str | None) -> dt.date | None:
-    """
-    Raises:
-        DateError: not a date.
-    """
-    if text is None:
-        return None
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as problem:
-        raise DateError(f"--date {text!r} is not a date: expected YYYY-MM-DD, for instance 2017-02-16") from problem
 
 
 def choose_device(name: str) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lianet_user.cli.console import AsJson, out
+from lianet_user.errors import printable
 
 if TYPE_CHECKING:
     from lianet_user.artifact import ArtifactFile
-    from lianet_user.header import RegionHeader
+    from lianet_user.header import Quality, RegionHeader
+
+BANDS_SHOWN = 6
+"""Dates that a region has at most for the figures of every band to be printed."""
 
 
 def info(
@@ -65,6 +70,11 @@ def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
         if len(header.dates) <= 6
         else (f"{len(header.dates)} dates from {min(header.dates)} to {max(header.dates)}")
     )
+    continuous = ""
+    if header.field.time.kind != "index" and len(header.dates) > 1:
+        continuous = (
+            f"continuous time ({header.field.time.kind}): dates between are estimated, in Python with between=True"
+        )
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
@@ -76,6 +86,7 @@ def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
         ("size", f"{header.grid.width} x {header.grid.height} px of {pixel:g} {unit}"
                  + (f", {geobox.extent.area / 1e6:,.0f} km2" if unit == "m" else "")),
         ("dates", dates),
+        ("", continuous),
         ("field", f"preset {header.field.preset}, {file.parameters:,} parameters, {file.size_bytes / 1e6:.1f} MB"),
         ("encoded", f"{header.provenance.created:%Y-%m-%d} from {header.provenance.source}"
                     + (f" in {header.provenance.seconds / 60:.0f} minutes" if header.provenance.seconds else "")),
@@ -83,25 +94,58 @@ def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
         ("credit", header.attribution),
     ):  # fmt: skip
         if value:
-            facts.add_row(name, value)
+            facts.add_row(name, printable(value))
     out.print(facts)
-    for quality in header.quality[:6]:
+    if len(header.quality) > 1:
+        print_dates(header.quality)
+    for quality in header.quality if len(header.quality) <= BANDS_SHOWN else ():
         table = Table(
-            title=f"How well {quality.date} is remembered: {quality.psnr_db:.1f} dB over all bands",
+            title=f"How well {quality.date} is remembered: {figure(quality.psnr_db, '.1f', ' dB')} over all bands"
+            + (
+                f", spectra {quality.spectral_angle_deg:.2f} degrees apart"
+                if quality.spectral_angle_deg is not None
+                else ""
+            ),
             title_justify="left",
         )
         for column in ("band", "wavelength", "measured at", "PSNR", "RMSE", "RMSE / deviation", "SSIM"):
             table.add_column(column, justify="left" if column == "band" else "right")
         for band, figures in zip(header.bands, quality.bands, strict=True):
             table.add_row(
-                band.name,
+                printable(band.name),
                 f"{band.wavelength_nm:.0f} nm" if band.wavelength_nm else "",
                 f"{band.gsd_m:g} m",
-                f"{figures.psnr_db:.1f} dB",
-                f"{figures.rmse:.5f}",
-                f"{figures.rmse_over_std:.3f}",
-                f"{figures.ssim:.4f}",
+                figure(figures.psnr_db, ".1f", " dB"),
+                figure(figures.rmse, ".5f"),
+                figure(figures.rmse_over_std, ".3f"),
+                figure(figures.ssim, ".4f"),
             )
         out.print(table)
-    if len(header.quality) > 6:
-        out.print(f"... and {len(header.quality) - 6} more dates: --json has them all")
+    if len(header.quality) > BANDS_SHOWN:
+        out.print("every band of every date: --json", style="dim")
+
+
+def print_dates(measured: Sequence[Quality]) -> None:
+    """A line for each date: how well it is remembered over all bands."""
+    from rich.table import Table
+
+    table = Table(title="How well each date is remembered", title_justify="left")
+    for column in ("date", "judged", "PSNR", "SSIM", "spectral angle", "worst band"):
+        table.add_column(column, justify="left" if column in ("date", "worst band") else "right")
+    for one in measured:
+        similar = [band.ssim for band in one.bands if band.ssim is not None]
+        judged = [(band.psnr_db, band.band) for band in one.bands if band.psnr_db is not None]
+        table.add_row(
+            str(one.date),
+            figure(one.judged, ".0%"),
+            figure(one.psnr_db, ".2f", " dB"),
+            figure(sum(similar) / len(similar) if similar else None, ".4f"),
+            figure(one.spectral_angle_deg, ".3f", " degrees"),
+            printable("{1}, {0:.2f} dB".format(*min(judged))) if judged else "-",
+        )
+    out.print(table)
+
+
+def figure(value: float | None, places: str, unit: str = "") -> str:
+    """A figure in a table; a dash where there is none."""
+    return "-" if value is None else f"{value:{places}}{unit}"

@@ -2,113 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import Overwrite, Quiet, err, out, progress, warn
+from lianet_user.cli.console import Device, Overwrite, Progress, Quiet, choose_device, err, out, progress, speaks, warn
+from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
+from lianet_user.cli.option_groups import grouped, option_group
 
 if TYPE_CHECKING:
+    from lianet_user.header import RegionHeader
     from lianet_user.training import PretrainProgress
 
+TRAINING = "Training (all other numbers: --config)"
 
+
+def _training_options(
+    *,
+    preset: Annotated[str | None, grouped(TRAINING, "lite (default), base or large.")] = None,
+    steps: Annotated[int | None, grouped(TRAINING, "Steps at most.", min=1)] = None,
+    target_db: Annotated[float | None, grouped(TRAINING, "Stop at this PSNR.", metavar="DB")] = None,
+    batch: Annotated[int | None, grouped(TRAINING, "Windows per step.", min=1)] = None,
+    window: Annotated[int | None, grouped(TRAINING, "Pixels along the side of a window.", min=32)] = None,
+    rate: Annotated[float | None, grouped(TRAINING, "Learning rate of the decoder.")] = None,
+    table_rate: Annotated[float | None, grouped(TRAINING, "Learning rate of the tables.")] = None,
+    table_size: Annotated[int | None, grouped(TRAINING, "Entries a level of the grid may have.", min=1)] = None,
+    features: Annotated[int | None, grouped(TRAINING, "Features per entry.", min=1)] = None,
+    tables: Annotated[str | None, grouped(TRAINING, "Store them as: same (float16) or int8, half the size.")] = None,
+    time: Annotated[
+        str | None, grouped(TRAINING, "How dates enter: index, kriged, sinusoidal, fourier or mlp.")
+    ] = None,
+    start: Annotated[str | None, grouped(TRAINING, "From: pyramid (the imagery's own) or noise.")] = None,
+    seed: Annotated[int | None, grouped(TRAINING, "Of every random draw.", min=0)] = None,
+) -> dict[str, Any]:
+    """What was given, by the names of PretrainSettings."""
+    return {name: value for name, value in locals().items() if value is not None}
+
+
+trains = option_group("training_options", _training_options)
+"""For commands with a parameter `training_options`, a dict."""
+
+
+@reads_imagery
+@trains
 def pretrain(
-    imagery: Annotated[
-        list[Path], typer.Argument(metavar="IMAGERY...", help="Sentinel-2 band files of one date, or a folder of them.")
-    ],
+    imagery: ImageryPaths,
     output: Annotated[Path, typer.Option("--output", "-o", help="Region file to write.")] = Path("region.safetensors"),
     name: Annotated[str | None, typer.Option(help="Short name of the region. Default: the file's name.")] = None,
-    title: Annotated[str, typer.Option(help="What people will read first.")] = "",
-    description: Annotated[str, typer.Option(help="A sentence or two more.")] = "",
-    licence: Annotated[str, typer.Option(help="Licence of the region file.")] = "",
-    attribution: Annotated[str, typer.Option(help="Credit for the imagery, which every map will carry.")] = "",
-    bands: Annotated[
-        str | None, typer.Option(metavar="B02,B03,...", help="Bands to encode. Default: all but the cirrus band B10.")
-    ] = None,
-    offset: Annotated[float | None, typer.Option(help="Subtracted from the digital numbers.")] = None,
-    scale: Annotated[float, typer.Option(help="Digital numbers per reflectance 1.0.")] = 10_000.0,
-    preset: Annotated[str, typer.Option(help="lite, base or large.")] = "lite",
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Windows per step.")] = None,
-    window: Annotated[int | None, typer.Option(min=32, help="Pixels along the side of a window.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate of the decoder.")] = None,
-    table_rate: Annotated[float | None, typer.Option(help="Learning rate of the tables.")] = None,
-    table_size: Annotated[int | None, typer.Option(min=1, help="Entries a level of the grid may have.")] = None,
-    start: Annotated[str | None, typer.Option(help="Tables start from: pyramid (the imagery's own) or noise.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of every random draw.")] = None,
+    title: Annotated[str | None, typer.Option(help="What people will read first.")] = None,
+    description: Annotated[str | None, typer.Option(help="A sentence or two more.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the region file.")] = None,
+    attribution: Annotated[str | None, typer.Option(help="Credit for the imagery, which every map will carry.")] = None,
+    config: ConfigPath = None,
+    device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    *,
+    imagery_options: dict[str, Any],
+    training_options: dict[str, Any],
 ) -> None:
     """Encode a region: turn imagery into the one file that users need.
 
-    Example: lianet-user pretrain imagery/ -o havelland.safetensors --title "Havelland" --attribution "..."
-    """
-    import dataclasses
+    Several GPUs or machines share the work when it is started by torchrun.
 
+    Example: lianet-user pretrain imagery/ -o havelland.safetensors --licence CC-BY-4.0 --attribution "..."
+    """
     from lianet_user.artifact import refuse_existing
-    from lianet_user.errors import InputError, OutputError
-    from lianet_user.field.config import PRESETS
+    from lianet_user.cli.config_file import merged, read_config
+    from lianet_user.errors import InputError
 
     refuse_existing(output, overwrite)
-    if preset not in PRESETS:
-        raise InputError(f"--preset {preset!r}: expected one of {', '.join(PRESETS)}")
-    if start not in (None, "pyramid", "noise"):
-        raise InputError(f"--start {start!r}: expected pyramid or noise")
-    if not licence or not attribution:
-        missing = " and ".join(f for f, given in (("--licence", licence), ("--attribution", attribution)) if not given)
-        raise InputError(f"{missing} missing: a region file says whose imagery it was made from and what others may do")
-
-    from lianet_user.training.imagery import read_sentinel2
-    from lianet_user.training.pretrain import PretrainSettings, checkpoint_path
-    from lianet_user.training.pretrain import pretrain as encode
-
-    if checkpoint_path(output).exists() and not (resume or overwrite):
-        raise OutputError(
-            f"an unfinished run towards {output} left {checkpoint_path(output)}: go on from it with --resume, or start again"
-            " with --overwrite"
+    quiet = quiet or not speaks()
+    tables = read_config(config)
+    said = {"title": title, "description": description, "licence": licence, "attribution": attribution, "name": name}
+    words = {"name": output.stem, "title": output.stem}
+    words |= tables["region"] | {key: value for key, value in said.items() if value is not None}
+    if missing := [f"--{key}" for key in ("licence", "attribution") if not words.get(key)]:
+        raise InputError(
+            f"{' and '.join(missing)} missing: a region file says whose imagery it was made from and what others may do"
         )
-    scene = read_sentinel2(imagery, bands=bands.split(",") if bands else None, offset=offset, scale=scale)
-    _, height, width = scene.reflectance.shape
-    if not quiet:
-        names = " ".join(band.name for band in scene.bands)
-        out.print(f"{scene.source} of {scene.date}: {width} x {height} px, bands {names}", soft_wrap=True)
-    given: dict[str, Any] = {
-        "steps": steps, "batch": batch, "window": window, "rate": rate, "table_rate": table_rate,
-        "table_size": table_size, "start": start, "seed": seed,
-    }  # fmt: skip
-    settings = dataclasses.replace(
-        PretrainSettings(preset=preset), **{key: value for key, value in given.items() if value is not None}
-    )
-    with progress(quiet) as bars, _resumable(output):
 
-        def show(state: PretrainProgress) -> None:
-            if state.psnr_db is not None and not err.is_terminal and not quiet:
-                err.print(f"step {state.step} of {state.steps}, {state.seconds:.0f} s, {state.psnr_db:.2f} dB")
-            bars.task("encoding")(state.step, state.steps, f"{state.psnr_db:.1f} dB" if state.psnr_db else "")
+    from lianet_user.training import PretrainSettings, RegionWords
+    from lianet_user.training import pretrain as encode
+    from lianet_user.training.pretrain import checkpoint_path
 
+    about = merged(RegionWords, "region", words)
+    settings = merged(PretrainSettings, "training", tables["training"] | training_options)
+    kind = choose_device(device)
+    refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
+    found = opened(imagery, tables["imagery"], imagery_options, quiet)
+    with progress(quiet) as bars, resumable(output):
         header = encode(
-            scene,
-            output,
-            name=name or output.stem,
-            title=title or output.stem,
-            description=description,
-            licence=licence,
-            attribution=attribution,
-            settings=settings,
-            listener=show,
-            resume=resume,
+            found, output, about, settings=settings, listener=shower(bars, quiet), resume=resume, device=kind
         )
     if not quiet:
-        out.print(f"wrote {output}: {header.quality[0].psnr_db:.2f} dB", soft_wrap=True)
-        err.print(f"next: lianet-user info {output}", style="dim", soft_wrap=True)
+        summarize(header, output)
+
+
+def refuse_unfinished(checkpoint: Path, output: Path, allowed: bool) -> None:
+    """
+    Raises:
+        OutputError: an unfinished run is about to be lost.
+    """
+    from lianet_user.errors import OutputError
+
+    if checkpoint.exists() and not allowed:
+        raise OutputError(
+            f"an unfinished run towards {output} left {checkpoint}: go on from it with --resume, or start again with"
+            " --overwrite"
+        )
+
+
+def shower(bars: Progress, quiet: bool) -> Callable[[PretrainProgress], None]:
+    """What shows progress: a bar, or a line now and then where there is no terminal."""
+
+    def show(state: PretrainProgress) -> None:
+        if state.psnr_db is not None and not err.is_terminal and not quiet:
+            waited = f", {state.waited:.0%} of it waiting for windows" if state.waited >= 0.01 else ""
+            err.print(f"step {state.step} of {state.steps}, {state.seconds:.0f} s{waited}, {state.psnr_db:.2f} dB")
+        bars.task("encoding")(state.step, state.steps, f"{state.psnr_db:.1f} dB" if state.psnr_db else "")
+
+    return show
+
+
+def summarize(header: RegionHeader, output: Path) -> None:
+    """What was written, how good it is, and what to do next."""
+    levels = [quality.psnr_db for quality in header.quality if quality.psnr_db is not None]
+    if levels:
+        mean = sum(levels) / len(levels)
+        spread = f" ({min(levels):.2f} to {max(levels):.2f} over {len(levels)} dates)" if len(levels) > 1 else ""
+        out.print(f"wrote {output}: {mean:.2f} dB{spread}", soft_wrap=True)
+    err.print(f"next: lianet-user info {output}", style="dim", soft_wrap=True)
 
 
 @contextmanager
-def _resumable(output: Path) -> Iterator[None]:
+def resumable(output: Path) -> Iterator[None]:
+    """Say how to go on when the work is interrupted."""
     try:
         yield
     except KeyboardInterrupt:

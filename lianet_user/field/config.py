@@ -6,6 +6,7 @@ build, and nothing it says is imported or executed.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from typing import Annotated, Literal, Self
 
@@ -20,11 +21,13 @@ class Schema(BaseModel):
 
 
 class EncodingConfig(Schema):
-    """A multi-resolution hash grid (paper, section 3.1): level l has `n_min * 2**l` cells across `extent` pixels."""
+    """A multi-resolution hash grid (paper, section 3.1): level l has `n_min * growth**l` cells across `extent` pixels."""
 
     levels: Annotated[int, Field(ge=1, le=24)]
     n_min: Annotated[int, Field(ge=1, le=65536)]
-    features: Annotated[int, Field(ge=1, le=16)]
+    growth: Annotated[float, Field(ge=1, le=16)] = 2.0
+    """How much finer each level is than the one before it: 2 in the paper."""
+    features: Annotated[int, Field(ge=1, le=1024)]
     """Features per table entry (F)."""
     table_size: Annotated[int, Field(ge=1, le=2**26)]
     """Entries a level may have at most (T)."""
@@ -35,12 +38,25 @@ class EncodingConfig(Schema):
     sizing: Literal["uniform", "fitted"]
     """`uniform`: every level has `table_size` hashed entries (paper). `fitted`: a level whose nodes over `shape` fit into
     `table_size` has exactly those, addressed directly; only larger levels are hashed."""
+    tables: Literal["per-level", "shared"] = "per-level"
+    """`per-level`: a table for each level (paper). `shared`: one table that all levels read, each with its own hash, as
+    in later releases."""
+    interpolation: Literal["bilinear", "mean"] = "bilinear"
+    """How a pixel weighs its four nodes: by distance (paper), or equally, which some later releases do."""
     shape: Annotated[tuple[int, int], Field(strict=False)]
     """Height and width in pixels of the area that is encoded, padded to the decoder's stride."""
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.cells(self.levels - 1) > 2**40:
+            raise ValueError(f"the finest of {self.levels} levels has more than 2**40 cells across the extent")
+        if self.sizing == "fitted" and (self.tables, self.interpolation) != ("per-level", "bilinear"):
+            raise ValueError("fitted tables belong to one level each and are interpolated bilinearly")
+        return self
+
     def cells(self, level: int) -> int:
         """Cells of a level across the extent (N_l)."""
-        return self.n_min * 2**level
+        return round(self.n_min * self.growth**level)
 
     def nodes(self, level: int) -> tuple[int, int]:
         """Rows and columns of nodes that the pixels of `shape` touch at a level."""
@@ -66,30 +82,117 @@ class EncodingConfig(Schema):
         return self.levels * self.features
 
 
-class TimeConfig(Schema):
-    """How the date enters: `index`, a learned vector per acquisition added to every pixel's encoding (paper, 3.1)."""
+class IndexTime(Schema):
+    """A learned vector per acquisition, added to every pixel's encoding (paper, 3.1)."""
 
     kind: Literal["index"]
     count: Annotated[int, Field(ge=1, le=100_000)]
     """Acquisitions the field holds."""
 
 
+class SinusoidalTime(Schema):
+    """Sines and cosines of the days at the frequencies 1, 2, 4, ... radians a day, through a linear layer."""
+
+    kind: Literal["sinusoidal"]
+    frequencies: Annotated[int, Field(ge=1, le=64)]
+
+
+class FourierTime(Schema):
+    """As `sinusoidal`, but the frequencies are learned."""
+
+    kind: Literal["fourier"]
+    frequencies: Annotated[int, Field(ge=1, le=4096)]
+
+
+class MlpTime(Schema):
+    """Days, and sine and cosine of the day of the year, through linear layers with GELU between them."""
+
+    kind: Literal["mlp"]
+    hidden: Annotated[int, Field(ge=1, le=4096)]
+    layers: Annotated[int, Field(ge=1, le=16)]
+
+
+class TemporalCovariance(Schema):
+    """How alike two moments look (:mod:`lianet_user.field.kriging`): variances relative to the season's. The standard
+    numbers are those of five years of Sentinel-2 over farmland and forest in Romania."""
+
+    season_width: Annotated[float, Field(gt=0, le=100)] = 0.6
+    """Of a season, in sines of half the angle between two days of the year: 0.6 is about five weeks."""
+    season_days: Annotated[float, Field(gt=0, le=1e6)] = 3000.0
+    """After so many days a season resembles its return e times less."""
+    years: Annotated[float, Field(gt=0, le=1e6)] = 0.4
+    years_days: Annotated[float, Field(gt=0, le=1e6)] = 700.0
+    """Slow change, and how many days it takes."""
+    weeks: Annotated[float, Field(gt=0, le=1e6)] = 0.25
+    weeks_days: Annotated[float, Field(gt=0, le=1e6)] = 50.0
+    """Passing change, and how many days it lasts."""
+    scene: Annotated[float, Field(gt=0, le=1e6)] = 0.4
+    """What a scene shares with no other: haze, light, registration."""
+
+
+class KrigedTime(Schema):
+    """Ours: a learned code per acquisition that steers the projection; the code of any other moment is the best linear
+    estimate from them. The season is in what they share, the scene in what each has alone."""
+
+    kind: Literal["kriged"]
+    days: Annotated[tuple[float, ...], Field(strict=False, min_length=1, max_length=100_000)]
+    """Of the acquisitions, since `EPOCH`, in the order of their codes."""
+    codes: Annotated[int, Field(ge=1, le=4096)]
+    """Length of a code."""
+    covariance: TemporalCovariance = TemporalCovariance()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(set(self.days)) < len(self.days):
+            raise ValueError("two acquisitions have the same time")
+        return self
+
+    @property
+    def count(self) -> int:
+        return len(self.days)
+
+
+TimeConfig = Annotated[IndexTime | SinusoidalTime | FourierTime | MlpTime | KrigedTime, Field(discriminator="kind")]
+"""How the date enters: by the number of the acquisition (paper), or by the days since `EPOCH` (later releases, and ours)."""
+
+EPOCH = dt.datetime(2015, 1, 1)
+"""Day 0 of the continuous time encodings (later releases), in UTC."""
+
+
+def days_since_epoch(moment: dt.datetime) -> float:
+    """Days and fractions of a day from `EPOCH` to a moment in UTC, given without a time zone."""
+    return (moment - EPOCH).total_seconds() / 86_400
+
+
 class DecoderConfig(Schema):
     """The convolutional decoder that turns an encoded window into features (paper, section 3.2)."""
 
-    architecture: Literal["resunet", "lite"]
-    """`resunet`: the paper's ResNet-UNet with GroupNorm. `lite`: a light U-Net with BatchNorm for two CPU cores."""
-    encoder: Literal["resnet18", "resnet50", "resnet101"]
-    depth: Annotated[int, Field(ge=2, le=5)]
+    architecture: Literal["resunet", "lite", "flat"]
+    """`resunet`: the paper's ResNet-UNet with GroupNorm. `lite`: a light U-Net with BatchNorm for two CPU cores. `flat`:
+    residual blocks at full resolution, the light decoder of later releases."""
+    encoder: Literal["resnet18", "resnet50", "resnet101"] | None
+    """None for `flat`, which has none."""
+    depth: Annotated[int, Field(ge=0, le=5)]
     """How often the encoder halves the window: the decoder's stride is `2**depth`."""
-    projection: Annotated[int, Field(ge=1, le=1024)]
-    """Channels of the 1x1 convolution in front of the encoder."""
-    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False)]
-    """Channels of the up-blocks, coarse to fine."""
+    projection: Annotated[int, Field(ge=1, le=1024)] | None
+    """Channels of the 1x1 convolution in front of the decoder; None where there is no such convolution."""
+    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False, max_length=64)]
+    """Channels of the up-blocks, coarse to fine; for `flat` those of its first convolution and of each block."""
     features: Annotated[int, Field(ge=1, le=4096)]
     """Channels of the decoder's output."""
     halo: Annotated[int, Field(ge=0, le=1024)]
     """Pixels of surroundings that features and reconstruction depend on, on each side."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.architecture == "flat":
+            if self.encoder is not None or self.depth or len(set(self.widths)) != 1:
+                raise ValueError("a flat decoder has no encoder, depth 0 and one width throughout")
+        elif self.encoder is None or self.depth < 2:
+            raise ValueError(f"a {self.architecture} decoder has an encoder that halves the window at least twice")
+        if self.architecture == "lite" and self.projection is None:
+            raise ValueError("a lite decoder has a projection")
+        return self
 
     @property
     def stride(self) -> int:
@@ -104,39 +207,84 @@ class FieldConfig(Schema):
     time: TimeConfig
     decoder: DecoderConfig
     bands: Annotated[int, Field(ge=1, le=1024)]
+    activation: Literal["relu", "none"] = "relu"
+    """What follows the reconstruction layer: ReLU in the paper, nothing in most later releases."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.decoder.architecture == "lite" and self.activation != "relu":
+            raise ValueError("a lite field ends with relu")
+        if self.decoder.architecture != "lite" and self.time.kind == "kriged":
+            raise ValueError("time codes steer the projection of a lite decoder, and no other")
         if any(size % self.decoder.stride for size in self.encoding.shape):
             raise ValueError(f"encoded shape {self.encoding.shape} is no multiple of the stride {self.decoder.stride}")
         return self
 
+    @property
+    def rectified(self) -> bool:
+        """Whether heads read ReLU(features).
 
-HeadInput = Literal["features", "bands", "context"]
+        The published heads take the reconstruction layer's place and keep what follows it. In `lite` the features carry
+        the projected encoding, whose sign says something.
+        """
+        return self.decoder.architecture != "lite" and self.activation == "relu"
+
+
+HeadInput = Literal["features", "bands", "context", "encoding"]
+"""What a head can read of a place at a date; `encoding` is the hash grid's, before any date is added to it."""
 
 
 class HeadConfig(Schema):
     """The six trainable layers: their widths and what they read (paper, section 3.4)."""
 
-    inputs: Annotated[tuple[HeadInput, ...], Field(strict=False, min_length=1, max_length=3)]
+    inputs: Annotated[tuple[HeadInput, ...], Field(strict=False, min_length=1, max_length=4)]
     in_channels: Annotated[int, Field(ge=1, le=8192)]
     widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(strict=False, min_length=1, max_length=16)
     """Channels after each hidden 3x3 convolution (the paper: 128, 128, 64, 64, 32)."""
     outputs: Annotated[int, Field(ge=1, le=255)]
-    norm: Literal["group", "batch"]
+    norm: Literal["group", "batch", "channel"]
+    """`group` is the paper's, over groups of channels and the window. `channel` is over the channels of one pixel, and `batch`
+    is a fixed scale in a finished head: neither depends on how an area is cut into windows."""
     members: Annotated[int, Field(ge=1, le=64)] = 1
-    """Heads trained from different seeds whose probabilities are averaged."""
+    """Heads trained from different seeds whose answers are averaged."""
+    scale: Literal[1, 4] = 1
+    """Pixels of the answer per pixel of the grid along either axis; 4 is the paper's, for labels finer than the grid."""
+    output: Literal["logits", "number"] = "logits"
+    """`logits`: scores of classes, whose probabilities are averaged. `number`: a quantity per output, with LeakyReLU."""
 
 
 PRESETS = ("lite", "base", "large")
 
 
-def preset(name: str, *, height: int, width: int, dates: int, bands: int, table_size: int | None = None) -> FieldConfig:
+def preset(
+    name: str,
+    *,
+    height: int,
+    width: int,
+    bands: int,
+    dates: int = 1,
+    time: TimeConfig | None = None,
+    features: int | None = None,
+    table_size: int | None = None,
+    widths: tuple[int, int, int] | None = None,
+) -> FieldConfig:
     """The configuration of a preset for an area of `height` x `width` pixels.
 
     `base` and `large` are the paper's (section 3; 11 levels from 16 cells, 2**17 entries of 4 features, the extent
     max(height, width)). `lite` puts the finest level's nodes on the pixels themselves: five levels, each half as fine
     as the next, so that a coarse level describes the 16 pixels around a place and not the place.
+
+    Args:
+        name: of the preset.
+        height: of the area in pixels.
+        width: likewise.
+        bands: of the imagery.
+        dates: acquisitions.
+        time: how they enter; by default by their number.
+        features: per table entry; by default 4. Where time codes mix them a place has a course of its own through the year:
+            12 then, or as many as there are bands of all dates.
+        table_size: entries a level may have.
+        widths: of the decoder's up-blocks, for `lite`; the others are the paper's.
 
     Raises:
         KeyError: no such preset.
@@ -144,6 +292,8 @@ def preset(name: str, *, height: int, width: int, dates: int, bands: int, table_
     depth = {"lite": 3, "base": 5, "large": 5}[name]
     stride = 2**depth
     padded = (math.ceil(height / stride) * stride, math.ceil(width / stride) * stride)
+    time = time or IndexTime(kind="index", count=dates)
+    features = features or (min(12, bands * time.count) if time.kind == "kriged" else 4)
     if name == "lite":
         levels = 5
         coarsest = 2 ** (levels - 1)
@@ -151,27 +301,29 @@ def preset(name: str, *, height: int, width: int, dates: int, bands: int, table_
         encoding = EncodingConfig(
             levels=levels,
             n_min=extent // coarsest,
-            features=4,
+            features=features,
             table_size=table_size or 2**21,
             extent=extent,
             pixel_origin="corner",
             sizing="fitted",
             shape=padded,
         )
+        # The projection carries the encoding and, where codes mix it, what it makes of each band at that moment.
+        projection = max(64, math.ceil((levels * features + bands) / 16) * 16) if time.kind == "kriged" else 64
         decoder = DecoderConfig(
             architecture="lite",
             encoder="resnet18",
             depth=depth,
-            projection=64,
-            widths=(96, 64, 64),
-            features=128,
+            projection=projection,
+            widths=(widths := widths or (96, 64, 64)),
+            features=widths[-1] + projection,
             halo=72,
         )
     else:
         encoding = EncodingConfig(
             levels=11,
             n_min=16,
-            features=4,
+            features=features,
             table_size=table_size or 2**17,
             extent=max(height, width),
             pixel_origin="center",
@@ -187,6 +339,4 @@ def preset(name: str, *, height: int, width: int, dates: int, bands: int, table_
             features=128,
             halo=64,
         )
-    return FieldConfig(
-        preset=name, encoding=encoding, time=TimeConfig(kind="index", count=dates), decoder=decoder, bands=bands
-    )
+    return FieldConfig(preset=name, encoding=encoding, time=time, decoder=decoder, bands=bands)

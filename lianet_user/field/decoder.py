@@ -1,12 +1,13 @@
 """Decoders: convolutional trunks that turn encoded windows into features, and the reconstruction layer behind them.
 
-`ResUNet` is the paper's (section 3.2). `LiteUNet` is ours: it has no statistics over space, so what it computes at a pixel
-does not depend on how an area is cut into windows.
+`ResUNet` is the paper's (section 3.2), `FlatDecoder` that of its authors' later releases. `LiteUNet` is ours: it has no
+statistics over space, so what it computes at a pixel does not depend on how an area is cut into windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +30,16 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
-def _encoder(config: DecoderConfig) -> nn.Module:
+def _projection(config: DecoderConfig, channels: int) -> tuple[nn.Module, int]:
+    """The 1x1 convolution in front of a decoder, or nothing, and the channels behind it."""
+    if config.projection is None:
+        return nn.Identity(), channels
+    return nn.Conv2d(channels, config.projection, 1), config.projection
+
+
+def _encoder(config: DecoderConfig, channels: int) -> nn.Module:
     """A library ResNet without pretrained weights and without the stages that the depth does not reach."""
-    encoder: nn.Module = get_encoder(config.encoder, in_channels=config.projection, depth=config.depth, weights=None)
+    encoder: nn.Module = get_encoder(config.encoder, in_channels=channels, depth=config.depth, weights=None)
     for unused in range(config.depth, 5):
         delattr(encoder, f"layer{unused}")
     return encoder
@@ -79,8 +87,8 @@ class ResUNet(nn.Module):
 
     def __init__(self, config: DecoderConfig, channels: int) -> None:
         super().__init__()
-        self.projection = nn.Conv2d(channels, config.projection, 1)
-        self.encoder = _encoder(config)
+        self.projection, inputs = _projection(config, channels)
+        self.encoder = _encoder(config, inputs)
         skips = _stage_channels(self.encoder)
         width = skips[-1]
         self.up = nn.ModuleList()
@@ -102,10 +110,72 @@ class ResUNet(nn.Module):
         return out
 
 
+class FlatBlock(nn.Module):
+    """Two 3x3 convolutions with GroupNorm and GELU, a tenth of which is added to what came in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            group_norm(channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            group_norm(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.gelu(x + 0.1 * self.block(x))
+
+
+class FlatDecoder(nn.Module):
+    """The later releases' light decoder: residual blocks at full resolution, and encodings are not clamped."""
+
+    def __init__(self, config: DecoderConfig, channels: int) -> None:
+        super().__init__()
+        self.projection, inputs = _projection(config, channels)
+        width, *blocks = config.widths
+        self.stem = nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), group_norm(width), nn.GELU())
+        self.blocks = nn.Sequential(*(FlatBlock(block) for block in blocks))
+        self.out = nn.Conv2d(width, config.features, 1)
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """(B, L*F, h, w) to (B, features, h, w)."""
+        features: Tensor = self.out(self.blocks(self.stem(self.projection(encoded))))
+        return features
+
+
 def _conv_bn(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
+
+
+class CodedProjection(nn.Module):
+    """A 1x1 convolution that a time code steers: its weights are an affine function of the code.
+
+    Multiplying, where the paper adds: places that look alike in winter can then go different ways in summer. And since
+    everything is affine in the code, a mean of codes projects to the mean of what they project to.
+    """
+
+    def __init__(self, channels: int, out: int, codes: int) -> None:
+        super().__init__()
+        self.constant = nn.Conv2d(channels, out, 1)
+        self.weight = nn.Parameter(torch.zeros(codes, out, channels))
+        self.bias = nn.Parameter(torch.zeros(codes, out))
+
+    @property
+    def out_channels(self) -> int:
+        return self.constant.out_channels
+
+    def forward(self, encoded: Tensor, codes: Tensor) -> Tensor:
+        """(B, channels, h, w) and codes (B, codes) to (B, out, h, w)."""
+        assert self.constant.bias is not None
+        weight = self.constant.weight[None, :, :, 0, 0] + torch.einsum("bk,koc->boc", codes, self.weight)
+        bias = self.constant.bias + codes @ self.bias
+        # As matrix products over channels-last pixels, the layout that encodings and convolutions have anyway.
+        pixels = encoded.permute(0, 2, 3, 1).flatten(1, 2)
+        projected = torch.bmm(pixels, weight.transpose(1, 2)) + bias[:, None]
+        return projected.unflatten(1, encoded.shape[2:]).permute(0, 3, 1, 2)
 
 
 class LiteUNet(nn.Module):
@@ -114,19 +184,31 @@ class LiteUNet(nn.Module):
     The projection keeps the pixel itself, sharp; the U-Net adds what surrounds it.
     """
 
-    def __init__(self, config: DecoderConfig, channels: int) -> None:
+    def __init__(self, config: DecoderConfig, channels: int, codes: int | None) -> None:
+        """
+        Args:
+            config: of the decoder.
+            channels: of the encoding.
+            codes: length of the time codes that steer the projection; None where the time is added to the encoding.
+        """
         super().__init__()
-        self.projection = nn.Conv2d(channels, config.projection, 1)
-        self.encoder = _encoder(config)
+        assert config.projection is not None  # the configuration sees to that
+        self.projection: nn.Conv2d | CodedProjection
+        if codes is None:
+            self.projection = nn.Conv2d(channels, config.projection, 1)
+        else:
+            self.projection = CodedProjection(channels, config.projection, codes)
+        self.encoder = _encoder(config, config.projection)
         *skips, width = _stage_channels(self.encoder)
         self.up = nn.ModuleList()
         for out, skip in zip(config.widths, [*reversed(skips), 0], strict=True):
             self.up.append(nn.Sequential(_conv_bn(width + skip, out), _conv_bn(out, out)))
             width = out
 
-    def forward(self, encoded: Tensor) -> Tensor:
-        """(B, L*F, h, w) to (B, features, h, w); h and w are multiples of the stride."""
-        projected = self.projection(encoded.clamp(-LIMIT, LIMIT))
+    def forward(self, encoded: Tensor, *codes: Tensor) -> Tensor:
+        """(B, L*F, h, w), and time codes where there are any, to (B, features, h, w); h and w are multiples of the
+        stride."""
+        projected = self.projection(encoded.clamp(-LIMIT, LIMIT), *codes)
         _, *skips = self.encoder(projected)
         x = skips.pop()
         for block in self.up:
@@ -137,10 +219,14 @@ class LiteUNet(nn.Module):
 
 
 class Reconstruction(nn.Module):
-    """The paper's reconstruction layer: 3x3 convolution to 64, GroupNorm, ReLU, 3x3 convolution to the bands, ReLU."""
+    """The paper's reconstruction layer: 3x3 convolution to 64, GroupNorm, ReLU, 3x3 convolution to the bands, ReLU.
 
-    def __init__(self, features: int, bands: int) -> None:
+    Later releases leave the last ReLU out (`activation="none"`): reflectance may then be a little negative.
+    """
+
+    def __init__(self, features: int, bands: int, activation: Literal["relu", "none"]) -> None:
         super().__init__()
+        self.activation = activation
         self.layers = nn.Sequential(
             nn.Conv2d(features, 64, 3, padding=1),
             group_norm(64),
@@ -154,7 +240,8 @@ class Reconstruction(nn.Module):
 
     def standardized(self, features: Tensor) -> Tensor:
         """Bands in the unit they are trained in: reflectance itself."""
-        return functional.relu(self.layers(features).float())
+        bands: Tensor = self.layers(features).float()
+        return bands.relu() if self.activation == "relu" else bands
 
 
 class LiteReconstruction(nn.Module):

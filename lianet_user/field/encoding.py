@@ -8,6 +8,9 @@ scattering every pixel.
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lianet_user.field.config import EncodingConfig, TimeConfig
+from lianet_user.field.config import (
+    EPOCH,
+    EncodingConfig,
+    FourierTime,
+    IndexTime,
+    KrigedTime,
+    MlpTime,
+    SinusoidalTime,
+    TimeConfig,
+)
+from lianet_user.field.kriging import kriging_weights, left_out_weights
 
 # Wrapping signed 64-bit constants of the paper's release; levels differ by their seed.
 _C1 = 0x9E3779B185EBCA87 - 2**64
@@ -58,19 +71,20 @@ class _Axis:
 
 
 class HashGrid(nn.Module):
-    """The multi-resolution hash grid: one flat table, levels one after the other.
+    """The multi-resolution hash grid: one flat table, levels one after the other unless they share it.
 
     Attributes:
-        tables: (total entries, F). Level l owns `spans[l]`.
+        tables: (total entries, F). Level l reads `spans[l]`.
     """
 
     def __init__(self, config: EncodingConfig) -> None:
         super().__init__()
         self.config = config
         entries = [config.entries(level) for level in range(config.levels)]
-        starts = [sum(entries[:level]) for level in range(config.levels)]
+        shared = config.tables == "shared"
+        starts = [0 if shared else sum(entries[:level]) for level in range(config.levels)]
         self.spans = [slice(start, start + count) for start, count in zip(starts, entries, strict=True)]
-        self.tables = nn.Parameter(torch.empty(sum(entries), config.features))
+        self.tables = nn.Parameter(torch.empty(self.spans[-1].stop, config.features))
         nn.init.uniform_(self.tables, -1e-4, 1e-4)
 
     def forward(self, corners: Sequence[Corner], height: int, width: int) -> Tensor:
@@ -96,7 +110,7 @@ class HashGrid(nn.Module):
         pixels = torch.arange(first_pixel, first_pixel + count, dtype=torch.float32, device=self.tables.device)
         position = (pixels + offset) * (self.config.cells(level) / self.config.extent)
         node = position.floor()
-        weight = position - node
+        weight = position - node if self.config.interpolation == "bilinear" else torch.full_like(node, 0.5)
         lower = node.to(torch.int64)
         aligned = not bool(weight.any())
         nodes = torch.unique(lower if aligned else torch.cat([lower, lower + 1]))
@@ -171,10 +185,102 @@ class _Encode(torch.autograd.Function):
 class TimeVectors(nn.Module):
     """A learned vector per acquisition, added to every pixel's encoding (paper, 3.1)."""
 
-    def __init__(self, config: TimeConfig, channels: int) -> None:
+    def __init__(self, config: IndexTime, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(config.count, channels))
 
     def forward(self, acquisitions: Tensor) -> Tensor:
         """Vectors (B, C) of acquisition indices (B,)."""
         return self.weight[acquisitions]
+
+
+class TimeWaves(nn.Module):
+    """Sines and cosines of the days through a linear layer (later releases): fixed or learned frequencies."""
+
+    def __init__(self, config: SinusoidalTime | FourierTime, channels: int) -> None:
+        super().__init__()
+        self.config = config
+        if config.kind == "fourier":
+            self.frequencies = nn.Parameter(torch.randn(config.frequencies))
+        self.layer = nn.Linear(2 * config.frequencies, channels)
+
+    def forward(self, days: Tensor) -> Tensor:
+        """Vectors (B, C) of days since the epoch (B,)."""
+        # float32 from here on, as in the release: at 128 radians a day its rounding is part of the model.
+        days = days.to(torch.float32)[:, None]
+        if self.config.kind == "fourier":
+            angles = days * self.frequencies
+        else:
+            angles = days * 2 ** torch.arange(self.config.frequencies, dtype=torch.float32, device=days.device)
+        encoded: Tensor = self.layer(torch.cat([angles.sin(), angles.cos()], 1))
+        return encoded
+
+
+class TimeMlp(nn.Module):
+    """The days, and sine and cosine of the day of the year, through linear layers with GELU (later releases)."""
+
+    def __init__(self, config: MlpTime, channels: int) -> None:
+        super().__init__()
+        widths = [3, *[config.hidden] * (config.layers - 1), channels]
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.GELU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, days: Tensor) -> Tensor:
+        """Vectors (B, C) of days since the epoch (B,)."""
+        rows = []
+        for day in days.tolist():
+            # Whole days from 1 January on, of 365 a year: 31 December of a leap year is 1 January once more.
+            angle = 2 * math.pi * ((EPOCH + dt.timedelta(days=day)).timetuple().tm_yday - 1) / 365.0
+            rows.append([day, math.sin(angle), math.cos(angle)])
+        encoded: Tensor = self.layers(torch.tensor(rows, dtype=torch.float32, device=days.device))
+        return encoded
+
+
+class TimeCodes(nn.Module):
+    """A learned code per acquisition; any other moment's is estimated from them (:mod:`lianet_user.field.kriging`).
+
+    Attributes:
+        weight: (acquisitions, codes).
+    """
+
+    def __init__(self, config: KrigedTime) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.randn(config.count, config.codes) * 0.1)
+        self._left_out = torch.from_numpy(left_out_weights(config.days, config.covariance)).float()
+
+    def forward(self, days: Tensor, left_out: Tensor | None = None) -> Tensor:
+        """Codes (B, codes).
+
+        Args:
+            days: (B,) since the epoch; at an acquisition's own moment its own code is read.
+            left_out: bool (B,), all `days` being those of acquisitions: whether the code is to be estimated from the
+                other acquisitions instead, which is how training learns to be right about moments it has not seen.
+        """
+        known = torch.tensor(self.config.days, dtype=torch.float64)
+        own = (days.cpu()[:, None] == known).float()
+        if left_out is not None:
+            own = torch.where(left_out.cpu()[:, None], own @ self._left_out, own)
+        elif (elsewhere := ~own.any(1)).any():
+            wanted = days.cpu()[elsewhere].numpy()
+            estimated = kriging_weights(self.config.days, wanted, self.config.covariance)
+            own[elsewhere] = torch.from_numpy(estimated).float()
+        return own.to(self.weight.device) @ self.weight
+
+
+TimeEncoding = TimeVectors | TimeWaves | TimeMlp | TimeCodes
+
+
+def time_encoding(config: TimeConfig, channels: int) -> TimeEncoding:
+    """The module that a configuration describes."""
+    match config.kind:
+        case "index":
+            return TimeVectors(config, channels)
+        case "mlp":
+            return TimeMlp(config, channels)
+        case "kriged":
+            return TimeCodes(config)
+        case _:
+            return TimeWaves(config, channels)

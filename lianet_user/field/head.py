@@ -1,33 +1,77 @@
-"""The head: six trainable 3x3 convolutions on frozen features (paper, section 3.4)."""
+"""The head: trainable 3x3 convolutions on frozen features (paper, section 3.4)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lianet_user.field.config import HeadConfig
 from lianet_user.field.decoder import group_norm
 
 PAPER_WIDTHS = (128, 128, 64, 64, 32)
+DEEP_WIDTHS = (128, 128, 128, 128, 64, 64, 64, 64, 32, 32)
+"""The deeper head of the authors' later releases: eleven convolutions with the one to the outputs."""
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Brings the channels of every pixel to one mean and deviation, and then each to a scale and offset of its own.
+
+    Unlike BatchNorm it computes the same in training as in a finished head, which tells most where few pixels teach
+    numbers; unlike GroupNorm it looks at one pixel only.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(B, C, h, w) to the same."""
+        return super().forward(values.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "batch": nn.BatchNorm2d, "channel": ChannelNorm}
 
 
 class HeadLayers(nn.Sequential):
     """3x3 convolutions to `widths` and then to `outputs`, with a norm and ReLU between them.
 
-    With `norm="group"` it is the paper's; with `norm="batch"` it has no statistics over space, so that its logits do not
-    depend on how an area is cut into windows.
+    With `norm="group"` it is the paper's; the others have no statistics over space, so that its answers do not
+    depend on how an area is cut into windows. With `scale=4` the window is doubled twice on the way, bilinearly.
     """
 
-    def __init__(self, in_channels: int, widths: tuple[int, ...], outputs: int, norm: str) -> None:
+    def __init__(self, in_channels: int, widths: tuple[int, ...], outputs: int, norm: str, scale: int = 1) -> None:
         layers: list[nn.Module] = []
-        for width in widths:
+        doublings = doubled_after(len(widths), scale)
+        for number, width in enumerate(widths):
             layers += [
+                *(nn.Upsample(scale_factor=2, mode="bilinear") for after in doublings if after == number),
                 nn.Conv2d(in_channels, width, 3, padding=1),
-                group_norm(width) if norm == "group" else nn.BatchNorm2d(width),
+                NORMS[norm](width),
                 nn.ReLU(inplace=True),
             ]
             in_channels = width
+        layers += [nn.Upsample(scale_factor=2, mode="bilinear") for after in doublings if after == len(widths)]
         super().__init__(*layers, nn.Conv2d(in_channels, outputs, 3, padding=1))
+
+
+def doubled_after(hidden: int, scale: int) -> tuple[int, ...]:
+    """After how many of its hidden convolutions a head doubles its window: two and four fifths of them.
+
+    That is after the second and the fourth of the paper's five, and the fourth and the eighth of the deeper head's ten.
+    """
+    return () if scale == 1 else (round(0.4 * hidden), round(0.8 * hidden))
+
+
+def head_halo(hidden: int, scale: int) -> int:
+    """Pixels of the grid, on each side, that an answer depends on."""
+    doublings = doubled_after(hidden, scale)
+    reach, pixel = 0.0, 1.0
+    for number in range(hidden + 1):
+        for _ in range(doublings.count(number)):
+            reach += pixel  # bilinear: the neighbour on either side
+            pixel /= 2
+        reach += pixel
+    return math.ceil(reach)
 
 
 class HeadEnsemble(nn.Module):
@@ -35,18 +79,35 @@ class HeadEnsemble(nn.Module):
 
     Attributes:
         halo: pixels of surroundings a decision depends on, on each side.
+        mean: (channels, 1, 1), taken off what is read before the members see it; `std` divides it then. 0 and 1 unless they
+            were set: the channels of a field differ by two orders of magnitude, and small ones are hardly learned from.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
         self.members = nn.ModuleList(
-            HeadLayers(config.in_channels, config.widths, config.outputs, config.norm) for _ in range(config.members)
+            HeadLayers(config.in_channels, config.widths, config.outputs, config.norm, config.scale)
+            for _ in range(config.members)
         )
-        self.halo = len(config.widths) + 1
+        self.register_buffer("mean", torch.zeros(config.in_channels, 1, 1))
+        self.register_buffer("std", torch.ones(config.in_channels, 1, 1))
+        self.halo = head_halo(len(config.widths), config.scale)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Inputs (B, C, h, w) to the logarithm of the members' mean class probabilities (B, outputs, h, w)."""
-        logs = torch.stack([member(features).float().log_softmax(1) for member in self.members])
-        return logs.logsumexp(0) - torch.tensor(float(len(self.members))).log()
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs (B, C, h, w) as a region gives them to answers (B, outputs, scale * h, scale * w).
+
+        Logits: the logarithm of the members' mean class probabilities. Numbers: the mean of the members' LeakyReLU.
+        """
+        return self.together((inputs - self.mean) / self.std)
+
+    def together(self, inputs: Tensor) -> Tensor:
+        """The same of inputs that are standardised already."""
+        scores = torch.stack([member(inputs).float() for member in self.members])
+        if self.config.output == "number":
+            return functional.leaky_relu(scores).mean(0)
+        return scores.log_softmax(2).logsumexp(0) - torch.tensor(float(len(self.members))).log()

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from lianet_user.field.config import FieldConfig
-from lianet_user.field.decoder import LiteReconstruction, LiteUNet, Reconstruction, ResUNet
-from lianet_user.field.encoding import Corner, HashGrid, TimeVectors
+from lianet_user.field.decoder import FlatDecoder, LiteReconstruction, LiteUNet, Reconstruction, ResUNet
+from lianet_user.field.encoding import Corner, HashGrid, TimeCodes, time_encoding
 
 
 class NeuralField(nn.Module):
-    """f(x, y, t): windows of coordinates and an acquisition in, features and reflectance out.
+    """f(x, y, t): windows of coordinates and a time in, features and reflectance out.
 
     Windows start and end at multiples of the decoder's stride; :class:`lianet_user.region.Region` sees to that.
     """
@@ -23,35 +23,49 @@ class NeuralField(nn.Module):
         self.config = config
         channels = config.encoding.channels
         self.grid = HashGrid(config.encoding)
-        self.time = TimeVectors(config.time, channels)
+        self.time = time_encoding(config.time, channels)
         decoder = config.decoder
-        self.decoder: ResUNet | LiteUNet
+        self.decoder: ResUNet | LiteUNet | FlatDecoder
         self.reconstruction: Reconstruction | LiteReconstruction
-        if decoder.architecture == "resunet":
-            self.decoder = ResUNet(decoder, channels)
-            self.reconstruction = Reconstruction(decoder.features, config.bands)
-        else:
-            self.decoder = LiteUNet(decoder, channels)
+        if decoder.architecture == "lite":
+            self.decoder = LiteUNet(decoder, channels, config.time.codes if config.time.kind == "kriged" else None)
             self.reconstruction = LiteReconstruction(decoder.features, config.bands)
+        else:
+            self.decoder = (ResUNet if decoder.architecture == "resunet" else FlatDecoder)(decoder, channels)
+            self.reconstruction = Reconstruction(decoder.features, config.bands, config.activation)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
 
-    def encode(self, corners: Sequence[Corner], height: int, width: int, acquisitions: Tensor) -> Tensor:
-        """Encoded windows with the time vector added: (B, L * F, height, width).
+    def encode(self, corners: Sequence[Corner], height: int, width: int, times: Tensor) -> Tensor:
+        """Encoded windows (B, L * F, height, width), the time vector added where the field has one.
 
         Args:
             corners: row and column of each window's first pixel.
             height: of every window.
             width: of every window.
-            acquisitions: (B,) index of each window's date.
+            times: (B,) of each window: the acquisition's index where the field's time is of kind `index`, else float64
+                days since the epoch, be they an acquisition's or any others.
         """
-        return self.grid(corners, height, width) + self.time(acquisitions)[:, :, None, None]
+        encoded = self.grid(corners, height, width)
+        return encoded if isinstance(self.time, TimeCodes) else encoded + self.time(times)[:, :, None, None]
 
-    def features(self, corners: Sequence[Corner], height: int, width: int, acquisitions: Tensor) -> Tensor:
-        """What a head reads (B, features, height, width); arguments as :meth:`encode`."""
-        decoded: Tensor = self.decoder(self.encode(corners, height, width, acquisitions))
+    def features(
+        self, corners: Sequence[Corner], height: int, width: int, times: Tensor, left_out: Tensor | None = None
+    ) -> Tensor:
+        """What a head reads (B, features, height, width).
+
+        Args:
+            corners: as :meth:`encode`.
+            height: likewise.
+            width: likewise.
+            times: likewise.
+            left_out: for fields of kind `kriged`, see :class:`lianet_user.field.encoding.TimeCodes`.
+        """
+        encoded = self.encode(corners, height, width, times)
+        codes = [self.time(times, left_out)] if isinstance(self.time, TimeCodes) else []
+        decoded: Tensor = self.decoder(encoded, *codes)
         return decoded
 
-    def forward(self, corners: Sequence[Corner], height: int, width: int, acquisitions: Tensor) -> Tensor:
+    def forward(self, corners: Sequence[Corner], height: int, width: int, times: Tensor) -> Tensor:
         """Reflectance (B, bands, height, width); arguments as :meth:`encode`."""
-        reflectance: Tensor = self.reconstruction(self.features(corners, height, width, acquisitions))
+        reflectance: Tensor = self.reconstruction(self.features(corners, height, width, times))
         return reflectance

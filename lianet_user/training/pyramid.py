@@ -1,37 +1,74 @@
-"""Starting tables from the imagery itself: a pyramid of what each level can add.
+"""Starting a field from the imagery itself: a pyramid of what each level can add.
 
 Pretraining usually starts from noise, and what a table then holds is a code of the place as much as of its look: a head
 trained on a few places can learn those codes by heart. Here each level, coarse to fine, starts with the strongest
-principal components of what the coarser ones leave unexplained. The field begins close to the image, the minutes of
+principal components of what the coarser ones leave unexplained. The field begins close to the imagery, the minutes of
 training go into the last decibels, and the encoding describes what a place looks like.
+
+Where time codes steer the projection, the components are those of all dates' bands together, and the codes are the
+strongest components of how the dates combine them: a Tucker decomposition of the imagery, level by level. It is linear in
+the codes, so moments between the dates begin as the best linear estimate from them.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lianet_user.field.decoder import LiteReconstruction, LiteUNet
+from lianet_user.field.decoder import CodedProjection, LiteReconstruction, LiteUNet
+from lianet_user.field.encoding import TimeCodes
 from lianet_user.field.model import NeuralField
 
 
 @torch.no_grad()
-def start_from_pyramid(field: NeuralField, image: Tensor) -> None:
-    """Set tables, projection and reconstruction of a `lite` field so that it reproduces `image` linearly.
+def start_from_pyramid(field: NeuralField, images: Tensor) -> None:
+    """Set tables, projection, codes and reconstruction of a `lite` field so that it reproduces `images` linearly.
 
     Args:
         field: a freshly built `lite` field. Hashed levels are left as they are.
-        image: (bands, height, width) of the encoded shape, in units of each band's deviation from its mean; the mean over
-            the acquisitions where there are several.
+        images: (dates, bands, height, width) of the encoded shape, without gaps, in units of each band's deviation from
+            its mean. A field without time codes starts from their mean.
     """
     decoder, reconstruction = field.decoder, field.reconstruction
     assert isinstance(decoder, LiteUNet)
     assert isinstance(reconstruction, LiteReconstruction)
+    coded = isinstance(field.time, TimeCodes)
+    dates, bands = images.shape[:2] if coded else (1, images.shape[1])
+    weights = _fill_tables(field, (images if coded else images.mean(0, keepdim=True)).flatten(0, 1))
+    channels = weights.shape[1]
+    projection = decoder.projection
+    last = reconstruction.correction[-1]
+    assert isinstance(last, nn.Conv2d)
+    for layer in (last, reconstruction.shortcut):
+        nn.init.zeros_(layer.weight)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
+    # Features are the U-Net's output with the projection behind it.
+    start = field.config.decoder.features - projection.out_channels
+    if isinstance(projection, CodedProjection):
+        assert isinstance(field.time, TimeCodes)
+        _pass_through(projection.constant, channels)
+        own = slice(channels, channels + bands)
+        mean = weights.view(dates, bands, channels).mean(0)
+        codes, directions = _codes(weights.view(dates, -1) - mean.flatten(), field.time.weight.shape[1])
+        field.time.weight.copy_(codes)
+        projection.constant.weight[own, :, 0, 0] = mean
+        projection.weight[:, own] = directions.view(-1, bands, channels)
+        reconstruction.shortcut.weight[:, start + channels : start + channels + bands, 0, 0] = torch.eye(bands)
+    else:
+        _pass_through(projection, channels)
+        reconstruction.shortcut.weight[:, start : start + channels, 0, 0] = weights
+
+
+def _fill_tables(field: NeuralField, images: Tensor) -> Tensor:
+    """Fill the directly addressed levels with components of `images` (N, h, w); what turns encodings into them: (N, L * F)."""
     encoding = field.config.encoding
-    bands, height, width = image.shape
-    residual = image.clone()
-    weights = torch.zeros(bands, encoding.channels)
+    count, height, width = images.shape
+    residual = images.clone()
+    weights = torch.zeros(count, encoding.channels)
     for level in range(encoding.levels):
         if not encoding.is_direct(level):
             continue
@@ -40,7 +77,7 @@ def start_from_pyramid(field: NeuralField, image: Tensor) -> None:
         nodes = _at_nodes(residual, rows.count, cols.count, spacing)
         flat = nodes.flatten(1).T
         _, _, axes = torch.linalg.svd(flat.T @ flat)
-        axes = axes[: encoding.features]  # fewer where there are fewer bands
+        axes = axes[: encoding.features]  # fewer where there are fewer images
         values = flat @ axes.T
         # Square roots, not full whitening: faint components become visible to the network without becoming noise.
         scale = values.std(0).clamp_min(1e-6).sqrt()
@@ -51,16 +88,18 @@ def start_from_pyramid(field: NeuralField, image: Tensor) -> None:
         weights[:, channels] = axes.T * scale
         encoded = field.grid([(0, 0)], height, width)[0, channels]
         residual -= torch.einsum("bc,chw->bhw", weights[:, channels], encoded)
-    _pass_through(decoder.projection, encoding.channels)
-    last = reconstruction.correction[-1]
-    assert isinstance(last, nn.Conv2d)
-    for layer in (last, reconstruction.shortcut):
-        nn.init.zeros_(layer.weight)
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
-    # Features are the U-Net's output with the projection behind it.
-    start = field.config.decoder.features - field.config.decoder.projection
-    reconstruction.shortcut.weight[:, start : start + encoding.channels, 0, 0] = weights
+    return weights
+
+
+def _codes(deviations: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Codes (dates, length) of deviation one, and directions (length, n), whose products are close to `deviations`."""
+    dates = len(deviations)
+    left, strength, right = torch.linalg.svd(deviations, full_matrices=False)
+    kept = min(length, len(strength))
+    codes, directions = torch.zeros(dates, length), torch.zeros(length, deviations.shape[1])
+    codes[:, :kept] = left[:, :kept] * math.sqrt(dates)
+    directions[:kept] = right[:kept] * strength[:kept, None] / math.sqrt(dates)
+    return codes, directions
 
 
 def _pass_through(projection: nn.Conv2d, channels: int) -> None:

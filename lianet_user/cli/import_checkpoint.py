@@ -1,0 +1,98 @@
+"""`lianet-user import-checkpoint`: a field that the paper's authors' code encoded, as a region file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lianet_user.cli.console import Overwrite, Quiet, err, out
+
+
+def import_checkpoint(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where their training wrote used_parameters.json and a .pt file.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Region file to write.")] = Path("region.safetensors"),
+    about: Annotated[
+        Path | None, typer.Option(help="TOML file that says what the options below say; an option overrides it.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="The .pt file, where there are several.")] = None,
+    name: Annotated[str | None, typer.Option(help="Short name of the region. Default: the file's name.")] = None,
+    title: Annotated[str | None, typer.Option(help="What people will read first.")] = None,
+    description: Annotated[str | None, typer.Option(help="A sentence or two more.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the region file.")] = None,
+    attribution: Annotated[str | None, typer.Option(help="Credit for the imagery, which every map will carry.")] = None,
+    source: Annotated[str | None, typer.Option(help="The imagery, in words or product identifiers.")] = None,
+    crs: Annotated[str | None, typer.Option(metavar="EPSG:32632", help="Of the grid.")] = None,
+    origin: Annotated[str | None, typer.Option(metavar="X,Y", help="Upper-left corner of the first pixel.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="Side of a pixel, in units of the CRS.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels across.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels down.")] = None,
+    dates: Annotated[
+        str | None,
+        typer.Option(metavar="YYYY-MM-DD,...", help="Acquisitions in the checkpoint's order; THH:MM:SS may follow."),
+    ] = None,
+    bands: Annotated[str | None, typer.Option(metavar="B01,B02,...", help="In the checkpoint's order.")] = None,
+    offset: Annotated[float | None, typer.Option(help="Was subtracted from the digital numbers.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Digital numbers per reflectance 1.0. Default: 10000.")] = None,
+    pixel_origin: Annotated[
+        str | None, typer.Option(help="Where pixels are looked up: center (v1.0.1) or corner (later releases).")
+    ] = None,
+    extent: Annotated[
+        int | None, typer.Option(help="Pixels that the grid's cells span, where the checkpoint does not say.")
+    ] = None,
+    interpolation: Annotated[
+        str | None, typer.Option(help="bilinear or mean, where the checkpoint does not say.")
+    ] = None,
+    region_index: Annotated[int | None, typer.Option(help="Which region, where the checkpoint holds several.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a field encoded by the paper's authors' code into a region file.
+
+    Example: lianet-user import-checkpoint results/ --about region.toml -o munich.safetensors
+    """
+    from lianet_user.artifact import refuse_existing
+    from lianet_user.errors import InputError
+    from lianet_user.importing import import_checkpoint as run
+    from lianet_user.importing import read_about
+
+    refuse_existing(output, overwrite)
+    try:
+        corner = [float(part) for part in origin.split(",")] if origin else None
+    except ValueError as error:
+        raise InputError(f"--origin {origin!r}: expected two numbers X,Y") from error
+    described = read_about(
+        about,
+        title=title,
+        description=description,
+        licence=licence,
+        attribution=attribution,
+        source=source,
+        crs=crs,
+        origin=corner,
+        pixel_size=pixel_size,
+        width=width,
+        height=height,
+        dates=dates.split(",") if dates else None,
+        bands=bands.split(",") if bands else None,
+        offset=offset,
+        scale=scale,
+        pixel_origin=pixel_origin,
+        extent=extent,
+        interpolation=interpolation,
+        region_index=region_index,
+        name=name,
+        fallback_name=output.stem,
+    )
+
+    header = run(folder, output, described, checkpoint)
+    if not quiet:
+        out.print(
+            f"wrote {output}: {header.grid.width} x {header.grid.height} px, {len(header.dates)} dates,"
+            f" {len(header.bands)} bands",
+            soft_wrap=True,
+        )
+        err.print(f"next: lianet-user info {output}", style="dim", soft_wrap=True)

@@ -1,0 +1,93 @@
+"""`lianet-user quality`: how well a region remembers its imagery, and what image codecs make of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lianet_user.cli.console import AsJson, Device, Quiet, RegionPath, choose_device, out, progress
+from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
+from lianet_user.cli.info import figure, print_dates
+
+if TYPE_CHECKING:
+    from lianet_user.training.rate import Rate
+
+
+@reads_imagery
+def quality(
+    region: RegionPath,
+    imagery: ImageryPaths,
+    rate: Annotated[
+        bool, typer.Option("--rate/--no-rate", help="Compare its size with JPEG 2000's and GeoTIFF's.")
+    ] = True,
+    config: ConfigPath = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    *,
+    imagery_options: dict[str, Any],
+) -> None:
+    """Measure how well a region remembers imagery, and what image codecs would make of as many bytes.
+
+    Example: lianet-user quality models/havelland.safetensors imagery/
+    """
+    import dataclasses
+
+    from lianet_user.artifact import open_region_file
+    from lianet_user.cli.config_file import read_config
+
+    table = read_config(config)["imagery"]
+    table.setdefault("bands", [band.name for band in open_region_file(region).header.bands])
+    truth = opened(imagery, table, imagery_options, quiet or as_json)
+
+    from lianet_user.region import Region
+    from lianet_user.training.quality import measure_quality
+    from lianet_user.training.rate import rate_table
+
+    where = choose_device(device)
+    with progress(quiet) as bars:
+        measured = measure_quality(Region.open(region, where), truth, listener=bars.task("comparing"))
+        rows: tuple[Rate, ...] = ()
+        if rate:
+            done = 0
+
+            def show(codec: str) -> None:
+                nonlocal done
+                done += 1
+                bars.task("codecs")(done, done + 1, codec)
+
+            rows = rate_table(region, truth, device=where, listener=show)
+    if as_json:
+        document: dict[str, Any] = {"quality": [one.model_dump(mode="json") for one in measured]}
+        if rate:
+            document["rate"] = [
+                dataclasses.asdict(row) | {"quality": [one.model_dump(mode="json") for one in row.quality]}
+                for row in rows
+            ]
+        print(json.dumps(document, indent=2))
+        return
+    print_dates(measured)
+    if rows:
+        _print_rate(rows)
+
+
+def _print_rate(rows: Sequence[Rate]) -> None:
+    from rich.table import Table
+
+    table = Table(title="What it costs, and what image codecs make of it", title_justify="left")
+    for column in ("stored as", "bytes", "bits", "PSNR", "SSIM", "spectral angle"):
+        table.add_column(column, justify="left" if column == "stored as" else "right")
+    for row in rows:
+        table.add_row(
+            row.codec,
+            f"{row.bytes:,}",
+            f"{row.bits:.2f}",
+            figure(row.psnr_db, ".2f", " dB"),
+            figure(row.ssim, ".4f"),
+            figure(row.spectral_angle_deg, ".3f", " degrees"),
+        )
+    out.print(table)
+    out.print("bits: per pixel, date and band, each band at its own resolution", style="dim")

@@ -1,0 +1,59 @@
+"""`lianet-user update`: new acquisitions into a region that is there already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lianet_user.cli.console import Device, Overwrite, Quiet, RegionPath, choose_device, progress, speaks
+from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
+from lianet_user.cli.pretrain import refuse_unfinished, resumable, shower, summarize
+
+
+@reads_imagery
+def update(
+    region: RegionPath,
+    imagery: ImageryPaths,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Region file to write; REGION itself is not changed.")
+    ] = Path("updated.safetensors"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    target_db: Annotated[float | None, typer.Option(metavar="DB", help="Stop at this PSNR.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of every random draw.")] = None,
+    config: ConfigPath = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    *,
+    imagery_options: dict[str, Any],
+) -> None:
+    """Add new acquisitions to a region, without starting again and without forgetting.
+
+    The imagery of the old dates is not needed: the region remembers it. Heads of the old file go on with finetune --from.
+
+    Example: lianet-user update havelland.safetensors new/ -o havelland-2018.safetensors
+    """
+    from lianet_user.artifact import refuse_existing
+    from lianet_user.cli.config_file import merged, read_config
+
+    refuse_existing(output, overwrite)
+    quiet = quiet or not speaks()
+    tables = read_config(config)
+
+    from lianet_user.training.pretrain import checkpoint_path
+    from lianet_user.training.update import UpdateSettings
+    from lianet_user.training.update import update as run
+
+    given = {"steps": steps, "target_db": target_db, "seed": seed}
+    chosen = tables["training"] | {name: value for name, value in given.items() if value is not None}
+    settings = merged(UpdateSettings, "training", chosen)
+    kind = choose_device(device)
+    refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
+    found = opened(imagery, tables["imagery"], imagery_options, quiet)
+    with progress(quiet) as bars, resumable(output):
+        header = run(region, found, output, settings=settings, listener=shower(bars, quiet), resume=resume, device=kind)
+    if not quiet:
+        summarize(header, output)

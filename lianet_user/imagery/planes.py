@@ -1,0 +1,149 @@
+"""Imagery that is made of planes: one band of one acquisition each, read on its own grid and put on the common one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from lianet_user.errors import ImageryError
+from lianet_user.grid import Window, whole
+from lianet_user.header import Acquisition, Band
+from lianet_user.imagery.cube import Imagery, Patch
+from lianet_user.imagery.grids import described, factor_of
+from lianet_user.imagery.refine import MARGIN, block_all, fill, refine
+
+if TYPE_CHECKING:
+    from lianet_user.imagery.masks import MaskPlane
+
+
+class Plane(Protocol):
+    """One band of one acquisition, or one mask, on its own grid.
+
+    Attributes:
+        geobox: its own grid.
+        scale: digital numbers per reflectance 1.0, as finally decided.
+        offset: subtracted from the digital numbers first: reflectance = (digital number - offset) / scale.
+        name: of the file (and the layer), for messages.
+    """
+
+    @property
+    def geobox(self) -> GeoBox: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def offset(self) -> float: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Digital numbers (height, width) of a window inside the plane's own grid, as they are stored. Safe to call from
+        several threads.
+
+        Raises:
+            ImageryError: the file cannot be read, or is damaged.
+        """
+        ...
+
+    def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which of what `read` returned is a measurement."""
+        ...
+
+
+class PlaneImagery(Imagery):
+    """Imagery made of planes.
+
+    Reflectance is clipped to 0..1 as it was measured; refining a coarser band may overshoot that a little between its
+    measurements. A coarser pixel that is masked in part is not valid anywhere: its measurement mixes all it covers. What is
+    not valid is filled from the nearest that is, so that no cloud's brightness leaks into what is refined beside it.
+
+    Args:
+        geobox: the common grid.
+        bands: in the order of every patch.
+        acquisitions: in order of time.
+        planes: by index of acquisition and of band; what is missing is valid nowhere. Each covers the grid's ground, in pixels
+            that are whole multiples of the grid's (`grids.gridded` sees to that), the same for all dates of a band.
+        masks: by index of acquisition; a date without one is clear.
+        source: product identifiers or file names, in words.
+        notes: lines about what was decided or left out, for the provider.
+
+    Raises:
+        ImageryError: a plane does not fit the grid, or a band's pixels have different sizes on different dates.
+    """
+
+    def __init__(
+        self,
+        *,
+        geobox: GeoBox,
+        bands: Sequence[Band],
+        acquisitions: Sequence[Acquisition],
+        planes: Mapping[tuple[int, int], Plane],
+        masks: Mapping[int, MaskPlane] | None = None,
+        source: str,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.geobox, self.bands, self.acquisitions = geobox, tuple(bands), tuple(acquisitions)
+        self.source, self.notes = source, tuple(notes)
+        self._planes, self._masks = dict(planes), dict(masks or {})
+        self.factors = tuple(self._factor(band) for band in range(len(self.bands)))
+
+    def read(self, index: int, window: Window) -> Patch:
+        reflectance = np.zeros((len(self.bands), window.height, window.width), np.float32)
+        valid = np.zeros(reflectance.shape, np.bool_)
+        clear: dict[int, NDArray[np.bool_]] = {}  # on the grid of each size of pixels
+        for band, factor in enumerate(self.factors):
+            if (plane := self._planes.get((index, band))) is None:
+                continue
+            coarse = self._measured_window(window, factor)
+            if factor not in clear:
+                clear[factor] = self._clear(index, coarse, factor)
+            numbers = plane.read(coarse)
+            holds = plane.measured(numbers) & clear[factor]
+            measured = np.where(holds, numbers, 0).astype(np.float32)
+            measured = np.clip((measured - np.float32(plane.offset)) / np.float32(plane.scale), 0.0, 1.0)
+            inside = window.within(Window(*(factor * n for n in (coarse.row, coarse.col, coarse.height, coarse.width))))
+            reflectance[band] = refine(fill(measured, holds), factor)[inside.slices]
+            valid[band] = holds.repeat(factor, 0).repeat(factor, 1)[inside.slices]
+        return Patch(reflectance, valid)
+
+    def _measured_window(self, window: Window, factor: int) -> Window:
+        """What has to be read, in pixels `factor` times the grid's, so that refining a window equals refining the whole."""
+        if factor == 1:
+            return window
+        row, col = window.row // factor - MARGIN, window.col // factor - MARGIN
+        row_end, col_end = -(-window.row_end // factor) + MARGIN, -(-window.col_end // factor) + MARGIN
+        inside = Window(row, col, row_end - row, col_end - col).intersection(whole(self.geobox.zoom_out(factor)))
+        assert inside is not None
+        return inside
+
+    def _clear(self, index: int, coarse: Window, factor: int) -> NDArray[np.bool_]:
+        if (mask := self._masks.get(index)) is None:
+            return np.ones((coarse.height, coarse.width), np.bool_)
+        on_grid = Window(*(factor * n for n in (coarse.row, coarse.col, coarse.height, coarse.width)))
+        return block_all(mask.clear(on_grid), factor)
+
+    def _factor(self, band: int) -> int:
+        """Of a band, the same on all of its dates."""
+        first: tuple[int, Plane] | None = None
+        for (_, of), plane in sorted(self._planes.items(), key=lambda item: item[0]):
+            if of != band:
+                continue
+            factor = factor_of(plane.geobox, self.geobox)
+            if factor is None:
+                raise ImageryError(
+                    f"{plane.name} has {described(plane.geobox)}, which does not lie in whole pixels on the grid"
+                    f" ({described(self.geobox)}): clip all bands alike, or give --grid"
+                )
+            if first and first[0] != factor:
+                raise ImageryError(
+                    f"band {self.bands[band].name} has pixels of different sizes: {described(first[1].geobox)} in"
+                    f" {first[1].name}, {described(plane.geobox)} in {plane.name}; give one size for all dates, or --grid"
+                )
+            first = first or (factor, plane)
+        return first[0] if first else 1

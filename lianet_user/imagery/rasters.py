@@ -1,0 +1,170 @@
+"""Rasters that GDAL reads, window by window and from several threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from lianet_user.errors import ImageryError
+from lianet_user.grid import Window
+
+# GDAL keeps decoded blocks of up to 5 % of the memory. Windows are drawn at random, so that few are met again.
+os.environ.setdefault("GDAL_CACHEMAX", "256")
+
+OPEN_FILES = 64
+"""That a thread keeps open: opening costs more than reading a window."""
+
+
+@dataclass(frozen=True, eq=False)
+class RasterFile:
+    """A raster, as it describes itself.
+
+    Attributes:
+        path: of the file.
+        geobox: its grid.
+        names: of its layers: their descriptions, empty where they have none.
+        dtypes: of its layers, as numpy calls them.
+        nodata: of its layers: the number that is no measurement.
+        scaling: of its layers: scale and offset as in `Band`, where the file says them.
+        masked: of its layers: whether another layer says what of them was measured.
+    """
+
+    path: Path
+    geobox: GeoBox
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    nodata: tuple[float | None, ...]
+    scaling: tuple[tuple[float, float] | None, ...]
+    masked: tuple[bool, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> RasterFile:
+        """
+        Raises:
+            ImageryError: it cannot be read, is no raster, or does not say where it lies.
+        """
+        with _translated(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # refused below, in our words
+            with rasterio.open(path) as source:
+                if source.crs is None or source.transform.is_identity:
+                    what = "coordinate reference system" if source.crs is None else "transform to coordinates"
+                    raise ImageryError(f"{path} has no {what}: imagery must say where it lies")
+                if source.transform.is_degenerate or any("complex" in dtype for dtype in source.dtypes):
+                    raise ImageryError(f"{path} holds complex numbers, or pixels without size: expected a plain raster")
+                return cls(
+                    path,
+                    GeoBox(source.shape, source.transform, CRS(source.crs.to_wkt())),
+                    tuple(name or "" for name in source.descriptions),
+                    tuple(source.dtypes),
+                    tuple(source.nodatavals),
+                    tuple(_scaling(path, *told) for told in zip(source.scales, source.offsets, strict=True)),
+                    tuple(MaskFlags.per_dataset in flags for flags in source.mask_flag_enums),
+                )
+
+    @property
+    def layers(self) -> int:
+        return len(self.dtypes)
+
+
+class RasterPlane:
+    """One layer of a raster: a `Plane`.
+
+    Args:
+        file: that holds it.
+        layer: its number, from 1.
+        scale: digital numbers per reflectance 1.0.
+        offset: subtracted from the digital numbers first.
+        nodata: digital numbers that are no measurement, beside what the file declares and NaN.
+    """
+
+    def __init__(
+        self,
+        file: RasterFile,
+        layer: int = 1,
+        *,
+        scale: float = 1.0,
+        offset: float = 0.0,
+        nodata: tuple[float, ...] = (),
+    ) -> None:
+        self.file, self.layer, self.scale, self.offset = file, layer, scale, offset
+        self.geobox = file.geobox
+        declared = file.nodata[layer - 1]
+        self._nodata = (*nodata, *(() if declared is None else (declared,)))
+
+    @property
+    def name(self) -> str:
+        return str(self.file.path) if self.file.layers == 1 else f"{self.file.path} layer {self.layer}"
+
+    def read(self, window: Window) -> NDArray[Any]:
+        place = rasterio.windows.Window(window.col, window.row, window.width, window.height)
+        with _translated(self.file.path):
+            source = _HANDLES.get(self.file)
+            values: NDArray[Any] = source.read(self.layer, window=place)
+            if not self.file.masked[self.layer - 1]:
+                return values
+            mask = source.read_masks(self.layer, window=place)
+        return np.where(mask > 0, values, np.nan).astype(np.float32)
+
+    def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        result = np.isfinite(values)
+        for number in self._nodata:
+            result &= values != number
+        return result
+
+
+class _Handles(threading.local):
+    """Files that this thread holds open: GDAL allows no file in two threads at once."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[RasterFile, DatasetReader] = OrderedDict()
+
+    def get(self, file: RasterFile) -> DatasetReader:
+        if file in self._open:
+            self._open.move_to_end(file)
+        else:
+            self._open[file] = rasterio.open(file.path)
+            if len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        return self._open[file]
+
+
+_HANDLES = _Handles()
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """GDAL's errors in our words."""
+    try:
+        yield
+    except RasterioError as error:
+        reason = error.__cause__ or error
+        raise ImageryError(
+            f"cannot read {path}: {reason}; expected an undamaged raster (GeoTIFF, JPEG2000, ...): get the file again"
+        ) from error
+
+
+def _scaling(path: Path, scale: float, offset: float) -> tuple[float, float] | None:
+    """Scale and offset as in `Band` from GDAL's, which multiplies and adds."""
+    if (scale, offset) == (1.0, 0.0):
+        return None  # what GDAL says, too, where the file says nothing
+    if not (np.isfinite(scale) and np.isfinite(offset) and scale > 0):
+        raise ImageryError(
+            f"{path} declares a scale of {scale:g} and an offset of {offset:g}: expected a scale above 0"
+        )
+    return 1.0 / scale, -offset / scale
