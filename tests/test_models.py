@@ -1,7 +1,9 @@
-"""The region file that ships with the project."""
+"""The region files that ship with the project."""
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +70,9 @@ def test_features_of_tiles_are_those_of_the_whole(havelland: Region, tile: int) 
 
 @pytest.mark.parametrize("tile", TILES)
 def test_logits_of_tiles_are_those_of_the_whole(head: Head, tile: int) -> None:
-    whole = head.log_probabilities(WHOLE)
+    whole = head.answers(WHOLE)
     for window in WHOLE.tiles(tile):
-        part = head.log_probabilities(window)
+        part = head.answers(window)
         torch.testing.assert_close(part, whole[(slice(None), *window.within(WHOLE).slices)], atol=1e-4, rtol=0)
 
 
@@ -103,3 +105,69 @@ def test_it_remembers_as_well_as_it_says(havelland: Region, shared_data: Path) -
     psnr = -10 * np.log10(np.mean(errors))
     assert psnr == pytest.approx(havelland.header.quality[0].psnr_db, abs=0.01)
     assert psnr >= 48
+
+
+# --- several dates
+
+
+ROMANIA, BOUCONNE = (HAVELLAND.with_name(f"{name}.safetensors") for name in ("romania", "bouconne"))
+EXPECTED = {
+    ROMANIA: (64, "B02 B03 B04 B08", 33.0, "Copernicus Sentinel data 2015-2020"),
+    BOUCONNE: (7, "B02 B03 B04 B08 B05 B06 B07 B8A B11 B12", 42.0, "Copernicus Sentinel data 2018"),
+}
+
+
+@pytest.mark.parametrize("path", EXPECTED, ids=lambda path: path.stem)
+def test_regions_of_several_dates_are_small_and_complete(path: Path) -> None:
+    dates, bands, level, credit = EXPECTED[path]
+    file = open_region_file(path)
+    header = file.header
+    assert file.size_bytes <= 15e6
+    assert len(header.dates) == len(header.quality) == dates
+    assert " ".join(band.name for band in header.bands) == bands
+    assert all(band.wavelength_nm for band in header.bands)
+    assert credit in header.attribution
+    assert header.field.time.kind == "kriged"
+    assert overall([quality.psnr_db for quality in header.quality]) >= level
+
+
+def overall(levels: Sequence[float | None]) -> float:
+    """PSNR of the mean of the squared errors that the levels stand for."""
+    errors = [10 ** (-level / 10) for level in levels if level is not None]
+    return float(-10 * np.log10(np.mean(errors)))
+
+
+def test_romania_remembers_as_well_as_it_says_and_estimates_what_lies_between(shared_data: Path) -> None:
+    """Against the cube itself, read without the code that encoded the region."""
+    netcdf = pytest.importorskip("netCDF4")
+    region = Region.open(ROMANIA)
+    with netcdf.Dataset(shared_data / "romania/sentinel2_cube_subset_romania_10m.nc") as cube:
+        cube.set_auto_maskandscale(False)
+        time = cube["time"]
+        days = [day.strftime("%Y-%m-%d") for day in netcdf.num2date(time[:], time.units, time.calendar)]
+        images = np.stack([cube[name][:] for name in ("B2", "B3", "B4", "B8")], 1) / 10_000
+        clear = np.isin(cube["SCL"][:], (4, 5, 6, 7, 11))
+    assert [str(date) for date in region.header.dates] == [
+        day for day, seen in zip(days, clear, strict=True) if seen.mean() >= 0.9
+    ]
+    for quality in region.header.quality[::9]:
+        index = days.index(str(quality.date))
+        remembered = region.reconstruct(region.window, quality.date).numpy()
+        errors = (remembered - np.clip(images[index], 0, 1))[:, clear[index]] ** 2
+        assert -10 * np.log10(errors.mean()) == pytest.approx(quality.psnr_db, abs=0.02)
+    # A date that nobody encoded lies between what surrounds it: closer to both than they are to each other.
+    before, after = dt.date(2018, 7, 1), dt.date(2018, 7, 21)
+    at = {day: region.reconstruct(region.window, day, between=True) for day in (before, dt.date(2018, 7, 11), after)}
+    middle = at[dt.date(2018, 7, 11)]
+    apart = (at[before] - at[after]).abs().mean()
+    assert (middle - at[before]).abs().mean() < apart
+    assert (middle - at[after]).abs().mean() < apart
+
+
+def test_bouconne_remembers_as_well_as_it_says(shared_data: Path) -> None:
+    region = Region.open(BOUCONNE)
+    with rasterio.open(shared_data / "bouconne/2018_3A_Theia_Bouconne.tif") as source:
+        images = np.clip(source.read().reshape(7, 10, *source.shape) / 10_000, 0, 1)
+    for image, quality in zip(images, region.header.quality, strict=True):
+        errors = (region.reconstruct(region.window, quality.date).numpy() - image) ** 2
+        assert -10 * np.log10(errors.mean()) == pytest.approx(quality.psnr_db, abs=0.02)
