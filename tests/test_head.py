@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,30 +21,42 @@ from lianet_user.field.config import HeadConfig, HeadInput, preset
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Window, bounds_of, window_geobox
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Provenance, RegionRef
+from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionRef
 from lianet_user.region import Region
 
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
 
 
 def make_head(
-    region: Region, *, inputs: tuple[HeadInput, ...] = ("bands", "context"), dates: tuple[dt.date, ...] = (FIRST,)
+    region: Region,
+    *,
+    inputs: tuple[HeadInput, ...] = ("bands", "context"),
+    dates: tuple[dt.date, ...] = (FIRST,),
+    numbers: Numbers | None = None,
+    scale: Literal[1, 4] = 1,
 ) -> Head:
-    """A head of random layers."""
-    classes = ("water", "wood and scrub", "field", "town")
+    """A head of random layers; with `numbers` it answers with a number."""
+    classes = () if numbers else ("water", "wood and scrub", "field", "town")
     config = HeadConfig(
         inputs=inputs,
         in_channels=region.channels(inputs),
         widths=(16, 8),
-        outputs=len(classes),
+        outputs=1 if numbers else len(classes),
         norm="batch",
         members=2,
+        scale=scale,
+        output="number" if numbers else "logits",
     )
     layers = HeadEnsemble(config)
     randomize(layers, seed=3)
+    if numbers:  # above zero, where LeakyReLU lets all of it through
+        with torch.no_grad():
+            for member in layers.members:
+                list(member.parameters())[-1].fill_(2.0)
     assert region.sha256 is not None
     header = HeadHeader(
-        task="segmentation",
+        task="regression" if numbers else "segmentation",
+        numbers=numbers,
         classes=tuple(ClassEntry(name=name, color=f"#00000{n}") for n, name in enumerate(classes)),
         head=config,
         region=RegionRef(
@@ -74,10 +87,10 @@ def test_an_opened_head_classifies_as_the_saved_one(head: Head, tmp_path: Path) 
     head.save(tmp_path / "head.safetensors")
     opened = Head.open(tmp_path / "head.safetensors")
     window = head.region.window
-    classes = head.classify(window)
+    classes = head.values(window)
     assert len(np.unique(classes)) >= 3
-    assert np.array_equal(opened.classify(window), classes)
-    assert torch.equal(opened.log_probabilities(window), head.log_probabilities(window))
+    assert np.array_equal(opened.values(window), classes)
+    assert torch.equal(opened.answers(window), head.answers(window))
     assert opened.header == head.header
     assert opened.region.path == head.region.path
 
@@ -105,7 +118,7 @@ def test_a_head_refuses_a_region_that_it_was_not_trained_on(
     head: Head, make_region: RegionFactory, tmp_path: Path
 ) -> None:
     head.save(tmp_path / "head.safetensors")
-    other = make_region(name="other", seed=1)
+    other = make_region(name="other", seed=1, lineage="1" * 32)
     with pytest.raises(RegionMismatchError, match=r"other\.safetensors is not the region") as caught:
         Head.open(tmp_path / "head.safetensors", other.path)
     assert head.header.region.sha256[:12] in str(caught.value)
@@ -116,8 +129,8 @@ def test_a_region_encoded_anew_under_the_same_path_is_refused(
     head: Head, make_region: RegionFactory, tmp_path: Path
 ) -> None:
     head.save(tmp_path / "head.safetensors")
-    assert make_region(seed=1).path == head.region.path
-    with pytest.raises(RegionMismatchError):
+    assert make_region(seed=1, lineage="1" * 32).path == head.region.path
+    with pytest.raises(RegionMismatchError, match="is not the region"):
         Head.open(tmp_path / "head.safetensors")
 
 
@@ -129,7 +142,7 @@ def test_the_region_is_found_beside_the_head_when_it_is_gone_from_the_recorded_p
     head.region.path.rename(elsewhere / head.region.path.name)
     opened = Head.open(elsewhere / "head.safetensors")
     assert opened.region.path == elsewhere / head.region.path.name
-    assert np.array_equal(opened.classify(head.region.window), head.classify(head.region.window))
+    assert np.array_equal(opened.values(head.region.window), head.values(head.region.window))
 
 
 def test_a_region_that_is_given_is_taken_before_the_recorded_one(head: Head, tmp_path: Path) -> None:
@@ -158,42 +171,95 @@ def test_a_region_that_is_nowhere_is_one_line_that_says_where_it_was_looked_for(
 # --- windows
 
 
-def test_log_probabilities_are_the_trained_layers_on_the_whole_region(head: Head) -> None:
+def test_answers_are_the_trained_layers_on_the_whole_region(head: Head) -> None:
     inputs = head.region.head_input(head.region.window, None, head.header.head.inputs)
     with torch.inference_mode():
         expected = head.layers(inputs[None])[0]
-    found = head.log_probabilities(head.region.window)
+    found = head.answers(head.region.window)
     assert found.shape == (4, 96, 128)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.exp().sum(0), torch.ones(96, 128), atol=1e-5, rtol=0)
 
 
-def test_log_probabilities_of_a_window_are_that_part_of_the_whole(make_region: RegionFactory) -> None:
+def test_answers_of_a_window_are_that_part_of_the_whole(make_region: RegionFactory) -> None:
     geobox = GeoBox((101, 253), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
     field = preset("lite", height=101, width=253, dates=1, bands=3, table_size=2**12)
     head = make_head(make_region(geobox=geobox, field=field), inputs=("features", "bands", "context"))
-    whole = head.log_probabilities(head.region.window)
+    whole = head.answers(head.region.window)
     assert whole.std() > 0.1
     for tile in (Window(0, 0, 50, 83), Window(50, 83, 50, 83), Window(100, 166, 1, 87), Window(31, 120, 1, 1)):
-        part = head.log_probabilities(tile)
+        part = head.answers(tile)
         torch.testing.assert_close(part, whole[(slice(None), *tile.slices)], atol=1e-4, rtol=0)
-        assert np.array_equal(head.classify(tile), part.argmax(0).numpy())
+        assert np.array_equal(head.values(tile), part.argmax(0).numpy())
+
+
+@pytest.mark.parametrize("numbers", [None, Numbers(offset=5.0, scale=2.0, low=0.0, high=10.0)])
+def test_finer_answers_of_a_window_are_that_part_of_the_whole(
+    make_region: RegionFactory, numbers: Numbers | None
+) -> None:
+    geobox = GeoBox((101, 253), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
+    field = preset("lite", height=101, width=253, dates=1, bands=3, table_size=2**12)
+    region = make_region(geobox=geobox, field=field)
+    head = make_head(region, inputs=("features", "bands", "context"), numbers=numbers, scale=4)
+    whole = head.answers(region.window)
+    assert whole.shape == (1 if numbers else 4, 404, 1012)
+    assert whole.std() > 0.1
+    for tile in (Window(0, 0, 50, 83), Window(50, 83, 50, 83), Window(100, 166, 1, 87), Window(31, 120, 1, 1)):
+        rows = slice(4 * tile.row, 4 * (tile.row + tile.height))
+        cols = slice(4 * tile.col, 4 * (tile.col + tile.width))
+        torch.testing.assert_close(head.answers(tile), whole[:, rows, cols], atol=1e-4, rtol=0)
+
+
+def test_numbers_are_answered_in_their_unit(region: Region) -> None:
+    plain = make_head(region, numbers=Numbers(low=0.0, high=1.0))
+    scaled = make_head(region, numbers=Numbers(offset=-3.0, scale=25.0, low=0.0, high=1.0))
+    window = Window(10, 20, 30, 40)
+    torch.testing.assert_close(scaled.answers(window), 25 * plain.answers(window) - 3)
+    values = scaled.values(window)
+    assert values.dtype == np.float32
+    assert values.shape == (30, 40)
+    assert values.std() > 0.1
+    assert np.array_equal(values, scaled.answers(window)[0].numpy())
+
+
+def test_a_finer_head_lies_on_the_same_ground(region: Region) -> None:
+    head = make_head(region, scale=4)
+    assert head.geobox.shape == (384, 512)
+    assert head.geobox.boundingbox == region.geobox.boundingbox
+    assert (head.geobox.resolution.x, head.geobox.resolution.y) == (2.5, -2.5)
+
+
+def test_tiles_are_the_map_row_by_row(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = make_head(region, numbers=Numbers(low=0.0, high=1.0), scale=4)
+    monkeypatch.setattr("lianet_user.head.TILE", 83)  # 20 pixels of the region, 80 of the map
+    window = Window(5, 9, 31, 47)
+    tiles = list(head.tiles(window))
+    assert [place for place, _ in tiles][:4] == [
+        Window(0, 0, 80, 80),
+        Window(0, 80, 80, 80),
+        Window(0, 160, 80, 28),
+        Window(80, 0, 44, 80),
+    ]
+    array = np.full((124, 188), np.nan, np.float32)
+    for place, values in tiles:
+        array[place.slices] = values
+    np.testing.assert_allclose(array, head.values(window), atol=1e-4, rtol=0)
 
 
 def test_a_head_answers_for_the_date_it_was_trained_on_unless_told_otherwise(make_region: RegionFactory) -> None:
     head = make_head(make_region(dates=2), dates=(SECOND,))
     window = Window(10, 10, 20, 20)
-    second = head.log_probabilities(window, SECOND)
-    assert torch.equal(head.log_probabilities(window), second)
-    assert not torch.equal(head.log_probabilities(window, FIRST), second)
+    second = head.answers(window, SECOND)
+    assert torch.equal(head.answers(window), second)
+    assert not torch.equal(head.answers(window, FIRST), second)
     with pytest.raises(DateError, match="2019-01-01"):
-        head.classify(window, dt.date(2019, 1, 1))
+        head.values(window, dt.date(2019, 1, 1))
 
 
 def test_a_head_trained_on_several_dates_asks_for_one(make_region: RegionFactory) -> None:
     head = make_head(make_region(dates=2), dates=(FIRST, SECOND))
     with pytest.raises(DateError, match="none was chosen"):
-        head.classify(Window(0, 0, 8, 8))
+        head.values(Window(0, 0, 8, 8))
 
 
 # --- maps in memory
@@ -210,7 +276,7 @@ def test_predict_maps_a_box_on_the_regions_grid(head: Head) -> None:
     assert array.odc.geobox == geobox
     assert np.array_equal(array.x, 330_000 + 10 * (7 + np.arange(45)) + 5)
     assert np.array_equal(array.y, 5_820_000 - 10 * (13 + np.arange(31)) - 5)
-    assert np.array_equal(array.to_numpy(), head.classify(window))
+    assert np.array_equal(array.to_numpy(), head.values(window))
     assert array.odc.nodata == IGNORE
     assert array.flag_values == [0, 1, 2, 3]
     assert array.flag_meanings.split() == ["water", "wood_and_scrub", "field", "town"]
@@ -233,7 +299,7 @@ def test_predict_maps_every_pixel_that_a_box_in_degrees_touches(head: Head) -> N
 
 
 def test_predict_without_a_box_maps_the_region_without_seams(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = head.classify(head.region.window)
+    whole = head.values(head.region.window)
     monkeypatch.setattr("lianet_user.head.TILE", 41)
     array = head.predict()
     assert array.odc.geobox == head.region.geobox

@@ -12,7 +12,19 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli import finetune, info, predict, pretrain
+from lianet_user.cli import (
+    check,
+    compare,
+    evaluate,
+    finetune,
+    import_checkpoint,
+    info,
+    learning_curve,
+    predict,
+    pretrain,
+    quality,
+    update,
+)
 from lianet_user.cli.console import error, warn
 from lianet_user.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_INTERRUPTED, LianetError, LianetWarning
 
@@ -53,14 +65,21 @@ def _common(
     context.obj = trace
 
 
+app.command("check")(check.check)
 app.command("finetune")(finetune.finetune)
 app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("learning-curve")(learning_curve.learning_curve)
+app.command("compare")(compare.compare)
 app.command("info")(info.info)
 app.command("pretrain")(pretrain.pretrain)
+app.command("update")(update.update)
+app.command("quality")(quality.quality)
+app.command("import-checkpoint")(import_checkpoint.import_checkpoint)
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code: 0 ok, 2 bad input, 1 anything else, 130 interrupted."""
+    """Run the command line and leave with its exit code (:mod:`lianet_user.errors`)."""
     sys.exit(_run(sys.argv[1:]))
 
 

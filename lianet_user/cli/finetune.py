@@ -4,117 +4,209 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lianet_user.cli.console import (
     AsJson,
-    Date,
     Device,
     Overwrite,
     Quiet,
     RegionPath,
+    StoppedError,
     choose_device,
     err,
     out,
-    parse_date,
     progress,
+    stoppable,
+    warn,
 )
+from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.pretrain import refuse_unfinished
+from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
+from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
-    from lianet_user.header import Scores
-    from lianet_user.training import FinetuneProgress
+    from lianet_user.header import AnyScores
+    from lianet_user.training import Finetuned, FinetuneProgress
 
 
+@reads_labels
+@trains_heads
+@splits_labels
 def finetune(
     region: RegionPath,
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Polygons with a class: GeoPackage, Shapefile, ...")],
-    field: Annotated[str | None, typer.Option(help="Column that holds the class.")] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer of the file, where it has several.")] = None,
+    labels: LabelsPath,
     output: Annotated[Path, typer.Option("--output", "-o", help="Head file to write.")] = Path("head.safetensors"),
-    date: Date = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each member.")] = None,
-    members: Annotated[int | None, typer.Option(min=1, max=64, help="Heads that answer together.")] = None,
-    validation: Annotated[
-        float | None, typer.Option(min=0.05, max=0.5, help="Share of the labelled blocks kept for validation.")
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="HEAD",
+            help="Train this head on, from its weights: its region was updated, or its labels.",
+        ),
     ] = None,
-    rate: Annotated[float | None, typer.Option(min=0.0, help="Learning rate.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=20, help="Judge by cross-validation of so many parts; the head then trains on all labels."
+        ),
+    ] = None,
+    unit: Annotated[str, typer.Option(help="Of numbers, as 'm' or '%'.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from where an interrupted run stopped.")] = False,
     device: Device = "auto",
     picture: Annotated[bool, typer.Option(help="Draw labels, prediction and reconstruction beside the head.")] = True,
+    report: Annotated[bool, typer.Option(help="Write a report (.html) beside the head.")] = True,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    *,
+    labels_options: LabelOptions,
+    training_options: TrainingOptions,
+    split_options: SplitOptions,
 ) -> None:
     """Train a head on your labels: six layers on top of a region, in minutes, with no imagery.
 
     Example: lianet-user finetune models/havelland.safetensors landcover.gpkg --field class
     """
-    from lianet_user.artifact import open_region_file, refuse_existing
+    from lianet_user.artifact import open_head_file, open_region_file, refuse_existing
+    from lianet_user.errors import InputError
 
-    figure = output.with_suffix(".png")
-    for path in (output, figure) if picture else (output,):
+    figure, page = output.with_suffix(".png"), output.with_suffix(".html")
+    written = [output, *([figure] if picture else []), *([page] if report else [])]
+    for path in written:
         refuse_existing(path, overwrite)
-    chosen_date = parse_date(date)
+    if folds is not None and split_options.validation is not None:
+        raise InputError("--folds and --validation both say what is kept to judge by: give one of them")
     header = open_region_file(region).header  # a wrong file is refused before torch is imported
+    start_header = open_head_file(start).header if start else None
 
     from lianet_user.labels import read_labels
 
-    label_map = read_labels(labels, header.grid.geobox, field=field, layer=layer)
+    label_map = read_labels(labels, header, labels_options)
     if not quiet and not as_json:
         for line in label_map.report.lines():
             out.print(line, soft_wrap=True)
 
-    import dataclasses
-
+    from lianet_user.head import Head
     from lianet_user.region import Region
-    from lianet_user.training import FinetuneSettings, split_blocks
     from lianet_user.training import finetune as train
+    from lianet_user.training.checkpoint import head_checkpoint_path, remove_checkpoints
+    from lianet_user.training.finetune import UnfinishedError
 
-    given: dict[str, Any] = {"steps": steps, "members": members, "validation": validation, "rate": rate, "seed": seed}
-    settings = dataclasses.replace(FinetuneSettings(), **{key: v for key, v in given.items() if v is not None})
-    held_out = split_blocks(label_map, settings.validation, settings.seed)
-    with progress(quiet) as bars:
+    checkpoint = head_checkpoint_path(output)
+    refuse_unfinished(checkpoint, output, resume or overwrite)
+    settings = training_options.settings(label_map, header, split_options, start_header)
+    parts = split_options.folds(label_map, header, settings, folds) if folds is not None else ()
+    split = None if parts else split_options.split(label_map, header, settings)
+    before: AnyScores | None = None
+    with progress(quiet) as bars, stoppable() as stop_if_asked:
 
         def show(state: FinetuneProgress) -> None:
-            bars.task(state.stage)(state.done, state.total, f"loss {state.loss:.3f}" if state.loss is not None else "")
+            nonlocal before
+            if state.scores is not None:
+                before = state.scores
+                if not quiet and not as_json:
+                    out.print(_before(start, before), soft_wrap=True)
+            else:
+                bars.task(state.stage)(state.done, state.total, _note(state))
+            stop_if_asked()
 
         opened = Region.open(region, choose_device(device))
-        head = train(opened, label_map, date=chosen_date, settings=settings, validation_blocks=held_out, listener=show)
-    head.save(output)
-    if picture:
-        from lianet_user.report import finetune_figure
+        earlier = Head.open_on(start, opened) if start else None
+        try:
+            trained = train(
+                opened,
+                label_map,
+                settings=settings,
+                start=earlier,
+                split=split,
+                folds=parts,
+                unit=unit,
+                checkpoint=checkpoint,
+                resume=resume,
+                listener=show,
+            )
+        except StoppedError:
+            if checkpoint.exists():
+                warn(f"{output} is not finished: the same command with --resume goes on from where it stopped")
+            raise
+        except UnfinishedError as error:
+            raise UnfinishedError(f"{error}{_kept(error.last_good, output)}", error.last_good) from error
+    trained.head.save(output)
+    remove_checkpoints(output)
+    if picture or report:
+        from lianet_user.report import finetune_figure, map_view, write_report
 
-        finetune_figure(head, label_map, figure, held_out)
-    scores = head.header.scores
-    assert scores is not None
+        mapped = map_view(trained.head, trained.labels)
+        if picture:
+            finetune_figure(trained.head, trained.labels, figure, trained.split, mapped)
+        if report:
+            write_report(
+                trained.head, trained.labels, page, trained.split, trained.history, head_path=output, mapped=mapped
+            )
     if as_json:
-        drawn = str(figure) if picture else None
-        print(json.dumps({"head": str(output), "picture": drawn, "scores": scores.model_dump(mode="json")}, indent=2))
+        print(json.dumps(_document(trained, written, before), indent=2))
     elif not quiet:
-        _print_scores(scores)
-        written = f"wrote {output}" + (f" and {figure}" if picture else "")
-        out.print(f"{written} in {head.header.provenance.seconds:.0f} s of training", soft_wrap=True)
+        _print(trained, before, folds)
+        names = [str(path) for path in written]
+        listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+        out.print(f"wrote {listed} in {trained.head.header.provenance.seconds:.0f} s of training", soft_wrap=True)
         name = "" if output == Path("head.safetensors") else f" {output}"
         err.print(f"next: lianet-user predict{name}", style="dim", soft_wrap=True)
 
 
-def _print_scores(scores: Scores) -> None:
-    from rich.table import Table
+def _note(state: FinetuneProgress) -> str:
+    loss = f"loss {state.loss:.3f}" if state.loss is not None else ""
+    return loss if state.figure is None else f"{loss}, validation {state.figure:.3f}"
 
-    table = Table(title="Validation, on blocks that were not trained on", title_justify="left")
-    for column in ("class", "pixels", "IoU", "accuracy", "F1"):
-        table.add_column(column, justify="left" if column == "class" else "right")
-    for each in scores.classes:
-        table.add_row(each.name, f"{each.pixels:,}", *(_figure(value) for value in (each.iou, each.accuracy, each.f1)))
-    table.add_section()
-    table.add_row(
-        "all", f"{scores.pixels:,}", *(_figure(value) for value in (scores.macro_iou, scores.accuracy, scores.macro_f1))
+
+def _kept(last_good: Finetuned | None, output: Path) -> str:
+    """Save what was reached before training failed, and say where."""
+    if last_good is None:
+        return ""
+    path = output.with_name(f"{output.stem}.last-good{output.suffix}")
+    last_good.head.save(path)
+    return f"; what had been reached before is kept as {path}"
+
+
+def _before(start: Path | None, scores: AnyScores) -> str:
+    from lianet_user.cli.scores import headline
+
+    return (
+        f"Before: {start} has {headline(scores)} on the validation blocks of these labels and the region as it is now; if"
+        " its labels were others, it may have been trained on some of these blocks"
     )
-    out.print(table)
-    out.print("all: IoU and F1 are means over the classes, accuracy is over the pixels", style="dim")
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _print(trained: Finetuned, before: AnyScores | None, folds: int | None) -> None:
+    from lianet_user.cli.scores import print_dates, print_scores
+
+    header = trained.head.header
+    unit = header.numbers.unit if header.numbers else ""
+    if header.scores is not None:
+        how = f"Cross-validation of {folds} parts" if folds else "Validation"
+        print_scores(f"{how}, on blocks that were not trained on", header.scores, unit, before)
+    print_dates(header.scores_by_date, header.scores_of_mean, unit)
+    if header.test_scores is not None:
+        print_scores("Test area, which nothing was chosen by", header.test_scores, unit)
+
+
+def _document(trained: Finetuned, written: list[Path], before: AnyScores | None) -> dict[str, object]:
+    header = trained.head.header
+
+    def dumped(scores: AnyScores | None) -> object:
+        return scores.model_dump(mode="json") if scores else None
+
+    by_suffix = {path.suffix: str(path) for path in written}
+    return {
+        "head": by_suffix[written[0].suffix],
+        "picture": by_suffix.get(".png"),
+        "report": by_suffix.get(".html"),
+        "scores": dumped(header.scores),
+        "scores_by_date": [each.model_dump(mode="json") for each in header.scores_by_date],
+        "scores_of_mean": dumped(header.scores_of_mean),
+        "test_scores": dumped(header.test_scores),
+        "scores_before": dumped(before),
+    }

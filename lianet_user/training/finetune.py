@@ -4,60 +4,71 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from lianet_user.artifact import software_versions
 from lianet_user.errors import LabelError, TrainingError
-from lianet_user.field.config import HeadConfig, HeadInput
-from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble
-from lianet_user.field.precision import training_autocast
+from lianet_user.field.head import HeadEnsemble
+from lianet_user.grid import Window, finer
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, HeadHeader, Provenance, RegionRef
-from lianet_user.labels import LabelMap
+from lianet_user.header import AnyScores, HeadHeader, Provenance, RegionRef
+from lianet_user.labels import Labels, Split, split_labels
 from lianet_user.region import Region
-from lianet_user.training.metrics import confusion_matrix, scores
-from lianet_user.training.samples import Sample, make_samples, split_blocks
+from lianet_user.training.checkpoint import Fingerprint, labels_digest, round_path, split_digest
+from lianet_user.training.goal import Goal
+from lianet_user.training.judging import Judgement, judge
+from lianet_user.training.loop import Checkpoint, History, NotFiniteError, Step, fit
+from lianet_user.training.samples import Sample, keep, make_samples, moments, standardized
+from lianet_user.training.start import labels_for, layers_of, missing_classes, new_layers
+from lianet_user.training.tasks import FinetuneSettings, settings_for
 
-
-@dataclass(frozen=True)
-class FinetuneSettings:
-    """How a head is trained. The defaults were chosen on splits that the benchmarks do not use."""
-
-    inputs: tuple[HeadInput, ...] = ("features", "bands", "context")
-    widths: tuple[int, ...] = PAPER_WIDTHS
-    members: int = 2
-    """Heads trained from different seeds, whose probabilities are averaged."""
-    steps: int = 500
-    """Per member."""
-    batch: int = 8
-    """Crops per step."""
-    crop: int = 32
-    """Pixels along the side of a crop."""
-    rate: float = 3e-3
-    weight_decay: float = 1e-2
-    class_weight: float = 0.5
-    """Classes weigh their frequency to the power of minus this."""
-    validation: float = 0.2
-    """Share of the labelled blocks that is kept for validation."""
-    seed: int = 0
+WINDOW_MARGIN = 16
+"""Pixels around a block in a window of the paper's size: 160 px in all."""
 
 
 @dataclass(frozen=True)
 class FinetuneProgress:
-    """Where fine-tuning stands: `done` of `total` blocks ("features") or steps ("training")."""
+    """Where fine-tuning stands: `done` of `total` blocks ("features") or steps ("training").
+
+    Where an earlier head is trained on, one event between the two ("start") brings its `scores`.
+    """
 
     stage: str
     done: int
     total: int
     loss: float | None = None
+    figure: float | None = None
+    """On validation ground, of the last look: macro F1, or the mean absolute error."""
+    scores: AnyScores | None = None
+    """Of the earlier head, before any training, on the validation blocks of the new labels and the region as it is now."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A trained head, the labels with its classes, the ground that was kept, and how the training went."""
+
+    head: Head
+    labels: Labels
+    split: Split
+    history: tuple[History, ...]
+
+
+class UnfinishedError(TrainingError):
+    """Training could not go on.
+
+    Attributes:
+        last_good: what had been reached on validation ground until then; None where nothing had.
+    """
+
+    def __init__(self, message: str, last_good: Finetuned | None) -> None:
+        super().__init__(message)
+        self.last_good = last_good
 
 
 Listener = Callable[[FinetuneProgress], None]
@@ -65,13 +76,17 @@ Listener = Callable[[FinetuneProgress], None]
 
 def finetune(
     region: Region,
-    labels: LabelMap,
+    labels: Labels,
     *,
-    date: dt.date | None = None,
     settings: FinetuneSettings | None = None,
-    validation_blocks: np.ndarray | None = None,
+    start: Head | None = None,
+    split: Split | None = None,
+    folds: Sequence[Split] = (),
+    unit: str = "",
+    checkpoint: Path | None = None,
+    resume: bool = False,
     listener: Listener | None = None,
-) -> Head:
+) -> Finetuned:
     """Train a head on labels.
 
     The field is frozen, so what the head reads is computed once for every window that holds labels; the epochs then cost
@@ -79,182 +94,235 @@ def finetune(
 
     Args:
         region: opened from a file: the head is tied to the file's hash.
-        labels: on the region's grid.
-        date: of the acquisition the labels describe; None where the region holds only one.
-        settings: how to train.
-        validation_blocks: bool (block rows, block columns), None to draw them from the settings' share and seed.
-        listener: told where training stands.
+        labels: on the region's grid or four times as fine, each at the dates it describes.
+        settings: how to train; None takes the defaults for such labels, with `start` those of
+            :meth:`lianet_user.training.tasks.FinetuneSettings.continuing`.
+        start: an earlier head to train on, from its weights (:meth:`lianet_user.head.Head.open_on`): its region may have
+            been updated since, or the labels may be others. The new head has its layers and its classes.
+        split: which ground trains and which judges; None draws it from the settings' share and seed.
+        folds: of a cross-validation (:func:`lianet_user.labels.split_folds`), instead of `split`: for each of them a head is
+            trained, and the figures are these heads' on what they have not seen. The head that is returned has trained on
+            all labels outside the test area.
+        unit: of numbers.
+        checkpoint: where to keep the run (:func:`lianet_user.training.checkpoint.head_checkpoint_path`); whoever saves the
+            head removes it (:func:`lianet_user.training.checkpoint.remove_checkpoints`).
+        resume: go on from it.
+        listener: told where training stands. What it raises ends the run after the checkpoint was written.
 
     Raises:
-        LabelError: the labels lie on another grid or cannot be split.
-        DateError: the region does not hold `date`.
-        TrainingError: the loss stopped being finite.
+        ArtifactError: `resume` without a checkpoint of this very run.
+        InputError: the settings ask for other layers than those of `start`.
+        LabelError: the labels lie on another grid, have a class that `start` lacks, or cannot be split.
+        RegionMismatchError: `start` is a head of another region.
+        UnfinishedError: the loss stopped being finite.
+
+    Warns:
+        TrainingWarning: the labels lack a class of `start`, or the split cannot be what was asked.
     """
-    settings = settings or FinetuneSettings()
     report = listener or (lambda progress: None)
+    check_ground(region, labels)
+    untaught: list[int] = []
+    if start:
+        labels = labels_for(start, labels)
+        untaught = missing_classes(labels)
+    if settings is None:
+        settings = FinetuneSettings.continuing(start.header) if start else settings_for("auto", labels, region.header)
+    goal = goal_for(labels, settings, unit, start)
+    run = _Run(region, labels, settings, goal, start, report, untaught=untaught, checkpoint=checkpoint, resume=resume)
+    if folds:
+        split = dataclasses.replace(folds[0], validation=np.zeros_like(folds[0].validation))
+    return run.go(split or split_labels(labels, share=settings.validation, seed=settings.seed), folds)
+
+
+def check_ground(region: Region, labels: Labels) -> None:
+    """
+    Raises:
+        TrainingError: the region has no file that a head could be tied to.
+        LabelError: the labels lie on another grid than the region, or describe other dates.
+    """
     if region.path is None or region.sha256 is None:
         raise TrainingError("a head can only be trained on a region opened from a file: save the region first")
-    if labels.geobox != region.geobox:
-        raise LabelError("the labels lie on another grid than the region: read them with region.geobox")
-    started = time.monotonic()
-    described = region.header.dates[region.header.date_index(date)]
-    config = HeadConfig(
-        inputs=settings.inputs,
-        in_channels=region.channels(settings.inputs),
-        widths=settings.widths,
-        outputs=len(labels.classes),
-        norm="batch" if region.field.config.decoder.architecture == "lite" else "group",
-        members=settings.members,
-    )
-    torch.manual_seed(settings.seed)
-    layers = HeadEnsemble(config).to(region.device)
-    if validation_blocks is None:
-        validation_blocks = split_blocks(labels, settings.validation, settings.seed)
-    samples = make_samples(
-        lambda window: region.head_input(window, described, settings.inputs),
-        labels,
-        margin=max(settings.crop // 2, layers.halo),
-        listener=lambda done, total: report(FinetuneProgress("features", done, total)),
-    )
-    training = [sample for sample in samples if not validation_blocks[sample.block]]
-    validation = [sample for sample in samples if validation_blocks[sample.block]]
-    if not training:
-        raise LabelError("every block with labels is kept for validation, which leaves none to train on")
-    for number, member in enumerate(layers.members):
-        train_member(member, training, len(labels.classes), settings, number, report)
-    layers.eval()
-    measured = scores(validate(layers, validation, len(labels.classes)), labels.classes) if validation else None
-    header = HeadHeader(
-        task="segmentation",
-        classes=labels.classes,
-        head=config,
-        region=RegionRef(
-            name=region.header.name, lineage=region.header.lineage, sha256=region.sha256, path=str(region.path)
-        ),
-        dates=(described,),
-        scores=measured,
-        provenance=Provenance(
-            created=dt.datetime.now(dt.UTC).replace(microsecond=0),
-            source=labels.source,
-            settings={
-                k: v if not isinstance(v, tuple) else " ".join(map(str, v))
-                for k, v in dataclasses.asdict(settings).items()
-            },
-            software=software_versions("torch"),
-            seconds=round(time.monotonic() - started, 1),
-        ),
-        attribution="; ".join(filter(None, (region.header.attribution, labels.attribution))),
-    )
-    return Head(header, layers, region)
+    if labels.geobox != finer(region.geobox, labels.scale) or not set(labels.dates) <= set(region.header.dates):
+        raise LabelError("the labels lie on another grid than the region: read them with region.header")
 
 
-def train_member(
-    member: nn.Module,
-    samples: Sequence[Sample],
-    classes: int,
-    settings: FinetuneSettings,
-    number: int,
-    report: Listener,
-) -> None:
-    """Train one network: class-balanced crops around labelled pixels, turned and mirrored, masked cross-entropy.
+def goal_for(labels: Labels, settings: FinetuneSettings, unit: str, start: Head | None) -> Goal:
+    """What to train towards; a head that is trained on keeps what its numbers mean."""
+    if start and start.header.numbers is not None:
+        return Goal((), start.header.numbers)
+    return Goal.of(labels, settings, unit)
 
-    Args:
-        member: maps (B, C, crop, crop) to logits (B, classes, crop, crop); left in evaluation mode.
-        samples: to train on.
-        classes: how many there are.
-        settings: of the training.
-        number: of the member, which its random draws depend on.
-        report: told of every step.
 
-    Raises:
-        TrainingError: the loss stopped being finite.
-    """
-    device = next(member.parameters()).device
-    crops = _Crops(samples, classes, settings.crop, np.random.default_rng((settings.seed, number)))
-    weights = torch.tensor(crops.class_weights(settings.class_weight), dtype=torch.float32, device=device)
-    optimizer = torch.optim.AdamW(member.parameters(), settings.rate, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, settings.steps, pct_start=0.2)
-    member.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
-    member.train()
-    for step in range(settings.steps):
-        inputs, reference = crops.draw(settings.batch)
-        with training_autocast(device):
-            logits = member(inputs.to(device).contiguous(memory_format=torch.channels_last))
-        loss = functional.cross_entropy(logits.float(), reference.to(device), weights, ignore_index=IGNORE)
-        if not math.isfinite(loss.item()):
-            raise TrainingError(
-                f"the loss is not finite at step {step} of member {number + 1} (rate {schedule.get_last_lr()[0]:.2g}):"
-                " lower --rate"
+@dataclass
+class _Run:
+    """Everything that the rounds of one fine-tuning share: one, or with folds one for each of them and a last for all."""
+
+    region: Region
+    labels: Labels
+    settings: FinetuneSettings
+    goal: Goal
+    start: Head | None
+    report: Listener
+    untaught: Sequence[int]
+    checkpoint: Path | None
+    resume: bool
+    moments: tuple[Tensor, Tensor] | None = None
+    """Mean and deviation of what is read, where it is standardised."""
+    started: float = field(default_factory=time.monotonic)
+
+    def go(self, split: Split, parts: Sequence[Split]) -> Finetuned:
+        layers = self._layers()
+        samples = self._samples(layers)
+        if self.start:
+            known = [sample for part in parts or (split,) for sample in keep(samples, part.validated)]
+            before = judge(layers.eval(), known, self.goal, device=self.region.device).scores()
+            self.report(FinetuneProgress("start", 1, 1, scores=before))
+        if self.settings.standardize:
+            # A head that is trained on goes on reading as it did, unless what its region says has changed.
+            same = self.start and self.start.header.region.sha256 == self.region.sha256
+            self.moments = (layers.mean.cpu(), layers.std.cpu()) if same else moments(samples)
+            samples = standardized(samples, *self.moments)
+            layers = self._layers()
+        if not keep(samples, split.trained):
+            raise LabelError(
+                "all ground with labels is kept to judge by, which leaves none to train on: keep less of it"
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        done = number * settings.steps + step + 1
-        report(FinetuneProgress("training", done, settings.members * settings.steps, loss.item()))
-    member.eval()
+        judgement, rounds = Judgement(self.goal), len(parts) + 1
+        for number, part in enumerate(parts):
+            fold = self._layers()
+            self._fit(fold, samples, part, number, rounds)
+            self._judge(fold, samples, part, judgement)
+        try:
+            history = self._fit(layers, samples, split, len(parts), rounds)
+        except NotFiniteError as error:
+            last_good = None
+            if error.usable:
+                kept = _first_members(layers, error.usable)
+                self._judge(kept, samples, split, judgement)
+                last_good = self._finished(kept, samples, split, judgement, ())
+            raise UnfinishedError(str(error), last_good) from error
+        self._judge(layers, samples, split, judgement)
+        return self._finished(layers, samples, split, judgement, history, folds=len(parts))
+
+    def _judge(self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split, judgement: Judgement) -> None:
+        judge(layers.together, keep(samples, split.validated), self.goal, judgement, self.region.device)
+
+    def _layers(self) -> HeadEnsemble:
+        if self.start:
+            layers = layers_of(self.start, self.region, self.labels, self.settings)
+        else:
+            layers = new_layers(self.region, self.labels, self.goal, self.settings)
+        if self.moments:
+            layers.mean.copy_(self.moments[0])
+            layers.std.copy_(self.moments[1])
+        return layers
+
+    def _samples(self, layers: HeadEnsemble) -> list[Sample]:
+        windows = self.settings.sampling == "windows"
+        return make_samples(
+            self._inputs,
+            self.labels if self.settings.dated else self.labels.once(),
+            margin=max(WINDOW_MARGIN if windows else self.settings.crop // 2, layers.halo),
+            tight=not windows,
+            listener=lambda done, total: self.report(FinetuneProgress("features", done, total)),
+        )
+
+    def _inputs(self, window: Window, date: dt.date) -> Tensor:
+        return self.region.head_input(window, date, self.settings.inputs)
+
+    def _fit(
+        self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split, number: int, rounds: int
+    ) -> tuple[History, ...]:
+        def tell(step: Step) -> None:
+            done, total = number * step.total + step.done, rounds * step.total
+            self.report(FinetuneProgress("training", done, total, step.loss, step.figure))
+
+        checkpoint = None
+        if self.checkpoint:
+            path = round_path(self.checkpoint, number)
+            # Of the rounds of a cross-validation those that were not reached have none yet.
+            resume = self.resume and (number == 0 or path.exists())
+            checkpoint = Checkpoint(path, self._fingerprint(split), resume)
+        history = fit(
+            list(layers.members),
+            keep(samples, split.trained),
+            keep(samples, split.validated),
+            self.goal,
+            self.settings,
+            listener=tell,
+            checkpoint=checkpoint,
+            untaught=self.untaught,
+        )
+        layers.eval()
+        return history
+
+    def _fingerprint(self, split: Split) -> Fingerprint:
+        return {
+            "region": self.region.sha256,
+            "labels": labels_digest(self.labels),
+            "split": split_digest(split),
+            "from": self.start.sha256 if self.start else None,
+            "device": self.region.device.type,
+            **{
+                name: value if not isinstance(value, tuple) else list(value)
+                for name, value in dataclasses.asdict(self.settings).items()
+            },
+        }
+
+    def _finished(
+        self,
+        layers: HeadEnsemble,
+        samples: Sequence[Sample],
+        split: Split,
+        judgement: Judgement,
+        history: tuple[History, ...],
+        folds: int = 0,
+    ) -> Finetuned:
+        region, labels = self.region, self.labels
+        assert region.sha256 is not None
+        tested = keep(samples, split.tested)
+        measured = bool(judgement.by_date)
+        settings = {
+            name: value if not isinstance(value, tuple) else " ".join(map(str, value))
+            for name, value in dataclasses.asdict(self.settings).items()
+        }
+        settings |= {"block": split.block, "buffer": split.buffer, "folds": folds or None}
+        if self.start:
+            settings |= {"from_sha256": self.start.sha256}
+        header = HeadHeader(
+            task=labels.task,
+            classes=labels.classes,
+            numbers=self.goal.numbers,
+            head=layers.config,
+            region=RegionRef(
+                name=region.header.name, lineage=region.header.lineage, sha256=region.sha256, path=str(region.path)
+            ),
+            dates=labels.dates,
+            scores=judgement.scores() if measured else None,
+            scores_by_date=judgement.dated_scores(),
+            scores_of_mean=judgement.of_mean.compute() if judgement.of_mean else None,
+            test_scores=judge(layers.together, tested, self.goal, device=region.device).scores() if tested else None,
+            provenance=Provenance(
+                created=dt.datetime.now(dt.UTC).replace(microsecond=0),
+                source=labels.report.source,
+                settings=settings,
+                software=software_versions("torch"),
+                seconds=round(time.monotonic() - self.started, 1),
+            ),
+            attribution=_attribution(region, labels, self.start),
+        )
+        return Finetuned(Head(header, layers, region), labels, split, history)
 
 
-class _Crops:
-    """Random crops of the samples, class by class in turn, so that rare classes are seen as often as common ones."""
-
-    def __init__(self, samples: Sequence[Sample], classes: int, size: int, rng: np.random.Generator) -> None:
-        self.samples, self.size, self.rng = samples, size, rng
-        places = []
-        for number, sample in enumerate(samples):
-            rows, cols = np.nonzero(sample.labels.numpy() != IGNORE)
-            values = sample.labels.numpy()[rows, cols]
-            places.append(np.stack([np.full_like(rows, number), rows, cols, values], 1))
-        every = np.concatenate(places)
-        self.places = [every[every[:, 3] == index, :3] for index in range(classes)]
-        self.present = [index for index, places in enumerate(self.places) if len(places)]
-
-    def class_weights(self, power: float) -> np.ndarray:
-        """Frequency to the minus `power`, with a mean of 1 over the labelled pixels; 0 for classes without any."""
-        counts = np.array([len(places) for places in self.places], float)
-        weights = np.where(counts > 0, (np.maximum(counts, 1) / counts.sum()) ** -power, 0.0)
-        return np.asarray(weights * counts.sum() / (weights * counts).sum())
-
-    def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Inputs float32 (count, C, size, size) and labels int64 (count, size, size).
-
-        A crop that a sample is too small for is filled up with zeros, which bear no label.
-        """
-        channels = self.samples[0].inputs.shape[0]
-        inputs = torch.zeros(count, channels, self.size, self.size)
-        labels = torch.full((count, self.size, self.size), IGNORE, dtype=torch.int64)
-        for index in range(count):
-            places = self.places[self.present[self.rng.integers(len(self.present))]]
-            number, row, col = places[self.rng.integers(len(places))]
-            sample = self.samples[number]
-            top, bottom = self._span(int(row), sample.labels.shape[0])
-            left, right = self._span(int(col), sample.labels.shape[1])
-            turns, mirror = int(self.rng.integers(4)), bool(self.rng.integers(2))
-            patch = _turned(sample.inputs[:, top:bottom, left:right], turns, mirror)
-            truth = _turned(sample.labels[top:bottom, left:right], turns, mirror)
-            inputs[index, :, : patch.shape[1], : patch.shape[2]] = patch
-            labels[index, : truth.shape[0], : truth.shape[1]] = truth
-        return inputs, labels
-
-    def _span(self, place: int, length: int) -> tuple[int, int]:
-        """A random stretch of `size` pixels of an axis that holds `place`."""
-        size = min(self.size, length)
-        start = min(max(0, place - int(self.rng.integers(size))), length - size)
-        return start, start + size
+def _first_members(layers: HeadEnsemble, count: int) -> HeadEnsemble:
+    """An ensemble of some members of another, in evaluation mode."""
+    kept = HeadEnsemble(layers.config.model_copy(update={"members": count})).to(layers.mean.device)
+    names = kept.state_dict().keys()
+    kept.load_state_dict({name: tensor for name, tensor in layers.state_dict().items() if name in names})
+    return kept.eval()
 
 
-def _turned(values: Tensor, turns: int, mirror: bool) -> Tensor:
-    """Quarter turns and a reflection of the last two axes."""
-    turned = torch.rot90(values, turns, (-2, -1))
-    return turned.flip(-1) if mirror else turned
-
-
-@torch.inference_mode()
-def validate(layers: nn.Module, samples: Sequence[Sample], classes: int) -> np.ndarray:
-    """Confusion matrix over the samples' labels."""
-    device = next(layers.parameters()).device
-    confusion = np.zeros((classes, classes), np.int64)
-    for sample in samples:
-        predicted = layers(sample.inputs[None].float().to(device)).argmax(1)[0].cpu().numpy()
-        confusion += confusion_matrix(sample.labels.numpy(), predicted, classes)
-    return confusion
+def _attribution(region: Region, labels: Labels, start: Head | None) -> str:
+    """Of the region and of all labels that went into the weights, each once."""
+    credits = (region.header.attribution, labels.attribution, start.header.attribution if start else "")
+    return "; ".join(dict.fromkeys("; ".join(filter(None, credits)).split("; ")))

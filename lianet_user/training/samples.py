@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import itertools
-import warnings
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,167 +13,159 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lianet_user.errors import LabelError, TrainingWarning
 from lianet_user.grid import Window
 from lianet_user.header import IGNORE
-from lianet_user.labels import LabelMap
+from lianet_user.labels import BLOCK, LabelMap, Labels
 
-BLOCK = 128
-"""Pixels along the side of the blocks that are trained or validated on as a whole."""
+SUPERTILE = 4
+"""Blocks a side that the field is computed for together, so that their halos are not computed twice."""
 
-SUPERTILE = 4 * BLOCK
-"""The field is computed for neighbouring blocks together, so that their halos are not computed twice."""
-
-Block = tuple[int, int]
-"""Row and column of a block."""
-
-Source = Callable[[Window], Tensor]
+Source = Callable[[Window, dt.date], Tensor]
 Listener = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The labels of one block and what a head reads around them."""
+    """A window of labels at one date, and what a head reads there."""
 
-    block: Block
+    date: dt.date
     window: Window
+    """Of the region."""
+    own: Window
+    """The part of it that no other sample of the date has as its own: what it is judged by."""
     labels: Tensor
-    """uint8 (height, width) of `window`: class index; IGNORE outside the block and where there is no label."""
+    """(scale * height, scale * width) of `window`: uint8 class index or IGNORE; or float32 number or NaN."""
     inputs: Tensor
     """float16 (channels, height, width)."""
+    map: int = 0
+    """Which of the label maps it was cut from: samples of one map differ in their dates only."""
+
+    @property
+    def scale(self) -> int:
+        """Pixels of the labels per pixel of the region, along either axis."""
+        return self.labels.shape[1] // self.window.width
+
+    @property
+    def labelled(self) -> Tensor:
+        """Where there is a label: bool, as `labels`."""
+        return self.labels != IGNORE if self.labels.dtype == torch.uint8 else self.labels.isfinite()
+
+    def keeping(self, kept: np.ndarray) -> Sample:
+        """The same with labels only where `kept`, bool (height, width) of `window`, is true."""
+        if kept.all():
+            return self
+        fine = torch.from_numpy(kept.repeat(self.scale, 0).repeat(self.scale, 1))
+        nothing = torch.tensor(IGNORE if self.labels.dtype == torch.uint8 else math.nan, dtype=self.labels.dtype)
+        return dataclasses.replace(self, labels=torch.where(fine, self.labels, nothing))
+
+    def judged(self) -> Sample:
+        """The same with the labels of its own ground only, so that samples together have every label once."""
+        kept = np.zeros((self.window.height, self.window.width), bool)
+        kept[self.own.within(self.window).slices] = True
+        return self.keeping(kept)
 
 
-def split_blocks(labels: LabelMap, share: float, seed: int, tries: int = 500) -> np.ndarray:
-    """Choose the blocks to validate on: bool (block rows, block columns).
-
-    Neighbouring pixels are alike, so training and validation take whole blocks of :data:`BLOCK` pixels. Every draw leaves
-    each class something to train on; of many, the one is kept whose validation pixels come closest to `share` in every
-    class.
-
-    Raises:
-        LabelError: all labels lie in one block, or no block can be spared.
-
-    Warns:
-        TrainingWarning: a class lies in a single block, and so cannot be validated.
-    """
-    counts = _block_counts(labels)
-    rows, cols, classes = counts.shape
-    flat = counts.reshape(-1, classes)
-    labelled = np.flatnonzero(flat.sum(1))
-    if len(labelled) < 2:
-        raise LabelError(
-            f"all labels lie within one block of {BLOCK} x {BLOCK} pixels, which leaves none to validate on: add labels"
-            " elsewhere in the region"
-        )
-    blocks_of_class = (flat > 0).sum(0)
-    if alone := [labels.classes[index].name for index in np.flatnonzero(blocks_of_class == 1)]:
-        warnings.warn(
-            TrainingWarning(
-                f"labels of {', '.join(alone)} lie in a single block of {BLOCK} px: trained on, but not validated"
-            ),
-            stacklevel=2,
-        )
-    totals, splittable = flat.sum(0), blocks_of_class > 1
-    rng = np.random.default_rng(seed)
-    size = max(1, round(share * len(labelled)))
-    best, best_cost = None, np.inf
-    for _ in range(tries):
-        drawn = _draw_blocks(flat, rng.permutation(labelled), size)
-        if not drawn:
-            raise LabelError(
-                "every block with labels holds the only ones of some class, so that none can be spared to validate on:"
-                " add labels elsewhere in the region"
-            )
-        shares = flat[drawn].sum(0)[splittable] / totals[splittable]
-        # A class without validation pixels costs more than any imbalance.
-        cost = float(np.abs(shares - share).sum() + 10 * (shares == 0).sum())
-        if cost < best_cost:
-            best, best_cost = drawn, cost
-    chosen = np.zeros(rows * cols, bool)
-    chosen[best] = True
-    return chosen.reshape(rows, cols)
+def keep(samples: Sequence[Sample], where: Callable[[Window], np.ndarray]) -> list[Sample]:
+    """The samples with labels only where a mask of their window says so; those that are left without any are dropped."""
+    kept = (sample.keeping(where(sample.window)) for sample in samples)
+    return [sample for sample in kept if sample.judged().labelled.any()]
 
 
-def _draw_blocks(counts: np.ndarray, order: np.ndarray, size: int) -> list[int]:
-    """The first `size` blocks of an order that can be taken without using up a class.
-
-    Args:
-        counts: int64 (blocks, classes) labelled pixels.
-        order: blocks, in the order of being asked.
-        size: how many to draw at most.
-    """
-    drawn: list[int] = []
-    left = counts.sum(0)
-    for block in order.tolist():
-        if ((left > counts[block]) | (counts[block] == 0)).all():
-            drawn.append(block)
-            left = left - counts[block]
-            if len(drawn) == size:
-                break
-    return drawn
+def moments(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of what is read, over all pixels of the windows: float32 (channels, 1, 1) each; no deviation is 0."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for sample in samples:
+        values = sample.inputs.double().flatten(1)
+        count += values.shape[1]
+        total, squares = total + values.sum(1), squares + values.square().sum(1)
+    mean = total / count
+    std = (squares / count - mean**2).clamp_min(0).sqrt().clamp_min(1e-6)
+    return mean[:, None, None].float(), std[:, None, None].float()
 
 
-def make_samples(source: Source, labels: LabelMap, *, margin: int, listener: Listener | None = None) -> list[Sample]:
-    """Cut the labels into windows, block by block, and compute what a head reads there: once.
+def standardized(samples: Sequence[Sample], mean: Tensor, std: Tensor) -> list[Sample]:
+    """The samples with inputs less a mean and divided by a deviation, each broadcast to (channels, height, width)."""
+    return [
+        dataclasses.replace(sample, inputs=((sample.inputs.float() - mean) / std).to(torch.float16))
+        for sample in samples
+    ]
+
+
+def make_samples(
+    source: Source, labels: Labels, *, margin: int, tight: bool = True, listener: Listener | None = None
+) -> list[Sample]:
+    """Cut the labels into windows, block by block and date by date, and compute what a head reads there: once.
 
     Args:
-        source: gives the inputs float32 (channels, height, width) of a window.
-        labels: on the region's grid.
+        source: gives the inputs float32 (channels, height, width) of a window at a date.
+        labels: on the region's grid, or on a finer one.
         margin: pixels of surroundings kept on every side of a block's labels, at least the head's halo.
+        tight: a window is no larger than the labels in its block and the margin; else it is the block and the margin.
         listener: told how many of how many labelled blocks are done.
     """
-    places = [(int(row), int(col)) for row, col in np.argwhere(_block_counts(labels).any(2))]
+    jobs = [
+        (number, date, list(group))
+        for number, each in enumerate(labels.maps)
+        for blocks in [_labelled_blocks(each, labels.scale)]
+        for date in each.dates
+        for _, group in itertools.groupby(sorted(blocks, key=_supertile), key=_supertile)
+    ]
+    total = sum(len(group) for _, _, group in jobs)
     samples: list[Sample] = []
-    for _, group in itertools.groupby(sorted(places, key=_supertile), key=_supertile):
-        windows = {place: _label_window(labels, place, margin) for place in group}
+    for number, date, group in jobs:
+        each = labels.maps[number]
+        windows = {place: _window(each, labels.scale, place, margin, tight) for place in group}
         together = _union(list(windows.values()))
-        values = source(together).to(torch.float16)
+        values = source(together, date).to(torch.float16).cpu()
         for place, window in windows.items():
-            own = torch.from_numpy(_own_labels(labels, place, window))
+            own = _block(each, labels.scale, place).intersection(window)
+            assert own is not None
+            found = torch.from_numpy(each.values[window.scaled(labels.scale).slices].copy())
             inputs = values[(slice(None), *window.within(together).slices)].clone()
-            samples.append(Sample(place, window, own, inputs))
+            samples.append(Sample(date, window, own, found, inputs, number))
             if listener:
-                listener(len(samples), len(places))
+                listener(len(samples), total)
     return samples
 
 
-def _block_counts(labels: LabelMap) -> np.ndarray:
-    """Labelled pixels of every class in every block: int64 (block rows, block columns, classes)."""
+Place = tuple[int, int]
+"""Row and column of a block."""
+
+
+def _labelled_blocks(labels: LabelMap, scale: int) -> list[Place]:
+    rows, cols = np.nonzero(labels.labelled)
+    side = BLOCK * scale
+    _, across = labels.values.shape
+    blocks = np.unique(rows // side * across + cols // side)
+    return [divmod(int(block), across) for block in blocks]
+
+
+def _supertile(place: Place) -> Place:
+    return place[0] // SUPERTILE, place[1] // SUPERTILE
+
+
+def _shape(labels: LabelMap, scale: int) -> tuple[int, int]:
     height, width = labels.values.shape
-    rows, cols = -(-height // BLOCK), -(-width // BLOCK)
-    row, col = np.nonzero(labels.values != IGNORE)
-    classes = len(labels.classes)
-    index = ((row // BLOCK) * cols + col // BLOCK) * classes + labels.values[row, col]
-    return np.bincount(index, minlength=rows * cols * classes).reshape(rows, cols, classes)
+    return height // scale, width // scale
 
 
-def _supertile(place: Block) -> Block:
-    blocks = SUPERTILE // BLOCK
-    return place[0] // blocks, place[1] // blocks
-
-
-def _block_window(labels: LabelMap, place: Block) -> Window:
-    height, width = labels.values.shape
+def _block(labels: LabelMap, scale: int, place: Place) -> Window:
+    height, width = _shape(labels, scale)
     row, col = place[0] * BLOCK, place[1] * BLOCK
     return Window(row, col, min(BLOCK, height - row), min(BLOCK, width - col))
 
 
-def _label_window(labels: LabelMap, place: Block, margin: int) -> Window:
-    """The smallest window around a block's labels, with the margin."""
-    block = _block_window(labels, place)
-    rows, cols = np.nonzero(labels.values[block.slices] != IGNORE)
-    row, col = block.row + int(rows.min()), block.col + int(cols.min())
-    tight = Window(row, col, int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
-    return tight.expanded(margin, 1, labels.values.shape)
-
-
-def _own_labels(labels: LabelMap, place: Block, window: Window) -> np.ndarray:
-    """Labels of a window, with those of other blocks ignored."""
-    own = np.full((window.height, window.width), IGNORE, np.uint8)
-    inside = _block_window(labels, place).intersection(window)
-    assert inside is not None
-    own[inside.within(window).slices] = labels.values[inside.slices]
-    return own
+def _window(labels: LabelMap, scale: int, place: Place, margin: int, tight: bool) -> Window:
+    """The block, or the smallest window around its labels, with the margin."""
+    window = _block(labels, scale, place)
+    if tight:
+        fine = window.scaled(scale)
+        block = LabelMap(labels.values[fine.slices], labels.dates).labelled
+        rows, cols = (np.flatnonzero(block.any(axis)) for axis in (1, 0))
+        top, left = int(rows[0]) // scale, int(cols[0]) // scale
+        bottom, right = int(rows[-1]) // scale + 1, int(cols[-1]) // scale + 1
+        window = Window(window.row + top, window.col + left, bottom - top, right - left)
+    return window.expanded(margin, 1, _shape(labels, scale))
 
 
 def _union(windows: Sequence[Window]) -> Window:

@@ -1,0 +1,115 @@
+"""`lianet-user evaluate`: how right a finished head is, on labels of one's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lianet_user.cli.console import AsJson, Device, Quiet, choose_device, out, progress, warn
+from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.labels.options import LabelOptions
+
+if TYPE_CHECKING:
+    from lianet_user.head import Head
+    from lianet_user.training.areas import Areas
+    from lianet_user.training.judging import Judgement
+
+
+@reads_labels
+def evaluate(
+    head: Annotated[Path, typer.Argument(metavar="HEAD", help="Head file.")],
+    labels: LabelsPath,
+    labels_options: LabelOptions,
+    region: Annotated[Path | None, typer.Option(help="Region file, where the head does not find it by itself.")] = None,
+    areas: Annotated[
+        bool,
+        typer.Option(
+            "--areas", help="Map the region, and estimate each class's area and accuracy with 95 % intervals."
+        ),
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare a head with labels it was not trained on.
+
+    Example: lianet-user evaluate head.safetensors plots.gpkg --field class --areas
+    """
+    from lianet_user.artifact import open_head_file
+    from lianet_user.errors import InputError
+
+    header = open_head_file(head).header
+    if areas and not header.classes:
+        raise InputError(f"--areas: {head} maps numbers, and areas are of classes: leave it away")
+
+    from lianet_user.head import Head
+    from lianet_user.labels import read_labels
+    from lianet_user.training.evaluate import evaluate as run
+
+    opened = Head.open(head, region, choose_device(device))
+    read = read_labels(labels, opened.region.header, labels_options)
+    if not quiet and not as_json:
+        for line in read.report.lines():
+            out.print(line, soft_wrap=True)
+    with progress(quiet) as bars:
+        judgement = run(opened, read, bars.task("comparing"))
+        estimates = _estimates(opened, judgement, bars.task("mapping")) if areas else None
+    if as_json:
+        print(json.dumps(_document(judgement, estimates), indent=2))
+    elif not quiet:
+        _print(opened, judgement, estimates)
+
+
+def _estimates(head: Head, judgement: Judgement, listener: Callable[[int, int], None]) -> Areas:
+    """
+    Raises:
+        InputError: the labels describe several dates, and areas are of one map.
+    """
+    from lianet_user.errors import InputError
+    from lianet_user.training.areas import estimate_areas
+    from lianet_user.training.evaluate import mapped_pixels
+    from lianet_user.training.metrics import ClassMeter
+
+    if len(judgement.by_date) > 1:
+        raise InputError(
+            f"--areas: the labels describe {len(judgement.by_date)} dates, and areas are of the map of one: give it with --date"
+        )
+    (date,) = judgement.by_date
+    assert isinstance(judgement.all, ClassMeter)
+    resolution = head.geobox.resolution
+    mapped = mapped_pixels(head, date, listener)
+    return estimate_areas(judgement.all.confusion, mapped, abs(resolution.x * resolution.y), head.header.classes)
+
+
+def _print(head: Head, judgement: Judgement, areas: Areas | None) -> None:
+    from rich.table import Table
+
+    from lianet_user.cli.scores import print_dates, print_scores
+
+    unit = head.header.numbers.unit if head.header.numbers else ""
+    print_scores("Against these labels", judgement.scores(), unit)
+    print_dates(judgement.dated_scores(), judgement.of_mean.compute() if judgement.of_mean else None, unit)
+    if areas is not None:
+        from lianet_user.training.areas import CAVEAT, COLUMNS
+
+        table = Table(title="Areas in hectares and accuracies, with 95 % intervals", title_justify="left")
+        for number, column in enumerate(COLUMNS):
+            table.add_column(column, justify="right" if number else "left")
+        for row in areas.rows():
+            table.add_row(*row)
+        out.print(table)
+        out.print(f"accuracy of the map: {areas.accuracy.text(3)}")
+        warn(CAVEAT)
+
+
+def _document(judgement: Judgement, areas: Areas | None) -> dict[str, object]:
+    return {
+        "scores": judgement.scores().model_dump(mode="json"),
+        "scores_by_date": [each.model_dump(mode="json") for each in judgement.dated_scores()],
+        "scores_of_mean": judgement.of_mean.compute().model_dump(mode="json") if judgement.of_mean else None,
+        "areas": areas.as_dict() if areas else None,
+    }

@@ -1,0 +1,145 @@
+"""`lianet-user learning-curve`: what more labels would bring."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lianet_user.cli.console import AsJson, Device, Overwrite, Quiet, RegionPath, choose_device, out, progress
+from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
+from lianet_user.labels.options import LabelOptions
+
+if TYPE_CHECKING:
+    from lianet_user.training.learning_curve import CurvePoint
+
+
+@reads_labels
+@trains_heads
+@splits_labels
+def learning_curve(
+    region: RegionPath,
+    labels: LabelsPath,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE.csv", help="Table to write.")] = Path(
+        "learning-curve.csv"
+    ),
+    shares: Annotated[
+        str, typer.Option(metavar="S,S,...", help="Of the training blocks, from 0 to 1.")
+    ] = "0.05,0.1,0.2,0.4,0.7,1",
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="With other blocks each time.")] = 3,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    *,
+    labels_options: LabelOptions,
+    training_options: TrainingOptions,
+    split_options: SplitOptions,
+) -> None:
+    """See what more labels would bring: train on growing shares of yours, and draw the curve.
+
+    Example: lianet-user learning-curve models/havelland.safetensors landcover.gpkg --field class --repeats 2
+    """
+    import dataclasses
+
+    from lianet_user.artifact import open_region_file, refuse_existing, replacing
+    from lianet_user.labels import read_labels
+
+    plot = output.with_suffix(".png")
+    for path in (output, plot):
+        refuse_existing(path, overwrite)
+    wanted = _shares(shares)
+    header = open_region_file(region).header
+    read = read_labels(labels, header, labels_options)
+
+    from lianet_user.region import Region
+    from lianet_user.report import learning_curve_figure
+    from lianet_user.training.learning_curve import learning_curve as study
+
+    settings = training_options.settings(read, header, split_options)
+    with progress(quiet) as bars:
+        points = study(
+            Region.open(region, choose_device(device)),
+            read,
+            shares=wanted,
+            repeats=repeats,
+            settings=settings,
+            split=lambda repeat: split_options.split(
+                read, header, dataclasses.replace(settings, seed=settings.seed + repeat)
+            ),
+            listener=lambda run, runs, step, steps: bars.task("training")(
+                run * steps + step, runs * steps, f"run {run + 1} of {runs}"
+            ),
+        )
+    rows = [_row(point) for point in points]
+    with replacing(output) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    learning_curve_figure(points, plot, header.title)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    elif not quiet:
+        _print(points)
+        out.print(f"wrote {output} and {plot}", soft_wrap=True)
+
+
+def _shares(text: str) -> list[float]:
+    """
+    Raises:
+        InputError: no numbers above 0 and up to 1.
+    """
+    from lianet_user.errors import InputError
+
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < share <= 1 for share in found):
+        raise InputError(f"--shares {text!r}: expected numbers above 0 and up to 1, as 0.1,0.5,1")
+    return sorted(set(found))
+
+
+def _row(point: CurvePoint) -> dict[str, Any]:
+    figures = {
+        name: value for name, value in point.scores.model_dump().items() if isinstance(value, float) or value is None
+    }
+    return {
+        "share": point.share,
+        "repeat": point.repeat,
+        "blocks": point.blocks,
+        "pixels": point.pixels,
+        "lacking": " ".join(point.lacking),
+        **figures,
+        "seconds": point.seconds,
+    }
+
+
+def _print(points: list[CurvePoint]) -> None:
+    import numpy as np
+    from rich.table import Table
+
+    from lianet_user.cli.scores import figure
+    from lianet_user.header import Scores
+
+    classes = isinstance(points[0].scores, Scores)
+    table = Table(title="On ground that was not trained on, mean over the repeats", title_justify="left")
+    for column in ("share", "blocks", "pixels", "macro F1" if classes else "MAE", "deviation", "classes lacking"):
+        table.add_column(column, justify="right")
+    for share in sorted({point.share for point in points}):
+        own = [point for point in points if point.share == share]
+        values = [point.figure for point in own if point.figure is not None]
+        lacking = sorted({name for point in own for name in point.lacking})
+        table.add_row(
+            f"{share:.0%}",
+            f"{np.mean([point.blocks for point in own]):.0f}",
+            f"{np.mean([point.pixels for point in own]):,.0f}",
+            figure(float(np.mean(values))) if values else "-",
+            figure(float(np.std(values, ddof=1))) if len(values) > 1 else "-",
+            ", ".join(lacking),
+        )
+    out.print(table)
