@@ -11,16 +11,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-import torch
 from affine import Affine
-from conftest import RegionHeaderFactory
+from conftest import RegionHeaderFactory, randomize
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
@@ -28,10 +27,11 @@ from lianet_user.errors import AreaError, DateError, OutputError, PartlyOutsideW
 from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import NeuralField
-from lianet_user.grid import Window, bounds_of, window_geobox
+from lianet_user.grid import Window, bounds_of, whole, window_geobox
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Provenance, RegionHeader, RegionRef, Scores
-from lianet_user.maps import geotiff, picture, predict, style
+from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionHeader, RegionRef, Scores
+from lianet_user.maps import ClassCounts, geotiff, picture, predict, style
+from lianet_user.maps.product import ClassProduct
 from lianet_user.region import Region, save_region
 
 SIDECARS = ("map.tif.aux.xml", "map.qml", "map.png")
@@ -40,35 +40,53 @@ CLASSES = (
     ClassEntry(name='wood & "scrub" <5 m', color="#14532d"),
     ClassEntry(name="Röhricht", color="#f2d64b", code="411"),
 )
+LAYER = ClassProduct(CLASSES).layer
 
 
 def make_head(
-    header: RegionHeader, folder: Path, classes: Sequence[ClassEntry] = CLASSES, scores: Scores | None = None
+    header: RegionHeader,
+    folder: Path,
+    classes: Sequence[ClassEntry] = CLASSES,
+    scores: Scores | None = None,
+    *,
+    numbers: Numbers | None = None,
+    task: Literal["regression", "coverage"] = "regression",
+    scale: Literal[1, 4] = 1,
+    dates: int = 1,
 ) -> Head:
-    """A head with random weights on a region with random weights that is written to `folder` and read from it."""
-    torch.manual_seed(0)
-    save_region(folder / "region.safetensors", header, NeuralField(header.field))
+    """A head with random weights on a region with random weights that is written to `folder` and read from it.
+
+    With `numbers` it answers with numbers, and without `classes`.
+    """
+    field = NeuralField(header.field)
+    randomize(field)
+    save_region(folder / "region.safetensors", header, field)
     region = Region.open(folder / "region.safetensors")
     config = HeadConfig(
         inputs=("features",),
         in_channels=region.channels(("features",)),
         widths=(16, 8),
-        outputs=len(classes),
+        outputs=1 if numbers else len(classes),
         norm="batch",
+        scale=scale,
+        output="number" if numbers else "logits",
     )
     document = HeadHeader(
-        task="segmentation",
-        classes=tuple(classes),
+        task=task if numbers else "segmentation",
+        classes=() if numbers else tuple(classes),
+        numbers=numbers,
         head=config,
         region=RegionRef(name=header.name, lineage=header.lineage, sha256=str(region.sha256), path=str(region.path)),
-        dates=header.dates[:1],
+        dates=header.dates[:dates],
         scores=scores,
         provenance=Provenance(
             created=dt.datetime(2025, 1, 1, tzinfo=dt.UTC), source="labels.gpkg", settings={}, software={}
         ),
         attribution=f"{header.attribution}; © the people who drew the labels",
     )
-    return Head(document, HeadEnsemble(config), region)
+    layers = HeadEnsemble(config)
+    randomize(layers, seed=1)
+    return Head(document, layers, region)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +124,7 @@ def grid() -> GeoBox:
 
 def test_the_map_of_a_whole_region_holds_its_classes_on_its_grid(head: Head, folder: Path) -> None:
     result = predict(head, folder / "map.tif")
-    expected = head.classify(head.region.window)
+    expected = head.values(head.region.window)
     with rasterio.open(result.path) as dataset:
         assert np.array_equal(dataset.read(1), expected)
         assert dataset.transform == head.region.geobox.affine
@@ -115,7 +133,8 @@ def test_the_map_of_a_whole_region_holds_its_classes_on_its_grid(head: Head, fol
         assert (dataset.dtypes, dataset.nodata, dataset.descriptions) == (("uint8",), IGNORE, ("class",))
     counts = np.bincount(expected.ravel(), minlength=len(CLASSES)).tolist()
     assert len(np.unique(expected)) > 1
-    assert list(result.pixels.values()) == counts
+    assert result.summary == ClassCounts(dict(zip([entry.name for entry in CLASSES], counts, strict=True)))
+    assert result.geobox == head.region.geobox
     assert (result.window, result.outside, result.date) == (head.region.window, 0.0, dt.date(2017, 2, 16))
 
 
@@ -126,7 +145,7 @@ def test_a_box_maps_exactly_its_pixels_wherever_it_begins(head: Head, folder: Pa
     assert result.window == window
     with rasterio.open(result.path) as dataset:
         assert dataset.transform.almost_equals(geobox.affine)
-        assert np.array_equal(dataset.read(1), head.classify(window))
+        assert np.array_equal(dataset.read(1), head.values(window))
 
 
 def test_a_box_in_degrees_is_covered(head: Head, folder: Path) -> None:
@@ -137,11 +156,11 @@ def test_a_box_in_degrees_is_covered(head: Head, folder: Path) -> None:
 
 
 def test_a_map_in_tiles_is_the_map_in_one(head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geotiff, "TILE", 80)
+    monkeypatch.setattr("lianet_user.head.TILE", 80)
     progress: list[tuple[int, int]] = []
     predict(head, folder / "map.tif", listener=lambda done, total: progress.append((done, total)))
     with rasterio.open(folder / "map.tif") as dataset:
-        assert np.mean(dataset.read(1) != head.classify(head.region.window)) < 0.001  # ties, rounded otherwise
+        assert np.mean(dataset.read(1) != head.values(head.region.window)) < 0.001  # ties, rounded otherwise
     assert len(progress) == 4
     assert progress == sorted(progress)
     assert progress[-1] == (96 * 128, 96 * 128)
@@ -178,10 +197,13 @@ def test_other_programs_read_names_and_colours(head: Head, folder: Path) -> None
 
 def test_gdalinfo_reads_names_and_attribute_table(head: Head, folder: Path, gdalinfo: Callable[[Path], Any]) -> None:
     result = predict(head, folder / "map.tif")
+    assert isinstance(result.summary, ClassCounts)
     read = gdalinfo(result.path)
     assert read["bands"][0]["categories"] == [entry.name for entry in CLASSES]
     rows = [row["f"] for row in read["rat"]["row"]]
-    assert [row[:3] for row in rows] == [[n, name, count] for n, (name, count) in enumerate(result.pixels.items())]
+    assert [row[:3] for row in rows] == [
+        [n, name, count] for n, (name, count) in enumerate(result.summary.pixels.items())
+    ]
 
 
 def test_the_qgis_style_has_every_class(tmp_path: Path) -> None:
@@ -205,15 +227,14 @@ def test_control_characters_in_a_name_leave_the_sidecars_readable(tmp_path: Path
 def test_a_large_map_is_a_cog_whose_overviews_hold_the_most_frequent_class(grid: GeoBox, tmp_path: Path) -> None:
     values = np.zeros((700, 1300), np.uint8)
     values[:, ::3] = 2  # two thirds are 0: a mean would make 1 of it
-    pixels = write_map(tmp_path / "map.tif", grid, values)
-    assert pixels == np.bincount(values.ravel(), minlength=3).tolist()
+    write_map(tmp_path / "map.tif", grid, values)
     with rasterio.open(tmp_path / "map.tif") as dataset:
         assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert dataset.overviews(1) == [2, 4]
         assert dataset.block_shapes == [(512, 512)]
         assert np.array_equal(dataset.read(1), values)
         assert 1 not in dataset.read(1, out_shape=(175, 325))
-    assert geotiff.read_decimated(tmp_path / "map.tif", 325).shape == (175, 325)
+    assert geotiff.read_decimated(tmp_path / "map.tif", 325, LAYER).shape == (175, 325)
     assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
 
 
@@ -244,7 +265,7 @@ def test_creation_options_reach_the_file_and_leave_the_values(
 )
 def test_a_creation_option_that_gdal_would_pass_over_is_refused(name: str, value: str, message: str) -> None:
     with pytest.raises(OutputError, match=f"--co {name}={value.upper()}: .*{message}|{message}"):
-        geotiff.checked_options({name: value})
+        geotiff.checked_options({name: value}, LAYER)
 
 
 @pytest.mark.parametrize("there", ["map.tif", *SIDECARS])
@@ -317,7 +338,7 @@ def test_a_disk_without_room_is_found_before_the_work(
     head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    monkeypatch.setattr(head, "classify", None)
+    monkeypatch.setattr(head, "answers", None)
     with pytest.raises(OutputError, match="GB free, a map of 12288 pixels may need"):
         predict(head, folder / "map.tif")
 
@@ -367,14 +388,14 @@ def test_a_quicklook_bears_any_shape_and_any_name(tmp_path: Path, shape: tuple[i
     classes = [ClassEntry(name=name, color="#123456") for name in names]
     geobox = GeoBox(shape, Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
     values = np.zeros(tuple(min(size, 100) for size in shape), np.uint8)
-    figure = picture.map_figure(values, geobox, classes, [1] * 204, title="A $ region", attribution="© $ all " * 300)
+    figure = picture.class_figure(values, geobox, classes, [1] * 204, title="A $ region", attribution="© $ all " * 300)
     picture.save_png(figure, tmp_path / "map.png")
     assert max(figure.get_size_inches()) < 16
 
 
-def write_map(path: Path, geobox: GeoBox, values: np.ndarray, options: Mapping[str, str] | None = None) -> list[int]:
-    checked = geotiff.checked_options(options or {})
-    return geotiff.write_map(path, geobox, lambda tile: values[tile.slices], CLASSES, {"REGION": "small"}, checked)
+def write_map(path: Path, geobox: GeoBox, values: np.ndarray, options: Mapping[str, str] | None = None) -> None:
+    tiles = ((tile, values[tile.slices]) for tile in whole(geobox).tiles(512))
+    geotiff.write_map(path, geobox, tiles, LAYER, {"REGION": "small"}, geotiff.checked_options(options or {}, LAYER))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Date, Device, Overwrite, Quiet, choose_device, out, parse_date, progress
+from lianet_user.cli.console import AsJson, Date, Device, Overwrite, Quiet, choose_device, out, progress
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,11 +38,12 @@ def predict(
     """
     from lianet_user.artifact import open_head_file, refuse_existing
     from lianet_user.grid import parse_bbox
+    from lianet_user.header import parse_date
 
     refuse_existing(output, overwrite)
     box = parse_bbox(bbox) if bbox is not None else None
     options = dict(_option(text) for text in creation or [])
-    chosen_date = parse_date(date)
+    chosen_date = parse_date(date) if date is not None else None
     open_head_file(head)  # a wrong file is refused before torch is imported
 
     from lianet_user.head import Head
@@ -65,11 +66,11 @@ def predict(
     if as_json:
         print(json.dumps(_summary(result), indent=2))
     elif not quiet:
-        total = sum(result.pixels.values())
-        shares = ", ".join(f"{name} {count / total:.0%}" for name, count in result.pixels.items())
-        size = f"{result.window.width} x {result.window.height} px"
-        out.print(f"wrote {result.path} ({size}, {result.date}, {result.seconds:.0f} s): {shares}", soft_wrap=True)
-        out.print(f"wrote {result.quicklook} to look at; QGIS opens the map with its names and colours", soft_wrap=True)
+        size = f"{result.geobox.width} x {result.geobox.height} px"
+        made = f"wrote {result.path} ({size}, {result.date}, {result.seconds:.0f} s): {result.summary.line()}"
+        out.print(made, soft_wrap=True)
+        shown = "names and colours" if opened.header.classes else "colours and unit"
+        out.print(f"wrote {result.quicklook} to look at; QGIS opens the map with its {shown}", soft_wrap=True)
 
 
 def _summary(result: MapResult) -> dict[str, Any]:
@@ -77,9 +78,9 @@ def _summary(result: MapResult) -> dict[str, Any]:
         "map": str(result.path),
         "quicklook": str(result.quicklook),
         "date": str(result.date),
-        "width": result.window.width,
-        "height": result.window.height,
-        "pixels": result.pixels,
+        "width": result.geobox.width,
+        "height": result.geobox.height,
+        **result.summary.as_dict(),
         "outside": result.outside,
         "seconds": round(result.seconds, 1),
     }

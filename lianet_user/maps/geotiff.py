@@ -1,14 +1,15 @@
-"""Class maps as Cloud-Optimized GeoTIFFs: streamed by tiles, translated once, re-opened and checked.
+"""Maps as Cloud-Optimized GeoTIFFs: streamed by tiles, translated once, re-opened and checked.
 
 GDAL's COG driver only copies: tiles go to a plain tiled GeoTIFF first, and one translation lays them out for the cloud
-and adds overviews, in which a pixel is the most frequent class of those it stands for.
+and adds overviews.
 """
 
 from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +23,12 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from lianet_user.errors import OutputError
-from lianet_user.grid import Window, bounds_in, bounds_of, whole
-from lianet_user.head import TILE
-from lianet_user.header import IGNORE, ClassEntry
-from lianet_user.maps.style import rgb
+from lianet_user.grid import Window, bounds_in, bounds_of
 
-# No predictor: neighbouring class numbers do not differ gradually, and differences of them deflate worse.
-DEFAULTS = {
-    "COMPRESS": "DEFLATE",
-    "LEVEL": "9",
-    "PREDICTOR": "NO",
-    "OVERVIEW_RESAMPLING": "MODE",
-    "BIGTIFF": "IF_SAFER",
-}
+BLOCK = 512
+"""Pixels along the side of a block: what a reader over the network gets at once."""
+
+DEFAULTS = {"BIGTIFF": "IF_SAFER", "COMPRESS": "DEFLATE", "LEVEL": "9"}
 
 _NUMBERS = tuple(map(str, range(1, 65)))
 OPTIONS = {
@@ -45,38 +39,65 @@ OPTIONS = {
     "LEVEL": _NUMBERS[:9],
     "NUM_THREADS": ("ALL_CPUS", *_NUMBERS),
     "OVERVIEWS": ("AUTO", "NONE"),
-    "OVERVIEW_RESAMPLING": ("MODE", "NEAREST"),
     "PREDICTOR": ("NO", "YES"),
 }
-"""Creation options of GDAL's COG driver that keep classes as they are, and their values. GDAL itself only logs a
-misspelt option, after hours of work, and some wrong values end the process."""
+"""Creation options of GDAL's COG driver that keep pixels as they are, and their values; OVERVIEW_RESAMPLING is the
+layer's or NEAREST. GDAL itself only logs a misspelt option, after hours of work, and some wrong values end the process."""
 
-BYTES_PER_PIXEL = 3
-"""Disk space at most: the tiles uncompressed (1), their copy with overviews (4/3), and overviews in the making (1/3)."""
+COPIES = 3
+"""Disk space at most, in uncompressed maps: the tiles (1), their copy with overviews (4/3), and overviews in the making
+(1/3); what compression saves comes on top."""
 SPARE_BYTES = 16 * 2**20
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What GDAL or the file system raise when they refuse."""
 
 
-def checked_options(options: Mapping[str, str]) -> dict[str, str]:
-    """Creation options for the COG driver: the defaults with the user's in their place.
+@dataclass(frozen=True)
+class Layer:
+    """How the one band of a map is stored."""
+
+    name: str
+    """Of what it holds: the band's description."""
+    dtype: str
+    nodata: float
+    predictor: str
+    """The value of the creation option, unless the user gives another."""
+    overviews: str
+    """How a pixel of an overview comes from those it stands for, likewise: a name of rasterio's `Resampling`, in capitals."""
+    unit: str = ""
+    palette: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    """Colours of the values, where they are classes."""
+
+    @property
+    def pixel_bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize
+
+    @property
+    def resampling(self) -> Resampling:
+        return Resampling[self.overviews.lower()]
+
+
+def checked_options(options: Mapping[str, str], layer: Layer) -> dict[str, str]:
+    """Creation options for the COG driver: the defaults and those of the layer, with the user's in their place.
 
     Raises:
         OutputError: an option or a value that is not in :data:`OPTIONS`.
     """
+    choices = OPTIONS | {"OVERVIEW_RESAMPLING": (layer.overviews, "NEAREST")}
     given = {name.upper(): str(value).upper() for name, value in options.items()}
     for name, value in given.items():
-        if name not in OPTIONS:
-            raise OutputError(f"--co {name}={value}: no such option for maps, expected one of {', '.join(OPTIONS)}")
-        if value not in OPTIONS[name]:
-            allowed = OPTIONS[name]
+        if name not in choices:
+            expected = ", ".join(sorted(choices))
+            raise OutputError(f"--co {name}={value}: no such option for maps, expected one of {expected}")
+        if value not in choices[name]:
+            allowed = choices[name]
             values = ", ".join(allowed) if len(allowed) < 12 else f"{allowed[0]}, {allowed[1]} to {allowed[-1]}"
             raise OutputError(f"--co {name}={value}: no such value, expected one of {values}")
-    return DEFAULTS | given
+    return DEFAULTS | {"PREDICTOR": layer.predictor, "OVERVIEW_RESAMPLING": layer.overviews} | given
 
 
-def check_disk_space(folder: Path, pixels: int) -> None:
+def check_disk_space(folder: Path, pixels: int, layer: Layer) -> None:
     """
     Raises:
         OutputError: `folder` has no room for a map of `pixels` and what is needed to write it.
@@ -85,7 +106,7 @@ def check_disk_space(folder: Path, pixels: int) -> None:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
-    if free < (needed := pixels * BYTES_PER_PIXEL + SPARE_BYTES):
+    if free < (needed := pixels * layer.pixel_bytes * COPIES + SPARE_BYTES):
         raise OutputError(
             f"{folder} has {free / 1e9:.1f} GB free, a map of {pixels} pixels may need {needed / 1e9:.1f} GB while"
             " it is written: make room, choose another place with -o, or map less with --bbox"
@@ -95,53 +116,50 @@ def check_disk_space(folder: Path, pixels: int) -> None:
 def write_map(
     path: Path,
     geobox: GeoBox,
-    values_of: Callable[[Window], np.ndarray],
-    classes: Sequence[ClassEntry],
+    tiles: Iterable[tuple[Window, np.ndarray]],
+    layer: Layer,
     tags: Mapping[str, str],
     options: Mapping[str, str],
-) -> list[int]:
-    """Write a class map and prove it: what is read from the finished file is what was computed.
+) -> None:
+    """Write a map and prove it: what is read from the finished file is what was computed, bit for bit.
 
     Args:
         path: of the map, in a folder of its own: temporary files are made beside it.
         geobox: of the map.
-        values_of: the classes in a window of the map, uint8 (height, width); called once for each tile, row by row.
-        classes: in the order of their values.
+        tiles: windows of the map, which together are all of it, with their values (height, width) of the layer's type;
+            each is taken when the one before it has been written.
+        layer: how they are stored.
         tags: for the file.
         options: checked creation options.
-
-    Returns:
-        Pixels of each class.
 
     Raises:
         OutputError: what was written is not what was computed.
         GDAL_ERRORS: it cannot be written.
     """
     tiled = path.with_name("tiles.tif")
-    pixels, checksum = _write_tiles(tiled, geobox, values_of, classes, tags)
+    written, checksum = _write_tiles(tiled, geobox, tiles, layer, tags)
     rasterio.shutil.copy(tiled, path, driver="COG", **options)
     tiled.unlink()
-    _check(path, geobox, checksum)
-    return pixels
+    _check(path, geobox, layer, written, checksum)
 
 
-def read_decimated(path: Path, side: int) -> np.ndarray:
-    """A map at a glance, from its overviews: uint8 (height, width), neither more than `side`."""
+def read_decimated(path: Path, side: int, layer: Layer) -> np.ndarray:
+    """A map at a glance, from its overviews: (height, width) of the layer's type, neither more than `side`."""
     with rasterio.open(path) as dataset:
         scale = min(1.0, side / max(dataset.shape))
         shape = tuple(max(1, round(size * scale)) for size in dataset.shape)
-        values: np.ndarray = dataset.read(1, out_shape=shape, resampling=Resampling.mode)
+        values: np.ndarray = dataset.read(1, out_shape=shape, resampling=layer.resampling)
     return values
 
 
 def _write_tiles(
     path: Path,
     geobox: GeoBox,
-    values_of: Callable[[Window], np.ndarray],
-    classes: Sequence[ClassEntry],
+    tiles: Iterable[tuple[Window, np.ndarray]],
+    layer: Layer,
     tags: Mapping[str, str],
-) -> tuple[list[int], int]:
-    """Pixels of each class, and the checksum of the tiles."""
+) -> tuple[list[Window], int]:
+    """The windows that were written, in this order, and the checksum of their pixels."""
     assert geobox.crs is not None
     height, width = geobox.shape
     profile = {
@@ -149,42 +167,43 @@ def _write_tiles(
         "width": width,
         "height": height,
         "count": 1,
-        "dtype": "uint8",
-        "nodata": IGNORE,
+        "dtype": layer.dtype,
+        "nodata": layer.nodata,
         "crs": rasterio.CRS.from_wkt(geobox.crs.to_wkt()),
         "transform": geobox.affine,
         "tiled": True,
-        "blockxsize": TILE,
-        "blockysize": TILE,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
         "bigtiff": "IF_SAFER",
     }
-    pixels, checksum = np.zeros(256, np.int64), 0
+    written, checksum = [], 0
     with rasterio.open(path, "w", **profile) as dataset:
-        dataset.write_colormap(1, {IGNORE: (255, 255, 255)} | {n: rgb(c.color) for n, c in enumerate(classes)})
-        dataset.set_band_description(1, "class")
+        if layer.palette:
+            dataset.write_colormap(1, layer.palette)
+        dataset.set_band_description(1, layer.name)
+        dataset.set_band_unit(1, layer.unit)
         dataset.update_tags(**tags)
-        for tile in whole(geobox).tiles(TILE):
-            values = values_of(tile)
-            dataset.write(values, 1, window=_rasterio_window(tile))
-            pixels += np.bincount(values.ravel(), minlength=256)
+        for window, values in tiles:
+            dataset.write(values, 1, window=_rasterio_window(window))
+            written.append(window)
             checksum = zlib.crc32(values.tobytes(), checksum)
-    return pixels[: len(classes)].tolist(), checksum
+    return written, checksum
 
 
-def _check(path: Path, geobox: GeoBox, checksum: int) -> None:
+def _check(path: Path, geobox: GeoBox, layer: Layer, written: Iterable[Window], checksum: int) -> None:
     """
     Raises:
         OutputError: the file is not the map that was computed.
     """
     with rasterio.open(path) as dataset:
         found = 0
-        for tile in whole(geobox).tiles(TILE):
-            found = zlib.crc32(dataset.read(1, window=_rasterio_window(tile)).tobytes(), found)
+        for window in written:
+            found = zlib.crc32(dataset.read(1, window=_rasterio_window(window)).tobytes(), found)
         facts = {
             "size": (dataset.shape, tuple(geobox.shape)),
             "transform": (dataset.transform.almost_equals(geobox.affine), True),
-            "bands": (dataset.dtypes, ("uint8",)),
-            "nodata value": (dataset.nodata, IGNORE),
+            "bands": (dataset.dtypes, (layer.dtype,)),
+            "nodata value": (str(dataset.nodata), str(float(layer.nodata))),  # as text, because NaN is not NaN
             "layout": (dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT"), "COG"),
             "coordinate reference system": (_same_place(dataset.crs.to_wkt(), geobox), True),
             "pixels": (found, checksum),

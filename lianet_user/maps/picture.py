@@ -1,4 +1,4 @@
-"""The look of every figure: class images, keys, scale bars, and the map at a glance.
+"""The look of every figure: images of classes and numbers, keys, scale bars, and the map at a glance.
 
 Figures are laid out in inches from their top left corner, because keys and small print keep their size whatever the
 shape of the map. matplotlib's object interface is used throughout: no global state, no display.
@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
@@ -23,9 +25,10 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ig
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 
-from lianet_user.grid import Window
-from lianet_user.header import ClassEntry
-from lianet_user.maps.style import rgb
+from lianet_user.grid import Window, whole
+from lianet_user.header import ClassEntry, Numbers
+from lianet_user.maps.style import RAMP, rgb
+from lianet_user.maps.summary import NumberStatistics, spelt
 
 DPI = 150
 MARGIN, GAP = 0.25, 0.3
@@ -42,6 +45,8 @@ MAP_SIDE = 8.0
 """Inches of the longer side of the map in its quick-look."""
 MOST_NAMES = 30
 """Rows a key has at most."""
+BAR, BAR_COLUMN = (0.22, 2.6), 1.6
+"""Inches of a colour bar, width and height, and of the column that it stands in with its figures."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,15 @@ class Sheet:
 def class_image(values: np.ndarray, classes: Sequence[ClassEntry]) -> np.ndarray:
     """Class indices (height, width) in their colours: uint8 (height, width, 3); without a class, light grey."""
     colors = np.full((256, 3), rgb(UNCLASSED), np.uint8)
-    colors[: len(classes)] = [rgb(entry.color) for entry in classes]
+    for index, entry in enumerate(classes):
+        colors[index] = rgb(entry.color)
     return colors[values]
+
+
+def number_image(values: np.ndarray, numbers: Numbers) -> np.ndarray:
+    """Numbers (height, width) in the ramp's colours: uint8 (height, width, 3); without a number, light grey."""
+    colors = RAMP(Normalize(numbers.low, numbers.high)(np.nan_to_num(values)), bytes=True)[..., :3]
+    return np.where(np.isnan(values)[..., None], np.array(rgb(UNCLASSED), np.uint8), colors)
 
 
 def draw_image(axes: Axes, image: np.ndarray, window: Window, geobox: GeoBox) -> None:
@@ -167,7 +179,20 @@ def draw_key(sheet: Sheet, left: float, top: float, key: Key) -> None:
         axes.text(0.32, (MOST_NAMES + 1.5) * ROW, more, size=TEXT, color=FAINT, va="center")
 
 
-def map_figure(
+def draw_color_bar(sheet: Sheet, left: float, top: float, numbers: Numbers, found: NumberStatistics) -> None:
+    """The unit and below it the ramp, pointed at an end that the numbers found go beyond."""
+    sheet.text(left, top, numbers.unit, TEXT, color=FAINT)
+    ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+    colors = ScalarMappable(Normalize(numbers.low, numbers.high), RAMP)
+    axes = sheet.axes(left, top + 1.3 * ROW, *BAR)
+    bar = sheet.figure.colorbar(
+        colors, cax=axes, extend=ends[found.minimum < numbers.low, found.maximum > numbers.high]
+    )
+    bar.outline.set(edgecolor=FAINT, linewidth=0.4)
+    axes.tick_params(labelsize=TEXT, labelcolor=INK, color=FAINT)
+
+
+def class_figure(
     values: np.ndarray,
     geobox: GeoBox,
     classes: Sequence[ClassEntry],
@@ -176,7 +201,7 @@ def map_figure(
     title: str,
     attribution: str,
 ) -> Figure:
-    """The map at a glance: the classes in their colours, a key with each one's share, scale bar and attribution.
+    """A map of classes at a glance: in their colours, a key with each one's share, scale bar and attribution.
 
     Args:
         values: the map, decimated at will: uint8 (rows, columns).
@@ -186,19 +211,57 @@ def map_figure(
         title: one line.
         attribution: small print below the map.
     """
-    height, width = geobox.shape
     key = key_of_shares(classes, pixels)
-    panel = panel_size(geobox, Window(0, 0, height, width), MAP_SIDE, MAP_SIDE)
-    body = max(panel[1], key.height)
-    sheet_width = panel[0] + GAP + key.width + 2 * MARGIN
+    sheet, left, top = _map_sheet(class_image(values, classes), geobox, (key.width, key.height), title, attribution)
+    draw_key(sheet, left, top, key)
+    return sheet.figure
+
+
+def number_figure(
+    values: np.ndarray,
+    geobox: GeoBox,
+    numbers: Numbers,
+    found: NumberStatistics,
+    *,
+    title: str,
+    attribution: str,
+) -> Figure:
+    """A map of numbers at a glance: the ramp's colours, a colour bar with the unit and figures, scale bar, attribution.
+
+    Args:
+        values: the map, decimated at will: float32 (rows, columns).
+        geobox: of the whole map.
+        numbers: their unit, and what the ramp spans.
+        found: of the whole map.
+        title: one line.
+        attribution: small print below the map.
+    """
+    figures = {"lowest": found.minimum, "mean": found.mean, "highest": found.maximum, "deviation": found.deviation}
+    below = 2 * ROW + BAR[1]
+    size = BAR_COLUMN, below + ROW * len(figures)
+    sheet, left, top = _map_sheet(number_image(values, numbers), geobox, size, title, attribution)
+    draw_color_bar(sheet, left, top, numbers, found)
+    for row, (name, figure) in enumerate(figures.items()):
+        sheet.text(left, top + below + row * ROW, name, TEXT, color=FAINT)
+        sheet.text(left + COLUMN, top + below + row * ROW, spelt(figure), TEXT)
+    return sheet.figure
+
+
+def _map_sheet(
+    image: np.ndarray, geobox: GeoBox, beside: tuple[float, float], title: str, attribution: str
+) -> tuple[Sheet, float, float]:
+    """A sheet with title, map, small print, and room `beside` the map, width and height; and that room's left and top."""
+    whole_map = whole(geobox)
+    panel = panel_size(geobox, whole_map, MAP_SIDE, MAP_SIDE)
+    sheet_width = panel[0] + GAP + beside[0] + 2 * MARGIN
     print_lines = small_print(attribution, sheet_width)
-    sheet = Sheet(sheet_width, body + 0.45 + 2 * MARGIN + small_print_height(print_lines))
+    sheet_height = max(panel[1], beside[1]) + 0.45 + 2 * MARGIN + small_print_height(print_lines)
+    sheet = Sheet(sheet_width, sheet_height)
     sheet.title(title)
     top = MARGIN + 0.45
-    draw_image(sheet.axes(MARGIN, top, *panel), class_image(values, classes), Window(0, 0, height, width), geobox)
-    draw_key(sheet, MARGIN + panel[0] + GAP, top, key)
+    draw_image(sheet.axes(MARGIN, top, *panel), image, whole_map, geobox)
     sheet.small_print(print_lines)
-    return sheet.figure
+    return sheet, MARGIN + panel[0] + GAP, top
 
 
 def key_of_shares(classes: Sequence[ClassEntry], pixels: Sequence[int]) -> Key:

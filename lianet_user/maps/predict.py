@@ -6,20 +6,23 @@ import datetime as dt
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 
 from lianet_user.artifact import refuse_existing
 from lianet_user.errors import OutputError
-from lianet_user.grid import Bounds, Window, window_geobox
+from lianet_user.grid import Bounds, Window, whole, window_geobox
 from lianet_user.head import Head
 from lianet_user.maps.geotiff import GDAL_ERRORS, check_disk_space, checked_options, read_decimated, write_map
-from lianet_user.maps.picture import map_figure, save_png
-from lianet_user.maps.style import tags, write_pam, write_qml
+from lianet_user.maps.picture import save_png
+from lianet_user.maps.product import Product, product_of
+from lianet_user.maps.style import tags
+from lianet_user.maps.summary import Summary
 
 Listener = Callable[[int, int], None]
 SUFFIXES = (".tif", ".tiff")
@@ -33,7 +36,7 @@ class MapFiles:
 
     tif: Path
     pam: Path
-    """Class names and attribute table, for GDAL."""
+    """Class names and attribute table, or statistics, for GDAL."""
     qml: Path
     """Style, for QGIS."""
     png: Path
@@ -62,10 +65,12 @@ class MapResult:
     quicklook: Path
     window: Window
     """Pixels of the region that the map covers."""
+    geobox: GeoBox
+    """Of the map: these pixels, or finer ones."""
     date: dt.date
     """Of the acquisition that was mapped."""
-    pixels: dict[str, int]
-    """Of each class, by name."""
+    summary: Summary
+    """What it holds: the pixels of each class, or the statistics of the numbers."""
     outside: float
     """Share of the box that lies outside the region and is not mapped: 0 to 1."""
     seconds: float
@@ -82,86 +87,76 @@ def predict(
     listener: Listener | None = None,
     creation_options: Mapping[str, str] | None = None,
 ) -> MapResult:
-    """Map a window of a head's region to a Cloud-Optimized GeoTIFF on the region's grid.
+    """Map a window of a head's region to a Cloud-Optimized GeoTIFF on the head's grid.
 
-    Beside ``map.tif`` come ``map.tif.aux.xml`` (class names and attribute table for GDAL), ``map.qml`` (style for QGIS)
-    and ``map.png`` (the map at a glance). All are made in a temporary folder beside the map and take their places when
+    Classes are uint8 with colours and nodata 255, numbers float32 with their unit and nodata NaN. Beside ``map.tif`` come
+    ``map.tif.aux.xml`` (for GDAL: class names and attribute table, or statistics), ``map.qml`` (style for QGIS) and
+    ``map.png`` (the map at a glance). All are made in a temporary folder beside the map and take their places when
     everything is finished and checked; until then an earlier map stays as it is. Memory follows the tile, not the map.
 
     Args:
         head: opened or just trained.
         output: ``*.tif`` or ``*.tiff``.
-        bbox: west, south, east, north in `bbox_crs`; None maps the whole region. Every pixel that it touches is mapped.
+        bbox: west, south, east, north in `bbox_crs`; None maps the whole region. Every pixel of
+            the region that it touches is mapped.
         bbox_crs: anything that names a CRS.
         date: of an acquisition; None takes the one the head was trained on, or the only one of the region.
         overwrite: replace an earlier map and what lies beside it.
-        listener: told the pixels done and in all after every tile.
+        listener: told the map's pixels done and in all after every tile.
         creation_options: of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`.
 
     Raises:
         AreaError: the box lies outside the region, or its CRS is unknown.
         DateError: the region does not hold `date`, or none was given and there are several.
         OutputError: the map exists, cannot be written, or does not fit on the disk.
+        RegionMismatchError: the region was updated since the head was trained.
 
     Warns:
         PartlyOutsideWarning: part of the box lies outside the region and is not mapped.
     """
     started = time.monotonic()
+    head.check_region()
     files = _files(Path(output), overwrite)
-    options = checked_options(creation_options or {})
+    product = product_of(head.header)
+    options = checked_options(creation_options or {}, product.layer)
     mapped_date = head.acquisition_date(date)
     window, outside = head.region.window_of(bbox, bbox_crs)
-    check_disk_space(files.tif.absolute().parent, window.pixels)
+    check_disk_space(files.tif.absolute().parent, window.scaled(head.scale).pixels, product.layer)
+    geobox = window_geobox(head.geobox, window.scaled(head.scale))
     with _temporary_folder(files.tif) as folder:
         made = MapFiles.of(folder / files.tif.name)
-        pixels = _make(made, head, window, mapped_date, options, listener)
+        tiles = _counted(head.tiles(window, mapped_date), product, geobox, listener)
+        words = tags(head, mapped_date, product.title, product.tags)
+        write_map(made.tif, geobox, tiles, product.layer, words, options)
+        product.write_pam(made.pam)
+        product.write_qml(made.qml)
+        glance = read_decimated(made.tif, QUICKLOOK_SIDE, product.layer)
+        title = f"{head.region.header.title}, {mapped_date}"
+        save_png(product.figure(glance, geobox, title=title, attribution=head.header.attribution), made.png)
         _put_in_place(made, files)
-    names = [entry.name for entry in head.header.classes]
     return MapResult(
         path=files.tif,
         quicklook=files.png,
         window=window,
+        geobox=geobox,
         date=mapped_date,
-        pixels=dict(zip(names, pixels, strict=True)),
+        summary=product.summary,
         outside=outside,
         seconds=time.monotonic() - started,
     )
 
 
-def _make(
-    made: MapFiles,
-    head: Head,
-    window: Window,
-    date: dt.date,
-    options: Mapping[str, str],
-    listener: Listener | None,
-) -> list[int]:
-    """Write the map and everything beside it; return the pixels of each class."""
-    classes = head.header.classes
-    geobox = window_geobox(head.region.geobox, window)
-    done = 0
-
-    def values_of(tile: Window) -> np.ndarray:
-        nonlocal done
-        values = head.classify(tile.shifted(window.row, window.col), date)
-        done += tile.pixels
+def _counted(
+    tiles: Iterable[tuple[Window, np.ndarray]], product: Product, geobox: GeoBox, listener: Listener | None
+) -> Iterator[tuple[Window, np.ndarray]]:
+    """The tiles of a map as they come, told to its product and to the listener."""
+    total, done = whole(geobox).pixels, 0
+    for window, values in tiles:
+        product.add(values)
+        done += window.pixels
         if listener:
-            listener(done, window.pixels)
-        return values
-
-    pixels = write_map(made.tif, geobox, values_of, classes, tags(head, date), options)
-    write_pam(made.pam, classes, pixels)
-    write_qml(made.qml, classes)
-    figure = map_figure(
-        read_decimated(made.tif, QUICKLOOK_SIDE),
-        geobox,
-        classes,
-        pixels,
-        title=f"{head.region.header.title}, {date}",
-        attribution=head.header.attribution,
-    )
-    save_png(figure, made.png)
-    return pixels
+            listener(done, total)
+        yield window, values
 
 
 def _files(output: Path, overwrite: bool) -> MapFiles:

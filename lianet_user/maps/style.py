@@ -1,4 +1,4 @@
-"""What a map says about itself: tags in the TIFF, GDAL's sidecar with the class names, and a style for QGIS.
+"""What a map says about itself: tags in the TIFF, GDAL's sidecar with class names or statistics, and a style for QGIS.
 
 rasterio has no call for category names or attribute tables, so the sidecar is written as GDAL would write it: a PAM
 file ``<map>.tif.aux.xml``, which GDAL (and with it QGIS and rasterio) reads whenever it opens the map. The QGIS style
@@ -10,14 +10,23 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
 from lianet_user.head import Head
-from lianet_user.header import ClassEntry
+from lianet_user.header import ClassEntry, Numbers
+from lianet_user.maps.summary import NumberStatistics, spelt
+
+RAMP = colormaps["viridis"]
+"""The colours of numbers, from the lowest to the highest: equal steps look equal, to the colour-blind too."""
+STOPS = 21
+"""Colours of the ramp that a QGIS style names; between them QGIS interpolates, and is off by 4 of 255 at most."""
 
 RGB = tuple[int, int, int]
 
@@ -42,14 +51,11 @@ def rgb(color: str) -> RGB:
     return red, green, blue
 
 
-def tags(head: Head, date: dt.date) -> dict[str, str]:
-    """Where a map comes from, as TIFF tags: region, date, head, classes, attribution, software."""
+def tags(head: Head, date: dt.date, title: str, meaning: Mapping[str, str]) -> dict[str, str]:
+    """Where a map comes from, as TIFF tags: region, date, head, attribution, software, and the meaning of its values."""
     region = head.region.header
-    classes = [
-        {"value": value, **entry.model_dump(exclude_defaults=True)} for value, entry in enumerate(head.header.classes)
-    ]
     return {
-        "TIFFTAG_IMAGEDESCRIPTION": f"{region.title}: map of {len(classes)} classes, {date}",
+        "TIFFTAG_IMAGEDESCRIPTION": f"{region.title}: {title}, {date}",
         "TIFFTAG_SOFTWARE": f"lianet-user {version('lianet-user')}",
         "TIFFTAG_COPYRIGHT": head.header.attribution,
         "REGION": region.name,
@@ -59,8 +65,15 @@ def tags(head: Head, date: dt.date) -> dict[str, str]:
         "LABELS": head.header.provenance.source,
         **({"HEAD_SHA256": head.sha256} if head.sha256 else {}),
         "HEAD_CREATED": head.header.provenance.created.isoformat(),
-        "CLASSES": json.dumps(classes, ensure_ascii=False),
+        "TASK": head.header.task,
+        **meaning,
     }
+
+
+def class_tags(classes: Sequence[ClassEntry]) -> dict[str, str]:
+    """The classes as a TIFF tag, from which `lianet_user.labels` reads them when the map is given as labels."""
+    entries = [{"value": value, **entry.model_dump(exclude_defaults=True)} for value, entry in enumerate(classes)]
+    return {"CLASSES": json.dumps(entries, ensure_ascii=False)}
 
 
 def write_pam(path: Path, classes: Sequence[ClassEntry], pixels: Sequence[int]) -> None:
@@ -88,18 +101,76 @@ def write_pam(path: Path, classes: Sequence[ClassEntry], pixels: Sequence[int]) 
     _write(path, root)
 
 
+def write_statistics_pam(path: Path, found: NumberStatistics) -> None:
+    """Write the sidecar with the statistics of all the band's pixels, under GDAL's names."""
+    root = Element("PAMDataset")
+    metadata = SubElement(SubElement(root, "PAMRasterBand", band="1"), "Metadata")
+    for name, value in (
+        ("MAXIMUM", found.maximum),
+        ("MEAN", found.mean),
+        ("MINIMUM", found.minimum),
+        ("STDDEV", found.deviation),
+        ("VALID_PERCENT", 100),
+    ):
+        SubElement(metadata, "MDI", key=f"STATISTICS_{name}").text = repr(value)
+    _write(path, root)
+
+
 def write_qml(path: Path, classes: Sequence[ClassEntry]) -> None:
-    """Write the style with which QGIS shows the map: a palette with the classes' names and colours."""
-    root = Element("qgis", version="3.16", styleCategories="Symbology")
-    pipe = SubElement(root, "pipe")
-    renderer = SubElement(
-        pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1", nodataColor=""
-    )
-    SubElement(renderer, "rasterTransparency")
+    """Write the style with which QGIS shows a map of classes: a palette with their names and colours."""
+    root, renderer = _renderer("paletted")
     palette = SubElement(renderer, "colorPalette")
     for value, entry in enumerate(classes):
         SubElement(palette, "paletteEntry", value=str(value), label=_xml(entry.name), color=entry.color, alpha="255")
     _write(path, root)
+
+
+def write_ramp_qml(path: Path, numbers: Numbers) -> None:
+    """Write the style with which QGIS shows a map of numbers: the ramp from `numbers.low` to `numbers.high`.
+
+    Numbers beyond are shown like the nearer end.
+    """
+    low, high = repr(numbers.low), repr(numbers.high)
+    root, renderer = _renderer("singlebandpseudocolor")
+    renderer.attrib |= {"classificationMin": low, "classificationMax": high}
+    shader = SubElement(
+        SubElement(renderer, "rastershader"),
+        "colorrampshader",
+        colorRampType="INTERPOLATED",
+        classificationMode="2",  # of equal intervals
+        clip="0",
+        minimumValue=low,
+        maximumValue=high,
+    )
+    shares = [stop / (STOPS - 1) for stop in range(STOPS)]
+    colors = [to_hex(RAMP(share)) for share in shares]
+    _add_gradient(shader, shares, colors)
+    unit = _xml(numbers.unit)
+    for share, color in zip(shares, colors, strict=True):
+        number = (1 - share) * numbers.low + share * numbers.high
+        SubElement(shader, "item", value=repr(number), label=spelt(number, unit), color=color, alpha="255")
+    legend = SubElement(shader, "rampLegendSettings", useContinuousLegend="1", prefix="", suffix=f" {unit}".rstrip())
+    SubElement(legend, "numericFormat", id="basic")
+    _write(path, root)
+
+
+def _add_gradient(shader: Element, shares: Sequence[float], colors: Sequence[str]) -> None:
+    """Name the ramp that the legend shows, and that QGIS spreads anew when a user changes the span."""
+    first, *between, last = (f"{','.join(map(str, rgb(color)))},255" for color in colors)
+    stops = ":".join(f"{share:g};{color}" for share, color in zip(shares[1:-1], between, strict=True))
+    ramp = SubElement(shader, "colorramp", type="gradient", name="[source]")
+    properties = {"color1": first, "color2": last, "discrete": "0", "rampType": "gradient", "stops": stops}
+    for key, value in properties.items():
+        SubElement(ramp, "prop", k=key, v=value)
+
+
+def _renderer(kind: str) -> tuple[Element, Element]:
+    """A QGIS style, and its renderer of the one band, to be filled."""
+    root = Element("qgis", version="3.16", styleCategories="Symbology")
+    pipe = SubElement(root, "pipe")
+    renderer = SubElement(pipe, "rasterrenderer", type=kind, band="1", opacity="1", alphaBand="-1", nodataColor="")
+    SubElement(renderer, "rasterTransparency")
+    return root, renderer
 
 
 def _xml(text: str) -> str:
