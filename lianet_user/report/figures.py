@@ -1,0 +1,238 @@
+"""Figures for people: what a head is taught, what it answers, and the image behind both, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from rasterio.features import shapes
+
+from lianet_user.artifact import replacing
+from lianet_user.grid import Window
+from lianet_user.head import Head
+from lianet_user.header import Numbers, NumberScores, Scores
+from lianet_user.labels import Labels
+from lianet_user.labels.split import Split
+from lianet_user.maps import picture
+from lianet_user.maps.picture import Key, KeyRow, Sheet, draw_image, draw_key, percent
+from lianet_user.region import Region
+from lianet_user.report import charts
+from lianet_user.report.colors import class_pixels, colored, dotted, number_steps, numbers_of, over
+from lianet_user.report.view import MappedView, labelled_view, map_view, remembered_image
+from lianet_user.report.words import amount, judged_where
+
+if TYPE_CHECKING:
+    from lianet_user.training.learning_curve import CurvePoint
+
+PANEL_SIDE = 6.5
+"""Inches of the longer side of a panel."""
+
+TITLE_HEIGHT, PANEL_TITLE_HEIGHT, TITLE_CHARACTER = 0.45, 0.26, 0.078
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things stand on the sheet, in inches from the corner of its margins."""
+
+    panel: tuple[float, float]
+    places: tuple[tuple[float, float], ...]
+    """Corners of the panels and of the key, titles included."""
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of the view."""
+
+    title: str
+    image: NDArray[np.uint8]
+    """(rows, columns, 3), at any resolution."""
+    split: Split | None = None
+    """Whose validation blocks and test area to outline."""
+
+
+def finetune_figure(
+    head: Head, labels: Labels, path: Path, split: Split | None, mapped: MappedView | None = None
+) -> None:
+    """Write a PNG of the labelled area: labels, prediction, the remembered image, and a key with figures.
+
+    Args:
+        head: just trained, or opened.
+        labels: on the grid of the head's maps; their classes are the head's.
+        path: of the PNG; an earlier one is replaced.
+        split: what was kept from training, which is outlined; None where nothing was.
+        mapped: :func:`lianet_user.report.map_view` of the two, where it has been computed already.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    mapped = mapped or map_view(head, labels)
+    view, numbers = mapped.view, head.header.numbers
+    panels = (
+        Panel(f"Labels{outlined(split)}", colored(dotted(view.labels), labels.classes, numbers), split),
+        Panel(f"Prediction, {view.date}", colored(mapped.values, labels.classes, numbers)),
+        Panel(f"Remembered image, {view.date}", mapped.image),
+    )
+    key = numbers_key(numbers) if numbers else _scored_key(head, labels)
+    _draw(path, _title(head), panels, key, view.window, head.region, head.header.attribution)
+
+
+def labels_figure(
+    region: Region, labels: Labels, path: Path, listener: Callable[[int, int], None] | None = None
+) -> None:
+    """Write a PNG of the labelled area: the labels over the image that the region remembers, that image, and a key.
+
+    Args:
+        region: opened.
+        labels: on the region's grid or on one that is finer.
+        path: of the PNG; an earlier one is replaced.
+        listener: told the pixels of the remembered image that are done, and how many there are.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    view, numbers = labelled_view(labels), numbers_of(labels)
+    image = remembered_image(region, view.window, view.date, listener)
+    panels = (
+        Panel(
+            f"Labels over the remembered image, {view.date}",
+            over(view.fine(image), view.labels, labels.classes, numbers),
+        ),
+        Panel(f"Remembered image, {view.date}", image),
+    )
+    title = f"{region.header.title}: {percent(labels.report.labelled / labels.report.pixels)} labelled"
+    attribution = "; ".join(filter(None, (region.header.attribution, labels.attribution)))
+    key = numbers_key(numbers) if numbers else _counted_key(labels)
+    _draw(path, title, panels, key, view.window, region, attribution)
+
+
+def outlined(split: Split | None) -> str:
+    """What the lines on the labels mean, in brackets; empty where there are none."""
+    validation = split is not None and bool(split.validation.any())
+    test = split is not None and split.test is not None
+    if validation and test:
+        return " (outlined: validation; dashed: test)"
+    return " (outlined: validation)" if validation else " (dashed: test)" if test else ""
+
+
+def draw_split(axes: Axes, split: Split, view: Window) -> None:
+    """Outline validation blocks, and dashed the test area, in axes that count pixels of the region."""
+    outline(axes, split.validation, split.block)
+    if split.test is not None:
+        # A pixel more all around, so that no line is drawn where only the view ends.
+        near = view.expanded(1, 1, split.shape)
+        outline(axes, split.test[near.slices], 1, (near.row, near.col), "--")
+
+
+def outline(axes: Axes, mask: NDArray[np.bool_], cell: int, corner: tuple[int, int] = (0, 0), style: str = "-") -> None:
+    """Outline what is true in bool (rows, columns) of cells, `cell` pixels a side, from a corner (row, column) on."""
+    rings = [
+        np.array(ring, float) * cell + corner[::-1]
+        for polygon, _ in shapes(mask.astype(np.uint8), mask)
+        for ring in polygon["coordinates"]
+    ]
+    white = withStroke(linewidth=2.6, foreground="white")
+    lines = LineCollection(rings, colors=picture.INK, linewidths=1.1, linestyles=style, path_effects=[white])
+    axes.add_collection(lines, autolim=False)  # what lies outside the view stays outside
+
+
+def _draw(
+    path: Path, title: str, panels: Sequence[Panel], key: Key, view: Window, region: Region, attribution: str
+) -> None:
+    size = picture.panel_size(region.geobox, view, PANEL_SIDE, PANEL_SIDE)
+    layout = _layout(size, key, [panel.title for panel in panels])
+    small_print = picture.small_print(attribution, layout.width + 2 * picture.MARGIN)
+    sheet = Sheet(
+        layout.width + 2 * picture.MARGIN,
+        TITLE_HEIGHT + layout.height + picture.small_print_height(small_print) + 2 * picture.MARGIN,
+    )
+    sheet.title(title)
+    corners = [(picture.MARGIN + x, picture.MARGIN + TITLE_HEIGHT + y) for x, y in layout.places]
+    for panel, (left, top) in zip(panels, corners[:-1], strict=True):
+        sheet.text(left, top, panel.title, picture.PANEL_TITLE)
+        axes = sheet.axes(left, top + PANEL_TITLE_HEIGHT, *layout.panel)
+        draw_image(axes, panel.image, view, region.geobox)
+        if panel.split is not None:
+            draw_split(axes, panel.split, view)
+    left, top = corners[-1]
+    draw_key(sheet, left, top + PANEL_TITLE_HEIGHT, key)
+    sheet.small_print(small_print)
+    with replacing(path) as temporary:
+        picture.save_png(sheet.figure, temporary)
+
+
+def _layout(panel: tuple[float, float], key: Key, titles: Sequence[str]) -> Layout:
+    """Panels, one for each title, and key two by two, or in one row where the panels are tall."""
+    panels, broad = len(titles), max(panel[0], TITLE_CHARACTER * max(map(len, titles)))
+    across, down = broad + picture.GAP, PANEL_TITLE_HEIGHT + panel[1] + picture.GAP
+    key_height = PANEL_TITLE_HEIGHT + key.height
+    if panel[1] > 1.25 * panel[0]:
+        places = tuple((number * across, 0.0) for number in range(panels + 1))
+        return Layout(panel, places, panels * across + key.width, max(down - picture.GAP, key_height))
+    places = tuple((number % 2 * across, number // 2 * down) for number in range(panels + 1))
+    last_row = key_height if panels % 2 == 0 else max(key_height, down - picture.GAP)
+    return Layout(panel, places, across + max(broad, key.width), panels // 2 * down + last_row)
+
+
+def _title(head: Head) -> str:
+    scores, title = head.header.scores, head.region.header.title
+    where = judged_where(head.header)
+    if isinstance(scores, Scores) and scores.macro_f1 is not None and scores.accuracy is not None:
+        return f"{title}: macro F1 {scores.macro_f1:.2f}, accuracy {scores.accuracy:.0%} {where}"
+    if isinstance(scores, NumberScores) and scores.mae is not None:
+        mae = amount(scores.mae, head.header.numbers.unit if head.header.numbers else "")
+        return f"{title}: MAE {mae}{'' if scores.r2 is None else f', R² {scores.r2:.2f}'} {where}"
+    return f"{title}: not validated"
+
+
+def numbers_key(numbers: Numbers) -> Key:
+    """A row for each of a few numbers, the highest first."""
+    return Key((), [KeyRow(amount(number, numbers.unit), color, ()) for number, color in number_steps(numbers)])
+
+
+def _scored_key(head: Head, labels: Labels) -> Key:
+    """A row for each class, with its F1 and its labelled pixels."""
+    scores = head.header.scores
+    f1 = {entry.name: entry.f1 for entry in scores.classes} if isinstance(scores, Scores) else {}
+    rows = []
+    for entry, pixels in zip(labels.classes, class_pixels(labels).tolist(), strict=True):
+        score = f1.get(entry.name)
+        rows.append(KeyRow(entry.name, entry.color, ("-" if score is None else f"{score:.2f}", f"{pixels:,}")))
+    return Key(("F1", "labels"), rows)
+
+
+def _counted_key(labels: Labels) -> Key:
+    """A row for each class, with its pixels and their share."""
+    pixels = class_pixels(labels)
+    total = pixels.sum()
+    rows = [
+        KeyRow(entry.name, entry.color, (f"{count:,}", percent(count / total)))
+        for entry, count in zip(labels.classes, pixels.tolist(), strict=True)
+    ]
+    return Key(("pixels", "share"), rows)
+
+
+def learning_curve_figure(points: Sequence[CurvePoint], path: Path, title: str, unit: str = "") -> None:
+    """Write a PNG of a learning curve.
+
+    Args:
+        points: of one study.
+        path: of the PNG; an earlier one is replaced.
+        title: above it.
+        unit: of numbers.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    classes = isinstance(points[0].scores, Scores)
+    name = "macro F1" if classes else f"mean absolute error{unit and f' ({unit})'}"
+    with replacing(path) as temporary:
+        picture.save_png(charts.learning_curve(points, name, title), temporary)

@@ -1,0 +1,161 @@
+"""What is shown: the labelled ground at one date, its remembered image, and what a head answers there, in one pass."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lianet_user.grid import Window
+from lianet_user.head import TILE, Head
+from lianet_user.header import Band
+from lianet_user.labels import LabelMap, Labels
+from lianet_user.labels.labelmap import PixelValues
+from lianet_user.region import Region
+
+VIEW = 2048
+"""Pixels of the labels a side shown, and held in memory, at most: of a larger labelled area the part with most labels is
+shown."""
+
+TRUE_COLOR = ((665.0, ("B04", "B4", "red")), (560.0, ("B03", "B3", "green")), (490.0, ("B02", "B2", "blue")))
+"""Red, green and blue: wavelength in nanometres, and the names such a band goes by."""
+
+NEAR_NM = 60.0
+"""A band farther than this from a colour's wavelength does not show that colour."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The labelled ground that is shown.
+
+    Attributes:
+        window: of the region.
+        date: of an acquisition that the labels describe.
+        scale: pixels of the labels per pixel of the region, along either axis.
+        labels: (scale * height, scale * width) of the window: uint8 with IGNORE, or float32 with NaN.
+        whole: whether all labels of the date are shown.
+    """
+
+    window: Window
+    date: dt.date
+    scale: int
+    labels: PixelValues
+    whole: bool
+
+    def fine(self, values: np.ndarray) -> np.ndarray:
+        """An array (height, width, ...) of the window on the labels' grid, every pixel repeated."""
+        return values.repeat(self.scale, 0).repeat(self.scale, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class MappedView:
+    """A view, what the region remembers of it, and what a head answers.
+
+    Attributes:
+        view: of the head's labels.
+        image: the remembered image: uint8 (height, width, 3), on the region's grid.
+        values: the answers, on the labels' grid: uint8 classes or float32 numbers.
+        doubt: float32, likewise. Of classes, the entropy of their probabilities as a share of the largest possible; of
+            numbers, how far answer and label are apart, NaN without a label.
+    """
+
+    view: View
+    image: NDArray[np.uint8]
+    values: PixelValues
+    doubt: NDArray[np.float32]
+
+
+def map_view(head: Head, labels: Labels) -> MappedView:
+    """Compute what the figures of a head show; memory follows the view.
+
+    Args:
+        head: just trained, or opened.
+        labels: on the grid of the head's maps; their classes are the head's.
+    """
+    view = labelled_view(labels)
+    values, doubt = np.empty_like(view.labels), np.empty(view.labels.shape, np.float32)
+    for tile in view.window.tiles(TILE // view.scale):
+        answers = head.answers(tile, view.date)
+        inside = tile.within(view.window).scaled(view.scale).slices
+        if head.header.classes:
+            values[inside] = answers.argmax(0).to(torch.uint8).cpu().numpy()
+            doubt[inside] = (torch.special.entr(answers.exp()).sum(0) / math.log(len(answers))).cpu().numpy()
+        else:
+            values[inside] = answers[0].cpu().numpy()
+            doubt[inside] = np.abs(values[inside] - view.labels[inside])
+    return MappedView(view, remembered_image(head.region, view.window, view.date), values, doubt)
+
+
+def most_labelled(labels: Labels) -> LabelMap:
+    """The label map, or of several the one with most labels."""
+    return max(labels.maps, key=lambda each: int(each.labelled.sum()))
+
+
+def labelled_view(labels: Labels) -> View:
+    """The smallest window that holds all labels of the map with most; where it is larger than :data:`VIEW`, the part with
+    most of them."""
+    shown, scale = most_labelled(labels), labels.scale
+    labelled = shown.labelled
+    row, height = _densest(np.count_nonzero(labelled, axis=1))
+    col, width = _densest(np.count_nonzero(labelled[row : row + height], axis=0))
+    first_row, first_col = row // scale, col // scale
+    window = Window(
+        first_row, first_col, -(-(row + height) // scale) - first_row, -(-(col + width) // scale) - first_col
+    )
+    inside = window.scaled(scale).slices
+    whole = np.count_nonzero(labelled[inside]) == np.count_nonzero(labelled)
+    return View(window, shown.dates[0], scale, shown.values[inside], whole)
+
+
+def _densest(counts: np.ndarray) -> tuple[int, int]:
+    """Start and length of the stretch that holds all of what was counted, or the most that :data:`VIEW` places can."""
+    places = np.flatnonzero(counts)
+    first, length = int(places[0]), int(places[-1] - places[0]) + 1
+    if length <= VIEW:
+        return first, length
+    before = np.concatenate([[0], np.cumsum(counts)])
+    starts = np.arange(first, first + length - VIEW + 1)
+    return int(starts[np.argmax(before[starts + VIEW] - before[starts])]), VIEW
+
+
+def remembered_image(
+    region: Region, window: Window, date: dt.date, listener: Callable[[int, int], None] | None = None
+) -> NDArray[np.uint8]:
+    """What the region remembers of a window, for the eye: uint8 (height, width, 3)."""
+    bands = list(true_color_bands(region.header.bands))
+    reflectance = np.empty((window.height, window.width, 3), np.float32)
+    done = 0
+    for tile in window.tiles(TILE):
+        reflectance[tile.within(window).slices] = region.reconstruct(tile, date)[bands].permute(1, 2, 0).cpu().numpy()
+        done += tile.pixels
+        if listener:
+            listener(done, window.pixels)
+    return stretched(reflectance)
+
+
+def true_color_bands(bands: Sequence[Band]) -> tuple[int, int, int]:
+    """Indices of the bands to show as red, green and blue: by wavelength, else by name, else the first band as grey."""
+    chosen = [_band_of(bands, wavelength, names) for wavelength, names in TRUE_COLOR]
+    known = [index for index in chosen if index is not None]
+    return (known[0], known[1], known[2]) if len(known) == 3 else (0, 0, 0)
+
+
+def _band_of(bands: Sequence[Band], wavelength: float, names: Sequence[str]) -> int | None:
+    known = {index: abs(band.wavelength_nm - wavelength) for index, band in enumerate(bands) if band.wavelength_nm}
+    nearest = min(known, key=lambda index: known[index], default=None)
+    if nearest is not None and known[nearest] <= NEAR_NM:
+        return nearest
+    return next((index for index, band in enumerate(bands) if band.name in names), None)
+
+
+def stretched(reflectance: np.ndarray) -> NDArray[np.uint8]:
+    """Reflectance (height, width, 3) for the eye: each band from its 2nd to its 98th percentile, as uint8."""
+    low, high = np.percentile(reflectance, (2, 98), axis=(0, 1))
+    scaled = (reflectance - low) / np.maximum(high - low, 1e-6)
+    colors: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return colors
