@@ -1,0 +1,171 @@
+"""`lianet-user compare`: how good a head is beside models that read imagery."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lianet_user.cli.console import (
+    AsJson,
+    Device,
+    Overwrite,
+    Quiet,
+    RegionPath,
+    choose_device,
+    err,
+    out,
+    progress,
+)
+from lianet_user.cli.imagery_options import ConfigPath, opened, reads_imagery_beside
+from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.scores import figure as format_figure
+from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
+from lianet_user.labels.options import LabelOptions
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from lianet_user.training.comparison import Comparison, Row
+
+
+@reads_labels
+@trains_heads
+@splits_labels
+@reads_imagery_beside
+def compare(
+    region: RegionPath,
+    labels: LabelsPath,
+    imagery: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH", help="The region's imagery, as pretrain takes it, for models that read it (repeat it)."
+        ),
+    ] = None,
+    features: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RASTER", help="Any raster of features, such as embeddings, to train a head on (repeat it)."
+        ),
+    ] = None,
+    contenders: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="lianet, bands, unet, micro-unet, forest, forest-context, forest-dates. Default: all there is input for.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, max=50, help="Parts of the labelled blocks, each judged once. Default: 5.")
+    ] = None,
+    share_train: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Or: train on this share of the blocks, and judge the rest.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Times, each with other blocks.")] = 1,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="TABLE.csv", help="Table to write.")] = None,
+    config: ConfigPath = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    *,
+    labels_options: LabelOptions,
+    training_options: TrainingOptions,
+    split_options: SplitOptions,
+    imagery_options: dict[str, Any],
+) -> None:
+    """See how good your labels' head is beside U-Nets and random forests that are trained on imagery.
+
+    Example: lianet-user compare models/havelland.safetensors landcover.gpkg --field class --imagery imagery/
+    """
+    from lianet_user.artifact import open_region_file, refuse_existing
+    from lianet_user.cli.config_file import read_config
+    from lianet_user.errors import InputError
+
+    if folds is not None and share_train is not None:
+        raise InputError("--folds and --share-train both say which ground is judged: give one of them")
+    if split_options.validation is not None:
+        raise InputError("compare judges by --folds or --share-train: leave --validation away")
+    if output is not None:
+        refuse_existing(output, overwrite)
+    header = open_region_file(region).header
+
+    from lianet_user.labels import read_labels
+
+    label_map = read_labels(labels, header, labels_options)
+    scene = None
+    if imagery:
+        table = read_config(config)["imagery"]
+        table.setdefault("bands", [band.name for band in header.bands])
+        scene = opened(imagery, table, imagery_options, quiet or as_json)
+    elif imagery_options or config:
+        raise InputError("options of imagery, and none is given: name it with --imagery")
+
+    from lianet_user.region import Region
+    from lianet_user.training.compare import SplitPlan
+    from lianet_user.training.compare import compare as run
+
+    settings = training_options.settings(label_map, header, split_options)
+    words = split_options.words(header)
+    plan = SplitPlan(folds=folds or 5, share_train=share_train, repeats=repeats, seed=settings.seed, **words)
+    where = choose_device(device)
+    with progress(quiet) as bars:
+        comparison = run(
+            Region.open(region, where),
+            label_map,
+            imagery=scene,
+            features=features or (),
+            contenders=contenders.split(",") if contenders else None,
+            plan=plan,
+            settings=settings,
+            device=where,
+            listener=lambda stage, done, total: bars.task(stage)(done, total),
+        )
+    if output is not None:
+        comparison.write_csv(output)
+    if as_json:
+        print(json.dumps(comparison.as_dict(), indent=2))
+    elif not quiet:
+        _print(comparison)
+        if output is not None:
+            out.print(f"wrote {output}", soft_wrap=True)
+
+
+def _print(comparison: Comparison) -> None:
+    from rich.table import Table
+
+    rows = comparison.rows()
+    splits = len({outcome.split for outcome in comparison.outcomes})
+    table = Table(
+        title=f"On ground that was not trained on, mean of {splits} split{'s' * (splits > 1)}", title_justify="left"
+    )
+    table.add_column("model")
+    table.add_column("reads")
+    for figure in comparison.figures:
+        table.add_column(figure.title, justify="right")
+    table.add_column("seconds", justify="right")
+    best = {figure.name: comparison.best(figure) for figure in comparison.figures}
+    for row in rows:
+        cells = [_cell(row, figure.name, best[figure.name]) for figure in comparison.figures]
+        table.add_row(row.contender, row.reads, *cells, f"{row.seconds:.0f}")
+    out.print(table)
+    err.print("means and deviations over the splits; seconds: of training and answering, each time", style="dim")
+    if comparison.left_out:
+        out.print(
+            f"{comparison.left_out:,} of {comparison.labelled:,} labels count for none of them, because imagery or features"
+            " are not valid there (clouds, nodata)",
+            soft_wrap=True,
+        )
+    out.print(comparison.sentence(), soft_wrap=True)
+
+
+def _cell(row: Row, figure: str, best: float | None) -> Text:
+    from rich.text import Text
+
+    mean, deviation = row.means[figure], row.deviations[figure]
+    if mean is None:
+        return Text("-")
+    text = format_figure(mean) + ("" if deviation is None else f" ± {format_figure(deviation)}")
+    return Text(text, style="bold" if mean == best else "")
