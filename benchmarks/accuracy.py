@@ -1,16 +1,15 @@
 """Is a head that has never seen imagery as good as models that have? Land cover from few OpenStreetMap labels.
 
-Every contender gets the same labels, the same training blocks (20 % of the 128-px blocks with labels, drawn at random) and
-is scored on all the others. The contenders:
+Every contender gets the same labels, the same training blocks (by default 20 % of those with labels, `SplitPlan`) and is
+scored on all the others. Those of `lianet-user compare`, trained by the same code, and more that explain them:
 
-- `lianet`: what `lianet-user finetune` trains, on the region file alone;
-- `lianet-*`: the same with other inputs, to see what each brings;
-- `bands`: the same six layers on the raw imagery itself, which shows what the file's fidelity costs;
-- `forest`, `forest-context`: a random forest on the raw bands, and on raw bands with local means and deviations;
-- `unet`, `unet-context`: a U-Net (ResNet-18 encoder) on the same two inputs;
+- `lianet-*`: the head on other inputs, with one member instead of two, or with BatchNorm on inputs as they are, to see what
+  each brings;
+- `bands-alone`: the same six layers on the raw imagery without its neighbourhood statistics;
+- `unet-context`: the U-Net with these statistics;
 - `place`: the six layers on coordinates alone, which shows what knowing the place gives away.
 
-Networks share sampling, augmentation, loss, optimiser and ensembling. Run it with
+Run it with
 
     python benchmarks/accuracy.py --imagery FOLDER --splits 10 --results accuracy.jsonl
     python benchmarks/accuracy.py --results accuracy.jsonl --summary
@@ -22,128 +21,48 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime as dt
 import json
 import time
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.ensemble import RandomForestClassifier
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from lianet_user.field.context import context
-from lianet_user.field.head import PAPER_WIDTHS, HeadLayers
-from lianet_user.field.torchvision_ops import import_torchvision
 from lianet_user.grid import Window
-from lianet_user.header import IGNORE
-from lianet_user.labels import read_labels
+from lianet_user.header import Scores
+from lianet_user.imagery import ImageryOptions, open_imagery
+from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.region import Region
-from lianet_user.training.finetune import FinetuneSettings, train_member, validate
-from lianet_user.training.imagery import read_sentinel2
-from lianet_user.training.metrics import confusion_matrix, scores
-from lianet_user.training.samples import Sample, Source, make_samples
-
-import_torchvision()
-
-import segmentation_models_pytorch as smp  # noqa: E402
+from lianet_user.training import FinetuneSettings
+from lianet_user.training.baselines import Forest, ImageryBands, Learner, Networks, head_on
+from lianet_user.training.compare import MARGIN, UNET_CROP, SplitPlan
+from lianet_user.training.goal import Goal
+from lianet_user.training.ground import common_ground
+from lianet_user.training.samples import Sample, Source, keep, make_samples
+from lianet_user.training.unet import MICRO_UNET, UNET, UNet
 
 ROOT = Path(__file__).resolve().parents[1]
-MARGIN = 32
-TRAIN_SHARE = 0.2
-LEAST_PIXELS = 100
-FOREST_PIXELS = 30_000
-
 Row = dict[str, Any]
 """One line of the results file."""
 
-Contender = Callable[[list[Sample], list[Sample], int, int], np.ndarray]
-"""(training, test, classes, seed) to a confusion matrix."""
 
+@dataclass(frozen=True)
+class Contender:
+    """What is read, what learns from it, and how networks are trained."""
 
-def draw_split(samples: Sequence[Sample], classes: int, seed: int) -> np.ndarray:
-    """Which samples train: bool (samples,). Drawn again until every class has pixels on both sides."""
-    rng = np.random.default_rng(seed)
-    counts = np.stack([np.bincount(s.labels.numpy().ravel(), minlength=256)[:classes] for s in samples])
-    while True:
-        train = np.zeros(len(samples), bool)
-        train[rng.choice(len(samples), round(TRAIN_SHARE * len(samples)), replace=False)] = True
-        if (counts[train].sum(0) >= LEAST_PIXELS).all() and (counts[~train].sum(0) >= LEAST_PIXELS).all():
-            return train
-
-
-class Padded(nn.Module):
-    """A network that wants multiples of 32, on windows of any size."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        padded = functional.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
-        out: Tensor = self.network(padded)[..., :height, :width]
-        return out
-
-
-class Ensemble(nn.Module):
-    """Mean class probabilities of several networks."""
-
-    def __init__(self, members: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([member(x).softmax(1) for member in self.members]).mean(0)
-
-
-def network(make: Callable[[int, int], nn.Module], settings: FinetuneSettings) -> Contender:
-    """A contender that is trained by the product's own loop."""
-
-    def run(training: list[Sample], test: list[Sample], classes: int, seed: int) -> np.ndarray:
-        torch.manual_seed(seed)
-        seeded = dataclasses.replace(settings, seed=seed)
-        members = [make(training[0].inputs.shape[0], classes) for _ in range(settings.members)]
-        for number, member in enumerate(members):
-            train_member(member, training, classes, seeded, number, lambda _: None)
-        return validate(Ensemble(members).eval(), test, classes)
-
-    return run
-
-
-def forest(training: list[Sample], test: list[Sample], classes: int, seed: int) -> np.ndarray:
-    """A random forest on at most FOREST_PIXELS pixels."""
-    rng = np.random.default_rng(seed)
-    values, reference = map(np.concatenate, zip(*map(_pixels, training), strict=True))
-    chosen = rng.permutation(len(reference))[:FOREST_PIXELS]
-    model = RandomForestClassifier(300, min_samples_leaf=2, n_jobs=2, random_state=seed)
-    model.fit(values[chosen], reference[chosen])
-    confusion = np.zeros((classes, classes), np.int64)
-    for sample in test:
-        values, reference = _pixels(sample)
-        confusion += confusion_matrix(reference, model.predict(values), classes)
-    return confusion
-
-
-def _pixels(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    labelled = sample.labels.numpy() != IGNORE
-    return sample.inputs.numpy()[:, labelled].T.astype(np.float32), sample.labels.numpy()[labelled]
-
-
-def raw_source(bands: Tensor, with_context: bool) -> Source:
-    """Raw imagery in units of each band's deviation, with its neighbourhood statistics on request."""
-    std, mean = torch.std_mean(bands.flatten(1), dim=1)
-    image = (bands - mean[:, None, None]) / std[:, None, None]
-    stack = torch.cat([image, context(image[None])[0]]) if with_context else image
-    return lambda window: stack[(slice(None), *window.slices)]
+    source: Source
+    learner: Learner
+    settings: FinetuneSettings
 
 
 def place_source(height: int, width: int) -> Source:
     """Coordinates, plain and as sines of four octaves."""
 
-    def source(window: Window) -> Tensor:
+    def source(window: Window, _: dt.date) -> Tensor:
         rows = torch.arange(window.row, window.row_end) / max(height, width)
         cols = torch.arange(window.col, window.col_end) / max(height, width)
         y, x = torch.meshgrid(rows, cols, indexing="ij")
@@ -153,83 +72,79 @@ def place_source(height: int, width: int) -> Source:
     return source
 
 
-def contenders(region: Region, imagery: Path) -> dict[str, tuple[Source, Contender]]:
-    """Every contender's inputs and how it is trained."""
-    settings = FinetuneSettings()
-    bands = torch.from_numpy(read_sentinel2([imagery]).reflectance)
-    raw, raw_context = raw_source(bands, False), raw_source(bands, True)
+def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, device: str) -> dict[str, Contender]:
+    """By name."""
+    plain = dataclasses.replace(settings, norm="batch", standardize=False)
+    wide = dataclasses.replace(settings, crop=UNET_CROP)
+    head = Networks(head_on(settings), device)
+    unet = Networks(lambda channels, outputs: UNet(channels, outputs, UNET), device)
+    micro = Networks(lambda channels, outputs: UNet(channels, outputs, MICRO_UNET), device)
 
-    def six_layers(channels: int, classes: int) -> nn.Module:
-        return HeadLayers(channels, PAPER_WIDTHS, classes, "batch")
+    def remembered(*inputs: Any) -> Source:
+        return lambda window, date: region.head_input(window, date, inputs)
 
-    def unet(channels: int, classes: int) -> nn.Module:
-        return Padded(smp.Unet("resnet18", encoder_weights=None, in_channels=channels, classes=classes))
-
-    def remembered(*inputs: str) -> Source:
-        return lambda window: region.head_input(window, None, inputs)  # type: ignore[arg-type]
-
-    head = network(six_layers, settings)
-    u_net = network(unet, dataclasses.replace(settings, crop=64, steps=300))
-    height, width = region.shape
     return {
-        "lianet": (remembered(*settings.inputs), head),
-        "lianet-features": (remembered("features"), head),
-        "lianet-bands": (remembered("bands"), head),
-        "lianet-context": (remembered("bands", "context"), head),
-        "bands": (raw, head),
-        "bands-context": (raw_context, head),
-        "forest": (raw, forest),
-        "forest-context": (raw_context, forest),
-        "unet": (raw, u_net),
-        "unet-context": (raw_context, u_net),
-        "place": (place_source(height, width), head),
+        "lianet": Contender(remembered(*settings.inputs), head, settings),
+        "lianet-features": Contender(remembered("features"), head, settings),
+        "lianet-bands": Contender(remembered("bands"), head, settings),
+        "lianet-context": Contender(remembered("bands", "context"), head, settings),
+        "lianet-one": Contender(remembered(*settings.inputs), head, dataclasses.replace(settings, members=1)),
+        "lianet-batch": Contender(remembered(*settings.inputs), Networks(head_on(plain), device), plain),
+        "bands": Contender(bands.with_context, head, settings),
+        "bands-alone": Contender(bands, head, settings),
+        "forest": Contender(bands, Forest(), settings),
+        "forest-context": Contender(bands.with_context, Forest(), settings),
+        "unet": Contender(bands, unet, wide),
+        "unet-context": Contender(bands.with_context, unet, wide),
+        "micro-unet": Contender(bands, micro, wide),
+        "place": Contender(place_source(*region.shape), head, settings),
     }
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the splits that the results file does not hold yet."""
-    region = Region.open(arguments.region)
-    labels = read_labels(arguments.labels, region.geobox, field="class")
-    classes = len(labels.classes)
-    done = {(row["contender"], row["split"]) for row in _rows(arguments.results)}
-    every = contenders(region, arguments.imagery)
-    sampled: dict[str, list[Sample]] = {}
-    for split in range(arguments.first, arguments.first + arguments.splits):
-        for name in arguments.contenders or every:
-            if (name, split) in done:
-                continue
-            source, contender = every[name]
-            if name not in sampled:
-                sampled[name] = make_samples(source, labels, margin=MARGIN)
-            samples = sampled[name]
-            train = draw_split(samples, classes, split)
+    region = Region.open(arguments.region, arguments.device)
+    labels = read_labels(arguments.labels, region.header, LabelOptions(field="class"))
+    names = tuple(band.name for band in region.header.bands)
+    scene = open_imagery([str(arguments.imagery)], ImageryOptions(bands=names))
+    bands = ImageryBands(scene, region, labels.dates)
+    ground = common_ground(labels, [bands.valid])
+    settings = FinetuneSettings()
+    goal = Goal.of(ground.labels, settings)
+    done = {(row["contender"], row["split"]) for row in _rows(arguments.results) if row["share"] == arguments.share}
+    every = contenders(region, bands, settings, arguments.device)
+    for name in arguments.contenders or every:
+        wanted = [n for n in range(arguments.first, arguments.first + arguments.splits) if (name, n) not in done]
+        samples: list[Sample] = make_samples(every[name].source, ground.labels, margin=MARGIN) if wanted else []
+        for number in wanted:
+            (split,) = SplitPlan(share_train=arguments.share, seed=number).splits(ground.labels)
+            seeded = dataclasses.replace(every[name].settings, seed=number)
             started = time.monotonic()
-            confusion = contender(
-                [s for s, t in zip(samples, train, strict=True) if t],
-                [s for s, t in zip(samples, train, strict=True) if not t],
-                classes,
-                split,
-            )
-            figures = scores(confusion, labels.classes)
+            training, judged = keep(samples, split.trained), keep(samples, split.validated)
+            scores = every[name].learner(training, judged, goal, seeded, lambda *_: None).scores
+            assert isinstance(scores, Scores)
             row = {
                 "contender": name,
-                "split": split,
-                "macro_f1": figures.macro_f1,
-                "accuracy": figures.accuracy,
-                "f1": {c.name: c.f1 for c in figures.classes},
+                "share": arguments.share,
+                "split": number,
+                "macro_f1": scores.macro_f1,
+                "accuracy": scores.accuracy,
+                "f1": {each.name: each.f1 for each in scores.classes},
                 "seconds": round(time.monotonic() - started, 1),
-                "confusion": confusion.tolist(),
+                "confusion": scores.confusion,
             }
             with arguments.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            print(f"split {split} {name:18} macro-F1 {row['macro_f1']:.3f}  {row['seconds']} s", flush=True)
+            print(f"split {number} {name:18} macro-F1 {row['macro_f1']:.3f}  {row['seconds']} s", flush=True)
 
 
-def summary(path: Path, reference: str = "lianet") -> None:
+def summary(path: Path, share: float, reference: str = "lianet") -> None:
     """One row per contender: mean over its splits, pooled, and the paired ratio with its 95 % interval."""
     table: dict[str, dict[int, Row]] = {}
-    for row in _rows(path):
+    for row in (row for row in _rows(path) if row["share"] == share):
         table.setdefault(row["contender"], {})[row["split"]] = row
+    if reference not in table:
+        return  # there is nothing to put beside it yet
     rng = np.random.default_rng(0)
     print(f"ratio: {reference} over the contender on the splits both ran, 95 % by bootstrap over these splits\n")
     print("| contender | splits | mean macro-F1 | deviation | pooled macro-F1 | ratio | 95 % | seconds |")
@@ -261,11 +176,13 @@ if __name__ == "__main__":
     parser.add_argument("--labels", type=Path, default=ROOT / "tutorials/data/havelland_landcover.gpkg")
     parser.add_argument("--imagery", type=Path, help="folder of the Sentinel-2 band files the region was encoded from")
     parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--share", type=float, default=0.2, help="of the labelled blocks, to train on")
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="seed of the first split")
     parser.add_argument("--contenders", nargs="*")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--summary", action="store_true", help="only print the table")
     given = parser.parse_args()
     if not given.summary:
         run(given)
-    summary(given.results)
+    summary(given.results, given.share)
