@@ -6,55 +6,76 @@ your own train a small *head* on it, and the head maps any window of the region 
     import lianet_user as lianet
 
     region = lianet.Region.open("region.safetensors")
-    labels = lianet.read_labels("labels.gpkg", region.geobox)
-    head = lianet.finetune(region, labels)
+    labels = lianet.read_labels("labels.gpkg", region.header)
+    head = lianet.finetune(region, labels).head
     classes = head.predict(bbox=(12.55, 52.46, 12.60, 52.50))  # in memory
     lianet.predict(head, "map.tif")  # to a file, whatever its size
+
+Providers make region files with the same package::
+
+    imagery = lianet.open_imagery(["imagery/"], lianet.ImageryOptions(mask="SCL"))
+    words = lianet.RegionWords(name="mine", title="My region", licence="CC-BY-4.0", attribution="...")
+    lianet.pretrain(imagery, Path("region.safetensors"), words)
 
 Modules import one way only, each from those on its left::
 
     errors <- field/config <- header <- artifact
-              errors <- grid, header <- labels     no torch up to here
+              errors <- grid, header <- labels, imagery     no torch up to here
               artifact, grid, field <- region <- head
-                         head, labels <- training
-                         head, labels <- maps <- report
+                    imagery, region <- importing
+              head, labels, imagery <- training
+             training, head, labels <- maps <- report
                          everything <- cli
 
 Importing this package imports none of them; a name below is loaded when it is first used.
 """
 
-from __future__ import annotations
-
-import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from lianet_user.errors import LianetError
     from lianet_user.head import Head
-    from lianet_user.labels import read_labels
+    from lianet_user.imagery import ImageryOptions, open_imagery
+    from lianet_user.labels import LabelOptions, check_labels, read_labels
     from lianet_user.maps import predict
     from lianet_user.region import Region
-    from lianet_user.training import finetune, pretrain
+    from lianet_user.training import PretrainSettings, RegionWords, UpdateSettings, finetune, pretrain, update
 
-__all__ = ["Head", "LianetError", "Region", "__version__", "finetune", "predict", "pretrain", "read_labels"]
+__all__ = [
+    "Head",
+    "ImageryOptions",
+    "LabelOptions",
+    "LianetError",
+    "PretrainSettings",
+    "Region",
+    "RegionWords",
+    "UpdateSettings",
+    "__version__",
+    "check_labels",
+    "finetune",
+    "open_imagery",
+    "predict",
+    "pretrain",
+    "read_labels",
+    "update",
+]
 __version__ = version("lianet-user")
 
-_HOME = {
-    "Head": "lianet_user.head",
-    "LianetError": "lianet_user.errors",
-    "Region": "lianet_user.region",
-    "finetune": "lianet_user.training",
-    "predict": "lianet_user.maps",
-    "pretrain": "lianet_user.training",
-    "read_labels": "lianet_user.labels",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__getattr__, _, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "errors": ["LianetError"],
+        "head": ["Head"],
+        "imagery": ["ImageryOptions", "open_imagery"],
+        "labels": ["LabelOptions", "check_labels", "read_labels"],
+        "maps": ["predict"],
+        "region": ["Region"],
+        "training": ["PretrainSettings", "RegionWords", "UpdateSettings", "finetune", "pretrain", "update"],
+    },
+)
 
 
 def __dir__() -> list[str]:

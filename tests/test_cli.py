@@ -12,12 +12,17 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
+import rasterio.features
+import rasterio.transform
 import rasterio.warp
+from rasterio.errors import NotGeoreferencedWarning
 from shapely.geometry import box
 
 from lianet_user.artifact import open_head_file, open_region_file
+from lianet_user.header import Scores
 
 ROOT = Path(__file__).resolve().parents[1]
 REGION = ROOT / "models" / "havelland.safetensors"
@@ -40,14 +45,27 @@ def finetuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("info", REGION), ("info", REGION, "--json")])
-def test_what_needs_no_torch_imports_none(arguments: tuple[object, ...], tmp_path: Path) -> None:
+def imported_by(*arguments: object, cwd: Path) -> set[str]:
+    """Every module that a command imports."""
     words = [sys.executable, "-X", "importtime", "-m", "lianet_user", *map(str, arguments)]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "lianet_user.cli" in imported
-    assert not imported & {"torch", "segmentation_models_pytorch", "geopandas", "matplotlib"}
+    return imported
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("finetune", "--help"), ("info", REGION), ("info", REGION, "--json")]
+)
+def test_what_needs_no_torch_imports_none(arguments: tuple[object, ...], tmp_path: Path) -> None:
+    heavy = {"torch", "segmentation_models_pytorch", "geopandas", "matplotlib"}
+    assert not imported_by(*arguments, cwd=tmp_path) & heavy
+
+
+def test_check_needs_no_torch(tmp_path: Path) -> None:
+    assert "torch" not in imported_by("check", REGION, LABELS, "--field", "class", "--no-picture", cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_and_info_answer_at_once(tmp_path: Path) -> None:
@@ -74,6 +92,116 @@ def test_info_tells_where_what_how_good_and_whose(tmp_path: Path) -> None:
     assert document["quality"][0]["psnr_db"] >= 48
 
 
+AREA = box(334_000, 5_815_000, 338_000, 5_818_000)
+"""Twelve square kilometres of the shipped region, so that training on them takes seconds."""
+
+
+@pytest.fixture(scope="module")
+def other_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's polygons in AREA as people would have them in other forms: points, lines, a table, a raster."""
+    folder = tmp_path_factory.mktemp("labels")
+    polygons = gpd.read_file(LABELS)[["class", "geometry"]].clip(AREA).explode()
+    polygons = polygons[polygons.geom_type.eq("Polygon") & (polygons.area > 5_000)]
+    points = polygons.set_geometry(polygons.representative_point())
+    points.to_file(folder / "points.gpkg")
+    inner = polygons.set_geometry(polygons.buffer(-12)).explode()
+    inner = inner[~inner.is_empty]
+    inner.set_geometry(inner.boundary).explode().to_file(folder / "lines.shp")
+    lonlat = points.to_crs("EPSG:4326")
+    table = pd.DataFrame({"Breite": lonlat.geometry.y, "Länge": lonlat.geometry.x, "Klasse": points["class"]})
+    table.to_csv(folder / "points.csv", sep=";", decimal=",", index=False)
+    names = sorted(polygons["class"].unique())
+    pd.DataFrame({"code": range(1, len(names) + 1), "name": names}).to_csv(folder / "classes.csv", index=False)
+    moved = polygons.to_crs("EPSG:3035")
+    west, south, east, north = moved.total_bounds
+    transform = rasterio.transform.from_origin(west, north, 7, 7)
+    shape = (int((north - south) // 7) + 1, int((east - west) // 7) + 1)
+    burned = rasterio.features.rasterize(
+        [(geometry, names.index(name) + 1) for geometry, name in zip(moved.geometry, moved["class"], strict=True)],
+        shape,
+        transform=transform,
+        dtype="uint8",
+    )
+    profile = {"driver": "GTiff", "height": shape[0], "width": shape[1], "count": 1, "dtype": "uint8"}
+    with rasterio.open(folder / "raster.tif", "w", crs="EPSG:3035", transform=transform, **profile) as file:
+        file.write(burned, 1)
+    return folder
+
+
+FORMS: dict[str, tuple[str, ...]] = {
+    "points.gpkg": (),
+    "lines.shp": (),
+    "points.csv": (),
+    "raster.tif": ("--nodata", "0", "--classes", "classes.csv"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_labels_in_other_forms_are_checked_and_trained_on(name: str, other_labels: Path) -> None:
+    checked = lianet("check", REGION, name, *FORMS[name], "--no-picture", "--json", cwd=other_labels)
+    assert checked.returncode == 0, checked.stderr
+    report = json.loads(checked.stdout)["report"]
+    done = lianet(
+        *("finetune", REGION, name, *FORMS[name], "--steps", 20, "--members", 1, "--no-picture", "--json"),
+        *("-o", f"{name}.safetensors"),
+        cwd=other_labels,
+    )
+    assert done.returncode == 0, done.stderr
+    header = open_head_file(other_labels / f"{name}.safetensors").header
+    named = [entry["name"] for entry in report["classes"] if entry["pixels"]]
+    assert [entry.name for entry in header.classes] == named
+    assert set(named) <= {"farmland", "forest", "grassland", "residential", "water", "wetland"}
+    demo = [entry.color for entry in header.classes if entry.name == "forest"]
+    assert demo == ["#14532d"]
+
+
+def test_check_draws_the_labels_over_the_remembered_image(other_labels: Path) -> None:
+    done = lianet("check", REGION, "points.gpkg", "--buffer", 20, "-o", "seen.png", cwd=other_labels)
+    assert done.returncode == 0, done.stderr
+    assert "wrote seen.png" in done.stdout
+    assert (other_labels / "seen.png").read_bytes().startswith(b"\x89PNG")
+    again = lianet("check", REGION, "points.gpkg", "-o", "seen.png", cwd=other_labels)
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+@pytest.mark.parametrize("task", ["regression", "coverage"])
+def test_check_draws_numbers_over_the_remembered_image(task: str, tmp_path: Path) -> None:
+    west, north = 334_000, 5_818_000
+    fields = [box(west + 200 * n, north - 200 * n - 150, west + 200 * n + 150, north - 200 * n) for n in range(15)]
+    frame = gpd.GeoDataFrame({"height": np.linspace(1.5, 30.5, 15)}, geometry=fields, crs=32633)
+    frame.to_file(tmp_path / "fields.gpkg")
+    gpd.GeoDataFrame(geometry=[box(*frame.total_bounds)], crs=32633).to_file(tmp_path / "area.gpkg")
+    options = ("--labelled-area", "area.gpkg") if task == "coverage" else ()
+    done = lianet("check", REGION, "fields.gpkg", "--task", task, *options, "-o", "seen.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(tmp_path / "seen.png") as file:
+            pixels = file.read([1, 2, 3]).reshape(3, -1).T
+    # The key's patches show the ends of the scale as they are: viridis, of which no photograph is made.
+    for end in ((68, 1, 84), (253, 231, 37)):
+        assert (np.abs(pixels.astype(int) - end).max(1) <= 1).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "pixels", "task"),
+    [
+        (("--task", "coverage", "--labelled-area", "region"), 1_179_648, "coverage"),
+        (("--scale", "4"), None, "segmentation"),
+        (("--background", "other", "--labelled-area", "region"), None, "segmentation"),
+    ],
+)
+def test_check_reads_shares_finer_grids_and_background(
+    options: tuple[str, ...], pixels: int | None, task: str, tmp_path: Path
+) -> None:
+    done = lianet("check", REGION, LABELS, "--field", "class", *options, "--no-picture", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)["report"]
+    assert report["task"] == task
+    assert pixels is None or report["labelled"] == pixels
+
+
 def test_finetune_writes_a_head_and_a_picture_and_prints_scores(finetuned: Path) -> None:
     header = open_head_file(finetuned / "head.safetensors").header
     assert [entry.name for entry in header.classes] == sorted(entry.name for entry in header.classes)
@@ -81,7 +209,7 @@ def test_finetune_writes_a_head_and_a_picture_and_prints_scores(finetuned: Path)
     assert header.region.sha256 == open_region_file(REGION).sha256()
     assert "OpenStreetMap" in header.attribution
     assert "Copernicus" in header.attribution
-    assert header.scores is not None
+    assert isinstance(header.scores, Scores)
     # 60 steps are few, but far from the 1/6 of guessing.
     assert header.scores.macro_f1 is not None
     assert header.scores.macro_f1 > 0.35
@@ -128,6 +256,12 @@ def _bad_inputs(folder: Path) -> dict[str, tuple[tuple[object, ...], str]]:
         warnings.simplefilter("ignore")  # geopandas warns of the very fault that this file is for
         squares.to_file(folder / "nocrs.gpkg")
     moved = squares.set_crs("EPSG:32633")
+    corner = open_region_file(REGION).header.grid.geobox.boundingbox
+    west, north = corner.left, corner.top
+    near = [box(west + x, north - 50, west + x + 40, north - 10) for x in (10, 90)]
+    moved.set_geometry(near, crs="EPSG:32633").to_file(folder / "block.gpkg")
+    moved.assign(**{"class": "a"}).to_file(folder / "single.gpkg")
+    moved.assign(height=[1.5, 2.5])[["height", "geometry"]].to_file(folder / "numbers.gpkg")
     moved.geometry = moved.translate(xoff=100_000)
     moved.to_file(folder / "outside.gpkg")
     return {
@@ -143,6 +277,34 @@ def _bad_inputs(folder: Path) -> dict[str, tuple[tuple[object, ...], str]]:
         ),
         "labels outside": (("finetune", REGION, "outside.gpkg", "-o", "x.safetensors"), "outside"),
         "no such column": (("finetune", REGION, LABELS, "--field", "clas", "-o", "x.safetensors"), "class"),
+        "labels in one block": (("check", REGION, "block.gpkg", "--no-picture"), "within one block"),
+        "labels of one class": (("check", REGION, "single.gpkg", "--no-picture"), "a single class"),
+        "an unknown date": (("check", REGION, LABELS, "--date", "2018-01-01", "--no-picture"), "2017-02-16"),
+        "a typing error in --map": (("check", REGION, LABELS, "--map", "forrest=wood", "--no-picture"), "forest"),
+        "background without an area": (("check", REGION, LABELS, "--background", "x"), "--labelled-area"),
+        "numbers for a task of classes": (
+            (
+                "finetune",
+                REGION,
+                "numbers.gpkg",
+                "--task",
+                "regression",
+                "--preset",
+                "leaf-type",
+                "-o",
+                "x.safetensors",
+            ),
+            "leaf-type is for segmentation",
+        ),
+        "an unknown task": (("finetune", REGION, LABELS, "--preset", "leaftype", "-o", "x.safetensors"), "leaf-type"),
+        "a loss of another kind": (("finetune", REGION, LABELS, "--loss", "huber", "-o", "x.safetensors"), "huber"),
+        "nothing to resume": (("finetune", REGION, LABELS, "--resume", "-o", "x.safetensors"), "without --resume"),
+        "a test area elsewhere": (
+            ("finetune", REGION, LABELS, "--test-area", "outside.gpkg", "-o", "x.safetensors"),
+            "outside.gpkg",
+        ),
+        "shares that are none": (("learning-curve", REGION, LABELS, "--shares", "0.5,2", "-o", "x.csv"), "--shares"),
+        "nothing to compare with": (("compare", REGION, LABELS, "-o", "x.csv"), "--imagery"),
         "no labels file": (("finetune", REGION, "nowhere.gpkg", "-o", "x.safetensors"), "nowhere.gpkg"),
         "bbox outside": (("predict", "--bbox", "1,1,2,2", "-o", "x.tif"), "outside the region"),
         "bbox inverted": (("predict", "--bbox", "12.6,52.46,12.5,52.49", "-o", "x.tif"), "W < E"),
@@ -153,16 +315,19 @@ def _bad_inputs(folder: Path) -> dict[str, tuple[tuple[object, ...], str]]:
         "map exists": (("predict", "-o", "exists.tif"), "--overwrite"),
         "no such folder": (("predict", "-o", "no/such/map.tif"), "does not exist"),
         "unknown command": (("frobnicate",), "frobnicate"),
-        "imagery without files": (("pretrain", ".", "--licence", "x", "--attribution", "y"), "Sentinel-2"),
+        "imagery that is none": (("pretrain", ".", "--licence", "x", "--attribution", "y"), "cannot read exists.tif"),
         "imagery without credit": (("pretrain", "."), "--attribution"),
     }
 
 
 CASES = (
     "not a region file", "a truncated region file", "a pickle", "a head as region", "a region as head", "no such region",
-    "labels without CRS", "labels outside", "no such column", "no labels file", "bbox outside", "bbox inverted",
+    "labels without CRS", "labels outside", "no such column", "no labels file", "labels in one block",
+    "labels of one class", "an unknown date", "a typing error in --map", "background without an area",
+    "numbers for a task of classes", "an unknown task", "a loss of another kind", "nothing to resume",
+    "a test area elsewhere", "shares that are none", "nothing to compare with", "bbox outside", "bbox inverted",
     "bbox not numbers", "unknown date", "not a date", "head exists", "map exists", "no such folder", "unknown command",
-    "imagery without files", "imagery without credit",
+    "imagery that is none", "imagery without credit",
 )  # fmt: skip
 
 

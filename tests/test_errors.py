@@ -20,6 +20,10 @@ def test_message_cannot_steer_the_terminal() -> None:
     assert str(errors.ArtifactError("field \x1b[2J\x07evil is not known")) == "field ?[2J?evil is not known"
 
 
+def test_text_keeps_its_lines_but_no_control_characters() -> None:
+    assert errors.printable("Häuser  [x]\n\x1b]0;title\x9b") == "Häuser  [x]\n?]0;title?"
+
+
 def test_only_bad_input_ends_with_two() -> None:
     assert (errors.EXIT_OK, errors.EXIT_FAILURE, errors.EXIT_BAD_INPUT, errors.EXIT_INTERRUPTED) == (0, 1, 2, 130)
     for error in ERRORS:
