@@ -327,6 +327,7 @@ def run_to_the_end(path: Path, result: Path, steps: Connection) -> None:
     torch.save([member.state_dict() for member in members], result)
 
 
+@pytest.mark.heavy
 def test_ten_kills_at_random_do_not_change_a_bit(tmp_path: Path) -> None:
     """SIGKILL leaves no time to write anything: what counts is the checkpoint that was there."""
     whole = [network(seed=seed) for seed in (0, 1)]
