@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from lianet_user.errors import InputError, did_you_mean
 from lianet_user.field.config import HeadInput
-from lianet_user.field.head import DEEP_WIDTHS, PAPER_WIDTHS
+from lianet_user.field.head import PAPER_WIDTHS
 from lianet_user.header import HeadHeader, RegionHeader
 from lianet_user.labels import SHARE, Labels
 from lianet_user.labels.options import Task
@@ -145,8 +145,6 @@ TASKS = {
 """The tasks of the paper and of its later releases, by name (DESIGN section 2)."""
 
 AUTO = "auto"
-DEEP = DEEP_WIDTHS
-"""Widths of the deeper head of the later releases."""
 
 
 def settings_for(preset: str, labels: Labels, region: RegionHeader) -> FinetuneSettings:
