@@ -21,6 +21,7 @@ from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Bounds, Window, finer, window_geobox
 from lianet_user.header import IGNORE, HeadHeader
 from lianet_user.region import Region, crop, load_stored, stored
+from lianet_user.windows import blended, head_lattice
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -171,12 +172,26 @@ class Head:
         Raises:
             DateError: likewise.
         """
-        outer = window.expanded(self.layers.halo, 1, self.region.shape)
-        features = self.region.head_input(outer, self.acquisition_date(date), self.header.head.inputs)
-        raw: Tensor = self._folded(features[None])
-        cropped = crop(raw, window.scaled(self.scale), outer.scaled(self.scale))[0]
+        raw = self._raw(window, self.acquisition_date(date))[0]
         numbers = self.header.numbers
-        return cropped if numbers is None else numbers.offset + numbers.scale * cropped
+        return raw if numbers is None else numbers.offset + numbers.scale * raw
+
+    def _raw(self, window: Window, date: dt.date) -> Tensor:
+        """What the layers say of a window, as they say it: (1, outputs, scale * height, scale * width)."""
+        lattice, inputs = head_lattice(self.header.head, self.region.shape), self.header.head.inputs
+        if lattice is None:
+            outer = window.expanded(self.layers.halo, 1, self.region.shape)
+            raw: Tensor = self._folded(self.region.head_input(outer, date, inputs)[None])
+            return crop(raw, window.scaled(self.scale), outer.scaled(self.scale))
+        outer = lattice.around(window)
+        read = self.region.head_input(outer, date, inputs)[None]
+        (raw,) = blended(
+            lattice,
+            window,
+            lambda patches: ((self._folded(crop(read, patch, outer)),) for patch in patches),
+            self.scale,
+        )
+        return raw if self.header.numbers else raw.log_softmax(1)  # a mean of logarithms does not sum to one
 
     def values(self, window: Window, date: dt.date | None = None) -> np.ndarray:
         """What a map holds over a window: (scale * height, scale * width); arguments as `answers`.
