@@ -69,6 +69,8 @@ def head(havelland: Region) -> Head:
         layers.mean.copy_(read.mean((1, 2), keepdim=True))
         layers.std.copy_(read.std((1, 2), keepdim=True))
         *before, last = layers.members[0].children()
+        assert isinstance(last, torch.nn.Conv2d)
+        assert last.bias is not None
         scores = torch.nn.Sequential(*before, last).eval()((read[None] - layers.mean) / layers.std)[0].flatten(1)
         for parameter in last.parameters():  # each class's scores to the mean 0 and the deviation 1
             parameter.div_(scores.std(1).reshape(-1, *[1] * (parameter.dim() - 1)))
@@ -99,7 +101,7 @@ def test_features_of_tiles_are_those_of_the_whole(havelland: Region, features: T
         torch.testing.assert_close(part, features[(slice(None), *window.within(WHOLE).slices)], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("tile", (128, 256))
+@pytest.mark.parametrize("tile", [128, 256])
 def test_logits_and_classes_of_tiles_are_those_of_the_whole(head: Head, logits: Tensor, tile: int) -> None:
     shares = logits.argmax(0).flatten().bincount() / WHOLE.pixels
     assert len(shares) == 6
