@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from conftest import RegionFactory, randomize
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
+from test_pretrain import WORDS, imagery_of
 from torch import Tensor
 
 from lianet_user.field.config import DecoderConfig, FieldConfig, HeadConfig, HeadInput, preset
@@ -25,8 +27,11 @@ from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Window
 from lianet_user.head import Head
 from lianet_user.header import ClassEntry, HeadHeader, Numbers, RegionRef
+from lianet_user.imagery.loader import Batch, Loader
 from lianet_user.importing import import_checkpoint, read_about
 from lianet_user.region import Region, crop
+from lianet_user.training import PretrainSettings, pretrain
+from lianet_user.training.update import UpdateSettings, update
 from lianet_user.windows import Axis, Lattice, PatchCache, blended, drawn_from, head_lattice
 
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
@@ -194,19 +199,18 @@ def test_what_patches_agree_on_is_left_as_it_is_and_what_they_do_not_is_their_we
 
 
 @pytest.mark.parametrize("architecture", ["resunet", "flat"])
-@pytest.mark.parametrize("what", ["features", "reconstruct", "head_input"])
+@pytest.mark.parametrize("what", ["reconstruct", "head_input"])
 def test_a_window_of_a_field_that_normalises_over_space_is_that_part_of_the_whole(
     make_narrow: MakeNarrow, architecture: str, what: str
 ) -> None:
     region = make_narrow(architecture)
     ask: dict[str, Callable[[Window], Tensor]] = {
-        "features": lambda window: region.features(window, SECOND),
         "reconstruct": lambda window: region.reconstruct(window, SECOND),
         "head_input": lambda window: region.head_input(window, SECOND, ALL),
     }
     region._patches = PatchCache(0)  # every window is computed anew
     everything = parts_equal_the_whole(ask[what], region.window)
-    assert len(everything) == {"features": 128, "reconstruct": 3, "head_input": 128 + 3 + 3 * STATISTICS + 20}[what]
+    assert len(everything) == {"reconstruct": 3, "head_input": 128 + 3 + 3 * STATISTICS + 20}[what]
 
 
 @pytest.mark.parametrize("architecture", ["resunet", "flat"])
@@ -257,6 +261,34 @@ def test_training_draws_windows_where_maps_are_computed() -> None:
     lite = preset("lite", height=150, width=203, bands=3)
     assert drawn_from(lite, (150, 203)) == (128, 8, (152, 208))
     assert drawn_from(narrow("resunet", 20, 70), (20, 70)) == (32, 32, (32, 96))  # no patch fits
+
+
+def test_pretraining_and_updates_meet_no_ground_past_the_border(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imagery, drawn = imagery_of((10, 10, 20), dates=3), list[tuple[int, int]]()
+    height, width = imagery.shape
+    get = Loader.get
+
+    def recorded(loader: Loader, step: int) -> Batch:
+        batch = get(loader, step)
+        drawn.extend(batch.corners)
+        assert batch.reflectance.shape[2:] == (64, 64)
+        return batch
+
+    monkeypatch.setattr(Loader, "get", recorded)
+    module = sys.modules["lianet_user.training.pretrain"]  # the package gives its name to the function
+    monkeypatch.setattr(module, "field_config", lambda *_: narrow("resunet", height, width))
+    settings = PretrainSettings(preset="base", steps=2, batch=2, window=64, report_every=2)
+    pretrain(imagery.only([0, 1]), tmp_path / "old", WORDS, settings=settings)
+    update(tmp_path / "old", imagery.only([2]), tmp_path / "new", settings=UpdateSettings(steps=2, batch=4))
+    assert len(drawn) == 2 * 2 + 2 * 2
+    rows, cols = np.array(drawn).T
+    assert rows.max() <= height - 64
+    assert cols.max() <= width - 64
+    assert (rows % 32 > 0).any()
+    region = Region.open(tmp_path / "new")
+    assert region.reconstruct(region.window, imagery.acquisitions[2].date).isfinite().all()
 
 
 # --- what is kept
