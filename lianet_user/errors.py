@@ -71,6 +71,10 @@ class PartlyOutsideWarning(LianetWarning):
     """Part of what was asked lies outside the region and is not mapped or not used."""
 
 
+class LeftoverWarning(LianetWarning):
+    """What an interrupted run had left was discarded."""
+
+
 class LabelWarning(LianetWarning):
     """Labels that were used, but not all of them or not as they stood."""
 

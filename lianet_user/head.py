@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from lianet_user.artifact import ArtifactFile, open_head_file, write_artifact
 from lianet_user.errors import ArtifactError, RegionMismatchError
+from lianet_user.field.config import HeadInput
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Bounds, Window, finer, window_geobox
@@ -24,6 +26,9 @@ from lianet_user.region import Region, crop, load_stored, stored
 
 if TYPE_CHECKING:
     import xarray as xr
+
+Reader = Callable[[Window, dt.date | None, Sequence[HeadInput]], Tensor]
+"""Gives what a head reads of a window at a date; as :meth:`lianet_user.region.Region.head_input`."""
 
 TILE = 512
 """Pixels of a map along the side of a tile: what memory follows, whatever the size of the map."""
@@ -159,7 +164,9 @@ class Head:
         return finer(self.region.geobox, self.scale)
 
     @torch.inference_mode()
-    def answers(self, window: Window, date: dt.date | None = None) -> Tensor:
+    def answers(
+        self, window: Window, date: dt.date | None = None, *, read: Reader | None = None, turned: bool = False
+    ) -> Tensor:
         """What the layers say of a window: float32 (outputs, scale * height, scale * width).
 
         Logarithms of class probabilities; or one number, in the unit of the labels.
@@ -167,16 +174,29 @@ class Head:
         Args:
             window: of the region, inside it.
             date: as in `acquisition_date`.
+            read: gives what the layers read, in place of the region's `head_input`.
+            turned: the mean over the eight turns and mirrors of what the layers read.
 
         Raises:
             DateError: likewise.
         """
         outer = window.expanded(self.layers.halo, 1, self.region.shape)
-        features = self.region.head_input(outer, self.acquisition_date(date), self.header.head.inputs)
-        raw: Tensor = self._folded(features[None])
+        read = read or self.region.head_input
+        features = read(outer, self.acquisition_date(date), self.header.head.inputs)
+        raw: Tensor = (self._of_turns if turned else self._folded)(features[None])
         cropped = crop(raw, window.scaled(self.scale), outer.scaled(self.scale))[0]
         numbers = self.header.numbers
         return cropped if numbers is None else numbers.offset + numbers.scale * cropped
+
+    def _of_turns(self, read: Tensor) -> Tensor:
+        """What the layers say on average of inputs (1, C, h, w) turned and mirrored in all eight ways, turned back."""
+        found = []
+        for turns in range(4):
+            for mirror in ((), (3,)):
+                answers = self._folded(read.rot90(turns, (2, 3)).flip(mirror))
+                found.append(answers.flip(mirror).rot90(-turns, (2, 3)))
+        together = torch.stack(found)
+        return together.mean(0) if self.header.numbers else together.logsumexp(0) - math.log(len(found))
 
     def values(self, window: Window, date: dt.date | None = None) -> np.ndarray:
         """What a map holds over a window: (scale * height, scale * width); arguments as `answers`.
