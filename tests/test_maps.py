@@ -22,6 +22,7 @@ from affine import Affine
 from conftest import RegionHeaderFactory, randomize
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
+from rio_cogeo.cogeo import cog_validate
 
 from lianet_user.errors import AreaError, DateError, OutputError, PartlyOutsideWarning
 from lianet_user.field.config import HeadConfig
@@ -160,6 +161,7 @@ def test_a_box_in_degrees_is_covered(head: Head, folder: Path) -> None:
     window = Window(20, 30, 40, 50)
     geobox = window_geobox(head.region.geobox, window)
     result = predict(head, folder / "map.tif", bbox=bounds_of(geobox, CRS("EPSG:4326")))
+    assert result.window is not None
     assert result.window.intersection(window) == window
 
 
@@ -245,6 +247,14 @@ def test_a_large_map_is_a_cog_whose_overviews_hold_the_most_frequent_class(grid:
         assert 1 not in dataset.read(1, out_shape=(175, 325))
     assert geotiff.read_decimated(tmp_path / "map.tif", 325, LAYER).shape == (1, 175, 325)
     assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
+
+
+def test_others_call_it_a_cog(head: Head, grid: GeoBox, folder: Path) -> None:
+    values = np.arange(700 * 1300, dtype=np.uint32).reshape(700, 1300).astype(np.uint8) % 3
+    write_map(folder / "large.tif", grid, values)
+    predict(head, folder / "map.tif")
+    for name in ("large.tif", "map.tif"):
+        assert cog_validate(folder / name, strict=True, quiet=True) == (True, [], [])
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ class Answer:
 
     suffix: str
     """Of the map's name."""
+    shown: str
+    """What the map at a glance shows; empty for the map itself."""
     product: Product
     of: Callable[[Tensor], np.ndarray]
     """Answers (outputs, h, w) -> uint8 or float32 (bands, h, w), before they are resampled and stored."""
@@ -57,12 +59,24 @@ def wanted_answers(header: HeadHeader, probability: bool, unsure: Uncertainty | 
         if probability or unsure is not None:
             option = "--probabilities" if probability else "--uncertainty"
             raise InputError(f"{option} needs a head of classes, and this one answers with numbers: leave it away")
-        return [Answer("", NumberProduct(header.numbers, header.task), _numbers, "numbers")]
-    found = [Answer("", ClassProduct(header.classes), _classes, "classes")]
+        return [Answer("", "", NumberProduct(header.numbers, header.task), _numbers, "numbers")]
+    found = [Answer("", "", ClassProduct(header.classes), _classes, "classes")]
     if probability:
-        found.append(Answer("_probabilities", probability_product(header.classes), probabilities, "numbers"))
+        found.append(
+            Answer(
+                "_probabilities", "Highest probability", probability_product(header.classes), probabilities, "numbers"
+            )
+        )
     if unsure is not None:
-        found.append(Answer("_uncertainty", uncertainty_product(unsure), partial(uncertainty, kind=unsure), "numbers"))
+        found.append(
+            Answer(
+                "_uncertainty",
+                f"Uncertainty ({unsure})",
+                uncertainty_product(unsure),
+                partial(uncertainty, kind=unsure),
+                "numbers",
+            )
+        )
     return found
 
 

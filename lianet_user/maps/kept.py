@@ -115,13 +115,10 @@ def kept_for(target: Path, fingerprint: Fingerprint, resume: bool) -> Iterator[K
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
     kept = Kept(folder)
+    keep = resume  # until this run has begun, what is there belongs to another
     try:
         _begin(kept, target, json.loads(json.dumps(fingerprint)), resume)
-    except BaseException:
-        lock.release()
-        raise
-    keep = False
-    try:
+        keep = False
         yield kept
     except GDAL_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error)

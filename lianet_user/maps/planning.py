@@ -182,12 +182,12 @@ def map_pass(
 def _job(heads: Sequence[Head], dates: Sequence[dt.date], answer: Answer, path: Path, smallest: int) -> MapJob:
     product = answer.product
     titles = ", ".join(dict.fromkeys(head.region.header.title for head in heads))
-    what = f": {product.title}" if answer.suffix else ""
+    shown = f"{answer.shown}: " if answer.shown else ""
     return MapJob(
         path=path.with_name(f"{path.stem}{answer.suffix}{path.suffix}"),
         product=product,
         tags=tags(heads, dates, product.title, product.tags),
-        heading=f"{titles}, {', '.join(dict.fromkeys(map(str, dates)))}{what}",
+        heading=f"{shown}{titles}, {', '.join(dict.fromkeys(map(str, dates)))}",
         attribution=attribution(heads),
         smallest=smallest,
     )

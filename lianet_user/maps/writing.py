@@ -140,9 +140,13 @@ def _write(run: Pass, name: str, number: int, kept: Kept, options: Mapping[str, 
         left.unlink()
     product.write_pam(made.pam)
     product.write_qml(made.qml)
-    glance = read_decimated(made.tif, QUICKLOOK_SIDE, product.layer)
-    save_png(product.figure(glance, geobox, title=job.heading, attribution=job.attribution), made.png)
+    _draw(job, geobox, made)
     return made
+
+
+def _draw(job: MapJob, geobox: GeoBox, made: MapFiles) -> None:
+    glance = read_decimated(made.tif, QUICKLOOK_SIDE, job.product.layer)
+    save_png(job.product.figure(glance, geobox, title=job.heading, attribution=job.attribution), made.png)
 
 
 def _tiles(run: Pass, name: str) -> Iterator[tuple[Window, str]]:
