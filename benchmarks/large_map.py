@@ -21,7 +21,7 @@ import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from lianet_user.field.config import HeadConfig, preset
+from lianet_user.field.config import HeadConfig, HeadInput, preset
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import NeuralField
 from lianet_user.head import Head
@@ -66,10 +66,15 @@ def region_of(path: Path, side: int) -> Region:
 
 def head_on(region: Region) -> Head:
     """A head as finetune makes it by default, untrained."""
-    inputs = ("features", "bands", "context")
+    inputs: tuple[HeadInput, ...] = ("features", "bands", "context")
     config = HeadConfig(
-        inputs=inputs, in_channels=region.channels(inputs), widths=(128, 128, 64, 64, 32), outputs=CLASSES, norm="batch", members=2
-    )  # fmt: skip
+        inputs=inputs,
+        in_channels=region.channels(inputs),
+        widths=(128, 128, 64, 64, 32),
+        outputs=CLASSES,
+        norm="batch",
+        members=2,
+    )
     header = region.header
     document = HeadHeader(
         task="segmentation",
