@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from lianet_user.maps.placing import Kind, Placement
 from lianet_user.maps.product import ClassProduct, NumberProduct, Product
 from lianet_user.region import Region, crop
 
-INPUTS: tuple[HeadInput, ...] = ("features", "bands", "context", "encoding")
+INPUTS: tuple[HeadInput, ...] = get_args(HeadInput)
 """All that a head can read, in the order in which a region gives it."""
 
 
