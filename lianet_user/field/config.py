@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -235,6 +235,8 @@ HeadInput = Literal["features", "bands", "context", "encoding", "series"]
 """What a head can read of a place at a date; `encoding` is the hash grid's, before any date is added to it, and `series` what
 the region remembers of all its dates."""
 
+HEAD_INPUTS: tuple[HeadInput, ...] = get_args(HeadInput)
+"""All of them, in the order in which they are stacked."""
 DATELESS: frozenset[HeadInput] = frozenset({"encoding", "series"})
 """What is the same at every date."""
 

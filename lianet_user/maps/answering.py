@@ -6,14 +6,13 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lianet_user.errors import InputError
-from lianet_user.field.config import HeadInput
+from lianet_user.field.config import HEAD_INPUTS, HeadInput
 from lianet_user.grid import Window
 from lianet_user.head import Head
 from lianet_user.header import HeadHeader
@@ -29,9 +28,6 @@ from lianet_user.maps.certainty import (
 from lianet_user.maps.placing import Kind, Placement
 from lianet_user.maps.product import ClassProduct, NumberProduct, Product
 from lianet_user.region import Region, crop
-
-INPUTS: tuple[HeadInput, ...] = get_args(HeadInput)
-"""All that a head can read, in the order in which a region gives it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +146,7 @@ class SharedReader:
     def __init__(self, heads: Sequence[Head]) -> None:
         needed = {part for head in heads for part in head.header.head.inputs}
         self.region: Region = heads[0].region
-        self.inputs = tuple(part for part in INPUTS if part in needed)
+        self.inputs = tuple(part for part in HEAD_INPUTS if part in needed)
         self.halo = max(head.layers.halo for head in heads)
         self._read: tuple[Window, dt.date | None, Tensor] | None = None
 
@@ -163,7 +159,7 @@ class SharedReader:
         outer, _, values = known
         sizes = [self.region.channels((part,)) for part in self.inputs]
         parts = dict(zip(self.inputs, crop(values, window, outer).split(sizes), strict=True))
-        return torch.cat([parts[part] for part in INPUTS if part in inputs])
+        return torch.cat([parts[part] for part in HEAD_INPUTS if part in inputs])
 
 
 def _classes(answers: Tensor) -> np.ndarray:
