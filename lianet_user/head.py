@@ -23,6 +23,7 @@ from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Bounds, Window, finer, window_geobox
 from lianet_user.header import IGNORE, HeadHeader
 from lianet_user.region import Region, crop, load_stored, stored
+from lianet_user.windows import blended, head_lattice
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -180,13 +181,24 @@ class Head:
         Raises:
             DateError: likewise.
         """
-        outer = window.expanded(self.layers.halo, 1, self.region.shape)
-        read = read or self.region.head_input
-        features = read(outer, self.acquisition_date(date), self.header.head.inputs)
-        raw: Tensor = (self._of_turns if turned else self._folded)(features[None])
-        cropped = crop(raw, window.scaled(self.scale), outer.scaled(self.scale))[0]
+        raw = self._raw(window, self.acquisition_date(date), read or self.region.head_input, turned)[0]
         numbers = self.header.numbers
-        return cropped if numbers is None else numbers.offset + numbers.scale * cropped
+        return raw if numbers is None else numbers.offset + numbers.scale * raw
+
+    def _raw(self, window: Window, date: dt.date, read: Reader, turned: bool) -> Tensor:
+        """What the layers say of a window, as they say it: (1, outputs, scale * height, scale * width)."""
+        lattice, inputs = head_lattice(self.header.head, self.region.shape), self.header.head.inputs
+        layers = self._of_turns if turned else self._folded
+        if lattice is None:
+            outer = window.expanded(self.layers.halo, 1, self.region.shape)
+            raw: Tensor = layers(read(outer, date, inputs)[None])
+            return crop(raw, window.scaled(self.scale), outer.scaled(self.scale))
+        outer = lattice.around(window)
+        values = read(outer, date, inputs)[None]
+        (raw,) = blended(
+            lattice, window, lambda patches: ((layers(crop(values, patch, outer)),) for patch in patches), self.scale
+        )
+        return raw if self.header.numbers else raw.log_softmax(1)  # a mean of logarithms does not sum to one
 
     def _of_turns(self, read: Tensor) -> Tensor:
         """What the layers say on average of inputs (1, C, h, w) turned and mirrored in all eight ways, turned back."""

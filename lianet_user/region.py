@@ -1,8 +1,9 @@
 """A region: a neural field tied to the Earth.
 
-Everything computed from a field, for training and for maps, goes through :meth:`Region.features` and
-:meth:`Region.reconstruct`. Both obey one rule: a window is computed with the decoder's halo around it, snapped outward to
-the decoder's stride and cropped, and the halo stops at the region's border.
+Everything computed from a field, for training and for maps, goes through :class:`Region`, and obeys one rule: a pixel has
+one value, whatever window it is asked in. A window of `lite` is computed with the decoder's halo around it, snapped outward
+to the decoder's stride and cropped, and the halo stops at the region's border. Fields that normalise over space are
+computed in patches at fixed places, and blended (:mod:`lianet_user.windows`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import datetime as dt
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -32,9 +33,13 @@ from lianet_user.field.folding import fold_norms
 from lianet_user.field.model import NeuralField
 from lianet_user.grid import Bounds, Window, bounds_of, format_bounds, parse_crs, whole, window_of_bounds
 from lianet_user.header import RegionHeader
+from lianet_user.windows import Parts, PatchCache, blended, field_lattice
 
 TABLES, CODEBOOK = "grid.tables", "grid.codebook"
 """Tensors of a region file: the tables, and the values they read where they are stored as int8."""
+
+BATCH = 16
+"""Patches that a graphics card computes together; on processors several are no faster than one."""
 
 
 class Region:
@@ -45,6 +50,7 @@ class Region:
         field: the frozen field.
         path: of the file, None for a region that was not read from one.
         sha256: of the file's bytes, likewise.
+        lattice: where the field is computed; None where it is computed window by window.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class Region:
         self.field = field.eval().requires_grad_(False)
         self.path = path
         self.sha256 = sha256
+        self.lattice = field_lattice(header.field, self.shape)
+        self._patches = PatchCache()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
@@ -137,8 +145,8 @@ class Region:
         Raises:
             DateError: the region does not hold `date`, or cannot estimate it.
         """
-        decoded, outer = self._decoded(window, date, between)
-        return crop(decoded, window, outer)[0]
+        (features,) = self._computed(window, self._time(date, between), lambda features: (features,))
+        return features[0]
 
     @torch.inference_mode()
     def reconstruct(self, window: Window, date: dt.date | None = None, *, between: bool = False) -> Tensor:
@@ -146,8 +154,28 @@ class Region:
 
         It is not negative, except in fields of the authors' later releases, which end without ReLU.
         """
-        decoded, outer = self._decoded(window, date, between)
-        return crop(self.field.reconstruction(decoded), window, outer)[0]
+        (bands,) = self._computed(
+            window, self._time(date, between), lambda features: (self.field.reconstruction(features),)
+        )
+        return bands[0]
+
+    @torch.inference_mode()
+    def patch_features(self, patch: Window, date: dt.date | None = None) -> Tensor:
+        """What the decoder says of a window by itself: nothing around it is computed, nothing is blended.
+
+        That is what the authors' code computes of a patch. Maps are not made of it: its values depend on where it lies.
+
+        Args:
+            patch: its height and width are multiples of the decoder's stride; 128 px for the paper's fields.
+            date: as in `features`.
+
+        Returns:
+            float32 (features, height, width).
+
+        Raises:
+            DateError: as in `features`.
+        """
+        return self._field_features([patch], self._time(date))[0]
 
     @torch.inference_mode()
     def head_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> Tensor:
@@ -175,29 +203,56 @@ class Region:
 
     def _dated_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> list[Tensor]:
         """The parts of :meth:`head_input` that a date decides, (1, channels, height, width) each."""
-        inner = window.expanded(CONTEXT_HALO, 1, self.shape)
-        decoded, outer = self._decoded(inner, date)
+        inner = window.expanded(CONTEXT_HALO, 1, self.shape) if "context" in inputs else window
+        wants_features, wants_bands = "features" in inputs, bool({"bands", "context"} & set(inputs))
+
+        def read(decoded: Tensor) -> Parts:
+            bands = (self.field.reconstruction.standardized(decoded),) if wants_bands else ()
+            return (decoded, *bands) if wants_features else bands
+
+        *decoded, last = self._computed(inner, self._time(date), read)
         parts = []
-        if "features" in inputs:
-            features = crop(decoded, window, outer)
+        if wants_features:
+            features = crop(decoded[0] if wants_bands else last, window, inner)
             parts.append(features.relu() if self.field.config.rectified else features)
-        if "bands" in inputs or "context" in inputs:
-            bands = crop(self.field.reconstruction.standardized(decoded), inner, outer)
-            if "bands" in inputs:
-                parts.append(crop(bands, window, inner))
-            if "context" in inputs:
-                parts.append(crop(context(bands), window, inner))
+        if "bands" in inputs:
+            parts.append(crop(last, window, inner))
+        if "context" in inputs:
+            parts.append(crop(context(last), window, inner))
         return parts
 
-    def _decoded(self, window: Window, date: dt.date | None, between: bool = False) -> tuple[Tensor, Window]:
-        """Features (1, C, h, w) of the window that has to be computed for `window`, and that window."""
+    def _time(self, date: dt.date | None, between: bool = False) -> int | float:
+        return self.header.time_of(date, between=between)
+
+    def _computed(self, window: Window, time: int | float, read: Callable[[Tensor], Parts]) -> Parts:
+        """What `read` makes of features (1, C, h, w), over a window: (1, channels, height, width) each."""
+        if self.lattice is not None:
+            return blended(self.lattice, window, lambda patches: map(read, self._decoded_patches(patches, time)))
         decoder = self.field.config.decoder
         outer = window.expanded(decoder.halo, decoder.stride, self.shape)
-        time = self.header.time_of(date, between=between)
-        times = torch.tensor(
-            [time], dtype=torch.float64 if isinstance(time, float) else torch.int64, device=self.device
-        )
-        return self.field.features([(outer.row, outer.col)], outer.height, outer.width, times), outer
+        return tuple(crop(part, window, outer) for part in read(self._field_features([outer], time)))
+
+    def _decoded_patches(self, patches: Sequence[Window], time: int | float) -> Iterator[Tensor]:
+        """Features (1, C, h, w) of each patch; those that are still known are not computed again."""
+        size = BATCH if self.device.type == "cuda" else 1
+        for batch in (patches[first : first + size] for first in range(0, len(patches), size)):
+            known = {patch: self._patches.get((time, patch)) for patch in batch}
+            if missing := [patch for patch, features in known.items() if features is None]:
+                for patch, features in zip(missing, self._field_features(missing, time).split(1), strict=True):
+                    # A copy: part of a batch would keep all of it in memory.
+                    known[patch] = own = features.clone() if len(missing) > 1 else features
+                    self._patches.put((time, patch), own)
+            for patch in batch:
+                features = known[patch]
+                assert features is not None
+                yield features
+
+    def _field_features(self, windows: Sequence[Window], time: int | float) -> Tensor:
+        """Features (B, C, h, w) of windows of one size, each by itself."""
+        kind = torch.float64 if isinstance(time, float) else torch.int64
+        times = torch.tensor([time] * len(windows), dtype=kind, device=self.device)
+        corners = [(window.row, window.col) for window in windows]
+        return self.field.features(corners, windows[0].height, windows[0].width, times)
 
 
 def crop(values: Tensor, window: Window, outer: Window) -> Tensor:

@@ -12,6 +12,7 @@ from conftest import RegionHeaderFactory, labels_on
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelError, TrainingWarning
+from lianet_user.field.config import preset
 from lianet_user.grid import whole
 from lianet_user.header import IGNORE, ClassEntry
 from lianet_user.labels import LabelMap, Labels, check_labels, split_labels
@@ -99,3 +100,13 @@ def test_what_cannot_be_validated_is_warned_of(region_header: RegionHeaderFactor
         check = check_labels(labels_on(GRID, values, CLASSES), region_header(geobox=GRID))
     assert check.validation_pixels["lake"] == 0
     assert check.training_pixels["lake"] == 400
+
+
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_the_papers_fields_take_longer_than_lite(region_header: RegionHeaderFactory, name: str) -> None:
+    field = preset(name, height=300, width=400, bands=3)
+    seconds = [
+        check_labels(labels(), header).seconds
+        for header in (region_header(geobox=GRID), region_header(geobox=GRID, field=field))
+    ]
+    assert seconds[1] > 1.2 * seconds[0]

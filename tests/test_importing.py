@@ -24,6 +24,7 @@ from lianet_user.field.config import FourierTime, HeadConfig, MlpTime, Sinusoida
 from lianet_user.field.encoding import TimeMlp, TimeWaves
 from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble
 from lianet_user.field.model import NeuralField
+from lianet_user.grid import Window
 from lianet_user.header import RegionHeader
 from lianet_user.importing import import_checkpoint, read_about
 from lianet_user.importing.checkpoint import published_name
@@ -94,10 +95,10 @@ def test_base_computes_what_the_authors_code_computes(
         heads[name] = HeadEnsemble(head_config(128, PAPER_WIDTHS, outputs=6, scale=scale)).eval()
         weights = {key.removeprefix(f"{name}."): fill(key, tuple(shape)) for key, shape in description[name].items()}
         heads[name].members[0].load_state_dict({key: torch.from_numpy(values) for key, values in weights.items()})
-    for patch, (date, col, row) in enumerate(zip(*(arrays[k] for k in ("timestamps", "x0", "y0")), strict=True)):
-        corner, index = [(int(row), int(col))], torch.tensor([int(date)])
+    for number, (date, col, row) in enumerate(zip(*(arrays[k] for k in ("timestamps", "x0", "y0")), strict=True)):
+        corner, patch = [(int(row), int(col))], Window(int(row), int(col), 128, 128)
         with torch.inference_mode():
-            features = region.field.features(corner, 128, 128, index)
+            features = region.patch_features(patch, region.header.dates[int(date)])[None]
             found = {
                 "encoding": region.field.grid(corner, 128, 128)[..., ::16, ::16],
                 "features": features[..., ::16, ::16],
@@ -106,9 +107,16 @@ def test_base_computes_what_the_authors_code_computes(
                 "head_4x": heads["head_4x"].members[0](features.relu())[..., ::16, ::16],
             }
         for what, values in found.items():
-            expected = arrays[what][patch]
+            expected = arrays[what][number]
             assert expected.std() > 0.01
             np.testing.assert_allclose(values[0].numpy(), expected, atol=1e-4, rtol=0, err_msg=what)
+    # The first and the last patch are among those that maps are blended of. In a corner of the region there is no other.
+    for number, row, first in ((0, 0, 0), (2, 4928, 4)):
+        date = region.header.dates[int(arrays["timestamps"][number])]
+        corner_features = region.features(Window(row, row, 72, 72), date)[:, 8 * bool(row) :: 16, 8 * bool(row) :: 16]
+        expected = arrays["features"][number][:, first : first + 5, first : first + 5]
+        side = expected.shape[-1]
+        np.testing.assert_allclose(corner_features[:, :side, :side].numpy(), expected, atol=1e-4, rtol=0)
 
 
 def head_config(inputs: int, widths: tuple[int, ...], outputs: int, scale: int) -> HeadConfig:
@@ -261,7 +269,7 @@ def test_a_later_releases_field_computes_what_their_code_computes(release: str, 
         found = region.field([(96, 200)], 32, 32, torch.tensor([moment], dtype=time_type(moment)))[0]
     np.testing.assert_allclose(found[:, [5, 20], [7, 31]].flatten().numpy(), expected, atol=2e-5, rtol=0)
     # And by way of the map's own windows, whatever their size and place.
-    assert region.reconstruct(region.window, dt.date(2018, 5, 2)).shape == (3, 400, 300)
+    assert region.reconstruct(Window(311, 190, 89, 110), dt.date(2018, 5, 2)).shape == (3, 89, 110)
 
 
 def time_type(moment: float) -> torch.dtype:
@@ -274,7 +282,7 @@ def test_heads_read_what_the_published_ones_read(tmp_path: Path) -> None:
         folder = light_folder(tmp_path / activation, final_activation=activation)
         import_checkpoint(folder, folder / "region.safetensors", read_about(**ABOUT))
         region = Region.open(folder / "region.safetensors")
-        window, date = region.window, dt.date(2018, 5, 2)
+        window, date = Window(311, 190, 89, 110), dt.date(2018, 5, 2)
         features = region.features(window, date)
         assert features.min() < 0
         expected = features.relu() if activation == "ReLU" else features

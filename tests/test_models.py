@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from conftest import randomize
+from torch import Tensor
 
 from lianet_user.artifact import open_region_file
 from lianet_user.field.config import HeadConfig
@@ -22,7 +24,11 @@ from lianet_user.region import Region
 HAVELLAND = Path(__file__).resolve().parents[1] / "models" / "havelland.safetensors"
 WHOLE = Window(120, 200, 397, 411)
 """An odd size at an odd place, to be computed in one piece."""
-TILES = (97, 128, 250)
+TILES = (97, 128, 256)
+SAMPLE = Window(300, 300, 128, 128)
+"""What the head's scores are made equally large on."""
+LARGE = Window(101, 150, 523, 531)
+"""The same for tiles as large as those of maps."""
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +38,7 @@ def havelland() -> Region:
 
 @pytest.fixture(scope="module")
 def head(havelland: Region) -> Head:
-    """Six layers with random weights: their logits are as sensitive to their inputs as trained ones."""
-    torch.manual_seed(0)
+    """Six random layers that decide for each of the classes somewhere: as sensitive to what they read as trained ones."""
     config = HeadConfig(
         inputs=("features", "bands", "context"),
         in_channels=havelland.channels(("features", "bands", "context")),
@@ -57,23 +62,59 @@ def head(havelland: Region) -> Head:
         provenance=havelland.header.provenance,
         attribution="",
     )
-    return Head(header, HeadEnsemble(config), havelland)
+    layers = HeadEnsemble(config)
+    randomize(layers)
+    with torch.inference_mode():
+        read = havelland.head_input(SAMPLE, None, config.inputs)
+        layers.mean.copy_(read.mean((1, 2), keepdim=True))
+        layers.std.copy_(read.std((1, 2), keepdim=True))
+        *before, last = layers.members[0].children()
+        assert isinstance(last, torch.nn.Conv2d)
+        assert last.bias is not None
+        scores = torch.nn.Sequential(*before, last).eval()((read[None] - layers.mean) / layers.std)[0].flatten(1)
+        for parameter in last.parameters():  # each class's scores to the mean 0 and the deviation 1
+            parameter.div_(scores.std(1).reshape(-1, *[1] * (parameter.dim() - 1)))
+        last.bias.sub_(scores.mean(1) / scores.std(1))
+    return Head(header, layers, havelland)
+
+
+@pytest.fixture(scope="module")
+def features(havelland: Region) -> Tensor:
+    return havelland.features(WHOLE)
+
+
+@pytest.fixture(scope="module")
+def logits(head: Head) -> Tensor:
+    return head.answers(WHOLE)
+
+
+def check_decisions(part: Tensor, whole: Tensor) -> None:
+    """Logits as near as float32 can be, and no pixel of another class."""
+    torch.testing.assert_close(part, whole, atol=1e-4, rtol=0)
+    assert torch.equal(part.argmax(0), whole.argmax(0))
 
 
 @pytest.mark.parametrize("tile", TILES)
-def test_features_of_tiles_are_those_of_the_whole(havelland: Region, tile: int) -> None:
-    whole = havelland.features(WHOLE)
+def test_features_of_tiles_are_those_of_the_whole(havelland: Region, features: Tensor, tile: int) -> None:
     for window in WHOLE.tiles(tile):
         part = havelland.features(window)
-        torch.testing.assert_close(part, whole[(slice(None), *window.within(WHOLE).slices)], atol=1e-4, rtol=0)
+        torch.testing.assert_close(part, features[(slice(None), *window.within(WHOLE).slices)], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("tile", TILES)
-def test_logits_of_tiles_are_those_of_the_whole(head: Head, tile: int) -> None:
-    whole = head.answers(WHOLE)
+@pytest.mark.parametrize("tile", [128, 256])
+def test_logits_and_classes_of_tiles_are_those_of_the_whole(head: Head, logits: Tensor, tile: int) -> None:
+    shares = logits.argmax(0).flatten().bincount() / WHOLE.pixels
+    assert len(shares) == 6
+    assert shares.min() > 0.01
+    assert shares.max() <= 0.6
     for window in WHOLE.tiles(tile):
-        part = head.answers(window)
-        torch.testing.assert_close(part, whole[(slice(None), *window.within(WHOLE).slices)], atol=1e-4, rtol=0)
+        check_decisions(head.answers(window), logits[(slice(None), *window.within(WHOLE).slices)])
+
+
+def test_classes_of_tiles_of_512_px_are_those_of_the_whole(head: Head) -> None:
+    whole = head.answers(LARGE)
+    for window in LARGE.tiles(512):
+        check_decisions(head.answers(window), whole[(slice(None), *window.within(LARGE).slices)])
 
 
 def test_it_is_small_and_complete() -> None:

@@ -183,6 +183,9 @@ class DecoderConfig(Schema):
     """Channels of the decoder's output."""
     halo: Annotated[int, Field(ge=0, le=1024)]
     """Pixels of surroundings that features and reconstruction depend on, on each side."""
+    patch: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Pixels along the side of the windows it was trained on, 128 in the paper: where it normalises over space, it is
+    computed in patches of that size."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -198,6 +201,15 @@ class DecoderConfig(Schema):
     @property
     def stride(self) -> int:
         return int(2**self.depth)
+
+    @property
+    def spatial_norm(self) -> bool:
+        """Whether it has statistics over space (GroupNorm), so that a pixel depends on the window it is computed in."""
+        return self.architecture != "lite"
+
+    def patch_within(self, shape: tuple[int, int]) -> int:
+        """Side of the patches in an area of `shape` (height, width): as trained, or as large as fits in whole strides."""
+        return max(self.stride, min(self.patch, *shape) // self.stride * self.stride)
 
 
 class FieldConfig(Schema):
@@ -255,7 +267,7 @@ class HeadConfig(Schema):
     """Channels after each hidden 3x3 convolution (the paper: 128, 128, 64, 64, 32)."""
     outputs: Annotated[int, Field(ge=1, le=255)]
     norm: Literal["group", "batch", "channel"]
-    """`group` is the paper's, over groups of channels and the window. `channel` is over the channels of one pixel, and `batch`
+    """`group` is the paper's, over groups of channels and a patch. `channel` is over the channels of one pixel, and `batch`
     is a fixed scale in a finished head: neither depends on how an area is cut into windows."""
     members: Annotated[int, Field(ge=1, le=64)] = 1
     """Heads trained from different seeds whose answers are averaged."""
@@ -263,6 +275,8 @@ class HeadConfig(Schema):
     """Pixels of the answer per pixel of the grid along either axis; 4 is the paper's, for labels finer than the grid."""
     output: Literal["logits", "number"] = "logits"
     """`logits`: scores of classes, whose probabilities are averaged. `number`: a quantity per output, with LeakyReLU."""
+    patch: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Pixels of the grid along the side of the crops it was trained on: with `group`, maps are computed in patches of it."""
 
 
 PRESETS = ("lite", "base", "large")
@@ -279,6 +293,7 @@ def preset(
     features: int | None = None,
     table_size: int | None = None,
     widths: tuple[int, int, int] | None = None,
+    patch: int = 128,
 ) -> FieldConfig:
     """The configuration of a preset for an area of `height` x `width` pixels.
 
@@ -297,6 +312,7 @@ def preset(
             12 then, or as many as there are bands of all dates.
         table_size: entries a level may have.
         widths: of the decoder's up-blocks, for `lite`; the others are the paper's.
+        patch: pixels along the side of the windows it is trained on.
 
     Raises:
         KeyError: no such preset.
@@ -330,6 +346,7 @@ def preset(
             widths=(widths := widths or (96, 64, 64)),
             features=widths[-1] + projection,
             halo=72,
+            patch=patch,
         )
     else:
         encoding = EncodingConfig(
@@ -350,5 +367,6 @@ def preset(
             widths=(512, 256, 256, 256) if name == "base" else (512, 512, 512, 512),
             features=128,
             halo=64,
+            patch=patch,
         )
     return FieldConfig(preset=name, encoding=encoding, time=time, decoder=decoder, bands=bands)

@@ -22,8 +22,9 @@ REFERENCE_GFLOPS = 170.0
 HEAD_SECONDS = 42.0
 """Training the default head there."""
 
-FIELD_SECONDS = {"lite": 15.0, "base": 60.0, "large": 130.0}
-"""Computing a million pixels of the frozen field there."""
+FIELD_SECONDS = {"resnet18": 15.0, "resnet50": 110.0, "resnet101": 230.0, None: 110.0}
+"""Computing a million pixels of the frozen field there, by the decoder's encoder: of `lite`, of the paper's Base and Large,
+and of the later releases' light decoder, which has none."""
 
 FEW = 200
 """Labelled pixels: fewer of a class, to train on or to validate on, are worth a line."""
@@ -112,7 +113,7 @@ def check_labels(
         for counts in stratum_pixels(labels, strata, (trained, validated, tested)).tolist()
     ]
     windows = sum(np.count_nonzero(labelled_blocks(labels, BLOCK, only=each)) * len(each.dates) for each in labels.maps)
-    reference = HEAD_SECONDS + FIELD_SECONDS[region.field.decoder.architecture] * windows * BLOCK**2 / 1e6
+    reference = HEAD_SECONDS + FIELD_SECONDS[region.field.decoder.encoder] * windows * BLOCK**2 / 1e6
     return Check(
         report=labels.report,
         block=split.block,

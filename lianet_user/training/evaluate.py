@@ -50,6 +50,8 @@ def evaluate(head: Head, labels: Labels, listener: Listener | None = None) -> Ju
         lambda window, date: head.region.head_input(window, date, head.header.head.inputs),
         labels if reads_a_date(head.header.head.inputs) else labels.once(),
         margin=head.layers.halo,
+        # GroupNorm's statistics run over the window: no smaller one than in training.
+        tight=head.header.head.norm != "group",
         listener=listener,
     )
     return judge(head.layers, samples, goal, device=head.region.device)

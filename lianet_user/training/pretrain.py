@@ -35,6 +35,7 @@ from lianet_user.training.pyramid import start_from_pyramid
 from lianet_user.training.quality import measure_quality
 from lianet_user.training.settings import PretrainSettings, field_config
 from lianet_user.training.trainer import PretrainProgress, Trainer, Windows
+from lianet_user.windows import drawn_from
 
 Listener = Callable[[PretrainProgress], None]
 
@@ -94,13 +95,12 @@ def pretrain(
     # Before the hours of training: whatever is wrong with these words must not come out at their end.
     header = _header(imagery, words, config, settings)
     field = _start(imagery, config, settings, statistics).to(processes.device)
-    stride = config.decoder.stride
-    size = min(settings.window, *config.encoding.shape) // stride * stride
+    size, stride, shape = drawn_from(config, imagery.shape)
     with Loader(
         imagery,
         size=size,
         stride=stride,
-        shape=config.encoding.shape,
+        shape=shape,
         batch=settings.batch or 1,
         seed=settings.seed,
         workers=settings.workers,

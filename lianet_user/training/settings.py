@@ -171,4 +171,5 @@ def field_config(imagery: Imagery, settings: PretrainSettings) -> FieldConfig:
         features=settings.features,
         table_size=settings.table_size,
         widths=settings.widths,
+        patch=settings.window,
     )

@@ -31,6 +31,7 @@ def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSet
         members=settings.members,
         scale=labels.scale,  # type: ignore[arg-type]  # 1 or 4, as labels are read
         output="logits" if goal.classes else "number",
+        patch=settings.crop,
     )
     torch.manual_seed(settings.seed)
     return HeadEnsemble(config).to(region.device)
@@ -57,7 +58,9 @@ def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSet
                 f"{what} {asked}: {name} has {own}, and a head that is trained on keeps its layers: leave that away, or train"
                 " a new head without --from"
             )
-    return copy.deepcopy(start.layers).to(region.device).requires_grad_(True)
+    layers = copy.deepcopy(start.layers).to(region.device).requires_grad_(True)
+    layers.config = config.model_copy(update={"patch": settings.crop})
+    return layers
 
 
 def labels_for(head: Head, labels: Labels) -> Labels:

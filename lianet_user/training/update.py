@@ -34,6 +34,7 @@ from lianet_user.training.pretrain import Listener, checkpoint_path, fingerprint
 from lianet_user.training.quality import require_match
 from lianet_user.training.settings import AtLeastOne, NotNegative, Rate, Seed, Side
 from lianet_user.training.trainer import Schedule, Trainer, Windows
+from lianet_user.windows import drawn_from
 
 FITTED_WINDOWS = 64
 """Windows of each new date that its code is fitted to before training."""
@@ -51,7 +52,8 @@ class UpdateSettings:
     replay: bool = True
     """Hold the field to what it remembered of the old dates. Without, it forgets: for comparison only."""
     window: Side = 128
-    """Pixels along the side of a window, less where the area is smaller."""
+    """Pixels along the side of a window, less where the area is smaller, or the field was trained on smaller ones; a field
+    with statistics over space goes on with windows of the size that it was trained on."""
     table_rate: Rate = 2e-3
     rate: Rate = 5e-4
     warmup: int = 50
@@ -118,8 +120,9 @@ def update(
     teacher = _read_field(region_path).to(processes.device).eval().requires_grad_(False)
     header = _extended(region, new, settings)
     field = _grown(teacher, region.header, header).eval()
-    stride = field.config.decoder.stride
-    size = min(settings.window, *field.config.encoding.shape) // stride * stride
+    size, stride, shape = drawn_from(field.config, new.shape)
+    if not field.config.decoder.spatial_norm:
+        size = min(size, settings.window // stride * stride)
     _fit_own_components(field, header, new, size)
     field.to(processes.device)
     if settings.batch % (2 * processes.world):
@@ -133,7 +136,7 @@ def update(
         new,
         size=size,
         stride=stride,
-        shape=field.config.encoding.shape,
+        shape=shape,
         batch=settings.batch // 2,
         seed=settings.seed,
         workers=settings.workers,
