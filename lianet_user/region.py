@@ -197,8 +197,7 @@ class Region:
             parts.append(self.field.grid([(window.row, window.col)], window.height, window.width))
         if "series" in inputs:
             for each in self.header.dates:
-                decoded, outer = self._decoded(window, each)
-                parts.append(crop(self.field.reconstruction.standardized(decoded), window, outer))
+                parts += self._dated_input(window, each, ("bands",))
         return torch.cat(parts, 1)[0]
 
     def _dated_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> list[Tensor]:

@@ -22,12 +22,12 @@ from test_maps_numbers import HEIGHTS
 
 from lianet_user.cli import _run
 from lianet_user.errors import DateError, InputError, OutputError
-from lianet_user.field.config import HeadInput
+from lianet_user.field.config import HEAD_INPUTS, HeadInput
 from lianet_user.grid import Window, bounds_of
 from lianet_user.head import Head
 from lianet_user.header import ClassEntry
 from lianet_user.maps import ClassCounts, MapArea, Shares, predict, writing
-from lianet_user.maps.answering import INPUTS, SharedReader
+from lianet_user.maps.answering import SharedReader
 from lianet_user.maps.area import offset_on
 from lianet_user.maps.certainty import uncertainty
 from lianet_user.maps.dates import chosen_dates
@@ -333,10 +333,10 @@ def test_heads_of_a_region_share_one_reading(made: HeadFactory, folder: Path, mo
 def test_a_shared_reading_gives_each_head_its_own_parts(made: HeadFactory) -> None:
     head = made()
     reader = SharedReader([head])
-    reader.inputs = INPUTS
+    reader.inputs = HEAD_INPUTS
     window = Window(10, 20, 30, 40)
-    each: tuple[tuple[HeadInput, ...], ...] = tuple((part,) for part in INPUTS)
-    for inputs in (*each, ("bands", "encoding"), ("features", "bands", "context"), INPUTS):
+    each: tuple[tuple[HeadInput, ...], ...] = tuple((part,) for part in HEAD_INPUTS)
+    for inputs in (*each, ("bands", "encoding"), ("features", "bands", "context"), HEAD_INPUTS):
         expected = head.region.head_input(window, DATES[0], inputs)
         torch.testing.assert_close(reader(window, DATES[0], inputs), expected, atol=1e-4, rtol=0)
 
