@@ -89,7 +89,7 @@ def _of_head(
     stamp = Stamp.of(path)
     head = open_head_file(path).header
     if between:
-        raise InputError(f"{path} is a head file, and heads map acquisitions only: between=True is for region files")
+        raise InputError(f"{path} is a head file, and heads map acquisitions only: --between is for region files")
     if probabilities and not head.classes:
         raise InputError(f"{path} maps numbers, which have no probabilities: that is for heads that map classes")
     region_path = find_region(head, path, region)
@@ -98,7 +98,7 @@ def _of_head(
     if header.lineage != head.region.lineage:  # whether it is the same file is asked when its pixels are touched
         raise RegionMismatchError(
             f"{region_path} is not the region that {path} was trained on ({head.region.name!r}, lineage"
-            f" {head.region.lineage[:12]}; found {header.name!r}, {header.lineage[:12]}): give the right one with region="
+            f" {head.region.lineage[:12]}; found {header.name!r}, {header.lineage[:12]}): give the right one with --region"
         )
     chosen = _chosen(header, dates, between=False)
     geobox = finer(header.grid.geobox, head.head.scale)

@@ -110,7 +110,7 @@ class Source:
             RegionMismatchError: likewise.
         """
         opened = self.opened()
-        with _slots(self.device):
+        with _slots():
             if self.head is None:
                 return opened.reconstruct(window, date, between=between).cpu().numpy()  # type: ignore[union-attr]
             return _answers(opened, layer, window, date)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def _answers(head: Head, layer: Layer, window: Window, date: dt.date) -> np.ndar
     return part
 
 
-def _slots(device: str) -> threading.BoundedSemaphore:
+def _slots() -> threading.BoundedSemaphore:
     """How many windows are computed at once, which bounds memory: as many as keep the cores busy, and no more.
 
     torch spreads one window over its threads; dask's workers tell it to use one only.
@@ -152,9 +152,13 @@ def _slots(device: str) -> threading.BoundedSemaphore:
         if _computing is None:
             import torch
 
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            _computing = threading.BoundedSemaphore(max(1, cores // torch.get_num_threads()))
+            _computing = threading.BoundedSemaphore(max(1, cores() // torch.get_num_threads()))
     return _computing
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _moment(nanoseconds: int) -> str:

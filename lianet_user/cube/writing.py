@@ -9,6 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
+from dask import config
 from dask.callbacks import Callback
 from odc.geo.crs import CRS
 
@@ -23,6 +25,7 @@ from lianet_user.artifact import refuse_existing, replacing
 from lianet_user.cube.array import TILE
 from lianet_user.cube.backend import open_datacube
 from lianet_user.cube.dataset import GRID_MAPPING
+from lianet_user.cube.source import cores
 from lianet_user.errors import InputError, OutputError, PartlyOutsideWarning, did_you_mean, listed
 from lianet_user.grid import Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
 
@@ -108,7 +111,13 @@ def write_datacube(
     for variable in chunked.data_vars.values():
         variable.encoding = _encoding(variable, chunks, kind)  # given to the writers, it would lose the grid mapping
     try:
-        with _place(target, kind) as temporary, _Told(listener):
+        # The pool ends inside the place: nothing is left running that could still write there.
+        with (
+            _place(target, kind) as temporary,
+            ThreadPoolExecutor(cores()) as pool,
+            config.set(pool=pool),
+            _Told(listener),
+        ):
             if kind == "zarr":
                 # Version 3 has no settled way yet to store texts, and GDAL and others read 2 as well.
                 chunked.to_zarr(temporary, mode="w", zarr_format=2, consolidated=True)
