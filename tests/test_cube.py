@@ -20,6 +20,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import numpy as np
 import odc.geo.xr  # noqa: F401  # the accessor
 import pytest
@@ -264,7 +265,8 @@ def test_dates_that_are_none_are_refused(region: Region, dates: Any) -> None:
         open_datacube(file_of(region), dates=dates)
 
 
-def test_a_heads_cube_holds_its_map_and_says_what_the_values_mean(head: Path, small_tiles: None) -> None:
+def test_a_heads_cube_holds_its_map_and_says_what_the_values_mean(head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(array, "TILE", 70)
     opened = Head.open(head)
     cube = open_datacube(head, probabilities=True)
     classes = cube["class"]
@@ -614,9 +616,18 @@ def test_workers_compute_the_same_pixels_though_one_is_killed(known: Known) -> N
     distributed = pytest.importorskip("distributed")
     region = known.region
     chunks = {"time": 1, "y": 48, "x": 64}
+    patient = {
+        "distributed.comm.timeouts.connect": "300s",
+        "distributed.comm.timeouts.tcp": "300s",
+    }  # of a busy machine
     with (
+        dask.config.set(patient),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=":0",
+            silence_logs=50,
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
