@@ -113,6 +113,40 @@ def open_head_file(path: str | os.PathLike[str]) -> ArtifactFile[HeadHeader]:
     return _open(Path(path), HeadHeader, "head")
 
 
+def find_region(header: HeadHeader, head_path: Path, given: str | os.PathLike[str] | None = None) -> Path:
+    """Where the region of a head is: as given, else where it lay at training, else beside the head under the same name.
+
+    Raises:
+        ArtifactError: it is in none of these places.
+    """
+    if given is not None:
+        return Path(given)
+    recorded = Path(header.region.path)
+    candidates = (recorded, head_path.absolute().parent / recorded.name)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise ArtifactError(
+        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, candidates))}: say where it"
+        " is with --region"
+    )
+
+
+def declared_kind(path: Path) -> Literal["region", "head"] | None:
+    """What a file says it is, unchecked: enough to choose how to open it. None where it says neither, or cannot be read."""
+    kinds: dict[object, Literal["region", "head"]] = {"lianet-region": "region", "lianet-head": "head"}
+    try:
+        with _opened(path) as file:
+            length = int.from_bytes(_read_exactly(file, 0, 8, path), "little")
+            if not 2 <= length <= MAX_HEADER_BYTES:
+                return None
+            container = _parse_json(_read_exactly(file, 8, length, path), path, "region")
+        document = _parse_json(container["__metadata__"][METADATA_KEY].encode(), path, "region")
+        return kinds.get(document.get("format"))
+    except (ArtifactError, AttributeError, KeyError, TypeError, UnicodeError):
+        return None
+
+
 def write_artifact(path: str | os.PathLike[str], header: Header, tensors: Tensors) -> None:
     """Write a region or head file whole or not at all.
 

@@ -15,8 +15,9 @@ import torch
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from lianet_user.artifact import ArtifactFile, open_head_file, write_artifact
-from lianet_user.errors import ArtifactError, RegionMismatchError
+from lianet_user.artifact import ArtifactFile, find_region, open_head_file, write_artifact
+from lianet_user.cf import class_flags
+from lianet_user.errors import RegionMismatchError
 from lianet_user.field.config import HeadInput
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadEnsemble
@@ -258,32 +259,10 @@ class Head:
         geobox = window_geobox(self.geobox, fine)
         if self.header.numbers is not None:
             return wrap_xr(values, geobox, nodata=float("nan")).assign_attrs(units=self.header.numbers.unit)
-        names = [entry.name for entry in self.header.classes]
-        return wrap_xr(values, geobox, nodata=IGNORE).assign_attrs(  # as CF describes categories
-            flag_values=list(range(len(names))), flag_meanings=" ".join(name.replace(" ", "_") for name in names)
-        )
+        return wrap_xr(values, geobox, nodata=IGNORE).assign_attrs(class_flags(self.header.classes))
 
 
 def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
     layers = HeadEnsemble(file.header.head)
     load_stored(layers, file)
     return layers
-
-
-def find_region(header: HeadHeader, head_path: Path, given: str | os.PathLike[str] | None = None) -> Path:
-    """Where the region of a head is: as given, else where it lay at training, else beside the head under the same name.
-
-    Raises:
-        ArtifactError: it is in none of these places.
-    """
-    if given is not None:
-        return Path(given)
-    recorded = Path(header.region.path)
-    candidates = (recorded, head_path.absolute().parent / recorded.name)
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise ArtifactError(
-        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, candidates))}: say where it"
-        " is with --region"
-    )

@@ -15,6 +15,7 @@ import typer
 from lianet_user.cli import (
     check,
     compare,
+    datacube,
     evaluate,
     finetune,
     import_checkpoint,
@@ -71,6 +72,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("learning-curve")(learning_curve.learning_curve)
 app.command("compare")(compare.compare)
+app.command("datacube")(datacube.datacube)
 app.command("info")(info.info)
 app.command("pretrain")(pretrain.pretrain)
 app.command("update")(update.update)
