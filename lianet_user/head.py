@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -171,10 +171,21 @@ class Head:
         Raises:
             DateError: likewise.
         """
+        return self._in_units(window, date, self._folded)[0]
+
+    @torch.inference_mode()
+    def members_answers(self, window: Window, date: dt.date | None = None) -> Tensor:
+        """What each member of the ensemble says: float32 (members, outputs, scale * height, scale * width).
+
+        Numbers in the unit of the labels, whose mean is :meth:`answers`; or logits. Arguments as there.
+        """
+        return self._in_units(window, date, self._folded.each)[:, 0]
+
+    def _in_units(self, window: Window, date: dt.date | None, layers: Callable[[Tensor], Tensor]) -> Tensor:
+        """What layers make of a window, cropped: (..., scale * height, scale * width)."""
         outer = window.expanded(self.layers.halo, 1, self.region.shape)
         features = self.region.head_input(outer, self.acquisition_date(date), self.header.head.inputs)
-        raw: Tensor = self._folded(features[None])
-        cropped = crop(raw, window.scaled(self.scale), outer.scaled(self.scale))[0]
+        cropped = crop(layers(features[None]), window.scaled(self.scale), outer.scaled(self.scale))
         numbers = self.header.numbers
         return cropped if numbers is None else numbers.offset + numbers.scale * cropped
 
