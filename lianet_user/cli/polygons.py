@@ -23,7 +23,7 @@ def polygons(
         typer.Option(
             metavar="PIXELS", help="Smooth the stairs that pixels make, for both neighbours alike. 0: not at all."
         ),
-    ] = 1.5,
+    ] = 2.0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,

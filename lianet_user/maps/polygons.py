@@ -26,8 +26,8 @@ from lianet_user.maps.finished import FinishedMap, open_finished, opened
 from lianet_user.maps.geopackage import categories_qml, check_geopackage, write_geopackage
 from lianet_user.maps.ground import Ground
 
-SMOOTHED = 1.5
-"""Pixels: the root of the area of a triangle that a corner may be worth. Stairs of one pixel are worth 0.7."""
+SMOOTHED = 2.0
+"""Pixels. Takes stairs off borders of most slants; on a land-cover map of the Havelland 2 % of the ground changed sides."""
 BATCH = 20_000
 """Polygons that are written at once."""
 LAYER = "polygons"
