@@ -127,16 +127,18 @@ def pixel_outlines(source: FinishedMap) -> tuple[Geometries, NDArray[np.int64]]:
     Returns:
         (areas,) polygons in whole (column, row); (areas,) the value of each.
     """
-    place = ~source.geobox.affine
-    found, values = [], []
+    rings, values = [np.zeros((0, 2))], []
+    last_ring = [0]
     with opened(source.path) as dataset, rasterio.Env(GDAL_CACHEMAX=64):  # MB: lines are read once
         for shape, value in shapes(rasterio.band(dataset, source.band)):
             if value != source.nodata:
-                rings = [np.array(ring) for ring in shape["coordinates"]]
-                pixels = [np.rint(_applied(place, ring)) for ring in rings]
-                found.append(shapely.Polygon(pixels[0], pixels[1:]))
+                rings += [np.array(ring) for ring in shape["coordinates"]]
+                last_ring.append(len(rings) - 1)
                 values.append(int(value))
-    return np.array(found, object), np.array(values, np.int64)
+    points = np.rint(_applied(~source.geobox.affine, np.concatenate(rings)))
+    ends = np.cumsum([len(ring) for ring in rings])
+    outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, (ends, np.array(last_ring)))
+    return outlines, np.array(values, np.int64)
 
 
 def with_shared_vertices(outlines: Geometries) -> Geometries:
@@ -151,7 +153,8 @@ def with_shared_vertices(outlines: Geometries) -> Geometries:
         dense = shapely.segmentize(outlines[start : start + BATCH], 1.0)
         kind, points, offsets = shapely.to_ragged_array(dense)
         points = np.rint(points)
-        kept = np.isin(_codes(points), corners)
+        codes = _codes(points)
+        kept = corners[np.minimum(np.searchsorted(corners, codes), len(corners) - 1)] == codes
         before = np.concatenate([[0], np.cumsum(kept)])
         rings, *parts = offsets
         shared[start : start + BATCH] = shapely.from_ragged_array(kind, points[kept], (before[rings], *parts))

@@ -3,6 +3,8 @@
 A place is a square of a few pixels, and its uncertainty the median over them: along a border between two classes the
 mixed pixels are few, and do not make a place. The region is gone through tile by tile; of each block of ground only the
 least sure place of each class is kept, so that memory follows the number of places, not the region.
+
+That labels there help more than elsewhere is plausible and not shown: `benchmarks/suggest.py` finds no difference.
 """
 
 from __future__ import annotations
@@ -101,7 +103,7 @@ def suggest(
     away: BoolArray | None = None,
     listener: Listener | None = None,
 ) -> Suggestions:
-    """Find places whose labels would tell a head what it does not know.
+    """Find places that a head is unsure of, for somebody to label.
 
     Places are taken one after the other: always the most uncertain one that lies far enough from those before it, where
     the uncertainty of a class is divided by one more than the places that it has already. Where all that is left lies too
