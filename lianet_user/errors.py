@@ -51,6 +51,10 @@ class DateError(InputError):
     """A date the region does not hold."""
 
 
+class MapError(InputError):
+    """A finished map that cannot be used for what was asked."""
+
+
 class ImageryError(InputError):
     """Imagery that cannot be encoded as it is."""
 
@@ -77,6 +81,10 @@ class LeftoverWarning(LianetWarning):
 
 class LabelWarning(LianetWarning):
     """Labels that were used, but not all of them or not as they stood."""
+
+
+class AreaWarning(LianetWarning):
+    """Areas that are as distorted as the map's grid."""
 
 
 class TrainingWarning(LianetWarning):

@@ -21,10 +21,13 @@ from lianet_user.cli import (
     import_checkpoint,
     info,
     learning_curve,
+    polygons,
     predict,
     pretrain,
     quality,
+    suggest,
     update,
+    zones,
 )
 from lianet_user.cli.console import error, warn
 from lianet_user.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_INTERRUPTED, LianetError, LianetWarning
@@ -69,6 +72,9 @@ def _common(
 app.command("check")(check.check)
 app.command("finetune")(finetune.finetune)
 app.command("predict")(predict.predict)
+app.command("polygons")(polygons.polygons)
+app.command("zones")(zones.zones)
+app.command("suggest")(suggest.suggest)
 app.command("evaluate")(evaluate.evaluate)
 app.command("learning-curve")(learning_curve.learning_curve)
 app.command("compare")(compare.compare)
