@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from lianet_user.artifact import ArtifactFile, open_head_file, write_artifact
+from lianet_user.catalog.cache import cached_file
 from lianet_user.errors import ArtifactError, RegionMismatchError
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadEnsemble
@@ -239,7 +240,8 @@ def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
 
 
 def find_region(header: HeadHeader, head_path: Path, given: str | os.PathLike[str] | None = None) -> Path:
-    """Where the region of a head is: as given, else where it lay at training, else beside the head under the same name.
+    """Where the region of a head is: as given, else where it lay at training, else beside the head under the same name, else
+    among the models that were fetched.
 
     Raises:
         ArtifactError: it is in none of these places.
@@ -251,7 +253,9 @@ def find_region(header: HeadHeader, head_path: Path, given: str | os.PathLike[st
     for candidate in candidates:
         if candidate.is_file():
             return candidate
+    if fetched := cached_file(header.region.sha256):
+        return fetched
     raise ArtifactError(
-        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, candidates))}: say where it"
-        " is with --region"
+        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, candidates))}, nor among the"
+        " models that were fetched: say where it is with --region, or get it with lianet-user models fetch"
     )

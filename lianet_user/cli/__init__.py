@@ -20,6 +20,7 @@ from lianet_user.cli import (
     import_checkpoint,
     info,
     learning_curve,
+    models,
     predict,
     pretrain,
     quality,
@@ -72,6 +73,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("learning-curve")(learning_curve.learning_curve)
 app.command("compare")(compare.compare)
 app.command("info")(info.info)
+app.add_typer(models.models)
 app.command("pretrain")(pretrain.pretrain)
 app.command("update")(update.update)
 app.command("quality")(quality.quality)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Date, Device, Overwrite, Quiet, choose_device, out, progress
+from lianet_user.cli.console import AsJson, Date, Device, Overwrite, Quiet, RegionOption, choose_device, out, progress
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def predict(
     ] = None,
     bbox_crs: Annotated[str, typer.Option(help="Coordinate reference system of --bbox.")] = "EPSG:4326",
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MAP.tif", help="Map to write.")] = Path("map.tif"),
-    region: Annotated[Path | None, typer.Option(help="Region file, where the head does not find it by itself.")] = None,
+    region: RegionOption = None,
     date: Date = None,
     creation: Annotated[
         list[str] | None, typer.Option("--co", metavar="KEY=VALUE", help="Creation option of GDAL's COG driver.")
