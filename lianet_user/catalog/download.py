@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from lianet_user.catalog.hub import hub_request
 from lianet_user.catalog.places import brief, check_address, is_this_machine
-from lianet_user.errors import DownloadError, OutputError, printable
+from lianet_user.errors import CatalogError, DownloadError, OutputError, printable
 
 TIMEOUT_S: Final = 30.0
 """Without a byte."""
@@ -53,7 +53,11 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
-        check_address(newurl, before=req.full_url)
+        try:
+            check_address(newurl, before=req.full_url)
+        except CatalogError:
+            fp.close()
+            raise
         further = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
         if further is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
             further.headers = {name: value for name, value in further.headers.items() if name != "Authorization"}
