@@ -102,7 +102,11 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(web: Web, tmp_path: 
 
 LIES: dict[str, tuple[Answer | bytes, type[LianetError], str]] = {
     "another file of that size": (OTHER, DownloadError, "another sha256"),
-    "a length that is too large": (claiming(10**15, DATA), DownloadError, "offers 1000000000000000 bytes, expected 700000"),
+    "a length that is too large": (
+        claiming(10**15, DATA),
+        DownloadError,
+        "offers 1000000000000000 bytes, expected 700000",
+    ),
     "a length that is too small": (claiming(5, DATA), DownloadError, "offers 5 bytes, expected 700000"),
     "a bomb": (endless(), DownloadError, "goes on after the promised 700000 bytes"),
     "compressed": (status(200, **{"Content-Encoding": "gzip"}), DownloadError, "sent compressed"),
@@ -129,7 +133,9 @@ def test_nothing_is_left_of_what_a_server_lies_about(web: Web, tmp_path: Path, l
 
 
 def test_a_server_that_never_gives_the_rest_is_given_up_and_what_came_is_kept(web: Web, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"closed early: 200 of 700000 bytes are kept, and the same command goes on"):
+    with pytest.raises(
+        DownloadError, match=r"closed early: 200 of 700000 bytes are kept, and the same command goes on"
+    ):
         get(web, tmp_path / "part", cut(DATA, 200), cut(DATA, 0))
     assert (tmp_path / "part").read_bytes() == DATA[:200]
     assert len(web.asked) == module.ATTEMPTS
@@ -198,7 +204,9 @@ def test_addresses_that_are_not_read(address: str, before: str | None) -> None:
         check_address(address, before)
 
 
-@pytest.mark.parametrize("address", ["https://example.org/x", "http://localhost:8000/x", "http://[::1]/x", "hf://a/b/c"])
+@pytest.mark.parametrize(
+    "address", ["https://example.org/x", "http://localhost:8000/x", "http://[::1]/x", "hf://a/b/c"]
+)
 def test_addresses_that_are_read(address: str) -> None:
     check_address(address)
 

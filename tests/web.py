@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -57,7 +57,7 @@ def serving() -> Iterator[Web]:
     """A server on this machine while the block runs."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  # its base wants this name
+        def do_GET(self) -> None:  # its base wants this name
             path = self.path.partition("?")[0]
             ranged = self.headers.get("Range")
             web.asked.append((path, ranged))
@@ -68,10 +68,8 @@ def serving() -> Iterator[Web]:
                 return
             answer = answers.pop(0) if len(answers) > 1 else answers[0]
             match = re.fullmatch(r"bytes=(\d+)-", ranged or "")
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # the client has seen enough
                 answer(Request(self, int(match[1]) if match else 0, match is not None))
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the client has seen enough
 
         def log_message(self, *_: object) -> None:
             pass
