@@ -8,9 +8,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 from affine import Affine
 from conftest import RegionFactory
@@ -255,6 +258,37 @@ def test_an_item_that_is_not_as_it_should_be_is_left_out_and_named(published: Pa
     catalog = open_catalog(root)
     assert not catalog.models
     assert catalog.problems == (str(error.value),)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def places_in(value: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """Every place in a document where a value stands."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, each in inner for place in places_in(each, (*path, key)))]
+
+
+@hypothesis.settings(max_examples=150, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(data=st.data())
+def test_whatever_stands_in_an_item_is_a_model_or_an_error_of_ours(original: Path, data: st.DataObject) -> None:
+    item = original / "items" / "romania.json"
+    document = json.loads(item.read_text())
+    for _ in range(data.draw(st.integers(1, 3))):
+        *outer, last = data.draw(st.sampled_from(places_in(document)[1:]))
+        inner: Any = document
+        for key in outer:
+            inner = inner[key]
+        inner[last] = data.draw(JSON)
+    with suppress(CatalogError):
+        model = read_item(document, str(item), str(original / "catalog.json"))
+        sketch((model,))
+        assert model.name.isprintable()
+        assert Path(model.place).is_relative_to(original) or model.place.startswith("https://")
 
 
 BAD_CATALOGUES: dict[str, tuple[bytes | Callable[[Document], object], str]] = {
