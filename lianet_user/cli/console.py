@@ -30,7 +30,14 @@ Date = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Acquisitio
 
 
 def region_path(text: str) -> Path:
-    """The file that somebody means by REGION: a path, or the name of a model, which is fetched where it is not here."""
+    """The file that somebody means by REGION: a path, or the name of a model, which is fetched where it is not here.
+
+    It runs while the command line is read, before a command has looked at anything else; what is fetched for a command that
+    is then refused is in the cache for the next.
+
+    Raises:
+        LianetError: as `lianet_user.catalog.find_region`.
+    """
     path = Path(text)
     if path.is_file():  # nothing to look up, and nothing to import
         return path
