@@ -59,12 +59,20 @@ class ImageryError(InputError):
     """Imagery that cannot be encoded as it is."""
 
 
+class CatalogError(InputError):
+    """A catalogue of models that cannot be read, or a model that it does not hold."""
+
+
 class OutputError(InputError):
     """An output that exists already or cannot be written."""
 
 
 class TrainingError(LianetError):
     """Training could not go on: a loss that is not finite, a checkpoint that does not fit."""
+
+
+class DownloadError(LianetError):
+    """A server that does not give what the catalogue promises; nothing of it is used."""
 
 
 class LianetWarning(UserWarning):
@@ -89,6 +97,10 @@ class AreaWarning(LianetWarning):
 
 class TrainingWarning(LianetWarning):
     """Training went on, but its figures deserve a second look."""
+
+
+class CatalogWarning(LianetWarning):
+    """A catalogue that is not whole, or not as new as it could be."""
 
 
 def printable(text: str) -> str:

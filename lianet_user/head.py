@@ -15,7 +15,8 @@ import torch
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from lianet_user.artifact import ArtifactFile, find_region, open_head_file, write_artifact
+from lianet_user.artifact import ArtifactFile, open_head_file, write_artifact
+from lianet_user.catalog.of_head import region_of_head
 from lianet_user.cf import class_flags
 from lianet_user.errors import RegionMismatchError
 from lianet_user.field.config import HeadInput
@@ -79,7 +80,7 @@ class Head:
         """
         file = open_head_file(path)
         layers = _read_layers(file)
-        opened = Region.open(find_region(file.header, Path(path), region), device)
+        opened = Region.open(region_of_head(file.header, Path(path), region), device)
         head = cls(file.header, layers.to(device), opened, Path(path).absolute(), file.sha256())
         head.check_region()
         return head

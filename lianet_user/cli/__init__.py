@@ -21,6 +21,7 @@ from lianet_user.cli import (
     import_checkpoint,
     info,
     learning_curve,
+    models,
     polygons,
     predict,
     pretrain,
@@ -80,6 +81,7 @@ app.command("learning-curve")(learning_curve.learning_curve)
 app.command("compare")(compare.compare)
 app.command("datacube")(datacube.datacube)
 app.command("info")(info.info)
+app.add_typer(models.models)
 app.command("pretrain")(pretrain.pretrain)
 app.command("update")(update.update)
 app.command("quality")(quality.quality)

@@ -22,6 +22,7 @@ from lianet_user.cli.console import (
     choose_device,
     out,
     progress,
+    region_path,
     stoppable,
     warn,
 )
@@ -88,7 +89,10 @@ def predict(
         bool, grouped(HOW, "Go on from where an interrupted run of the same command stopped.", "--resume")
     ] = False,
     region: Annotated[
-        list[Path] | None, typer.Option(help="Region file, where the head does not find it by itself.")
+        list[Path] | None,
+        typer.Option(
+            metavar="REGION", parser=region_path, help="Region file or name, where the head does not find it by itself."
+        ),
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Date, Device, Overwrite, Quiet, choose_device, err, out, progress
+from lianet_user.cli.console import (
+    AsJson,
+    Date,
+    Device,
+    Overwrite,
+    Quiet,
+    RegionOption,
+    choose_device,
+    err,
+    out,
+    progress,
+)
 
 if TYPE_CHECKING:
     from lianet_user.maps.suggest import Suggestions
@@ -33,7 +44,7 @@ def suggest(
         "suggest.gpkg"
     ),
     picture: Annotated[bool, typer.Option(help="Draw the places over the image that the region remembers.")] = True,
-    region: Annotated[Path | None, typer.Option(help="Region file, where the head does not find it by itself.")] = None,
+    region: RegionOption = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
