@@ -20,8 +20,8 @@ Providers make region files with the same package::
 Modules import one way only, each from those on its left::
 
     errors <- field/config <- header <- artifact
-              errors <- grid, header <- labels, imagery     no torch up to here
-              artifact, grid, field <- region <- head
+              errors <- grid, header <- labels, imagery, catalog     no torch up to here
+              artifact, grid, field <- region; catalog, region <- head
                     imagery, region <- importing
               head, labels, imagery <- training
              training, head, labels <- maps <- report
@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from lianet_user.cube import open_datacube
     from lianet_user.errors import LianetError
     from lianet_user.head import Head
     from lianet_user.imagery import ImageryOptions, open_imagery
@@ -56,6 +57,7 @@ __all__ = [
     "__version__",
     "check_labels",
     "finetune",
+    "open_datacube",
     "open_imagery",
     "predict",
     "pretrain",
@@ -67,6 +69,7 @@ __version__ = version("lianet-user")
 __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "cube": ["open_datacube"],
         "errors": ["LianetError"],
         "head": ["Head"],
         "imagery": ["ImageryOptions", "open_imagery"],

@@ -113,6 +113,21 @@ def open_head_file(path: str | os.PathLike[str]) -> ArtifactFile[HeadHeader]:
     return _open(Path(path), HeadHeader, "head")
 
 
+def declared_kind(path: Path) -> Literal["region", "head"] | None:
+    """What a file says it is, unchecked: enough to choose how to open it. None where it says neither, or cannot be read."""
+    kinds: dict[object, Literal["region", "head"]] = {"lianet-region": "region", "lianet-head": "head"}
+    try:
+        with _opened(path) as file:
+            length = int.from_bytes(_read_exactly(file, 0, 8, path), "little")
+            if not 2 <= length <= MAX_HEADER_BYTES:
+                return None
+            container = _parse_json(_read_exactly(file, 8, length, path), path, "region")
+        document = _parse_json(container["__metadata__"][METADATA_KEY].encode(), path, "region")
+        return kinds.get(document.get("format"))
+    except (ArtifactError, AttributeError, KeyError, TypeError, UnicodeError):
+        return None
+
+
 def write_artifact(path: str | os.PathLike[str], header: Header, tensors: Tensors) -> None:
     """Write a region or head file whole or not at all.
 

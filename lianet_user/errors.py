@@ -51,8 +51,16 @@ class DateError(InputError):
     """A date the region does not hold."""
 
 
+class MapError(InputError):
+    """A finished map that cannot be used for what was asked."""
+
+
 class ImageryError(InputError):
     """Imagery that cannot be encoded as it is."""
+
+
+class CatalogError(InputError):
+    """A catalogue of models that cannot be read, or a model that it does not hold."""
 
 
 class OutputError(InputError):
@@ -63,6 +71,10 @@ class TrainingError(LianetError):
     """Training could not go on: a loss that is not finite, a checkpoint that does not fit."""
 
 
+class DownloadError(LianetError):
+    """A server that does not give what the catalogue promises; nothing of it is used."""
+
+
 class LianetWarning(UserWarning):
     """Root of every warning this package gives."""
 
@@ -71,12 +83,24 @@ class PartlyOutsideWarning(LianetWarning):
     """Part of what was asked lies outside the region and is not mapped or not used."""
 
 
+class LeftoverWarning(LianetWarning):
+    """What an interrupted run had left was discarded."""
+
+
 class LabelWarning(LianetWarning):
     """Labels that were used, but not all of them or not as they stood."""
 
 
+class AreaWarning(LianetWarning):
+    """Areas that are as distorted as the map's grid."""
+
+
 class TrainingWarning(LianetWarning):
     """Training went on, but its figures deserve a second look."""
+
+
+class CatalogWarning(LianetWarning):
+    """A catalogue that is not whole, or not as new as it could be."""
 
 
 def printable(text: str) -> str:

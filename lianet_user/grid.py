@@ -117,13 +117,18 @@ def parse_bbox(text: str) -> Bounds:
     west, south, east, north = values
     if not all(map(math.isfinite, values)):
         raise AreaError(f"--bbox {text!r} holds a number that is not finite: expected W,S,E,N")
+    if west > east and west <= 180 and east >= -180 and south < north and west - east > 180:
+        raise AreaError(
+            f"--bbox {text!r} crosses the antimeridian: map its two sides one after the other, one box up to 180 and one"
+            " from -180"
+        )
     if west >= east or south >= north:
         raise AreaError(f"--bbox {text!r} is empty or inverted: expected W,S,E,N with W < E and S < N")
     return west, south, east, north
 
 
-def parse_crs(text: str) -> CRS:
-    """A CRS from its code, WKT or PROJ string.
+def parse_crs(text: str, option: str = "--bbox-crs") -> CRS:
+    """A CRS from its code, WKT or PROJ string; `option` is who asked for it.
 
     Raises:
         AreaError: it names none.
@@ -132,7 +137,7 @@ def parse_crs(text: str) -> CRS:
         return CRS(text)
     except CRSError as error:
         raise AreaError(
-            f"--bbox-crs {text!r} is no coordinate reference system: expected a code such as EPSG:4326"
+            f"{option} {text!r} is no coordinate reference system: expected a code such as EPSG:4326"
         ) from error
 
 

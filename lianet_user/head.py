@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -15,16 +16,22 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from lianet_user.artifact import ArtifactFile, open_head_file, write_artifact
-from lianet_user.errors import ArtifactError, RegionMismatchError
+from lianet_user.catalog.of_head import region_of_head
+from lianet_user.cf import class_flags
+from lianet_user.errors import RegionMismatchError
+from lianet_user.field.config import HeadInput
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Bounds, Window, finer, window_geobox
 from lianet_user.header import IGNORE, HeadHeader
 from lianet_user.region import Region, crop, load_stored, stored
-from lianet_user.windows import blended, head_lattice
+from lianet_user.windows import Lattice, blended, head_lattice
 
 if TYPE_CHECKING:
     import xarray as xr
+
+Reader = Callable[[Window, dt.date | None, Sequence[HeadInput]], Tensor]
+"""Gives what a head reads of a window at a date; as :meth:`lianet_user.region.Region.head_input`."""
 
 TILE = 512
 """Pixels of a map along the side of a tile: what memory follows, whatever the size of the map."""
@@ -73,7 +80,7 @@ class Head:
         """
         file = open_head_file(path)
         layers = _read_layers(file)
-        opened = Region.open(find_region(file.header, Path(path), region), device)
+        opened = Region.open(region_of_head(file.header, Path(path), region), device)
         head = cls(file.header, layers.to(device), opened, Path(path).absolute(), file.sha256())
         head.check_region()
         return head
@@ -160,7 +167,9 @@ class Head:
         return finer(self.region.geobox, self.scale)
 
     @torch.inference_mode()
-    def answers(self, window: Window, date: dt.date | None = None) -> Tensor:
+    def answers(
+        self, window: Window, date: dt.date | None = None, *, read: Reader | None = None, turned: bool = False
+    ) -> Tensor:
         """What the layers say of a window: float32 (outputs, scale * height, scale * width).
 
         Logarithms of class probabilities; or one number, in the unit of the labels.
@@ -168,30 +177,60 @@ class Head:
         Args:
             window: of the region, inside it.
             date: as in `acquisition_date`.
+            read: gives what the layers read, in place of the region's `head_input`.
+            turned: the mean over the eight turns and mirrors of what the layers read.
 
         Raises:
             DateError: likewise.
         """
-        raw = self._raw(window, self.acquisition_date(date))[0]
+        layers = self._of_turns if turned else self._folded
+        (raw,) = self._raw(window, date, read or self.region.head_input, lambda values: (layers(values),))
+        if self.header.numbers is None and self._lattice is not None:
+            raw = raw.log_softmax(1)  # a mean of logarithms does not sum to one
+        return self._in_units(raw)[0]
+
+    @torch.inference_mode()
+    def members_answers(self, window: Window, date: dt.date | None = None) -> Tensor:
+        """What each member of the ensemble says: float32 (members, outputs, scale * height, scale * width).
+
+        Numbers in the unit of the labels, whose mean is :meth:`answers`; or logits. Arguments as there.
+        """
+        raw = self._raw(window, date, self.region.head_input, lambda values: tuple(self._folded.each(values)))
+        return self._in_units(torch.cat(raw))
+
+    def _in_units(self, raw: Tensor) -> Tensor:
         numbers = self.header.numbers
         return raw if numbers is None else numbers.offset + numbers.scale * raw
 
-    def _raw(self, window: Window, date: dt.date) -> Tensor:
-        """What the layers say of a window, as they say it: (1, outputs, scale * height, scale * width)."""
-        lattice, inputs = head_lattice(self.header.head, self.region.shape), self.header.head.inputs
+    @property
+    def _lattice(self) -> Lattice | None:
+        """Where the head is computed in patches at fixed places; None where windows do not change its answers."""
+        return head_lattice(self.header.head, self.region.shape)
+
+    def _raw(
+        self, window: Window, date: dt.date | None, read: Reader, layers: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """What layers make of a window, as they say it: (1, outputs, scale * height, scale * width) each."""
+        date, inputs, lattice = self.acquisition_date(date), self.header.head.inputs, self._lattice
         if lattice is None:
             outer = window.expanded(self.layers.halo, 1, self.region.shape)
-            raw: Tensor = self._folded(self.region.head_input(outer, date, inputs)[None])
-            return crop(raw, window.scaled(self.scale), outer.scaled(self.scale))
+            own, around = window.scaled(self.scale), outer.scaled(self.scale)
+            return tuple(crop(part, own, around) for part in layers(read(outer, date, inputs)[None]))
         outer = lattice.around(window)
-        read = self.region.head_input(outer, date, inputs)[None]
-        (raw,) = blended(
-            lattice,
-            window,
-            lambda patches: ((self._folded(crop(read, patch, outer)),) for patch in patches),
-            self.scale,
+        values = read(outer, date, inputs)[None]
+        return blended(
+            lattice, window, lambda patches: (layers(crop(values, patch, outer)) for patch in patches), self.scale
         )
-        return raw if self.header.numbers else raw.log_softmax(1)  # a mean of logarithms does not sum to one
+
+    def _of_turns(self, read: Tensor) -> Tensor:
+        """What the layers say on average of inputs (1, C, h, w) turned and mirrored in all eight ways, turned back."""
+        found = []
+        for turns in range(4):
+            for mirror in ((), (3,)):
+                answers = self._folded(read.rot90(turns, (2, 3)).flip(mirror))
+                found.append(answers.flip(mirror).rot90(-turns, (2, 3)))
+        together = torch.stack(found)
+        return together.mean(0) if self.header.numbers else together.logsumexp(0) - math.log(len(found))
 
     def values(self, window: Window, date: dt.date | None = None) -> np.ndarray:
         """What a map holds over a window: (scale * height, scale * width); arguments as `answers`.
@@ -241,32 +280,10 @@ class Head:
         geobox = window_geobox(self.geobox, fine)
         if self.header.numbers is not None:
             return wrap_xr(values, geobox, nodata=float("nan")).assign_attrs(units=self.header.numbers.unit)
-        names = [entry.name for entry in self.header.classes]
-        return wrap_xr(values, geobox, nodata=IGNORE).assign_attrs(  # as CF describes categories
-            flag_values=list(range(len(names))), flag_meanings=" ".join(name.replace(" ", "_") for name in names)
-        )
+        return wrap_xr(values, geobox, nodata=IGNORE).assign_attrs(class_flags(self.header.classes))
 
 
 def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
     layers = HeadEnsemble(file.header.head)
     load_stored(layers, file)
     return layers
-
-
-def find_region(header: HeadHeader, head_path: Path, given: str | os.PathLike[str] | None = None) -> Path:
-    """Where the region of a head is: as given, else where it lay at training, else beside the head under the same name.
-
-    Raises:
-        ArtifactError: it is in none of these places.
-    """
-    if given is not None:
-        return Path(given)
-    recorded = Path(header.region.path)
-    candidates = (recorded, head_path.absolute().parent / recorded.name)
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise ArtifactError(
-        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, candidates))}: say where it"
-        " is with --region"
-    )

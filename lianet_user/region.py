@@ -27,7 +27,7 @@ from lianet_user.codebook import SIZE as CODEBOOK_SIZE
 from lianet_user.codebook import decode as decode_tables
 from lianet_user.codebook import encode as encode_tables
 from lianet_user.errors import ArtifactError, PartlyOutsideWarning
-from lianet_user.field.config import HeadInput
+from lianet_user.field.config import HeadInput, reads_a_date
 from lianet_user.field.context import CONTEXT_HALO, STATISTICS, context
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.model import NeuralField
@@ -129,6 +129,7 @@ class Region:
             "bands": config.bands,
             "context": STATISTICS * config.bands,
             "encoding": config.encoding.channels,
+            "series": len(self.header.dates) * config.bands,
         }
         return sum(sizes[part] for part in inputs)
 
@@ -178,21 +179,25 @@ class Region:
 
     @torch.inference_mode()
     def head_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> Tensor:
-        """What a head reads: any of the features, the remembered bands, their context and the encoding, in this order.
+        """What a head reads: any of the features, remembered bands, their context, encoding and series, in this order.
 
         Features are ReLU(features) for the paper's decoder and the features themselves for `lite`, whose projected
         encoding has a sign (:attr:`lianet_user.field.config.FieldConfig.rectified`). Bands and context are in the units the
         reconstruction was trained in: reflectance for the paper's, each band's deviation over the region for `lite`. The
-        encoding is the hash grid's, which is the same at every date: what the place looked like at all of them.
+        encoding is the hash grid's, which is the same at every date, and the series the remembered bands of all dates of the
+        region, one after the other: what the place looked like at all of them, before and after the decoder.
 
         Returns:
             float32 (channels, height, width).
         """
         parts: list[Tensor] = []
-        if set(inputs) - {"encoding"}:
+        if reads_a_date(inputs):
             parts += self._dated_input(window, date, inputs)
         if "encoding" in inputs:
             parts.append(self.field.grid([(window.row, window.col)], window.height, window.width))
+        if "series" in inputs:
+            for each in self.header.dates:
+                parts += self._dated_input(window, each, ("bands",))
         return torch.cat(parts, 1)[0]
 
     def _dated_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> list[Tensor]:

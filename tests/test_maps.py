@@ -22,6 +22,7 @@ from affine import Affine
 from conftest import RegionHeaderFactory, randomize
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
+from rio_cogeo.cogeo import cog_validate
 
 from lianet_user.errors import AreaError, DateError, OutputError, PartlyOutsideWarning
 from lianet_user.field.config import HeadConfig
@@ -30,7 +31,8 @@ from lianet_user.field.model import NeuralField
 from lianet_user.grid import Window, bounds_of, whole, window_geobox
 from lianet_user.head import Head
 from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionHeader, RegionRef, Scores
-from lianet_user.maps import ClassCounts, geotiff, picture, predict, style
+from lianet_user.maps import ClassCounts, MapArea, MapResult, geotiff, picture, style
+from lianet_user.maps import predict as predict_maps
 from lianet_user.maps.product import ClassProduct
 from lianet_user.region import Region, save_region
 
@@ -87,6 +89,13 @@ def make_head(
     layers = HeadEnsemble(config)
     randomize(layers, seed=1)
     return Head(document, layers, region)
+
+
+def predict(head: Head, output: Path, *, area: MapArea | None = None, **options: Any) -> MapResult:
+    """The one map of a head; other keywords than `predict`'s are those of its area."""
+    own = {name: options.pop(name) for name in ("bbox", "bbox_crs") if name in options}
+    (result,) = predict_maps(head, output, area=area or MapArea(**own), **options)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +161,7 @@ def test_a_box_in_degrees_is_covered(head: Head, folder: Path) -> None:
     window = Window(20, 30, 40, 50)
     geobox = window_geobox(head.region.geobox, window)
     result = predict(head, folder / "map.tif", bbox=bounds_of(geobox, CRS("EPSG:4326")))
+    assert result.window is not None
     assert result.window.intersection(window) == window
 
 
@@ -161,17 +171,18 @@ def test_a_map_in_tiles_is_the_map_in_one(head: Head, folder: Path, monkeypatch:
     predict(head, folder / "map.tif", listener=lambda done, total: progress.append((done, total)))
     with rasterio.open(folder / "map.tif") as dataset:
         assert np.mean(dataset.read(1) != head.values(head.region.window)) < 0.001  # ties, rounded otherwise
-    assert len(progress) == 4
+    assert len(progress) == 5
+    assert progress[0] == (0, 96 * 128)
     assert progress == sorted(progress)
     assert progress[-1] == (96 * 128, 96 * 128)
 
 
 def test_a_head_maps_any_date_of_its_region_and_no_other(head: Head, folder: Path) -> None:
-    assert predict(head, folder / "map.tif", date=dt.date(2017, 3, 16)).date == dt.date(2017, 3, 16)
+    assert predict(head, folder / "map.tif", dates=[dt.date(2017, 3, 16)]).date == dt.date(2017, 3, 16)
     with rasterio.open(folder / "map.tif") as dataset:
         assert dataset.tags()["DATE"] == "2017-03-16"
     with pytest.raises(DateError, match="does not hold 2018-01-01"):
-        predict(head, folder / "other.tif", date=dt.date(2018, 1, 1))
+        predict(head, folder / "other.tif", dates=["2018-01-01"])
 
 
 def test_a_map_tells_where_it_comes_from(head: Head, folder: Path) -> None:
@@ -234,8 +245,16 @@ def test_a_large_map_is_a_cog_whose_overviews_hold_the_most_frequent_class(grid:
         assert dataset.block_shapes == [(512, 512)]
         assert np.array_equal(dataset.read(1), values)
         assert 1 not in dataset.read(1, out_shape=(175, 325))
-    assert geotiff.read_decimated(tmp_path / "map.tif", 325, LAYER).shape == (175, 325)
+    assert geotiff.read_decimated(tmp_path / "map.tif", 325, LAYER).shape == (1, 175, 325)
     assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
+
+
+def test_others_call_it_a_cog(head: Head, grid: GeoBox, folder: Path) -> None:
+    values = np.arange(700 * 1300, dtype=np.uint32).reshape(700, 1300).astype(np.uint8) % 3
+    write_map(folder / "large.tif", grid, values)
+    predict(head, folder / "map.tif")
+    for name in ("large.tif", "map.tif"):
+        assert cog_validate(folder / name, strict=True, quiet=True) == (True, [], [])
 
 
 @pytest.mark.parametrize(
@@ -311,7 +330,7 @@ def test_a_failure_leaves_the_earlier_map_as_it_was(head: Head, folder: Path, mo
     assert contents(folder) == earlier
 
 
-def test_an_interruption_leaves_nothing(head: Head, folder: Path) -> None:
+def test_an_interruption_before_anything_was_computed_leaves_nothing(head: Head, folder: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -394,7 +413,7 @@ def test_a_quicklook_bears_any_shape_and_any_name(tmp_path: Path, shape: tuple[i
 
 
 def write_map(path: Path, geobox: GeoBox, values: np.ndarray, options: Mapping[str, str] | None = None) -> None:
-    tiles = ((tile, values[tile.slices]) for tile in whole(geobox).tiles(512))
+    tiles = ((tile, values[tile.slices][None]) for tile in whole(geobox).tiles(512))
     geotiff.write_map(path, geobox, tiles, LAYER, {"REGION": "small"}, geotiff.checked_options(options or {}, LAYER))
 
 

@@ -254,6 +254,17 @@ def test_a_papers_head_reads_features_without_their_negative_part(region_header:
 # --- dates
 
 
+def test_the_series_is_the_bands_of_every_date_and_the_same_at_each(odd: Region) -> None:
+    window = Window(40, 60, 24, 32)
+    series = odd.head_input(window, FIRST, ("encoding", "series"))
+    bands = [odd.head_input(window, date, ("bands",)) for date in (FIRST, SECOND)]
+    assert not torch.allclose(bands[0], bands[1], atol=1e-2)
+    encoding = odd.head_input(window, FIRST, ("encoding",))
+    torch.testing.assert_close(series, torch.cat([encoding, *bands]), atol=1e-5, rtol=0)
+    assert torch.equal(series, odd.head_input(window, SECOND, ("encoding", "series")))
+    assert len(series) == odd.channels(("encoding", "series"))
+
+
 def test_each_date_has_an_answer_of_its_own(make_region: RegionFactory) -> None:
     region = make_region(dates=2)
     window = Window(8, 8, 16, 16)

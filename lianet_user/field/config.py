@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -242,14 +243,25 @@ class FieldConfig(Schema):
         return self.decoder.architecture != "lite" and self.activation == "relu"
 
 
-HeadInput = Literal["features", "bands", "context", "encoding"]
-"""What a head can read of a place at a date; `encoding` is the hash grid's, before any date is added to it."""
+HeadInput = Literal["features", "bands", "context", "encoding", "series"]
+"""What a head can read of a place at a date; `encoding` is the hash grid's, before any date is added to it, and `series` what
+the region remembers of all its dates."""
+
+HEAD_INPUTS: tuple[HeadInput, ...] = get_args(HeadInput)
+"""All of them, in the order in which they are stacked."""
+DATELESS: frozenset[HeadInput] = frozenset({"encoding", "series"})
+"""What is the same at every date."""
+
+
+def reads_a_date(inputs: Iterable[HeadInput]) -> bool:
+    """Whether any of what is read depends on the date."""
+    return not DATELESS.issuperset(inputs)
 
 
 class HeadConfig(Schema):
     """The six trainable layers: their widths and what they read (paper, section 3.4)."""
 
-    inputs: Annotated[tuple[HeadInput, ...], Field(strict=False, min_length=1, max_length=4)]
+    inputs: Annotated[tuple[HeadInput, ...], Field(strict=False, min_length=1, max_length=5)]
     in_channels: Annotated[int, Field(ge=1, le=8192)]
     widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(strict=False, min_length=1, max_length=16)
     """Channels after each hidden 3x3 convolution (the paper: 128, 128, 64, 64, 32)."""

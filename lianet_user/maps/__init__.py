@@ -1,11 +1,33 @@
-"""Maps: a head applied to a window of its region, as a Cloud-Optimized GeoTIFF that opens with names and colours.
+"""Maps: heads applied to the ground, as Cloud-Optimized GeoTIFFs that open with names and colours.
 
-`predict` runs the loop and puts finished files in place, `product` knows what follows from whether a map holds classes or
-numbers, `geotiff` writes and checks the GeoTIFF, `style` says what the values mean (tags, PAM sidecar, QGIS style),
-`picture` draws the map at a glance, and `summary` says what it came to. None of them holds a whole map.
+    predict      from what a user asks for to what came of it
+    planning     which maps there are: what heads are mapped together, on which ground, and what each map is called
+    area, dates  where to map, and when
+    placing      how a map's grid lies on a region's: which window a tile needs, and its values resampled
+    answering    what heads answer on a tile: one reading of a region, one answer for all that is made of it
+    product, certainty      what follows from what a map holds: how it is stored, counted, styled and drawn
+    writing      maps from anything that computes tiles; `kept` keeps the tiles of an unfinished run, `geotiff` writes and
+                 checks a GeoTIFF, `files` puts finished files in place
+    style, picture, summary      what the values mean (tags, PAM sidecar, QGIS style), the map at a glance, what it came to
+    polygons, zones      take a finished map further (`finished` opens it, `ground` measures it, `geopackage` writes)
+    suggest      asks a head where to label next
+
+None of them holds a whole map.
 """
 
+from lianet_user.maps.area import MapArea
 from lianet_user.maps.predict import MapResult, predict
-from lianet_user.maps.summary import ClassCounts, NumberStatistics
+from lianet_user.maps.summary import ClassCounts, NumberStatistics, Shares
+from lianet_user.maps.writing import MapJob, Pass, write_maps
 
-__all__ = ["ClassCounts", "MapResult", "NumberStatistics", "predict"]
+__all__ = [
+    "ClassCounts",
+    "MapArea",
+    "MapJob",
+    "MapResult",
+    "NumberStatistics",
+    "Pass",
+    "Shares",
+    "predict",
+    "write_maps",
+]

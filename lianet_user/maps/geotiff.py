@@ -6,9 +6,10 @@ and adds overviews.
 
 from __future__ import annotations
 
+import math
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,10 +45,10 @@ OPTIONS = {
 """Creation options of GDAL's COG driver that keep pixels as they are, and their values; OVERVIEW_RESAMPLING is the
 layer's or NEAREST. GDAL itself only logs a misspelt option, after hours of work, and some wrong values end the process."""
 
-COPIES = 3
-"""Disk space at most, in uncompressed maps: the tiles (1), their copy with overviews (4/3), and overviews in the making
-(1/3); what compression saves comes on top."""
 SPARE_BYTES = 16 * 2**20
+
+CACHE_MB = 256
+"""What GDAL may hold of the files that are being written: by default it takes a twentieth of the machine's memory."""
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What GDAL or the file system raise when they refuse."""
@@ -55,10 +56,10 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 
 @dataclass(frozen=True)
 class Layer:
-    """How the one band of a map is stored."""
+    """How a map is stored: one band or several, all in the same way."""
 
-    name: str
-    """Of what it holds: the band's description."""
+    bands: tuple[str, ...]
+    """Of what each holds: the bands' descriptions."""
     dtype: str
     nodata: float
     predictor: str
@@ -66,16 +67,32 @@ class Layer:
     overviews: str
     """How a pixel of an overview comes from those it stands for, likewise: a name of rasterio's `Resampling`, in capitals."""
     unit: str = ""
+    scale: float = 1.0
+    """What a stored number stands for, per unit of it: GDAL and QGIS show the product."""
     palette: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
     """Colours of the values, where they are classes."""
 
     @property
     def pixel_bytes(self) -> int:
-        return np.dtype(self.dtype).itemsize
+        """Of all bands."""
+        return np.dtype(self.dtype).itemsize * len(self.bands)
 
     @property
     def resampling(self) -> Resampling:
         return Resampling[self.overviews.lower()]
+
+    def empty(self, window: Window) -> np.ndarray:
+        """A window without any value: (bands, height, width) of nodata."""
+        return np.full((len(self.bands), window.height, window.width), self.nodata, self.dtype)
+
+    def stored(self, values: np.ndarray) -> np.ndarray:
+        """Numbers as they are stored: divided by the scale, rounded where the type is an integer; NaN becomes nodata."""
+        if values.dtype == self.dtype and self.scale == 1:
+            return values
+        whole_numbers = np.issubdtype(self.dtype, np.integer)
+        scaled = np.asarray(values, np.float64) / self.scale
+        rounded = np.rint(scaled) if whole_numbers else scaled
+        return np.where(np.isnan(scaled), self.nodata, rounded).astype(self.dtype)
 
 
 def checked_options(options: Mapping[str, str], layer: Layer) -> dict[str, str]:
@@ -97,19 +114,30 @@ def checked_options(options: Mapping[str, str], layer: Layer) -> dict[str, str]:
     return DEFAULTS | {"PREDICTOR": layer.predictor, "OVERVIEW_RESAMPLING": layer.overviews} | given
 
 
-def check_disk_space(folder: Path, pixels: int, layer: Layer) -> None:
-    """
+def check_disk_space(folder: Path, maps: Sequence[tuple[int, Layer]]) -> None:
+    """Ask for room for maps and for what is needed to write them.
+
+    Of every map that is, uncompressed: what was computed (1) and the file with overviews (4/3) until all are finished;
+    and of the one in the making the tiles (1) and overviews not yet in place (1/3). What compression saves comes on top.
+
+    Args:
+        folder: where they are written.
+        maps: the pixels and the layer of each.
+
     Raises:
-        OutputError: `folder` has no room for a map of `pixels` and what is needed to write it.
+        OutputError: there is none.
     """
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
-    if free < (needed := pixels * layer.pixel_bytes * COPIES + SPARE_BYTES):
+    sizes = [pixels * layer.pixel_bytes for pixels, layer in maps]
+    needed = math.ceil(sum(sizes) * 7 / 3 + max(sizes) * 4 / 3) + SPARE_BYTES
+    if free < needed:
+        what = f"a map of {maps[0][0]} pixels" if len(maps) == 1 else f"{len(maps)} maps of {maps[0][0]} pixels"
         raise OutputError(
-            f"{folder} has {free / 1e9:.1f} GB free, a map of {pixels} pixels may need {needed / 1e9:.1f} GB while"
-            " it is written: make room, choose another place with -o, or map less with --bbox"
+            f"{folder} has {free / 1e9:.1f} GB free, {what} may need {needed / 1e9:.1f} GB while written: make room, choose"
+            " another place with -o, or map less with --bbox"
         )
 
 
@@ -126,8 +154,8 @@ def write_map(
     Args:
         path: of the map, in a folder of its own: temporary files are made beside it.
         geobox: of the map.
-        tiles: windows of the map, which together are all of it, with their values (height, width) of the layer's type;
-            each is taken when the one before it has been written.
+        tiles: windows of the map, which together are all of it, with their values (bands, height, width) of the layer's
+            type; each is taken when the one before it has been written.
         layer: how they are stored.
         tags: for the file.
         options: checked creation options.
@@ -136,19 +164,20 @@ def write_map(
         OutputError: what was written is not what was computed.
         GDAL_ERRORS: it cannot be written.
     """
-    tiled = path.with_name("tiles.tif")
-    written, checksum = _write_tiles(tiled, geobox, tiles, layer, tags)
-    rasterio.shutil.copy(tiled, path, driver="COG", **options)
-    tiled.unlink()
-    _check(path, geobox, layer, written, checksum)
+    tiled = path.with_name(f"{path.stem}.tiles.tif")
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        written, checksum = _write_tiles(tiled, geobox, tiles, layer, tags)
+        rasterio.shutil.copy(tiled, path, driver="COG", **options)
+        tiled.unlink()
+        _check(path, geobox, layer, written, checksum)
 
 
 def read_decimated(path: Path, side: int, layer: Layer) -> np.ndarray:
-    """A map at a glance, from its overviews: (height, width) of the layer's type, neither more than `side`."""
+    """A map at a glance, from its overviews: (bands, height, width) of the layer's type, no side more than `side`."""
     with rasterio.open(path) as dataset:
         scale = min(1.0, side / max(dataset.shape))
-        shape = tuple(max(1, round(size * scale)) for size in dataset.shape)
-        values: np.ndarray = dataset.read(1, out_shape=shape, resampling=layer.resampling)
+        height, width = (max(1, round(size * scale)) for size in dataset.shape)
+        values: np.ndarray = dataset.read(out_shape=(dataset.count, height, width), resampling=layer.resampling)
     return values
 
 
@@ -166,7 +195,7 @@ def _write_tiles(
         "driver": "GTiff",
         "width": width,
         "height": height,
-        "count": 1,
+        "count": len(layer.bands),
         "dtype": layer.dtype,
         "nodata": layer.nodata,
         "crs": rasterio.CRS.from_wkt(geobox.crs.to_wkt()),
@@ -180,11 +209,14 @@ def _write_tiles(
     with rasterio.open(path, "w", **profile) as dataset:
         if layer.palette:
             dataset.write_colormap(1, layer.palette)
-        dataset.set_band_description(1, layer.name)
-        dataset.set_band_unit(1, layer.unit)
+        for band, name in enumerate(layer.bands, start=1):
+            dataset.set_band_description(band, name)
+            dataset.set_band_unit(band, layer.unit)
+        if layer.scale != 1:
+            dataset.scales = (layer.scale,) * len(layer.bands)
         dataset.update_tags(**tags)
         for window, values in tiles:
-            dataset.write(values, 1, window=_rasterio_window(window))
+            dataset.write(values, window=_rasterio_window(window))
             written.append(window)
             checksum = zlib.crc32(values.tobytes(), checksum)
     return written, checksum
@@ -198,11 +230,13 @@ def _check(path: Path, geobox: GeoBox, layer: Layer, written: Iterable[Window], 
     with rasterio.open(path) as dataset:
         found = 0
         for window in written:
-            found = zlib.crc32(dataset.read(1, window=_rasterio_window(window)).tobytes(), found)
+            found = zlib.crc32(dataset.read(window=_rasterio_window(window)).tobytes(), found)
         facts = {
             "size": (dataset.shape, tuple(geobox.shape)),
             "transform": (dataset.transform.almost_equals(geobox.affine), True),
-            "bands": (dataset.dtypes, (layer.dtype,)),
+            "bands": (dataset.dtypes, (layer.dtype,) * len(layer.bands)),
+            "names of bands": (dataset.descriptions, layer.bands),
+            "scale": (set(dataset.scales), {layer.scale}),
             "nodata value": (str(dataset.nodata), str(float(layer.nodata))),  # as text, because NaN is not NaN
             "layout": (dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT"), "COG"),
             "coordinate reference system": (_same_place(dataset.crs.to_wkt(), geobox), True),

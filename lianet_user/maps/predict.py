@@ -1,60 +1,30 @@
-"""The loop: a head over a window of its region, tile by tile, into files that appear finished or not at all."""
+"""`predict`: the maps of heads, from what a user asks for to what came of it."""
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from odc.geo.geobox import GeoBox
 
-from lianet_user.artifact import refuse_existing
 from lianet_user.errors import OutputError
-from lianet_user.grid import Bounds, Window, whole, window_geobox
+from lianet_user.grid import Window, whole
 from lianet_user.head import Head
-from lianet_user.maps.geotiff import GDAL_ERRORS, check_disk_space, checked_options, read_decimated, write_map
-from lianet_user.maps.picture import save_png
-from lianet_user.maps.product import Product, product_of
-from lianet_user.maps.style import tags
+from lianet_user.maps.answering import whole_pixels
+from lianet_user.maps.area import Destination, MapArea, offset_on
+from lianet_user.maps.certainty import Uncertainty
+from lianet_user.maps.files import MapFiles
+from lianet_user.maps.planning import Together, check_answers, ground_of, map_count, map_names, map_pass, planned
 from lianet_user.maps.summary import Summary
-
-Listener = Callable[[int, int], None]
-SUFFIXES = (".tif", ".tiff")
-QUICKLOOK_SIDE = 1200
-"""Pixels of the map along the longer side of its quick-look."""
-
-
-@dataclass(frozen=True)
-class MapFiles:
-    """A map and what lies beside it."""
-
-    tif: Path
-    pam: Path
-    """Class names and attribute table, or statistics, for GDAL."""
-    qml: Path
-    """Style, for QGIS."""
-    png: Path
-    """The map at a glance."""
-
-    @classmethod
-    def of(cls, tif: Path) -> MapFiles:
-        return cls(tif, tif.with_name(f"{tif.name}.aux.xml"), tif.with_suffix(".qml"), tif.with_suffix(".png"))
-
-    @property
-    def in_order(self) -> tuple[Path, ...]:
-        """In the order in which they are put in place: the map last, so that it never lies there without its names."""
-        return self.pam, self.qml, self.png, self.tif
-
-    @property
-    def stale(self) -> tuple[Path, ...]:
-        """What GDAL would read as part of the map, and what can only belong to an earlier one: overviews and a mask."""
-        return self.tif.with_name(f"{self.tif.name}.ovr"), self.tif.with_name(f"{self.tif.name}.msk")
+from lianet_user.maps.writing import Listener, Pass, write_maps
+from lianet_user.region import stored
 
 
 @dataclass(frozen=True)
@@ -63,136 +33,177 @@ class MapResult:
 
     path: Path
     quicklook: Path
-    window: Window
-    """Pixels of the region that the map covers."""
+    window: Window | None
+    """Pixels of the region that the map covers; None where it lies on another grid."""
     geobox: GeoBox
-    """Of the map: these pixels, or finer ones."""
+    """Of the map."""
     date: dt.date
-    """Of the acquisition that was mapped."""
+    """Of the acquisition that was mapped; of several regions, the first one's."""
+    title: str
+    """What it shows, as in "map of 6 classes"."""
     summary: Summary
-    """What it holds: the pixels of each class, or the statistics of the numbers."""
+    """What it holds: the pixels of each class, the statistics of the numbers, or the means of probabilities."""
     outside: float
-    """Share of the box that lies outside the region and is not mapped: 0 to 1."""
+    """Share of what was asked for that lies outside the region and is not mapped: 0 to 1."""
     seconds: float
+    """That all maps of this call took together."""
 
 
 def predict(
-    head: Head,
+    heads: Head | Sequence[Head],
     output: str | os.PathLike[str],
     *,
-    bbox: Bounds | None = None,
-    bbox_crs: str = "EPSG:4326",
-    date: dt.date | None = None,
+    area: MapArea | None = None,
+    dates: Sequence[str | dt.date] = (),
+    probabilities: bool = False,
+    uncertainty: Uncertainty | None = None,
+    turned: bool = False,
+    min_area: float | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     listener: Listener | None = None,
     creation_options: Mapping[str, str] | None = None,
-) -> MapResult:
-    """Map a window of a head's region to a Cloud-Optimized GeoTIFF on the head's grid.
+) -> tuple[MapResult, ...]:
+    """Map an area with heads, to Cloud-Optimized GeoTIFFs.
 
     Classes are uint8 with colours and nodata 255, numbers float32 with their unit and nodata NaN. Beside ``map.tif`` come
     ``map.tif.aux.xml`` (for GDAL: class names and attribute table, or statistics), ``map.qml`` (style for QGIS) and
-    ``map.png`` (the map at a glance). All are made in a temporary folder beside the map and take their places when
-    everything is finished and checked; until then an earlier map stays as it is. Memory follows the tile, not the map.
+    ``map.png`` (the map at a glance). All are made in a hidden folder beside the map and take their places when
+    everything is finished and checked; until then earlier maps stay as they are. Memory follows the tile, not the map.
+
+    Heads of one region share one reading of it. Heads of different regions are mosaicked: where several regions could say
+    what a pixel is, the first head's does.
 
     Args:
-        head: opened or just trained.
-        output: ``*.tif`` or ``*.tiff``.
-        bbox: west, south, east, north in `bbox_crs`; None maps the whole region. Every pixel of
-            the region that it touches is mapped.
-        bbox_crs: anything that names a CRS.
-        date: of an acquisition; None takes the one the head was trained on, or the only one of the region.
-        overwrite: replace an earlier map and what lies beside it.
-        listener: told the map's pixels done and in all after every tile.
+        heads: opened or just trained: of one region, or each of a region of its own.
+        output: ``*.tif`` or ``*.tiff`` of the one map; of several (by head or date) the folder for them, where each is
+            called by its head and date.
+        area: where to map; by default the whole region on its own grid.
+        dates: of acquisitions, see :func:`lianet_user.maps.dates.chosen_dates`; none takes the one that the head was trained
+            on, or the only one of the region.
+        probabilities: write ``map_probabilities.tif`` too, with a band for each class.
+        uncertainty: write ``map_uncertainty.tif`` too: ``entropy`` or ``margin``.
+        turned: average the answers over the eight turns and mirrors of what the head reads; takes longer.
+        min_area: hectares; smaller patches of a class become the largest of their neighbours.
+        overwrite: replace earlier maps and what lies beside them.
+        resume: go on from what an interrupted run with the same arguments left.
+        listener: told the pixels done and in all, at first and after every tile. What it raises ends the run.
         creation_options: of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`.
 
+    Returns:
+        The maps by date, then head, then kind.
+
     Raises:
-        AreaError: the box lies outside the region, or its CRS is unknown.
-        DateError: the region does not hold `date`, or none was given and there are several.
-        OutputError: the map exists, cannot be written, or does not fit on the disk.
+        AreaError: the area lies outside the region, or what was asked for contradicts itself.
+        DateError: the region does not hold a date, or none was given and there are several.
+        InputError: the heads do not go together, or do not have what was asked for.
+        LabelError: the polygons of the area cannot be read.
+        OutputError: a map exists, cannot be written, or does not fit on the disk; there is nothing to resume.
         RegionMismatchError: the region was updated since the head was trained.
 
     Warns:
-        PartlyOutsideWarning: part of the box lies outside the region and is not mapped.
+        PartlyOutsideWarning: part of the area lies outside the region and is not mapped.
+        LeftoverWarning: what an interrupted run left is discarded.
     """
     started = time.monotonic()
-    head.check_region()
-    files = _files(Path(output), overwrite)
-    product = product_of(head.header)
-    options = checked_options(creation_options or {}, product.layer)
-    mapped_date = head.acquisition_date(date)
-    window, outside = head.region.window_of(bbox, bbox_crs)
-    check_disk_space(files.tif.absolute().parent, window.scaled(head.scale).pixels, product.layer)
-    geobox = window_geobox(head.geobox, window.scaled(head.scale))
-    with _temporary_folder(files.tif) as folder:
-        made = MapFiles.of(folder / files.tif.name)
-        tiles = _counted(head.tiles(window, mapped_date), product, geobox, listener)
-        words = tags(head, mapped_date, product.title, product.tags)
-        write_map(made.tif, geobox, tiles, product.layer, words, options)
-        product.write_pam(made.pam)
-        product.write_qml(made.qml)
-        glance = read_decimated(made.tif, QUICKLOOK_SIDE, product.layer)
-        title = f"{head.region.header.title}, {mapped_date}"
-        save_png(product.figure(glance, geobox, title=title, attribution=head.header.attribution), made.png)
-        _put_in_place(made, files)
-    return MapResult(
-        path=files.tif,
-        quicklook=files.png,
-        window=window,
-        geobox=geobox,
-        date=mapped_date,
-        summary=product.summary,
-        outside=outside,
-        seconds=time.monotonic() - started,
+    asked = (heads,) if isinstance(heads, Head) else tuple(heads)
+    together = planned(asked, dates)
+    check_answers(asked, probabilities, uncertainty, min_area)
+    count = map_count(together)
+    target = Path(output)
+    names = map_names(asked, target, count)
+    area, grounds = area or MapArea(), {}
+    passes: list[Pass] = []
+    results: list[tuple[Together, Destination, Pass]] = []
+    for each in together:
+        if each.group not in grounds:
+            grounds[each.group] = ground_of(each, area)
+        made = map_pass(each, grounds[each.group], names, turned, min_area, probabilities, uncertainty)
+        passes.append(made)
+        results.append((each, grounds[each.group], made))
+    fingerprint = {
+        "version": version("lianet-user"),
+        "heads": [_digest(head) for head in asked],
+        "regions": [head.region.sha256 for head in asked],
+        "maps": [[job.path.name, job.smallest] for run in passes for job in run.jobs],
+        "dates": [[str(date) for date in each.dates] for each in together],
+        "grids": [_grid_words(run.geobox, run.tile) for run in passes],
+        "grounds": [_ground_words(ground) for _, ground, _ in results],
+        "uncertainty": uncertainty,
+        "turned": turned,
+        "creation options": dict(creation_options or {}),
+    }
+    with _folder(target, several=count > 1):
+        write_maps(
+            passes,
+            target,
+            fingerprint=fingerprint,
+            overwrite=overwrite,
+            resume=resume,
+            listener=listener,
+            creation_options=creation_options,
+        )
+    seconds = time.monotonic() - started
+    return tuple(
+        MapResult(
+            path=job.path,
+            quicklook=MapFiles.of(job.path).png,
+            window=_window(each.heads[0], run.geobox),
+            geobox=run.geobox,
+            date=each.dates[0],
+            title=job.product.title,
+            summary=job.product.summary,
+            outside=ground.outside,
+            seconds=seconds,
+        )
+        for each, ground, run in results
+        for job in run.jobs
     )
 
 
-def _counted(
-    tiles: Iterable[tuple[Window, np.ndarray]], product: Product, geobox: GeoBox, listener: Listener | None
-) -> Iterator[tuple[Window, np.ndarray]]:
-    """The tiles of a map as they come, told to its product and to the listener."""
-    total, done = whole(geobox).pixels, 0
-    for window, values in tiles:
-        product.add(values)
-        done += window.pixels
-        if listener:
-            listener(done, total)
-        yield window, values
-
-
-def _files(output: Path, overwrite: bool) -> MapFiles:
-    """
-    Raises:
-        OutputError: the name is no GeoTIFF's, or one of the files exists and may not be replaced.
-    """
-    if output.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"{output}: a map is a GeoTIFF, expected a name that ends in .tif: give one with -o")
-    files = MapFiles.of(output)
-    for path in reversed(files.in_order):
-        refuse_existing(path, overwrite)
-    return files
-
-
 @contextmanager
-def _temporary_folder(target: Path) -> Iterator[Path]:
-    """A folder beside the map, on the same file system, so that finished files only need new names.
+def _folder(target: Path, several: bool) -> Iterator[None]:
+    """A folder for several maps, made if need be, and gone again if nothing came of it.
 
     Raises:
-        OutputError: something in the block, or the folder itself, cannot be written.
+        OutputError: it cannot be made.
     """
-    parent = target.absolute().parent
+    made = several and not target.exists()
+    if made:
+        try:
+            target.mkdir()
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {target}: {error.strerror}: choose another with -o") from error
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.stem[:32]}.", suffix=".partial", dir=parent) as folder:
-            yield Path(folder)
-    except GDAL_ERRORS as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"cannot write {target}: {reason}") from error
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # something is in it
+                target.rmdir()
 
 
-def _put_in_place(made: MapFiles, files: MapFiles) -> None:
-    for path in made.in_order:
-        with open(path, "rb+") as handle:
-            os.fsync(handle.fileno())
-    for path in files.stale:
-        path.unlink(missing_ok=True)
-    for source, target in zip(made.in_order, files.in_order, strict=True):
-        source.replace(target)
+def _window(head: Head, geobox: GeoBox) -> Window | None:
+    offset = offset_on(head.geobox, geobox)
+    if offset is None:
+        return None
+    mapped = whole(geobox).shifted(*offset).intersection(whole(head.geobox))
+    return mapped and whole_pixels(mapped, head.scale)
+
+
+def _digest(head: Head) -> str:
+    """Of the file, or of the weights of a head that was not read from one."""
+    if head.sha256:
+        return head.sha256
+    digest = hashlib.sha256(head.header.model_dump_json().encode())
+    for name, tensor in sorted(stored(head.layers).items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _grid_words(geobox: GeoBox, tile: int) -> list[object]:
+    return [geobox.crs.to_wkt() if geobox.crs else None, *tuple(geobox.affine)[:6], *geobox.shape, tile]
+
+
+def _ground_words(ground: Destination) -> str | None:
+    return None if ground.ground is None else hashlib.sha256(ground.ground.wkb).hexdigest()

@@ -13,14 +13,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from odc.geo.geobox import GeoBox
 
-from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Numbers
+from lianet_user.header import IGNORE, ClassEntry, Numbers
 from lianet_user.maps import picture, style
 from lianet_user.maps.geotiff import Layer
-from lianet_user.maps.summary import ClassCounts, NumberStatistics, Summary
+from lianet_user.maps.summary import ClassCounts, NumberStatistics, RunningStatistics, Summary
 
 
 class Product(Protocol):
-    """A map in the making: what its one band holds, told tile by tile, and then what is written beside it."""
+    """A map in the making: what it holds, told tile by tile, and then what is written beside it."""
 
     @property
     def layer(self) -> Layer:
@@ -35,25 +35,20 @@ class Product(Protocol):
         """What it shows, as in "map of 6 classes"."""
 
     def add(self, values: np.ndarray) -> None:
-        """Count in a tile: (height, width) of the layer's type."""
+        """Count in a tile: (bands, height, width) of the layer's type."""
 
     @property
     def summary(self) -> Summary:
-        """Of the tiles so far, one at least."""
+        """Of the tiles so far, in which something is."""
 
     def write_pam(self, path: Path) -> None:
-        """Write what GDAL reads beside the map."""
+        """Write what GDAL reads beside the map, if there is anything."""
 
     def write_qml(self, path: Path) -> None:
         """Write what QGIS reads beside the map."""
 
     def figure(self, values: np.ndarray, geobox: GeoBox, *, title: str, attribution: str) -> Figure:
-        """The map at a glance; arguments as in :func:`lianet_user.maps.picture.class_figure`."""
-
-
-def product_of(header: HeadHeader) -> Product:
-    """The product of a head's task, before the first tile."""
-    return ClassProduct(header.classes) if header.numbers is None else NumberProduct(header.numbers, header.task)
+        """The map at a glance: `values` (bands, rows, columns); else as :func:`lianet_user.maps.picture.class_figure`."""
 
 
 class ClassProduct:
@@ -62,7 +57,7 @@ class ClassProduct:
     def __init__(self, classes: tuple[ClassEntry, ...]) -> None:
         self.classes = classes
         self.layer = Layer(
-            name="class",
+            bands=("class",),
             dtype="uint8",
             nodata=IGNORE,
             # Neighbouring class numbers do not differ gradually, and differences of them deflate worse.
@@ -90,7 +85,7 @@ class ClassProduct:
 
     def figure(self, values: np.ndarray, geobox: GeoBox, *, title: str, attribution: str) -> Figure:
         pixels = list(self.summary.pixels.values())
-        return picture.class_figure(values, geobox, self.classes, pixels, title=title, attribution=attribution)
+        return picture.class_figure(values[0], geobox, self.classes, pixels, title=title, attribution=attribution)
 
 
 class NumberProduct:
@@ -99,7 +94,7 @@ class NumberProduct:
     def __init__(self, numbers: Numbers, task: str) -> None:
         self.numbers = numbers
         self.layer = Layer(
-            name="coverage" if task == "coverage" else "value",
+            bands=("coverage" if task == "coverage" else "value",),
             dtype="float32",
             nodata=math.nan,
             predictor="YES",  # GDAL takes the one for floating point
@@ -110,30 +105,14 @@ class NumberProduct:
         self.title = (
             "map of coverage" if task == "coverage" else f"map of numbers{numbers.unit and ' in '}{numbers.unit}"
         )
-        self._pixels, self._mean, self._squares = 0, 0.0, 0.0  # squares: of the differences from the mean, summed
-        self._minimum, self._maximum = math.inf, -math.inf
+        self._statistics = RunningStatistics()
 
     def add(self, values: np.ndarray) -> None:
-        # Tiles are merged by their means (Chan et al. 1979): sums of squares would cancel where numbers are large.
-        exact = values.astype(np.float64)
-        mean = float(exact.mean())
-        difference, before = mean - self._mean, self._pixels
-        self._pixels += values.size
-        self._mean += difference * values.size / self._pixels
-        self._squares += float(((exact - mean) ** 2).sum()) + difference**2 * before * values.size / self._pixels
-        self._minimum = min(self._minimum, float(values.min()))
-        self._maximum = max(self._maximum, float(values.max()))
+        self._statistics.add(values)
 
     @property
     def summary(self) -> NumberStatistics:
-        return NumberStatistics(
-            unit=self.numbers.unit,
-            pixels=self._pixels,
-            minimum=self._minimum,
-            mean=self._mean,
-            maximum=self._maximum,
-            deviation=math.sqrt(self._squares / self._pixels),
-        )
+        return self._statistics.summary(self.numbers.unit)
 
     def write_pam(self, path: Path) -> None:
         style.write_statistics_pam(path, self.summary)
@@ -142,4 +121,6 @@ class NumberProduct:
         style.write_ramp_qml(path, self.numbers)
 
     def figure(self, values: np.ndarray, geobox: GeoBox, *, title: str, attribution: str) -> Figure:
-        return picture.number_figure(values, geobox, self.numbers, self.summary, title=title, attribution=attribution)
+        return picture.number_figure(
+            values[0], geobox, self.numbers, self.summary, title=title, attribution=attribution
+        )

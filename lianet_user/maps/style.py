@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
@@ -51,23 +51,41 @@ def rgb(color: str) -> RGB:
     return red, green, blue
 
 
-def tags(head: Head, date: dt.date, title: str, meaning: Mapping[str, str]) -> dict[str, str]:
-    """Where a map comes from, as TIFF tags: region, date, head, attribution, software, and the meaning of its values."""
-    region = head.region.header
+def tags(heads: Sequence[Head], dates: Sequence[dt.date], title: str, meaning: Mapping[str, str]) -> dict[str, str]:
+    """Where a map comes from, as TIFF tags: region, date, head, attribution, software, and the meaning of its values.
+
+    Args:
+        heads: one, or several that are mosaicked: every tag then names what is true of each, in their order.
+        dates: of the acquisition of each.
+        title: of what the map shows.
+        meaning: of the values.
+    """
+    regions = [head.region.header for head in heads]
+
+    def joined(values: Iterable[str], between: str = ", ") -> str:
+        return between.join(dict.fromkeys(values))
+
+    day = joined(date.isoformat() for date in dates)
+    hashes = [head.sha256 for head in heads if head.sha256]
     return {
-        "TIFFTAG_IMAGEDESCRIPTION": f"{region.title}: {title}, {date}",
+        "TIFFTAG_IMAGEDESCRIPTION": f"{joined(region.title for region in regions)}: {title}, {day}",
         "TIFFTAG_SOFTWARE": f"lianet-user {version('lianet-user')}",
-        "TIFFTAG_COPYRIGHT": head.header.attribution,
-        "REGION": region.name,
-        "REGION_SHA256": head.header.region.sha256,
-        "REGION_LICENCE": region.licence,
-        "DATE": date.isoformat(),
-        "LABELS": head.header.provenance.source,
-        **({"HEAD_SHA256": head.sha256} if head.sha256 else {}),
-        "HEAD_CREATED": head.header.provenance.created.isoformat(),
-        "TASK": head.header.task,
+        "TIFFTAG_COPYRIGHT": attribution(heads),
+        "REGION": joined(region.name for region in regions),
+        "REGION_SHA256": joined(head.header.region.sha256 for head in heads),
+        "REGION_LICENCE": joined(region.licence for region in regions),
+        "DATE": day,
+        "LABELS": joined(head.header.provenance.source for head in heads),
+        **({"HEAD_SHA256": joined(hashes)} if hashes else {}),
+        "HEAD_CREATED": joined(head.header.provenance.created.isoformat() for head in heads),
+        "TASK": heads[0].header.task,
         **meaning,
     }
+
+
+def attribution(heads: Sequence[Head]) -> str:
+    """Whom a map of these heads has to name."""
+    return "; ".join(dict.fromkeys(head.header.attribution for head in heads))
 
 
 def class_tags(classes: Sequence[ClassEntry]) -> dict[str, str]:
@@ -102,7 +120,7 @@ def write_pam(path: Path, classes: Sequence[ClassEntry], pixels: Sequence[int]) 
 
 
 def write_statistics_pam(path: Path, found: NumberStatistics) -> None:
-    """Write the sidecar with the statistics of all the band's pixels, under GDAL's names."""
+    """Write the sidecar with the statistics of all the band's pixels that bear a number, under GDAL's names."""
     root = Element("PAMDataset")
     metadata = SubElement(SubElement(root, "PAMRasterBand", band="1"), "Metadata")
     for name, value in (
@@ -110,7 +128,7 @@ def write_statistics_pam(path: Path, found: NumberStatistics) -> None:
         ("MEAN", found.mean),
         ("MINIMUM", found.minimum),
         ("STDDEV", found.deviation),
-        ("VALID_PERCENT", 100),
+        ("VALID_PERCENT", 100 if found.valid == 1 else 100 * found.valid),
     ):
         SubElement(metadata, "MDI", key=f"STATISTICS_{name}").text = repr(value)
     _write(path, root)

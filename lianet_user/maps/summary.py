@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,23 @@ class ClassCounts:
     def line(self) -> str:
         """As a person reads it."""
         total = sum(self.pixels.values())
-        return ", ".join(f"{name} {count / total:.0%}" for name, count in self.pixels.items())
+        return ", ".join(f"{name} {count / max(1, total):.0%}" for name, count in self.pixels.items())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of a map of one probability or uncertainty per pixel, or of one for each class."""
+
+    means: dict[str, float]
+    """Of each band, by name."""
+
+    def line(self) -> str:
+        """As a person reads it."""
+        return ", ".join(f"{name} {mean:.2f}" for name, mean in self.means.items())
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -29,11 +48,14 @@ class NumberStatistics:
 
     unit: str
     pixels: int
+    """That bear a number."""
     minimum: float
     mean: float
     maximum: float
     deviation: float
     """Standard deviation over all the pixels."""
+    valid: float = 1.0
+    """Share of the map's pixels that bear a number."""
 
     def line(self) -> str:
         """As a person reads it."""
@@ -47,7 +69,43 @@ class NumberStatistics:
         return {"statistics": asdict(self)}
 
 
-Summary = ClassCounts | NumberStatistics
+class RunningStatistics:
+    """Statistics of numbers that come tile by tile; NaN is none."""
+
+    def __init__(self) -> None:
+        self._all, self._pixels = 0, 0
+        self._mean, self._squares = 0.0, 0.0  # squares: of the differences from the mean, summed
+        self._minimum, self._maximum = math.inf, -math.inf
+
+    def add(self, values: np.ndarray) -> None:
+        """Count in numbers of any shape."""
+        self._all += values.size
+        exact = values[~np.isnan(values)].astype(np.float64)
+        if not exact.size:
+            return
+        # Tiles are merged by their means (Chan et al. 1979): sums of squares would cancel where numbers are large.
+        mean = float(exact.mean())
+        difference, before = mean - self._mean, self._pixels
+        self._pixels += exact.size
+        self._mean += difference * exact.size / self._pixels
+        self._squares += float(((exact - mean) ** 2).sum()) + difference**2 * before * exact.size / self._pixels
+        self._minimum = min(self._minimum, float(exact.min()))
+        self._maximum = max(self._maximum, float(exact.max()))
+
+    def summary(self, unit: str) -> NumberStatistics:
+        """Of all numbers so far, one at least."""
+        return NumberStatistics(
+            unit=unit,
+            pixels=self._pixels,
+            minimum=self._minimum,
+            mean=self._mean,
+            maximum=self._maximum,
+            deviation=math.sqrt(self._squares / self._pixels),
+            valid=self._pixels / self._all,
+        )
+
+
+Summary = ClassCounts | NumberStatistics | Shares
 
 
 def spelt(number: float, unit: str = "") -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lianet_user.errors import TrainingWarning
+from lianet_user.field.config import reads_a_date
 from lianet_user.head import TILE, Head
 from lianet_user.labels import Labels
 from lianet_user.training.finetune import check_ground
@@ -47,7 +48,7 @@ def evaluate(head: Head, labels: Labels, listener: Listener | None = None) -> Ju
     goal = Goal(head.header.classes, head.header.numbers)
     samples = make_samples(
         lambda window, date: head.region.head_input(window, date, head.header.head.inputs),
-        labels if set(head.header.head.inputs) - {"encoding"} else labels.once(),
+        labels if reads_a_date(head.header.head.inputs) else labels.once(),
         margin=head.layers.halo,
         # GroupNorm's statistics run over the window: no smaller one than in training.
         tight=head.header.head.norm != "group",

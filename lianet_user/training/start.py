@@ -48,8 +48,8 @@ def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSet
     config, name = start.header.head, start.path or "the head"
     if (channels := region.channels(config.inputs)) != config.in_channels:
         raise RegionMismatchError(
-            f"{name} reads {config.in_channels} channels and {region.path} now gives {channels}, because its bands have"
-            " changed: train a new head without --from"
+            f"{name} reads {config.in_channels} channels and {region.path} now gives {channels}, because its bands or"
+            " dates have changed: train a new head without --from"
         )
     for what in ("inputs", "widths", "members"):
         own, asked = getattr(config, what), getattr(settings, what)

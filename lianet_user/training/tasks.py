@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from lianet_user.errors import InputError, did_you_mean
-from lianet_user.field.config import HeadInput
+from lianet_user.field.config import HeadInput, reads_a_date
 from lianet_user.field.head import PAPER_WIDTHS
 from lianet_user.header import HeadHeader, RegionHeader
 from lianet_user.labels import SHARE, Labels
@@ -73,7 +73,7 @@ class FinetuneSettings:
     @property
     def dated(self) -> bool:
         """Whether what is read depends on the date."""
-        return self.inputs != ("encoding",)
+        return reads_a_date(self.inputs)
 
     @classmethod
     def continuing(cls, header: HeadHeader) -> Self:
@@ -175,12 +175,12 @@ NUMBERS = FinetuneSettings(norm="channel", loss="l1", rate=1e-3, steps=250)
 on Romania's tree cover the error of two folds was 13 and 25 with it, and 8 and 6 without (encoding, 120 steps)."""
 
 LASTING: dict[str, Any] = {
-    "inputs": ("encoding",),
+    "inputs": ("encoding", "series"),
     "norm": "channel",
     "crop": 24,
     "steps": 150,
     "members": 3,
     "dropout": 0.1,
 }
-"""`auto` for labels that hold at all of several dates: the encoding of a `lite` field is what a place looked like at all of
-them. One look at it says more than the looks of all dates one by one, and takes as little as for a single date."""
+"""`auto` for labels that hold at all of several dates: the encoding of a `lite` field and the bands it remembers of all dates
+are what a place looked like at all of them. One look at these says more than the looks of all dates one by one."""

@@ -1,0 +1,129 @@
+"""How long does a map of a whole Sentinel-2 tile take, and how much memory? 10980 x 10980 px from a `lite` region.
+
+Region and head have arbitrary weights: what they say takes as long and as much memory as anything else.
+
+    python benchmarks/large_map.py --folder FOLDER --side 3000
+
+A line of JSON is printed. The map stays in the folder; the region file of 10980 px takes about 200 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from lianet_user.field.config import HeadConfig, HeadInput, preset
+from lianet_user.field.head import HeadEnsemble
+from lianet_user.field.model import NeuralField
+from lianet_user.head import Head
+from lianet_user.header import (
+    Acquisition,
+    Band,
+    ClassEntry,
+    GridHeader,
+    HeadHeader,
+    Provenance,
+    RegionHeader,
+    RegionRef,
+)
+from lianet_user.maps import predict
+from lianet_user.region import Region, save_region
+
+SIDE, BANDS, CLASSES = 10_980, 10, 6
+
+
+def region_of(path: Path, side: int) -> Region:
+    """A region of `side` x `side` px that has learned nothing."""
+    geobox = GeoBox((side, side), Affine(10.0, 0.0, 300_000.0, 0.0, -10.0, 5_900_040.0), "EPSG:32633")
+    config = preset("lite", height=side, width=side, dates=1, bands=BANDS)
+    made = Provenance(created=dt.datetime(2025, 1, 1, tzinfo=dt.UTC), source="none", settings={}, software={})
+    header = RegionHeader(
+        name="large",
+        title="large",
+        grid=GridHeader.of(geobox),
+        bands=tuple(Band(name=f"B{number:02}", gsd_m=10.0) for number in range(BANDS)),
+        acquisitions=(Acquisition(date=dt.date(2021, 5, 1)),),
+        field=config,
+        licence="none",
+        attribution="none",
+        provenance=made,
+        lineage="0" * 32,
+    )
+    if not path.exists():
+        torch.manual_seed(0)
+        save_region(path, header, NeuralField(config))
+    return Region.open(path)
+
+
+def head_on(region: Region) -> Head:
+    """A head as finetune makes it by default, untrained."""
+    inputs: tuple[HeadInput, ...] = ("features", "bands", "context")
+    config = HeadConfig(
+        inputs=inputs,
+        in_channels=region.channels(inputs),
+        widths=(128, 128, 64, 64, 32),
+        outputs=CLASSES,
+        norm="batch",
+        members=2,
+    )
+    header = region.header
+    document = HeadHeader(
+        task="segmentation",
+        classes=tuple(ClassEntry(name=f"class {number}", color=f"#{number * 40:02x}8060") for number in range(CLASSES)),
+        head=config,
+        region=RegionRef(name=header.name, lineage=header.lineage, sha256=str(region.sha256), path=str(region.path)),
+        dates=header.dates,
+        scores=None,
+        provenance=header.provenance,
+        attribution="none",
+    )
+    return Head(document, HeadEnsemble(config), region)
+
+
+def peak_mb() -> int:
+    """Most memory that this process ever held, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 1e6 if sys.platform == "darwin" else peak / 1e3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where the region and the map are or will be")
+    parser.add_argument("--side", type=int, default=SIDE, help="pixels")
+    parser.add_argument("--probabilities", action="store_true", help="write the classes' probabilities too")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves the choice to it")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    imports = peak_mb()
+    head = head_on(region_of(arguments.folder / f"large_{arguments.side}.safetensors", arguments.side))
+    opened, started = peak_mb(), time.monotonic()
+    results = predict(head, arguments.folder / "large.tif", overwrite=True, probabilities=arguments.probabilities)
+    seconds, pixels = time.monotonic() - started, arguments.side**2
+    print(
+        json.dumps(
+            {
+                "side": arguments.side,
+                "seconds": round(seconds, 1),
+                "mpx_per_s": round(pixels / 1e6 / seconds, 3),
+                "imports_mb": imports,
+                "opened_mb": opened,
+                "peak_mb": peak_mb(),
+                "map_mb": round(sum(result.path.stat().st_size for result in results) / 1e6, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""Where to map: what a user asked for -> one grid, the ground on it that is mapped, and the share that no region holds."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import shapely
+from affine import Affine
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from odc.geo.overlap import compute_output_geobox
+from pyproj import Transformer
+from rasterio.errors import RasterioError
+from rasterio.features import rasterize
+from shapely.geometry.base import BaseGeometry
+
+from lianet_user.errors import AreaError, PartlyOutsideWarning, listed
+from lianet_user.grid import (
+    LONLAT,
+    Bounds,
+    Window,
+    bounds_in,
+    bounds_of,
+    crs_name,
+    format_bounds,
+    parse_crs,
+    whole,
+    window_geobox,
+    window_of_bounds,
+)
+from lianet_user.labels.rasterize import to_pixel_coordinates
+from lianet_user.labels.testarea import ground_area, read_polygons
+
+EDGE_POINTS = 100
+"""Vertices along each edge of a box that is taken to another CRS, where it may bend."""
+SAME = 1e-3
+"""Pixels that two grids may be apart and still be the same."""
+NOTHING = 1e-6
+"""Share of an area that is rounding."""
+
+
+@dataclass(frozen=True)
+class MapArea:
+    """Where to map, as asked for; by default the whole region on its own grid."""
+
+    bbox: Bounds | None = None
+    """West, south, east, north. Every pixel that it touches is mapped."""
+    bbox_crs: str = "EPSG:4326"
+    aoi: Path | None = None
+    """Vectors with polygons: pixels whose centres lie outside them hold nothing."""
+    like: Path | None = None
+    """Raster whose grid the map takes over exactly."""
+    crs: str | None = None
+    """Of the map; the region's by default."""
+    resolution: float | None = None
+    """Pixel size of the map in units of its CRS; the region's by default."""
+    strict: bool = False
+    """Refuse an area that lies partly outside the region."""
+
+
+@dataclass(frozen=True, eq=False)
+class Destination:
+    """Where a map lies."""
+
+    geobox: GeoBox
+    ground: BaseGeometry | None
+    """What is mapped, in pixel coordinates (column, row) of the grid; None for all of it."""
+    masked: bool
+    """Whether pixels with centres outside `ground` hold nothing although a region may say something there."""
+    outside: float
+    """Share of what was asked for that lies outside the region: 0 to 1."""
+
+    def touches(self, window: Window) -> bool:
+        """Whether something is mapped in a window."""
+        return self.ground is None or bool(self.inside(window).any())
+
+    def inside(self, window: Window) -> np.ndarray:
+        """bool (height, width): pixels of a window whose centres lie on the ground that is mapped."""
+        shape = (window.height, window.width)
+        if self.ground is None:
+            return np.ones(shape, bool)
+        # Cut, because rasterizing looks at every vertex; a pixel beyond the window, so that no new edge meets a centre.
+        box = shapely.box(window.col - 1, window.row - 1, window.col_end + 1, window.row_end + 1)
+        if not shapely.intersects(self.ground, box):
+            return np.zeros(shape, bool)
+        near = _polygons(shapely.intersection(self.ground, box))
+        if near.is_empty:
+            return np.zeros(shape, bool)
+        corner = Affine.translation(window.col, window.row)
+        return rasterize([near], out_shape=shape, transform=corner, dtype="uint8") > 0
+
+
+def destination(area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], step: int = 1) -> Destination:
+    """The grid and the ground of a map.
+
+    Args:
+        area: what was asked for.
+        grids: of the heads that map, of which the first leads: over the whole region of each.
+        names: of these regions, for messages.
+        step: pixels of the first grid along a pixel of its region, which is mapped as a whole.
+
+    Raises:
+        AreaError: options contradict each other or cannot be read, or what was asked for lies outside the regions; with
+            `strict`, partly outside.
+        LabelError: the polygons cannot be read.
+
+    Warns:
+        PartlyOutsideWarning: part of what was asked for lies outside the regions.
+    """
+    _check(area)
+    lead = grids[0]
+    assert lead.crs is not None
+    name = listed([repr(each) for each in dict.fromkeys(names)])
+    full = _grid_of(area.like) if area.like is not None else None
+    crs = full.crs if full is not None else parse_crs(area.crs, "--dst-crs") if area.crs is not None else lead.crs
+    assert crs is not None
+    covered = shapely.union_all([_moved(grid.extent.geom, grid.crs, crs) for grid in grids if grid.crs is not None])
+    if full is None:
+        full = _full_grid(area, lead, crs, covered, len(grids))
+    own = area.like is None and len(grids) == 1 and full == lead
+    geobox, asked, words = full, covered, "the whole region"
+    outside: float | None = None
+    if area.bbox is not None:
+        window, beyond = window_of_bounds(full, area.bbox, box_crs := parse_crs(area.bbox_crs))
+        geobox, words = window_geobox(full, _snapped(window, step if own else 1)), "the box"
+        if own:
+            outside = beyond
+        else:
+            asked = _moved(shapely.box(*area.bbox), box_crs, crs)
+    elif area.like is not None:
+        asked, words = full.extent.geom, f"the grid of {area.like}"
+    mapped = shapely.intersection(asked, covered)
+    if area.aoi is not None:
+        polygons, ground = read_polygons(area.aoi, full)
+        mapped, words = _polygons(shapely.intersection(mapped, polygons)), f"the area of {area.aoi}"
+        outside = 1 - ground_area(mapped, crs) / ground
+        if mapped.area and area.like is None:
+            window, _ = window_of_bounds(full, mapped.bounds, crs)
+            geobox = window_geobox(full, _snapped(window, step if own else 1))
+    if not mapped.area:
+        raise AreaError(
+            f"{words} lies outside {_regions(names)} {name}: {_covers(grids, names)}: choose one that touches it"
+        )
+    if outside is None:
+        outside = 1 - mapped.area / asked.area
+    outside = 0.0 if outside < NOTHING else outside
+    limited = None if own and area.aoi is None else _in_pixels(mapped if area.aoi is not None else covered, geobox)
+    found = Destination(geobox, limited, area.aoi is not None, outside)
+    tiles = whole(geobox).tiles(2048)
+    if limited is not None and not any(found.touches(tile) for tile in tiles):
+        raise AreaError(
+            f"{words} holds the centre of no pixel of the map: choose a larger one, or a finer --resolution"
+        )
+    if outside:
+        message = (
+            f"{max(outside, 0.001):.1%} of {words} lies outside {_regions(names)} {name} and is not mapped:"
+            f" {_covers(grids, names)}"
+        )
+        if area.strict:
+            raise AreaError(f"{message}; --strict refuses that")
+        warnings.warn(message, PartlyOutsideWarning, stacklevel=3)
+    return found
+
+
+def offset_on(source: GeoBox, target: GeoBox) -> tuple[int, int] | None:
+    """Row and column of `source` where `target` begins, if its pixels are pixels of `source`; else None."""
+    if source.crs != target.crs:
+        return None
+    corners = ((0, 0), (target.width, 0), (0, target.height))
+    places = np.array([~source.affine @ (target.affine @ corner) for corner in corners])
+    if np.abs(places - places[0] - np.array(corners)).max() > SAME:
+        return None
+    col, row = np.rint(places[0])
+    return (int(row), int(col)) if np.abs(places[0] - (col, row)).max() < SAME else None
+
+
+def _check(area: MapArea) -> None:
+    """
+    Raises:
+        AreaError: options contradict each other, or a number makes no sense.
+    """
+    if area.bbox is not None:
+        west, south, east, north = area.bbox
+        if not (all(map(math.isfinite, area.bbox)) and west < east and south < north):
+            raise AreaError(
+                f"the box {area.bbox} is empty, inverted or not finite: expected W,S,E,N with W < E and S < N"
+            )
+        if area.aoi is not None:
+            raise AreaError("--bbox and --aoi both say where to map: give one of them")
+    if area.like is not None:
+        others = {"--bbox": area.bbox, "--dst-crs": area.crs, "--resolution": area.resolution}
+        if given := [option for option, value in others.items() if value is not None]:
+            raise AreaError(f"--like takes over a grid as it is, and {given[0]} asks for another: give one of them")
+    if area.resolution is not None and not (math.isfinite(area.resolution) and area.resolution > 0):
+        raise AreaError(f"--resolution {area.resolution:g}: expected a positive number in units of the map's CRS")
+
+
+def _grid_of(path: Path) -> GeoBox:
+    """
+    Raises:
+        AreaError: it is no raster that says where it lies.
+    """
+    try:
+        with rasterio.open(path) as dataset:
+            crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
+    except RasterioError as error:
+        raise AreaError(f"--like {path} cannot be read as a raster: {error}") from error
+    if crs is None or transform.is_degenerate:
+        raise AreaError(
+            f"--like {path} does not say where it lies (no coordinate reference system or no transform): assign it,"
+            " for instance with gdal_edit or QGIS"
+        )
+    return GeoBox(shape, transform, crs.to_wkt())
+
+
+def _full_grid(area: MapArea, lead: GeoBox, crs: CRS, covered: BaseGeometry, regions: int) -> GeoBox:
+    """The grid over all regions: the first one's, or one with north up."""
+    upright = lead.affine.b == lead.affine.d == 0 and lead.affine.a > 0 > lead.affine.e
+    same = math.isclose(lead.affine.a, -lead.affine.e) and upright and area.resolution in (None, lead.affine.a)
+    if crs == lead.crs and (area.resolution is None or same):
+        return lead if regions == 1 else _grown(lead, covered.bounds)
+    size = area.resolution if area.resolution is not None else _resolution_in(crs, lead)
+    return GeoBox.from_bbox(covered.bounds, crs, resolution=size)
+
+
+def _resolution_in(crs: CRS, grid: GeoBox) -> float:
+    """The pixel size of a grid in another CRS: the same number where that is nearly the same size on the ground."""
+    fitting = abs(compute_output_geobox(grid, crs, resolution="fit").resolution.x)
+    own = abs(grid.resolution.x)
+    return float(own if abs(own / fitting - 1) < 0.05 else fitting)
+
+
+def _grown(grid: GeoBox, bounds: Bounds) -> GeoBox:
+    """A grid with as many more pixels on each side as it takes to hold a box in its CRS."""
+    west, south, east, north = bounds
+    places = [~grid.affine @ corner for corner in ((west, north), (east, north), (west, south), (east, south))]
+    cols, rows = zip(*places, strict=True)
+    left, top = math.floor(min(cols) + SAME), math.floor(min(rows) + SAME)
+    right, bottom = math.ceil(max(cols) - SAME), math.ceil(max(rows) - SAME)
+    return GeoBox((bottom - top, right - left), grid.affine @ Affine.translation(left, top), grid.crs)
+
+
+def _snapped(window: Window, step: int) -> Window:
+    """A window enlarged to whole multiples of `step`."""
+    row, col = window.row // step * step, window.col // step * step
+    return Window(row, col, -(-window.row_end // step) * step - row, -(-window.col_end // step) * step - col)
+
+
+def _moved(shape: BaseGeometry, source: CRS, target: CRS) -> BaseGeometry:
+    """A polygon in another CRS, its edges bent as they are there.
+
+    Raises:
+        AreaError: that cannot be expressed there, or not in one piece.
+    """
+    if source == target:
+        return shape
+    transformer = Transformer.from_crs(source.proj, target.proj, always_xy=True)
+    dense = shapely.segmentize(shape, shape.length / (4 * EDGE_POINTS))
+    moved = shapely.transform(dense, lambda points: np.column_stack(transformer.transform(*points.T)))
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise AreaError(
+            f"{format_bounds(shape.bounds)} ({crs_name(source)}) cannot be expressed in {crs_name(target)}: choose another"
+            " coordinate reference system"
+        )
+    west, _, east, _ = moved.bounds
+    if target.geographic and east - west > 180:
+        raise AreaError(
+            f"{format_bounds(shape.bounds)} ({crs_name(source)}) crosses the antimeridian in {crs_name(target)}: choose a"
+            " coordinate reference system that does not break there"
+        )
+    return shapely.make_valid(moved)
+
+
+def _in_pixels(shape: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
+    (moved,) = to_pixel_coordinates(np.array([_polygons(shape)], object), geobox)
+    valid = _polygons(shapely.make_valid(moved))
+    shapely.prepare(valid)
+    return valid
+
+
+def _polygons(shape: BaseGeometry) -> BaseGeometry:
+    """A shape without the points and lines that come of mere contact."""
+    parts = shapely.get_parts(shapely.get_parts(shape))
+    return shapely.multipolygons(parts[shapely.get_dimensions(parts) == 2])
+
+
+def _regions(names: Sequence[str]) -> str:
+    return "the region" if len(set(names)) == 1 else "the regions"
+
+
+def _covers(grids: Sequence[GeoBox], names: Sequence[str]) -> str:
+    """Where the regions lie, for a person: in degrees."""
+    boxes = {}
+    for grid, name in zip(grids, names, strict=True):
+        assert grid.crs is not None
+        boxes[name] = format_bounds(bounds_in(bounds_of(grid), grid.crs, LONLAT))
+    if len(boxes) == 1:
+        return f"the region covers {next(iter(boxes.values()))} (EPSG:4326)"
+    return "; ".join(f"{name} covers {box}" for name, box in boxes.items()) + " (EPSG:4326)"
