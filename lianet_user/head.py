@@ -20,7 +20,7 @@ from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Bounds, Window, finer, window_geobox
 from lianet_user.header import IGNORE, HeadHeader
-from lianet_user.region import Region, crop, load_stored, stored
+from lianet_user.region import Region, built, crop, stored
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,6 +75,7 @@ class Head:
         opened = Region.open(find_region(file.header, Path(path), region), device)
         head = cls(file.header, layers.to(device), opened, Path(path).absolute(), file.sha256())
         head.check_region()
+        head._check_inputs()
         return head
 
     @classmethod
@@ -91,6 +92,7 @@ class Head:
         file = open_head_file(path)
         head = cls(file.header, _read_layers(file).to(region.device), region, Path(path).absolute(), file.sha256())
         head.check_lineage(region)
+        head._check_inputs()
         return head
 
     def check_lineage(self, region: Region) -> None:
@@ -129,6 +131,15 @@ class Head:
             f" {found.header.name!r}, {str(found.sha256)[:12]}): give the right one with --region, or train again with"
             " finetune"
         )
+
+    def _check_inputs(self) -> None:
+        config = self.header.head
+        given = self.region.channels(config.inputs)
+        if config.in_channels != given:
+            raise ArtifactError(
+                f"{self.path} reads {config.in_channels} channels of {', '.join(config.inputs)}, and the region"
+                f" {self.region.header.name!r} has {given}: get the file again, or train again with finetune"
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the head file.
@@ -233,9 +244,12 @@ class Head:
 
 
 def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
-    layers = HeadEnsemble(file.header.head)
-    load_stored(layers, file)
-    return layers
+    config = file.header.head
+
+    def try_out(layers: HeadEnsemble) -> None:
+        layers(torch.empty(1, config.in_channels, 8, 8))
+
+    return built(lambda: HeadEnsemble(config), file, try_out)
 
 
 def find_region(header: HeadHeader, head_path: Path, given: str | os.PathLike[str] | None = None) -> Path:

@@ -97,7 +97,7 @@ def test_an_interrupted_update_goes_on(tmp_path: Path) -> None:
     update(path, imagery, tmp_path / "whole", settings=SHORT)
     with pytest.raises(KeyboardInterrupt):
         update(path, imagery, tmp_path / "resumed", settings=SHORT, listener=stop)
-    with pytest.raises(ArtifactError, match="other imagery or settings"):
+    with pytest.raises(ArtifactError, match="belongs to another run; what differs: "):
         update(path, imagery, tmp_path / "resumed", settings=dataclasses.replace(SHORT, seed=1), resume=True)
     update(path, imagery, tmp_path / "resumed", settings=SHORT, resume=True)
     whole, resumed = (open_region_file(tmp_path / name).tensors() for name in ("whole", "resumed"))

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from lianet_user.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, InputError, LianetError
+from lianet_user.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, InputError, LianetError, one_line
 
 # Square brackets are never markup: paths, names and titles have them too.
 out = Console(highlight=False, markup=False)
@@ -32,12 +32,12 @@ RegionPath = Annotated[Path, typer.Argument(metavar="REGION", help="Region file 
 
 def error(message: str) -> None:
     """One line on standard error."""
-    err.print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True)
+    err.print(Text.assemble(("error:", "bold red"), " ", one_line(message)), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """One line on standard error."""
-    err.print(Text.assemble(("warning:", "bold yellow"), " ", message), soft_wrap=True)
+    err.print(Text.assemble(("warning:", "bold yellow"), " ", one_line(message)), soft_wrap=True)
 
 
 def speaks() -> bool:
