@@ -184,7 +184,7 @@ def write_container(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str
     file.write(len(raw).to_bytes(8, "little") + raw)
     for _, array in arrays:
         # Not np.ascontiguousarray, which gives a scalar an axis; nor tobytes, which copies.
-        file.write(memoryview(np.asarray(array, order="C").reshape(-1)).cast("B") if array.size else b"")
+        file.write(np.asarray(array, order="C").reshape(-1).data.cast("B") if array.size else b"")
 
 
 def parse_json(raw: bytes | bytearray, path: Path, kind: str) -> dict[str, Any]:
@@ -216,7 +216,9 @@ def parse_json(raw: bytes | bytearray, path: Path, kind: str) -> dict[str, Any]:
 
 def first_problem(error: ValidationError) -> str:
     """Where a document is wrong, and how: of all that is wrong with it, the first."""
-    first = error.errors(include_input=False, include_url=False)[0]
+    problems = error.errors(include_input=False, include_url=False)
+    # Of a value that may be of several types each says why it is not; what a check of ours says comes first.
+    first = min(problems, key=lambda problem: problem["type"] != "value_error")
     where = ".".join(brief(str(part), 60) for part in first["loc"]) or "header"
     return brief(f"{where}: {first['msg']}", 400)
 

@@ -59,8 +59,9 @@ class GridHeader(Schema):
         if not (crs.is_projected or crs.is_geographic):
             raise ValueError("crs_wkt is no coordinate reference system of places on a map")
         corners = [Affine(*self.transform) @ (col, row) for col in (0, self.width) for row in (0, self.height)]
+        x, y = ([corner[axis] for corner in corners] for axis in (0, 1))
         try:
-            lonlat = pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform(*zip(*corners, strict=True))
+            lonlat = pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform(x, y)
         except ProjError as error:
             raise ValueError("crs_wkt cannot be related to longitude and latitude") from error
         if not all(math.isfinite(value) for axis in lonlat for value in axis):
@@ -203,9 +204,9 @@ class RegionHeader(Schema):
         for what, names in (("date", self.dates), ("band", [band.name for band in self.bands])):
             if len(set(names)) != len(names):
                 raise ValueError(f"a {what} appears twice")
-        names = tuple(band.name for band in self.bands)
+        own = tuple(band.name for band in self.bands)
         for measured in self.quality:
-            if measured.date not in self.dates or tuple(each.band for each in measured.bands) != names:
+            if measured.date not in self.dates or tuple(each.band for each in measured.bands) != own:
                 raise ValueError(f"quality of {measured.date} is not that of an acquisition and its bands")
         if len({measured.date for measured in self.quality}) < len(self.quality):
             raise ValueError("a date's quality appears twice")

@@ -31,7 +31,7 @@ from lianet_user.maps import predict
 from lianet_user.region import Region, save_region
 
 SIZE = 128
-DATE = dt.date(2020, 6, 1)
+DATE = dt.date(2017, 2, 16)
 INPUTS: tuple[HeadInput, ...] = ("features", "bands")
 
 
@@ -48,11 +48,11 @@ def run(folder: Path) -> float:
         AssertionError: a file does not hold what was written.
     """
     torch.manual_seed(0)
-    region = _region(folder / "region.safetensors")
+    region = write_region(folder / "region.safetensors")
     started = time.perf_counter()
     region.head_input(region.window, DATE, INPUTS)
     rate = SIZE * SIZE / (time.perf_counter() - started)
-    head = _head(folder / "head.safetensors", region)
+    head = write_head(folder / "head.safetensors", region)
     predict(head, folder / "map.tif")
     with rasterio.open(folder / "map.tif") as file:
         mapped, nodata, crs = file.read(1), file.nodata, file.crs
@@ -62,15 +62,16 @@ def run(folder: Path) -> float:
     return rate
 
 
-def _region(path: Path) -> Region:
+def write_region(path: Path) -> Region:
+    """A region of random numbers, written and opened."""
     bands = tuple(Band(name=name, gsd_m=10.0) for name in ("B02", "B03", "B04"))
-    geobox = GeoBox((SIZE, SIZE), Affine(10.0, 0.0, 400_000.0, 0.0, -10.0, 5_800_000.0), "EPSG:32633")
+    geobox = GeoBox((SIZE, SIZE), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_800_000.0), "EPSG:32633")
     config = preset("lite", height=SIZE, width=SIZE, bands=len(bands), table_size=2**14)
     field = NeuralField(config)
     with torch.no_grad():
         field.grid.tables.uniform_(-1, 1)
     header = RegionHeader(
-        name="doctor",
+        name="small",
         title="random numbers",
         grid=GridHeader.of(geobox),
         bands=bands,
@@ -85,16 +86,17 @@ def _region(path: Path) -> Region:
     return Region.open(path)
 
 
-def _head(path: Path, region: Region) -> Head:
+def write_head(path: Path, region: Region) -> Head:
+    """A head of random weights, written and opened."""
     assert region.sha256 is not None
     config = HeadConfig(
         inputs=INPUTS, in_channels=region.channels(INPUTS), widths=(16, 16), outputs=2, norm="batch", members=1
     )
     header = HeadHeader(
         task="segmentation",
-        classes=(ClassEntry(name="one", color="#1b7837"), ClassEntry(name="other", color="#2166ac")),
+        classes=(ClassEntry(name="forest", color="#1b7837"), ClassEntry(name="water", color="#2166ac")),
         head=config,
-        region=RegionRef(name="doctor", lineage="0" * 32, sha256=region.sha256, path=str(region.path)),
+        region=RegionRef(name="small", lineage="0" * 32, sha256=region.sha256, path=str(region.path)),
         dates=(DATE,),
         scores=None,
         provenance=_provenance(),

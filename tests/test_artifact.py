@@ -420,7 +420,9 @@ def test_a_failed_write_leaves_the_earlier_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(artifact, "write_container", no_space)
-    with pytest.raises(OutputError, match=r"cannot write .*small\.safetensors: No space left on device: make room on that"):
+    with pytest.raises(
+        OutputError, match=r"cannot write .*small\.safetensors: No space left on device: make room on that"
+    ):
         write_artifact(region_file, header, {})
     assert region_file.read_bytes() == earlier
     assert temporaries(region_file.parent) == []

@@ -130,6 +130,8 @@ def _run(arguments: list[str]) -> int:
                 traceback.print_exc()
             error(unforeseen.explained(problem, arguments))
             return EXIT_FAILURE
+    if outcome == EXIT_INTERRUPTED:  # Typer's own answer to Ctrl-C, which says nothing
+        error("interrupted")
     return outcome if isinstance(outcome, int) else EXIT_OK
 
 

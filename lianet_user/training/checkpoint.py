@@ -125,8 +125,8 @@ def moments_like(parameters: Sequence[Tensor], tensors: Mapping[str, Tensor]) ->
         return {}
     state: dict[int, dict[str, Tensor]] = {number: {} for number in range(len(parameters))}
     for key, tensor in tensors.items():
-        number, _, name = key.partition(".")
-        state[int(number)][name] = tensor
+        place, _, name = key.partition(".")
+        state[int(place)][name] = tensor
     for number, parameter in enumerate(parameters):
         kept = state[number]
         same_shapes({"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}, kept)
