@@ -66,6 +66,15 @@ class GridHeader(Schema):
             raise ValueError("crs_wkt cannot be related to longitude and latitude") from error
         if not all(math.isfinite(value) for axis in lonlat for value in axis):
             raise ValueError("the grid's corners lie nowhere on Earth")
+        try:
+            resolution = self.geobox.resolution
+        except (
+            ArithmeticError,
+            ValueError,
+        ) as error:  # of pixels so oblique that they have none; LinAlgError is a ValueError
+            raise ValueError("transform makes no pixels") from error
+        if not all(math.isfinite(side) and side for side in (resolution.x, resolution.y)):
+            raise ValueError("transform makes no pixels")
         return self
 
     @classmethod

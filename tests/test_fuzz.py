@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +55,48 @@ def test_seeds_with_a_few_bytes_changed_are_answered_or_refused(name: str) -> No
             else:
                 data[place:place] = draw.choice((b"null", b"-1", b"1e999", b'"', b"[", b"\\u0000", b"9" * 400))
         targets.run(name, bytes(data))  # type: ignore[attr-defined]
+
+
+STRANGE = (
+    None,
+    -1,
+    0,
+    7,
+    2**62,
+    10**30,
+    1e308,
+    1e-300,
+    "",
+    "\x1b[2J",
+    "x" * 30_000,
+    [],
+    {},
+    True,
+    [1e308] * 6,
+    "9999-12-31",
+)
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where anything stands in a document."""
+    if path:
+        yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield from leaves(each, (*path, key))
+
+
+@pytest.mark.parametrize("name", ["head_header", "region_header"])
+def test_documents_with_one_strange_value_are_answered_or_refused(name: str) -> None:
+    text = (FOLDER / "corpus" / name / "document").read_bytes()[1:]
+    draw = random.Random(1)
+    for path in leaves(json.loads(text)):
+        document = json.loads(text)
+        place = document
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = draw.choice(STRANGE)
+        targets.run(name, b"d" + json.dumps(document).encode())  # type: ignore[attr-defined]
 
 
 @pytest.mark.heavy

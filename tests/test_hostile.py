@@ -298,6 +298,12 @@ REGIONS: dict[str, Bad] = {
     "a grid off the Earth": Bad(
         header(lambda d: d["grid"].update(transform=[10.0, 0.0, 1e30, 0.0, -10.0, 1e30])), INFO, ArtifactError, "grid: "
     ),
+    "a grid of no pixels": Bad(
+        header(lambda d: d["grid"].update(transform=[10.0, 0.0, 330_000.0, 2.0**62, -10.0, 5_800_000.0])),
+        INFO,
+        ArtifactError,
+        "grid: ",
+    ),
     "an infinite grid": Bad(
         lambda f: f.file(f.whole("region").replace(b"330000.0", b"9e999999")), INFO, ArtifactError, "transform.2"
     ),
