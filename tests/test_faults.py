@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import importlib
+import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,8 +106,6 @@ def folder_under_a_file(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
 
 def vanished_folder(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """Removed while the head is trained."""
-    import shutil
-
     from lianet_user.head import Head
 
     (folder.path / "gone").mkdir()
@@ -403,6 +403,27 @@ def test_a_reader_that_has_read_enough_is_no_fault(folder: Folder) -> None:
 
 
 # --- ends of a run
+
+
+@pytest.mark.heavy
+def test_every_call_that_writes_fails_in_turn(folder: Folder, tmp_path: Path) -> None:
+    """During finetune and predict, with ENOSPC, EIO and EROFS: the earlier output is untouched, or the new one whole."""
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("needs Linux and a C compiler")
+    here, library = Path(__file__).parent / "faults", tmp_path / "failing.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, here / "failing.c", "-ldl"], check=True)
+    done = subprocess.run(
+        [sys.executable, here / "inject.py", folder.path],
+        env={**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=7200,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(each["calls"] > 10 for each in found)
 
 
 def test_a_run_that_is_killed_goes_on_where_it_stopped(folder: Folder) -> None:

@@ -57,7 +57,7 @@ def test_seeds_with_a_few_bytes_changed_are_answered_or_refused(name: str) -> No
         targets.run(name, bytes(data))  # type: ignore[attr-defined]
 
 
-STRANGE = (
+STRANGE: tuple[Any, ...] = (
     None,
     -1,
     0,
