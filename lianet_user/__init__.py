@@ -19,7 +19,7 @@ Providers make region files with the same package::
 
 Modules import one way only, each from those on its left::
 
-    errors <- field/config <- header <- artifact
+    errors <- field/config <- header, container <- artifact
               errors <- grid, header <- labels, imagery, catalog     no torch up to here
               artifact, grid, field <- region; catalog, region <- head
                     imagery, region <- importing

@@ -2,11 +2,20 @@
 
 A message is one line that says what was found, where, what was expected and what to do about it. The command line
 prints it as it stands, so it must make sense to somebody who has never read this code.
+
+    0    it worked
+    1    it did not, and the input is not to blame: a training that diverged, too little memory, a fault of this program
+    2    the command line, a file or the place for an output is wrong, and only the user can mend it (:class:`InputError`)
+    130  Ctrl-C
+    143  SIGTERM, where the work could be ended so that it can be taken up again
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable, Sequence
 
 EXIT_OK = 0
@@ -15,6 +24,9 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
+LONGEST = 4000
+"""Characters of a message at most: what is longer was made to be."""
+
 
 class LianetError(Exception):
     """Root of every error this package raises on purpose. Its text is always a single line."""
@@ -22,7 +34,7 @@ class LianetError(Exception):
     exit_code = EXIT_FAILURE
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(" ".join(message.split())))
+        super().__init__(one_line(message))
 
 
 class InputError(LianetError):
@@ -103,9 +115,45 @@ class CatalogWarning(LianetWarning):
     """A catalogue that is not whole, or not as new as it could be."""
 
 
+STEERING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+"""Of a regular expression's set: characters that steer a terminal, turn the reading direction, or are half of one. Tab and
+line feed are not among them."""
+
+_STEERING = re.compile(f"[{STEERING}]")
+
+
 def printable(text: str) -> str:
     """A text that may come out of a file that somebody else made, so that it cannot steer the terminal."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+    return _STEERING.sub("?", text)
+
+
+def one_line(text: str, most: int = LONGEST) -> str:
+    """A text as a message: printable, one line, and no longer than that."""
+    return brief(printable(" ".join(text.split())), most)
+
+
+def brief(text: str, most: int = 80) -> str:
+    """The beginning of a text that somebody else chose, who may have chosen a megabyte of it."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
+    """What to say of an output that the system did not let be written."""
+    return OutputError(
+        f"cannot write {os.fspath(path)}: {error.strerror or error}: {_WAYS_OUT.get(error.errno or 0, _WAY_OUT)}"
+    )
+
+
+_WAY_OUT = "choose another place with -o"
+_WAYS_OUT = {
+    errno.ENOSPC: "make room on that disk, or choose another with -o",
+    errno.EDQUOT: "make room within your quota, or choose another disk with -o",
+    errno.EFBIG: "this disk or a limit (`ulimit -f`) allows no file so large: choose another disk with -o",
+    errno.EIO: "that disk fails: choose another with -o",
+    errno.EROFS: "that disk can only be read: choose another with -o",
+    errno.EACCES: "you may not write there: choose another place with -o",
+    errno.EPERM: "you may not write there: choose another place with -o",
+}
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:

@@ -18,13 +18,13 @@ from torch import Tensor
 from lianet_user.artifact import ArtifactFile, open_head_file, write_artifact
 from lianet_user.catalog.of_head import region_of_head
 from lianet_user.cf import class_flags
-from lianet_user.errors import RegionMismatchError
+from lianet_user.errors import ArtifactError, RegionMismatchError
 from lianet_user.field.config import HeadInput
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Bounds, Window, finer, window_geobox
 from lianet_user.header import IGNORE, HeadHeader
-from lianet_user.region import Region, crop, load_stored, stored
+from lianet_user.region import Region, built, crop, stored
 from lianet_user.windows import Lattice, blended, head_lattice
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class Head:
         opened = Region.open(region_of_head(file.header, Path(path), region), device)
         head = cls(file.header, layers.to(device), opened, Path(path).absolute(), file.sha256())
         head.check_region()
+        head._check_inputs()
         return head
 
     @classmethod
@@ -99,6 +100,7 @@ class Head:
         file = open_head_file(path)
         head = cls(file.header, _read_layers(file).to(region.device), region, Path(path).absolute(), file.sha256())
         head.check_lineage(region)
+        head._check_inputs()
         return head
 
     def check_lineage(self, region: Region) -> None:
@@ -137,6 +139,15 @@ class Head:
             f" {found.header.name!r}, {str(found.sha256)[:12]}): give the right one with --region, or train again with"
             " finetune"
         )
+
+    def _check_inputs(self) -> None:
+        config = self.header.head
+        given = self.region.channels(config.inputs)
+        if config.in_channels != given:
+            raise ArtifactError(
+                f"{self.path} reads {config.in_channels} channels of {', '.join(config.inputs)}, and the region"
+                f" {self.region.header.name!r} has {given}: get the file again, or train again with finetune"
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the head file.
@@ -284,6 +295,9 @@ class Head:
 
 
 def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
-    layers = HeadEnsemble(file.header.head)
-    load_stored(layers, file)
-    return layers
+    config = file.header.head
+
+    def try_out(layers: HeadEnsemble) -> None:
+        layers(torch.empty(1, config.in_channels, 8, 8))
+
+    return built(lambda: HeadEnsemble(config), file, try_out)

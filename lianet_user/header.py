@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import Annotated, Final, Literal, Self
 
+import pyproj
 from affine import Affine
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pydantic import Field, model_validator
-from pyproj.exceptions import CRSError
+from pyproj.exceptions import CRSError, ProjError
 
 from lianet_user.errors import DateError
-from lianet_user.field.config import FieldConfig, HeadConfig, Schema, days_since_epoch
+from lianet_user.field.config import FieldConfig, HeadConfig, Schema, Words, days_since_epoch
 
 FORMAT_VERSION: Final = 1
 IGNORE = 255
 """The value of a pixel that bears no class, in label maps and in class maps: 0 is a class, never nothing."""
 
-Name = Annotated[str, Field(min_length=1, max_length=128)]
-Text = Annotated[str, Field(max_length=20_000)]
+Name = Annotated[Words, Field(min_length=1, max_length=128)]
+Text = Annotated[Words, Field(max_length=20_000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Date = Annotated[dt.date, Field(strict=False)]
-Setting = bool | int | float | str | None
+Count = Annotated[int, Field(ge=0)]
+Setting = bool | int | float | Text | None
 
 
 def parse_date(text: str) -> dt.date:
@@ -39,7 +41,7 @@ def parse_date(text: str) -> dt.date:
 class GridHeader(Schema):
     """Where the pixels lie."""
 
-    crs_wkt: Annotated[str, Field(min_length=1, max_length=20_000)]
+    crs_wkt: Annotated[Words, Field(min_length=1, max_length=20_000)]
     transform: Annotated[tuple[float, float, float, float, float, float], Field(strict=False)]
     """The affine a, b, c, d, e, f: x = a * col + b * row + c, y = d * col + e * row + f."""
     width: Annotated[int, Field(ge=1, le=2**24)]
@@ -50,9 +52,29 @@ class GridHeader(Schema):
         if Affine(*self.transform).is_degenerate:
             raise ValueError("transform cannot be inverted")
         try:
-            CRS(self.crs_wkt)
+            # Strictly WKT: PROJ's own spelling can name files and servers to read.
+            crs = pyproj.CRS.from_wkt(self.crs_wkt)
         except CRSError as error:
             raise ValueError("crs_wkt is no coordinate reference system") from error
+        if not (crs.is_projected or crs.is_geographic):
+            raise ValueError("crs_wkt is no coordinate reference system of places on a map")
+        corners = [Affine(*self.transform) @ (col, row) for col in (0, self.width) for row in (0, self.height)]
+        x, y = ([corner[axis] for corner in corners] for axis in (0, 1))
+        try:
+            lonlat = pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform(x, y)
+        except ProjError as error:
+            raise ValueError("crs_wkt cannot be related to longitude and latitude") from error
+        if not all(math.isfinite(value) for axis in lonlat for value in axis):
+            raise ValueError("the grid's corners lie nowhere on Earth")
+        try:
+            resolution = self.geobox.resolution
+        except (
+            ArithmeticError,
+            ValueError,
+        ) as error:  # of pixels so oblique that they have none; LinAlgError is a ValueError
+            raise ValueError("transform makes no pixels") from error
+        if not all(math.isfinite(side) and side for side in (resolution.x, resolution.y)):
+            raise ValueError("transform makes no pixels")
         return self
 
     @classmethod
@@ -191,6 +213,12 @@ class RegionHeader(Schema):
         for what, names in (("date", self.dates), ("band", [band.name for band in self.bands])):
             if len(set(names)) != len(names):
                 raise ValueError(f"a {what} appears twice")
+        own = tuple(band.name for band in self.bands)
+        for measured in self.quality:
+            if measured.date not in self.dates or tuple(each.band for each in measured.bands) != own:
+                raise ValueError(f"quality of {measured.date} is not that of an acquisition and its bands")
+        if len({measured.date for measured in self.quality}) < len(self.quality):
+            raise ValueError("a date's quality appears twice")
         rows, cols = self.field.encoding.shape
         stride = self.field.decoder.stride
         if not (0 <= rows - self.grid.height < stride and 0 <= cols - self.grid.width < stride):
@@ -251,7 +279,7 @@ class ClassEntry(Schema):
 
     name: Name
     color: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
-    code: Annotated[str, Field(max_length=128)] = ""
+    code: Annotated[Words, Field(max_length=128)] = ""
     """What the labels called it, where that is not its name."""
 
 
@@ -259,9 +287,9 @@ class RegionRef(Schema):
     """The region a head belongs to: the one file whose bytes have this hash."""
 
     name: Name
-    lineage: str
+    lineage: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     sha256: Sha256
-    path: Annotated[str, Field(max_length=4096)]
+    path: Annotated[Words, Field(max_length=4096)]
     """Where it lay when the head was trained: absolute."""
 
 
@@ -269,7 +297,7 @@ class ClassScore(Schema):
     """Figures of one class; None where there is nothing to divide by."""
 
     name: Name
-    pixels: int
+    pixels: Count
     """Of the reference."""
     iou: float | None
     accuracy: float | None
@@ -282,7 +310,7 @@ class ClassScore(Schema):
 class Scores(Schema):
     """Figures of a segmentation. Macro figures are means over the classes that have reference pixels."""
 
-    pixels: int
+    pixels: Count
     accuracy: float | None
     """Share of all pixels that are right: with one class a pixel also micro F1, precision and recall."""
     macro_iou: float | None
@@ -291,14 +319,20 @@ class Scores(Schema):
     macro_recall: float | None = None
     micro_iou: float | None = None
     classes: tuple[ClassScore, ...] = Field(strict=False)
-    confusion: tuple[tuple[int, ...], ...] = Field(strict=False)
+    confusion: tuple[tuple[Count, ...], ...] = Field(strict=False)
     """Rows reference, columns predicted."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.confusion) != len(self.classes) or {len(row) for row in self.confusion} != {len(self.classes)}:
+            raise ValueError(f"the confusion of {len(self.classes)} classes is no square of their counts")
+        return self
 
 
 class NumberScores(Schema):
     """Figures of numbers, in the unit of the labels; None where there is nothing to divide by."""
 
-    pixels: int
+    pixels: Count
     mae: float | None
     mse: float | None
     rmse: float | None
@@ -321,12 +355,18 @@ class DatedScores(Schema):
 class Numbers(Schema):
     """What a head's answers mean where they are numbers: value = offset + scale * answer."""
 
-    unit: Annotated[str, Field(max_length=32)] = ""
+    unit: Annotated[Words, Field(max_length=32)] = ""
     offset: float = 0.0
     scale: Annotated[float, Field(gt=0)] = 1.0
     low: float
     """Of the labels that were trained on: what a picture spans."""
     high: float
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"the lowest label, {self.low:g}, is above the highest, {self.high:g}")
+        return self
 
 
 class HeadHeader(Schema):
@@ -372,6 +412,19 @@ class HeadHeader(Schema):
                 raise ValueError(f"a {self.task} has no classes, and says what its numbers mean")
             if (self.head.output, self.head.outputs) != ("number", 1):
                 raise ValueError(f"a {self.task}'s head answers with one number")
+        names = [entry.name for entry in self.classes]
+        for scores in (
+            self.scores,
+            *(each.scores for each in self.scores_by_date),
+            self.scores_of_mean,
+            self.test_scores,
+        ):
+            if scores is not None and isinstance(scores, Scores) != bool(self.classes):
+                raise ValueError(f"its figures are not those of a {self.task}")
+            if isinstance(scores, Scores) and [each.name for each in scores.classes] != names:
+                raise ValueError("its figures are of other classes than the head's")
+        if not {each.date for each in self.scores_by_date} <= set(self.dates):
+            raise ValueError("it has figures at a date that its labels did not describe")
         return self
 
 

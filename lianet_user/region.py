@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from lianet_user.artifact import ArtifactFile, open_region_file, write_artifact
 from lianet_user.codebook import SIZE as CODEBOOK_SIZE
 from lianet_user.codebook import decode as decode_tables
 from lianet_user.codebook import encode as encode_tables
-from lianet_user.errors import ArtifactError, PartlyOutsideWarning
+from lianet_user.errors import ArtifactError, PartlyOutsideWarning, brief
 from lianet_user.field.config import HeadInput, reads_a_date
 from lianet_user.field.context import CONTEXT_HALO, STATISTICS, context
 from lianet_user.field.folding import fold_norms
@@ -40,6 +40,7 @@ TABLES, CODEBOOK = "grid.tables", "grid.codebook"
 
 BATCH = 16
 """Patches that a graphics card computes together; on processors several are no faster than one."""
+M = TypeVar("M", bound=nn.Module)
 
 
 class Region:
@@ -71,9 +72,7 @@ class Region:
             ArtifactError: it is no region file, or its tensors do not make the field its header describes.
         """
         file = open_region_file(path)
-        field = NeuralField(file.header.field)
-        load_stored(field, file)
-        field = field.to(device).eval()
+        field = read_field(file).to(device).eval()
         if field.config.decoder.architecture == "lite":
             fold_norms(field)
         return cls(file.header, field, Path(path).absolute(), file.sha256())
@@ -264,30 +263,111 @@ def stored(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in module.state_dict().items() if not name.endswith("num_batches_tracked")}
 
 
-def load_stored(module: nn.Module, file: ArtifactFile[Any]) -> None:
-    """Fill a module with a file's tensors, as float32; a field's tables may be stored as int8 (:func:`save_region`).
+def read_field(file: ArtifactFile[RegionHeader]) -> NeuralField:
+    """The field of a region file, as it was trained.
+
+    Raises:
+        ArtifactError: the file's tensors do not make the field that its header describes.
+    """
+    config = file.header.field
+    return built(lambda: NeuralField(config), file, _try_field)
+
+
+def built(make: Callable[[], M], file: ArtifactFile[Any], try_out: Callable[[M], object]) -> M:
+    """The module that a file's header describes, with the file's tensors.
+
+    A header is a few numbers that can ask for any amount of memory. So the module is first made and run without storage
+    (torch's `meta` device), and made for good once the file is known to hold exactly its tensors.
+
+    Args:
+        make: what the header describes.
+        file: with its tensors.
+        try_out: runs it on inputs without storage.
+
+    Raises:
+        ArtifactError: nothing can be built or computed from those numbers, or the tensors are others.
+    """
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            sketch = make().to("meta").eval()
+            try_out(sketch)
+    except Exception as error:  # whatever torch says of numbers that make no network
+        raise ArtifactError(
+            f"{file.path} describes layers that do not fit together ({brief(str(error), 200)}): get the file again"
+        ) from error
+    check_stored(sketch, file)
+    module = make()
+    load_stored(module, file)
+    return module
+
+
+def _try_field(field: NeuralField) -> None:
+    config = field.config
+    size = 2 * config.decoder.stride
+    encoded = torch.empty(1, config.encoding.channels, size, size)
+    codes = [torch.empty(1, config.time.codes)] if config.time.kind == "kriged" else []
+    features: Tensor = field.decoder(encoded, *codes)
+    bands = field.reconstruction(features)
+    found, wanted = (features.shape[1], bands.shape[1]), (config.decoder.features, config.bands)
+    if found != wanted:
+        raise ValueError(
+            f"it makes {found[0]} features and {found[1]} bands, the header says {wanted[0]} and {wanted[1]}"
+        )
+
+
+def check_stored(module: nn.Module, file: ArtifactFile[Any]) -> None:
+    """Whether a file holds the tensors of a module, of their shapes and no others.
 
     Raises:
         ArtifactError: a tensor is missing, extra or misshapen, or int8 where it cannot be.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in stored(module).items()}
-    spans = _spans(module) if isinstance(module, NeuralField) and file.dtypes.get(TABLES) == np.int8 else []
-    if spans:
-        expected[CODEBOOK] = (len(spans), expected[TABLES][1], CODEBOOK_SIZE)
+    expected = _expected(module, file)
     names = expected.keys() | file.shapes.keys()
     if wrong := sorted(name for name in names if expected.get(name) != file.shapes.get(name)):
         raise ArtifactError(
             f"{file.path} holds tensors that do not fit what its header describes: {len(wrong)} are missing, extra or"
-            f" misshapen, first {wrong[0]!r} ({file.shapes.get(wrong[0])}, expected {expected.get(wrong[0])})"
+            f" misshapen, first {brief(wrong[0])!r} ({file.shapes.get(wrong[0])}, expected {expected.get(wrong[0])}): get the"
+            " file again"
         )
-    if coded := [name for name, dtype in file.dtypes.items() if dtype == np.int8 and not (spans and name == TABLES)]:
+    coded = [
+        name
+        for name, dtype in file.dtypes.items()
+        if dtype == np.int8 and not (CODEBOOK in expected and name == TABLES)
+    ]
+    if coded:
         raise ArtifactError(
             f"{file.path}: tensor {coded[0]!r} is int8, which only a region's {TABLES} may be: get the file again"
         )
+
+
+def _expected(module: nn.Module, file: ArtifactFile[Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that a file of a module has; of tables as int8 the values they read are one more."""
+    expected = {name: tuple(tensor.shape) for name, tensor in stored(module).items()}
+    if isinstance(module, NeuralField) and file.dtypes.get(TABLES) == np.int8:
+        expected[CODEBOOK] = (len(_spans(module)), expected[TABLES][1], CODEBOOK_SIZE)
+    return expected
+
+
+def load_stored(module: nn.Module, file: ArtifactFile[Any]) -> None:
+    """Fill a module with a file's tensors, as float32; a field's tables may be stored as int8 (:func:`save_region`).
+
+    Raises:
+        ArtifactError: as in `check_stored`; or a variance is negative, or a deviation that is divided by is not positive.
+    """
+    check_stored(module, file)
     arrays = file.tensors()
-    if spans:
-        arrays[TABLES] = decode_tables(arrays[TABLES], arrays.pop(CODEBOOK).astype(np.float32), spans)
+    if CODEBOOK in _expected(module, file):
+        assert isinstance(module, NeuralField)
+        codebook = arrays.pop(CODEBOOK).astype(np.float32)
+        arrays[TABLES] = decode_tables(arrays[TABLES], codebook, _spans(module))
     state = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
+    for name, tensor in state.items():
+        last = name.rpartition(".")[2]
+        if (last == "running_var" and (tensor < 0).any()) or (last == "std" and (tensor <= 0).any()):
+            raise ArtifactError(
+                f"{file.path}: tensor {name!r} holds {tensor.min():.3g}, and what varies cannot do so by less than nothing: get"
+                " the file again"
+            )
     module.load_state_dict(state, strict=False)
 
 

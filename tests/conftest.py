@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import shutil
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+import rasterio
 import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from torch import nn
 
+from lianet_user import cli, errors
 from lianet_user.field.config import preset
 from lianet_user.field.model import NeuralField
 from lianet_user.grid import Window
@@ -157,3 +163,74 @@ def make_region(region_header: RegionHeaderFactory, small_geobox: GeoBox, tmp_pa
         return Region.open(path)
 
     return make
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder with a small region, a head of it and labels on it, to break copies of.
+
+    Attributes:
+        path: of the folder: `region.safetensors`, `head.safetensors`, `labels.tif`.
+    """
+
+    path: Path
+
+    def whole(self, name: str) -> bytes:
+        """The region or the head as it was written."""
+        return (self.path / f"{name}.safetensors").read_bytes()
+
+    def file(self, content: bytes, name: str = "bad.safetensors") -> Path:
+        (self.path / name).write_bytes(content)
+        return self.path / name
+
+    def run(self, *arguments: object) -> int:
+        """The command line, in this process and this folder."""
+        from lianet_user.cli import _run
+
+        with contextlib.chdir(self.path):
+            return _run([*map(str, arguments)])
+
+
+def refused(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[errors.LianetError, str]:
+    """What a command line raises that must not work, and the one line it prints."""
+    lines: list[str] = []
+    raised: list[BaseException | None] = []
+
+    def note(message: str) -> None:
+        raised.append(sys.exc_info()[1])
+        lines.append(message)
+
+    monkeypatch.setattr(cli, "error", note)
+    code = Folder(folder).run(*arguments)
+    assert len(lines) == 1, lines
+    (problem,) = raised
+    assert isinstance(problem, errors.LianetError), lines
+    assert code == problem.exit_code
+    return problem, lines[0]
+
+
+@pytest.fixture(scope="session")
+def whole_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `folder` holds, written once."""
+    from lianet_user import selftest
+
+    folder = tmp_path_factory.mktemp("made") / "here"
+    folder.mkdir()
+    region = selftest.write_region(folder / "region.safetensors")
+    selftest.write_head(folder / "head.safetensors", region)
+    geobox = region.geobox
+    values = (np.indices(geobox.shape).sum(0) // 16 % 2 + 1).astype(np.uint8)
+    layout = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 0, "transform": geobox.affine}
+    height, width = geobox.shape
+    with rasterio.open(folder / "labels.tif", "w", crs="EPSG:32633", height=height, width=width, **layout) as file:
+        file.write(values, 1)
+    # Moved, so that the head finds the region beside itself and never where it lay.
+    return folder.rename(folder.with_name("whole"))
+
+
+@pytest.fixture
+def folder(whole_folder: Path, tmp_path: Path) -> Folder:
+    """A region, a head and labels of a test's own."""
+    copied = tmp_path / "files"
+    shutil.copytree(whole_folder, copied)
+    return Folder(copied)

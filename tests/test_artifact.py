@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ import torch
 from conftest import RegionHeaderFactory
 from odc.geo.geobox import GeoBox
 
+from lianet_user import artifact
 from lianet_user.artifact import (
     METADATA_KEY,
     open_head_file,
@@ -180,7 +181,7 @@ def test_truncated_in_the_data(region_file: Path) -> None:
 def test_truncated_after_it_was_opened(region_file: Path) -> None:
     opened = open_region_file(region_file)
     region_file.write_bytes(region_file.read_bytes()[:-3])
-    with pytest.raises(ArtifactError, match="ended 3 bytes early: it was cut off, or changed while reading"):
+    with pytest.raises(ArtifactError, match="was replaced or rewritten while it was read: run the command again"):
         opened.tensors()
 
 
@@ -414,11 +415,14 @@ def test_a_failed_write_leaves_the_earlier_file(
 ) -> None:
     earlier = region_file.read_bytes()
 
-    def no_space(self: Path, data: bytes) -> int:
+    def no_space(file: BinaryIO, *_: object) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", no_space)
-    with pytest.raises(OutputError, match=r"cannot write .*small\.safetensors: No space left on device"):
+    monkeypatch.setattr(artifact, "write_container", no_space)
+    with pytest.raises(
+        OutputError, match=r"cannot write .*small\.safetensors: No space left on device: make room on that"
+    ):
         write_artifact(region_file, header, {})
     assert region_file.read_bytes() == earlier
     assert temporaries(region_file.parent) == []

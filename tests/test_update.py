@@ -15,9 +15,9 @@ from test_pretrain import GSD, QUICK, WORDS, imagery_of, truth
 from lianet_user.artifact import open_region_file
 from lianet_user.errors import ArtifactError, ImageryError, InputError
 from lianet_user.field.model import NeuralField
-from lianet_user.region import Region
+from lianet_user.region import Region, read_field
 from lianet_user.training import PretrainProgress, pretrain
-from lianet_user.training.update import UpdateSettings, _grown, _read_field, update
+from lianet_user.training.update import UpdateSettings, _grown, update
 
 SHORT = UpdateSettings(steps=6, batch=4, window=48, warmup=2, checkpoint_every=3, report_every=3)
 
@@ -43,7 +43,7 @@ def test_a_grown_field_computes_the_same_at_the_old_dates(tmp_path: Path, time: 
     path, output = encoded(tmp_path, [0, 2, 3], time), tmp_path / "new.safetensors"
     new = update(path, imagery_of((10, 20), dates=5).only([1, 4]), output, settings=SHORT)
     old = open_region_file(path).header
-    teacher = _read_field(path).eval()
+    teacher = read_field(open_region_file(path)).eval()
     student = _grown(teacher, old, new).eval()
     for date in old.dates:
         before, after = compute(teacher, old.time_of(date)), compute(student, new.time_of(date))
@@ -97,7 +97,7 @@ def test_an_interrupted_update_goes_on(tmp_path: Path) -> None:
     update(path, imagery, tmp_path / "whole", settings=SHORT)
     with pytest.raises(KeyboardInterrupt):
         update(path, imagery, tmp_path / "resumed", settings=SHORT, listener=stop)
-    with pytest.raises(ArtifactError, match="other imagery or settings"):
+    with pytest.raises(ArtifactError, match="belongs to another run; what differs: "):
         update(path, imagery, tmp_path / "resumed", settings=dataclasses.replace(SHORT, seed=1), resume=True)
     update(path, imagery, tmp_path / "resumed", settings=SHORT, resume=True)
     whole, resumed = (open_region_file(tmp_path / name).tensors() for name in ("whole", "resumed"))

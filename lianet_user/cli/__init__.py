@@ -5,9 +5,11 @@ Nothing heavy is imported until a command runs, so `--help` answers at once; `in
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -16,6 +18,7 @@ from lianet_user.cli import (
     check,
     compare,
     datacube,
+    doctor,
     evaluate,
     finetune,
     import_checkpoint,
@@ -27,11 +30,20 @@ from lianet_user.cli import (
     pretrain,
     quality,
     suggest,
+    unforeseen,
     update,
     zones,
 )
 from lianet_user.cli.console import error, warn
-from lianet_user.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_INTERRUPTED, LianetError, LianetWarning
+from lianet_user.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    LianetError,
+    LianetWarning,
+    write_error,
+)
 
 # Typer lends out only this subclass of what it raises for a mistyped command line; where the rest lives depends on its
 # version.
@@ -86,6 +98,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("update")(update.update)
 app.command("quality")(quality.quality)
 app.command("import-checkpoint")(import_checkpoint.import_checkpoint)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
@@ -100,26 +113,52 @@ def _run(arguments: list[str]) -> int:
         warnings.showwarning = _show_warning  # type: ignore[assignment]  # it ignores where a warning arose
         try:
             outcome = command.main(arguments, prog_name="lianet-user", standalone_mode=False)
+            sys.stdout.flush()  # what does not fit on a full disk is said now, and not by Python at its end
         except LianetError as problem:
             error(str(problem))
             return problem.exit_code
         except USAGE_ERROR as problem:
             if arguments:  # without any, the help was printed, which says enough
-                text = problem.format_message()  # type: ignore[attr-defined]
-                error(f"{text.rstrip('.')}: see lianet-user --help")
+                error(_usage(problem))
             return EXIT_BAD_INPUT
         except (KeyboardInterrupt, typer.Abort):
             error("interrupted")
             return EXIT_INTERRUPTED
+        except BrokenPipeError:  # `lianet-user info ... | head` has read enough
+            _drop_output()
+            return EXIT_FAILURE
+        except MemoryError as problem:
+            error(unforeseen.memory(problem))
+            return EXIT_FAILURE
         except Exception as problem:
+            if unforeseen.is_the_disk(problem):
+                _drop_output()
+                refusal = write_error(problem.filename or "what it had to", problem)
+                error(str(refusal))
+                return refusal.exit_code
             if "--traceback" in arguments:
                 traceback.print_exc()
-            error(
-                f"unforeseen {type(problem).__name__}: {problem}. This is a fault of lianet-user: run it again as"
-                " `lianet-user --traceback ...` and report what it prints"
-            )
+            error(unforeseen.explained(problem, arguments))
             return EXIT_FAILURE
-    return outcome if isinstance(outcome, int) else 0
+    if outcome == EXIT_INTERRUPTED:  # Typer's own answer to Ctrl-C, which says nothing
+        error("interrupted")
+    return outcome if isinstance(outcome, int) else EXIT_OK
+
+
+def _usage(problem: Exception) -> str:
+    """What is wrong with a command line, and whose help to read."""
+    context = getattr(problem, "ctx", None)
+    path = context.command_path if context else "lianet-user"
+    text: str = problem.format_message()  # type: ignore[attr-defined]
+    return f"{text.rstrip('.')}: see {path} --help"
+
+
+def _drop_output() -> None:
+    """Have what is still to be printed go nowhere, so that Python does not fail once more at its end."""
+    with suppress(OSError, ValueError):  # of a stream that is no file, as tests have
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from lianet_user.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, InputError, LianetError, printable
+from lianet_user.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, InputError, LianetError, one_line, printable
 
 # Square brackets are never markup: paths, names and titles have them too.
 out = Console(highlight=False, markup=False)
@@ -69,12 +69,12 @@ RegionOption = Annotated[
 
 def error(message: str) -> None:
     """One line on standard error."""
-    err.print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True)
+    err.print(Text.assemble(("error:", "bold red"), " ", one_line(message)), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """One line on standard error."""
-    err.print(Text.assemble(("warning:", "bold yellow"), " ", message), soft_wrap=True)
+    err.print(Text.assemble(("warning:", "bold yellow"), " ", one_line(message)), soft_wrap=True)
 
 
 def speaks() -> bool:

@@ -23,7 +23,7 @@ from lianet_user.cli.console import (
     warn,
 )
 from lianet_user.cli.label_options import LabelsPath, reads_labels
-from lianet_user.cli.pretrain import refuse_unfinished
+from lianet_user.cli.pretrain import alone, refuse_unfinished
 from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @trains_heads
 @splits_labels
 def finetune(
+    context: typer.Context,
     region: RegionPath,
     labels: LabelsPath,
     output: Annotated[Path, typer.Option("--output", "-o", help="Head file to write.")] = Path("head.safetensors"),
@@ -77,6 +78,7 @@ def finetune(
     written = [output, *([figure] if picture else []), *([page] if report else [])]
     for path in written:
         refuse_existing(path, overwrite)
+    context.with_resource(alone(output))
     if folds is not None and split_options.validation is not None:
         raise InputError("--folds and --validation both say what is kept to judge by: give one of them")
     header = open_region_file(region).header  # a wrong file is refused before torch is imported

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +49,7 @@ trains = option_group("training_options", _training_options)
 @reads_imagery
 @trains
 def pretrain(
+    context: typer.Context,
     imagery: ImageryPaths,
     output: Annotated[Path, typer.Option("--output", "-o", help="Region file to write.")] = Path("region.safetensors"),
     name: Annotated[str | None, typer.Option(help="Short name of the region. Default: the file's name.")] = None,
@@ -76,6 +77,7 @@ def pretrain(
     from lianet_user.errors import InputError
 
     refuse_existing(output, overwrite)
+    context.with_resource(alone(output))
     quiet = quiet or not speaks()
     tables = read_config(config)
     said = {"title": title, "description": description, "licence": licence, "attribution": attribution, "name": name}
@@ -101,6 +103,13 @@ def pretrain(
         )
     if not quiet:
         summarize(header, output)
+
+
+def alone(output: Path) -> AbstractContextManager[None]:
+    """Keep other runs from writing an output; of processes that work together, one does that for all."""
+    from lianet_user.lock import only_run
+
+    return only_run(output) if speaks() else nullcontext()
 
 
 def refuse_unfinished(checkpoint: Path, output: Path, allowed: bool) -> None:

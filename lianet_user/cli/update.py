@@ -9,11 +9,12 @@ import typer
 
 from lianet_user.cli.console import Device, Overwrite, Quiet, RegionPath, choose_device, progress, speaks
 from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
-from lianet_user.cli.pretrain import refuse_unfinished, resumable, shower, summarize
+from lianet_user.cli.pretrain import alone, refuse_unfinished, resumable, shower, summarize
 
 
 @reads_imagery
 def update(
+    context: typer.Context,
     region: RegionPath,
     imagery: ImageryPaths,
     output: Annotated[
@@ -40,6 +41,7 @@ def update(
     from lianet_user.cli.config_file import merged, read_config
 
     refuse_existing(output, overwrite)
+    context.with_resource(alone(output))
     quiet = quiet or not speaks()
     tables = read_config(config)
 

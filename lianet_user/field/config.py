@@ -12,13 +12,25 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, Self, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from lianet_user.errors import printable
 
 
 class Schema(BaseModel):
     """Strict, immutable, and no field that the schema does not name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _steers_nothing(text: str) -> str:
+    if printable(text) != text:
+        raise ValueError("it holds control characters")
+    return text
+
+
+Words = Annotated[str, AfterValidator(_steers_nothing)]
+"""A text that can be printed as it stands: it steers no terminal and turns no reading direction."""
 
 
 class EncodingConfig(Schema):
@@ -136,7 +148,7 @@ class KrigedTime(Schema):
     estimate from them. The season is in what they share, the scene in what each has alone."""
 
     kind: Literal["kriged"]
-    days: Annotated[tuple[float, ...], Field(strict=False, min_length=1, max_length=100_000)]
+    days: Annotated[tuple[float, ...], Field(strict=False, min_length=1, max_length=4096)]
     """Of the acquisitions, since `EPOCH`, in the order of their codes."""
     codes: Annotated[int, Field(ge=1, le=4096)]
     """Length of a code."""
@@ -215,7 +227,7 @@ class DecoderConfig(Schema):
 class FieldConfig(Schema):
     """Everything needed to rebuild a field except its weights."""
 
-    preset: Annotated[str, Field(max_length=64)]
+    preset: Annotated[Words, Field(max_length=64)]
     encoding: EncodingConfig
     time: TimeConfig
     decoder: DecoderConfig

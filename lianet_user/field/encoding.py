@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -249,7 +250,11 @@ class TimeCodes(nn.Module):
         super().__init__()
         self.config = config
         self.weight = nn.Parameter(torch.randn(config.count, config.codes) * 0.1)
-        self._left_out = torch.from_numpy(left_out_weights(config.days, config.covariance)).float()
+
+    @cached_property
+    def _left_out(self) -> Tensor:
+        # Only training asks for it, and it takes an inversion for each acquisition.
+        return torch.from_numpy(left_out_weights(self.config.days, self.config.covariance)).float()
 
     def forward(self, days: Tensor, left_out: Tensor | None = None) -> Tensor:
         """Codes (B, codes).

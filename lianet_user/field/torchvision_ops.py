@@ -45,3 +45,8 @@ def import_torchvision() -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         importlib.import_module("torchvision")
+
+
+def is_mended() -> bool:
+    """Whether torchvision's own operators did not load, and were declared here."""
+    return _library is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lianet_user.errors import listed
+from lianet_user.errors import STEERING, listed
 from lianet_user.header import AnyScores, HeadHeader, NumberScores, Scores
 from lianet_user.labels.split import Split
 
@@ -16,7 +16,7 @@ NOTHING = "-"
 """Where there is no figure."""
 
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile(f"[{STEERING}\u200e\u200f]")
 """Control characters, those that turn the reading direction, and halves of characters."""
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
+import torch
 from torch import Tensor
 
 from lianet_user.artifact import replacing
-from lianet_user.errors import ArtifactError, listed
+from lianet_user.container import open_container, parse_json, write_container
+from lianet_user.errors import ArtifactError, brief, listed
 from lianet_user.labels import Labels, Split
 
 MOST_ROUNDS = 64
@@ -55,10 +56,8 @@ def save_checkpoint(
         OutputError: the place cannot be written.
     """
     metadata = {"fingerprint": json.dumps(fingerprint, sort_keys=True), "state": json.dumps(state)}
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(
-            {name: each.detach().cpu().contiguous() for name, each in tensors.items()}, temporary, metadata
-        )
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        write_container(file, {name: each.detach().cpu().numpy() for name, each in tensors.items()}, metadata)
 
 
 def load_checkpoint(path: Path, fingerprint: Fingerprint) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -69,21 +68,82 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> tuple[dict[str, Ten
     """
     if not path.exists():
         raise ArtifactError(f"there is no checkpoint {path} to resume from: start without --resume")
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            made, state = json.loads(metadata["fingerprint"]), json.loads(metadata["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
-        raise ArtifactError(f"{path} is not a whole checkpoint ({error}): start again with --overwrite") from error
+    with _readable(path):
+        file = open_container(path, "checkpoint")
+        texts = (file.metadata.get("fingerprint", ""), file.metadata.get("state", ""))
+        made, state = (parse_json(text.encode("utf-8", "surrogatepass"), path, "checkpoint") for text in texts)
     now = json.loads(json.dumps(fingerprint))
     names = sorted(name for name in made.keys() | now.keys() if made.get(name) != now.get(name))
     if names:
-        changes = listed([f"{name} (then {_short(made.get(name))}, now {_short(now.get(name))})" for name in names])
+        changes = listed(
+            [f"{brief(name, 40)} (then {_short(made.get(name))}, now {_short(now.get(name))})" for name in names]
+        )
         raise ArtifactError(
             f"{path} belongs to another run; what differs: {changes}: give the same, or start again with --overwrite"
         )
-    return tensors, state
+    with _readable(path):
+        return {name: torch.from_numpy(array) for name, array in file.tensors().items()}, state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Say of a checkpoint whose contents do not make the state of this run that it is none.
+
+    Raises:
+        ArtifactError: something in it is missing, extra, misshapen or of another kind.
+    """
+    try:
+        yield
+    # What a dict, a tuple, torch and its optimizers say of contents that are not what was saved.
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _not_whole(path, error) from error
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ArtifactError as error:
+        raise _not_whole(path, error) from error
+
+
+def _not_whole(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{path} is not a whole checkpoint ({brief(str(error), 300)}): start again with --overwrite")
+
+
+def moments_like(parameters: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """The optimizer's state in a checkpoint, laid out in memory as the parameters are: sums are rounded in that order.
+
+    Args:
+        parameters: in the optimizer's order.
+        tensors: by the parameter's number and the name of the moment, with a dot between them; none before the first step.
+
+    Raises:
+        ValueError: they are the moments of other parameters.
+    """
+    if not tensors:
+        return {}
+    state: dict[int, dict[str, Tensor]] = {number: {} for number in range(len(parameters))}
+    for key, tensor in tensors.items():
+        place, _, name = key.partition(".")
+        state[int(place)][name] = tensor
+    for number, parameter in enumerate(parameters):
+        kept = state[number]
+        same_shapes({"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}, kept)
+        for name in ("exp_avg", "exp_avg_sq"):
+            kept[name] = torch.empty_like(parameter).copy_(kept[name])
+    return state
+
+
+def same_shapes(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        ValueError: a tensor is missing, extra or misshapen.
+    """
+    for name in sorted(own.keys() | stored.keys()):
+        shapes = tuple(tuple(each[name].shape) if name in each else None for each in (own, stored))
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"tensor {brief(name)!r} is {shapes[1]}, expected {shapes[0]}")
 
 
 def labels_digest(labels: Labels) -> str:
@@ -107,4 +167,4 @@ def split_digest(split: Split) -> str:
 
 def _short(value: object) -> str:
     text = "none" if value is None else str(value)
-    return text if len(text) <= 16 else f"{text[:12]}..."
+    return brief(text, 16)

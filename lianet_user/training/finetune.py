@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from lianet_user.artifact import software_versions
-from lianet_user.errors import LabelError, TrainingError
+from lianet_user.errors import LabelError, TrainingError, brief, printable
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Window, finer
 from lianet_user.head import Head
@@ -295,7 +295,10 @@ class _Run:
             numbers=self.goal.numbers,
             head=layers.config,
             region=RegionRef(
-                name=region.header.name, lineage=region.header.lineage, sha256=region.sha256, path=str(region.path)
+                name=region.header.name,
+                lineage=region.header.lineage,
+                sha256=region.sha256,
+                path=printable(str(region.path)),
             ),
             dates=labels.dates,
             scores=judgement.scores() if measured else None,
@@ -304,12 +307,12 @@ class _Run:
             test_scores=judge(layers.together, tested, self.goal, device=region.device).scores() if tested else None,
             provenance=Provenance(
                 created=dt.datetime.now(dt.UTC).replace(microsecond=0),
-                source=labels.report.source,
+                source=printable(labels.report.source),
                 settings=settings,
                 software=software_versions("torch"),
                 seconds=round(time.monotonic() - self.started, 1),
             ),
-            attribution=_attribution(region, labels, self.start),
+            attribution=brief(printable(_attribution(region, labels, self.start)), 20_000),
         )
         return Finetuned(Head(header, layers, region), labels, split, history)
 

@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from lianet_user.errors import TrainingError, TrainingWarning
 from lianet_user.field.precision import training_autocast
 from lianet_user.header import IGNORE
-from lianet_user.training.checkpoint import Fingerprint, load_checkpoint, save_checkpoint
+from lianet_user.training.checkpoint import (
+    Fingerprint,
+    load_checkpoint,
+    moments_like,
+    restoring,
+    same_shapes,
+    save_checkpoint,
+)
 from lianet_user.training.crops import Batch, class_weights, make_crops
 from lianet_user.training.goal import Goal
 from lianet_user.training.judging import judge
@@ -122,7 +129,9 @@ def fit(
     """
     run = _Run(members, training, validation, goal, settings, untaught)
     if checkpoint and checkpoint.resume:
-        run.restore(*load_checkpoint(checkpoint.path, checkpoint.fingerprint))
+        saved = load_checkpoint(checkpoint.path, checkpoint.fingerprint)
+        with restoring(checkpoint.path):
+            run.restore(*saved)
 
     def save() -> None:
         if checkpoint:
@@ -338,32 +347,27 @@ class _Run:
         self.histories = [
             History(
                 member=each["member"],
-                losses=[tuple(point) for point in each["losses"]],
-                looks=[tuple(point) for point in each["looks"]],
+                losses=[(int(step), float(loss)) for step, loss in each["losses"]],
+                looks=[(int(step), float(figure)) for step, figure in each["looks"]],
                 best_step=each["best_step"],
             )
             for each in state["histories"]
         ]
-        self.finished, self.step, self.parts = state["finished"], state["step"], state["parts"]
-        self.since_best, self.recent = state["since_best"], list(state["recent"])
+        self.finished, self.step, self.parts = bool(state["finished"]), int(state["step"]), int(state["parts"])
+        if not (1 <= len(self.histories) <= len(self.members) and 0 <= self.step <= self.steps and self.parts >= 1):
+            raise ValueError(f"step {self.step} of member {len(self.histories)} is none of this run")
+        self.since_best, self.recent = int(state["since_best"]), [float(loss) for loss in state["recent"]]
         for number, member in enumerate(self.members[: self.number + 1]):
             member.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
             member.load_state_dict(_under(f"member.{number}.", tensors))
             member.eval()
         if state["best_figure"] is not None:
-            self.best_figure = state["best_figure"]
+            self.best_figure = float(state["best_figure"])
             own = self.member.state_dict()
+            same_shapes(own, _under("best.", tensors))
             self.best = {n: torch.empty_like(own[n]).copy_(t) for n, t in _under("best.", tensors).items()}
         self._begin()
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under("optimizer.", tensors).items():
-            place, _, kind = name.partition(".")
-            moments.setdefault(int(place), {})[kind] = tensor
-        # Moments must lie in memory as their parameters do (channels last), or sums are rounded in another order.
-        for index, parameter in enumerate(self.member.parameters()):
-            for kind, tensor in moments.get(index, {}).items():
-                if tensor.shape == parameter.shape:
-                    moments[index][kind] = torch.empty_like(parameter).copy_(tensor)
+        moments = moments_like(list(self.member.parameters()), _under("optimizer.", tensors))
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 

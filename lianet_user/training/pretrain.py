@@ -29,6 +29,7 @@ from lianet_user.imagery.cube import Imagery, Resident
 from lianet_user.imagery.loader import Loader
 from lianet_user.imagery.statistics import Statistics, measure
 from lianet_user.region import Region, save_region
+from lianet_user.training.checkpoint import Fingerprint
 from lianet_user.training.distributed import Processes
 from lianet_user.training.gaps import images_without_gaps
 from lianet_user.training.pyramid import start_from_pyramid
@@ -175,16 +176,27 @@ def checkpoint_path(output: Path) -> Path:
     return output.with_name(f".{output.stem}.checkpoint")
 
 
-def fingerprint(imagery: Imagery, statistics: Statistics, settings: dict[str, Any], *more: str) -> str:
-    """What a checkpoint must agree with: the imagery, as far as its statistics tell, and every setting that shapes a step."""
-    document = {
-        "settings": {name: str(value) for name, value in settings.items() if name not in NOTHING_TO_AGREE_ON},
-        "grid": GridHeader.of(imagery.geobox).model_dump(mode="json"),
-        "bands": [band.model_dump(mode="json") for band in imagery.bands],
-        "acquisitions": [held.model_dump(mode="json") for held in imagery.acquisitions],
-        "statistics": [statistics.mean.tolist(), statistics.std.tolist(), statistics.valid.tolist()],
-        "more": more,
+def fingerprint(imagery: Imagery, statistics: Statistics, settings: dict[str, Any], region: str = "") -> Fingerprint:
+    """What a checkpoint must agree with: the imagery, as far as its statistics tell, and every setting that shapes a step.
+
+    Args:
+        imagery: to train on.
+        statistics: of it.
+        settings: of the training.
+        region: that is updated, by its hash.
+    """
+    pixels = [statistics.mean.tolist(), statistics.std.tolist(), statistics.valid.tolist()]
+    return {
+        "region": region or None,
+        "grid": _digest(GridHeader.of(imagery.geobox).model_dump(mode="json")),
+        "bands": _digest([band.model_dump(mode="json") for band in imagery.bands]),
+        "acquisitions": _digest([held.model_dump(mode="json") for held in imagery.acquisitions]),
+        "pixels": _digest(pixels),
+        **{name: str(value) for name, value in settings.items() if name not in NOTHING_TO_AGREE_ON},
     }
+
+
+def _digest(document: object) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from lianet_user.artifact import replacing
-from lianet_user.errors import ArtifactError, TrainingError
+from lianet_user.errors import TrainingError
 from lianet_user.field.encoding import Corner
 from lianet_user.field.model import NeuralField
 from lianet_user.field.precision import training_autocast
 from lianet_user.region import psnr
+from lianet_user.training.checkpoint import (
+    Fingerprint,
+    load_checkpoint,
+    moments_like,
+    restoring,
+    same_shapes,
+    save_checkpoint,
+)
 from lianet_user.training.distributed import Processes, synchronize_norms
 
 
@@ -129,7 +135,7 @@ class Trainer:
         *,
         mean: Tensor,
         std: Tensor,
-        fingerprint: str,
+        fingerprint: Fingerprint,
         checkpoint: Path,
         processes: Processes,
         waited: Callable[[], float],
@@ -207,45 +213,34 @@ class Trainer:
         tensors = {f"field.{name}": tensor for name, tensor in self.field.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items()}
-        metadata = {"fingerprint": self.fingerprint, "step": str(self.step), "seconds": str(self.seconds)}
-        with replacing(self.checkpoint) as temporary:
-            safetensors.torch.save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, metadata)
+        state = {"step": self.step, "seconds": self.seconds}
+        save_checkpoint(self.checkpoint, self.fingerprint, tensors, state)
 
     def restore(self) -> None:
         """Go on from the checkpoint.
 
         Raises:
-            ArtifactError: there is none, it cannot be read, or it belongs to other imagery or settings.
+            ArtifactError: there is none, it cannot be read, or it belongs to other imagery or settings, which are named.
         """
-        if not self.checkpoint.exists():
-            raise ArtifactError(f"there is no checkpoint {self.checkpoint} to resume from: start without --resume")
-        try:
-            with safetensors.safe_open(self.checkpoint, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except safetensors.SafetensorError as error:
-            raise ArtifactError(
-                f"{self.checkpoint} is not a whole checkpoint ({error}): start without --resume"
-            ) from error
-        if metadata.get("fingerprint") != self.fingerprint:
-            raise ArtifactError(
-                f"{self.checkpoint} was made from other imagery or settings: give the same ones, or start without --resume"
-            )
-        split = {key.partition(".")[2]: tensor for key, tensor in tensors.items() if key.startswith("field.")}
-        self.field.load_state_dict(split)
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer."):
-                _, number, name = key.split(".")
-                state.setdefault(int(number), {})[name] = tensor
-        # The fused optimizer walks through memory: moments must lie there as their parameters do (channels last).
-        for number, parameter in enumerate(p for group in self.optimizer.param_groups for p in group["params"]):
-            for name, tensor in state[number].items():
-                if tensor.shape == parameter.shape:
-                    state[number][name] = torch.empty_like(parameter).copy_(tensor)
+        tensors, saved = load_checkpoint(self.checkpoint, self.fingerprint)
+        with restoring(self.checkpoint):
+            self._restore(tensors, saved)
+
+    def _restore(self, tensors: dict[str, Tensor], saved: Mapping[str, Any]) -> None:
+        step, seconds = int(saved["step"]), float(saved["seconds"])
+        if not (0 <= step <= self.schedule.steps and seconds >= 0):
+            raise ValueError(f"step {step} after {seconds} s is none of this run")
+        field, moments = (
+            {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+            for prefix in ("field.", "optimizer.")
+        )
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        state = moments_like(parameters, moments)
+        same_shapes(self.field.state_dict(), field)
+        self.field.load_state_dict(field)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
+        self.step, self.seconds = step, seconds
 
 
 def freeze_norms(field: NeuralField) -> None:

@@ -28,7 +28,7 @@ from lianet_user.header import Provenance, RegionHeader
 from lianet_user.imagery.cube import Imagery
 from lianet_user.imagery.loader import Loader
 from lianet_user.imagery.statistics import measure
-from lianet_user.region import Region, load_stored
+from lianet_user.region import Region, read_field
 from lianet_user.training.distributed import Processes
 from lianet_user.training.pretrain import Listener, checkpoint_path, fingerprint, finish, in_memory
 from lianet_user.training.quality import require_match
@@ -117,7 +117,7 @@ def update(
     processes = Processes.join(device)
     statistics = measure(new)
     # Not the region's own field: that one has its norms folded away.
-    teacher = _read_field(region_path).to(processes.device).eval().requires_grad_(False)
+    teacher = read_field(open_region_file(region_path)).to(processes.device).eval().requires_grad_(False)
     header = _extended(region, new, settings)
     field = _grown(teacher, region.header, header).eval()
     size, stride, shape = drawn_from(field.config, new.shape)
@@ -156,13 +156,6 @@ def update(
         )
         # What was measured of the old dates was measured of the old file: only what can be judged now is told.
         return finish(trainer, header, imagery, output, tables=settings.tables, listener=listener, resume=resume)
-
-
-def _read_field(path: Path) -> NeuralField:
-    file = open_region_file(path)
-    field = NeuralField(file.header.field)
-    load_stored(field, file)
-    return field
 
 
 def _extended(region: Region, new: Imagery, settings: UpdateSettings) -> RegionHeader:

@@ -1,0 +1,87 @@
+"""What to say of an error that nobody foresaw, and where its details go: into a file, because a terminal forgets."""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeGuard
+
+LOGS_KEPT = 20
+LOGS = "LIANET_LOG_DIR"
+"""Of the environment: a folder for log files other than the platform's own."""
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
+
+
+def is_the_disk(problem: Exception) -> TypeGuard[OSError]:
+    """Whether an error is the disk's fault and not this program's."""
+    return isinstance(problem, OSError) and problem.errno in _DISK
+
+
+def memory(problem: MemoryError) -> str:
+    """What to say where memory does not suffice."""
+    asked = f" ({problem})" if str(problem) else ""
+    return (
+        f"this machine's memory does not suffice{asked}: close other programs, map a smaller --bbox, or train with a smaller"
+        " --batch or on fewer labels"
+    )
+
+
+def explained(problem: Exception, arguments: Sequence[str]) -> str:
+    """What to say of an unforeseen error; its details are written to a log file, which is named."""
+    what = f"unforeseen {type(problem).__name__}: {problem}. This is a fault of lianet-user"
+    log = _logged(problem, arguments)
+    if log is not None:
+        return f"{what}: report it with the file {log}, or run it again as `lianet-user --traceback ...` to see where"
+    return f"{what}: run it again as `lianet-user --traceback ...` and report what it prints"
+
+
+def log_folder() -> Path:
+    """Where log files go: the platform's folder for them, or what LIANET_LOG_DIR says."""
+    import platformdirs
+
+    said = os.environ.get(LOGS)
+    return Path(said) if said else platformdirs.user_log_path("lianet-user")
+
+
+def _logged(problem: Exception, arguments: Sequence[str]) -> Path | None:
+    """The log file of an error; None where none can be written."""
+    text = "\n".join([*_circumstances(arguments), "", *traceback.format_exception(problem)])
+    name = f"lianet-user-error-{dt.datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    for folder in (log_folder, lambda: Path(tempfile.gettempdir())):
+        with suppress(OSError, RuntimeError):  # RuntimeError: nobody's home folder is known
+            path = folder() / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+            _prune(path.parent)
+            return path
+    return None
+
+
+def _circumstances(arguments: Sequence[str]) -> list[str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    lines = [
+        f"command    lianet-user {' '.join(arguments)}",
+        f"at         {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC",
+        f"platform   {platform.platform()}, Python {platform.python_version()}",
+    ]
+    for package in ("lianet-user", "torch", "torchvision", "rasterio", "pyogrio", "geopandas", "numpy", "pydantic"):
+        with suppress(PackageNotFoundError):
+            lines.append(f"{package:10} {version(package)}")
+    lines.append(f"loaded     torch: {'torch' in sys.modules}, rasterio: {'rasterio' in sys.modules}")
+    return lines
+
+
+def _prune(folder: Path) -> None:
+    """Keep the latest log files only."""
+    for path in sorted(folder.glob("lianet-user-error-*.log"))[:-LOGS_KEPT]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,108 @@
+"""What is fuzzed: readers of files from anywhere. Whatever they are given, they answer or raise a LianetError.
+
+`python tests/fuzz/targets.py NAME [libFuzzer options]` runs one of them under atheris; `tests/test_fuzz.py` does so for ten
+minutes each, and runs every seed and finding of `corpus/NAME` in every test run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import struct
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lianet_user.errors import LianetError
+
+if TYPE_CHECKING:
+    from lianet_user.header import RegionHeader
+
+CORPUS = Path(__file__).parent / "corpus"
+SUFFIXES = ("", ".gpkg", ".geojson", ".csv", ".tif", ".fgb", ".shp", ".zip")
+
+
+def region_header(path: Path) -> None:
+    from lianet_user.artifact import open_region_file
+
+    path.write_bytes(artifact(path.read_bytes()))
+    open_region_file(path).tensors()
+
+
+def head_header(path: Path) -> None:
+    from lianet_user.artifact import open_head_file
+
+    path.write_bytes(artifact(path.read_bytes()))
+    open_head_file(path).tensors()
+
+
+def artifact(data: bytes) -> bytes:
+    """A file as it stands; or, so that mutations reach what lies deeper, around a JSON header or a LIANet document.
+
+    The first byte chooses.
+    """
+    mode, rest = data[:1], data[1:]
+    if mode == b"h":
+        return struct.pack("<Q", len(rest)) + rest
+    if mode == b"d":
+        document = {"__metadata__": {"lianet": rest.decode("utf-8", "replace")}}
+        return artifact(b"h" + json.dumps(document).encode())
+    return rest
+
+
+@functools.cache
+def region() -> RegionHeader:
+    from lianet_user.artifact import open_region_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "region.safetensors"
+        path.write_bytes(artifact((CORPUS / "region_header" / "whole").read_bytes()))
+        return open_region_file(path).header
+
+
+def labels(path: Path) -> None:
+    from lianet_user.labels import LabelOptions, read_labels
+
+    header = region()
+    data = path.read_bytes()
+    # What a name ends in has a say in what is read, so the first byte says how this one ends.
+    named = path.with_suffix(SUFFIXES[data[0] % len(SUFFIXES)] if data else "")
+    named.write_bytes(data[1:])
+    read_labels(named, header, LabelOptions())
+
+
+TARGETS: dict[str, Callable[[Path], None]] = {
+    "region_header": region_header,
+    "head_header": head_header,
+    "labels": labels,
+}
+
+
+def run(name: str, data: bytes) -> None:
+    """One target on one file. What it raises besides a refusal is a finding."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "input"
+        path.write_bytes(data)
+        with contextlib.suppress(LianetError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            TARGETS[name](path)
+
+
+def main() -> None:
+    import atheris
+
+    name = sys.argv.pop(1)
+    with atheris.instrument_imports(include=["lianet_user"]):
+        import lianet_user.artifact
+        import lianet_user.labels  # noqa: F401
+
+    atheris.Setup(sys.argv, lambda data: run(name, data))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
