@@ -555,7 +555,7 @@ def test_every_error_has_its_exit_code(
     [
         (["predict", "--frobnicate"], "lianet-user predict --help"),
         (["finetune"], "lianet-user finetune --help"),
-        (["info", "a", "b"], "lianet-user info --help"),
+        (["doctor", "a"], "lianet-user doctor --help"),
         (["frobnicate"], "lianet-user --help"),
     ],
 )
