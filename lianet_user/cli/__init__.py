@@ -24,6 +24,7 @@ from lianet_user.cli import (
     predict,
     pretrain,
     quality,
+    reconstruct,
     update,
 )
 from lianet_user.cli.console import error, warn
@@ -73,6 +74,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("learning-curve")(learning_curve.learning_curve)
 app.command("compare")(compare.compare)
 app.command("datacube")(datacube.datacube)
+app.command("reconstruct")(reconstruct.reconstruct)
 app.command("info")(info.info)
 app.command("pretrain")(pretrain.pretrain)
 app.command("update")(update.update)
