@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from lianet_user.cli import (
+    change,
     check,
     compare,
     datacube,
@@ -74,6 +75,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("learning-curve")(learning_curve.learning_curve)
 app.command("compare")(compare.compare)
 app.command("datacube")(datacube.datacube)
+app.command("change")(change.change)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("info")(info.info)
 app.command("pretrain")(pretrain.pretrain)

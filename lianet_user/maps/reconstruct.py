@@ -18,7 +18,7 @@ from lianet_user.header import Band
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.color import true_color_bands
 from lianet_user.maps.files import SUFFIXES, MapFiles
-from lianet_user.maps.ground import Ground
+from lianet_user.maps.site import Site
 from lianet_user.maps.images import LightProduct, MeasureProduct, ReflectanceProduct, Stretch, around_mean, stretch_of
 from lianet_user.maps.indices import SpectralIndex, spectral_index
 from lianet_user.maps.moments import Moment, chosen_moments
@@ -75,13 +75,13 @@ class Wanted:
 class Remembered:
     """Reflectance of a region at a date, on a map's grid."""
 
-    def __init__(self, region: Region, ground: Ground, moment: Moment) -> None:
-        self.region, self.ground, self.moment = region, ground, moment
+    def __init__(self, region: Region, site: Site, moment: Moment) -> None:
+        self.region, self.site, self.moment = region, site, moment
         self._nothing = np.full(len(region.header.bands), np.nan, np.float32)
 
     def read(self, window: Window) -> np.ndarray | None:
         """float32 (bands, height, width) of all bands, NaN where nothing is said; None where nothing is mapped."""
-        return self.ground.read(window, self._of, self._nothing)
+        return self.site.read(window, self._of, self._nothing)
 
     def _of(self, window: Window) -> np.ndarray:
         found: np.ndarray = (
@@ -162,8 +162,8 @@ def reconstruct(
         chosen = ()
     kinds = bool(chosen) + rgb + len(wanted_indices)
     name_of = _names(target, kinds, moments)
-    ground = Ground.of(area or MapArea(), region.geobox, header.name)
-    readers = [Remembered(region, ground, moment) for moment in moments]
+    site = Site.of(area or MapArea(), region.geobox, header.name)
+    readers = [Remembered(region, site, moment) for moment in moments]
     light = None
     if rgb:
         light = Stretch((stretch[0],) * 3, (stretch[1],) * 3) if stretch else _sampled_stretch(readers, shown)
@@ -177,8 +177,8 @@ def reconstruct(
         "indices": [[each.name, *each.constants] for each in wanted_indices],
         "float32": float32,
         "dates": [str(moment.date) for moment in moments],
-        "grid": grid_words(ground.geobox, ground.tile),
-        "ground": ground_words(ground.destination),
+        "grid": grid_words(site.geobox, site.tile),
+        "ground": ground_words(site.destination),
         "creation options": dict(creation_options or {}),
     }
     with output_folder(target, several=kinds * len(moments) > 1), only_picture(target, overwrite, resume) as written:
@@ -198,12 +198,12 @@ def reconstruct(
         MapResult(
             path=name_of(kind, moment),
             quicklook=MapFiles.of(name_of(kind, moment)).png,
-            window=ground.window,
-            geobox=ground.geobox,
+            window=site.window,
+            geobox=site.geobox,
             date=moment.date,
             title=job.product.title,
             summary=job.product.summary,
-            outside=ground.destination.outside,
+            outside=site.destination.outside,
             seconds=seconds,
             estimated=moment.estimated,
         )
@@ -214,7 +214,7 @@ def reconstruct(
 
 def _pass(reader: Remembered, wanted: Wanted, name_of: Names) -> Pass:
     """The images of a date, and how to compute a tile of them."""
-    region, ground, moment = reader.region.header, reader.ground, reader.moment
+    region, site, moment = reader.region.header, reader.site, reader.moment
     products = wanted.products(region.bands)
     estimate = {"ESTIMATED": "no image of this date was encoded; estimated from others"} if moment.estimated else {}
     jobs = tuple(
@@ -237,7 +237,7 @@ def _pass(reader: Remembered, wanted: Wanted, name_of: Names) -> Pass:
         made = wanted.of(reflectance, region.bands)
         return [product.layer.stored(values) for (_, product), values in zip(products, made, strict=True)]
 
-    return Pass(ground.geobox, jobs, compute, ground.tile)
+    return Pass(site.geobox, jobs, compute, site.tile)
 
 
 def _band_numbers(asked: Sequence[str], bands: Sequence[Band]) -> tuple[int, ...]:
@@ -279,7 +279,7 @@ def _names(target: Path, kinds: int, moments: Sequence[Moment]) -> Names:
 
 def _sampled_stretch(readers: Sequence[Remembered], shown: Sequence[int]) -> Stretch:
     """A stretch for all dates together, so that their images can be compared, from a sample of them."""
-    whole_map = whole(readers[0].ground.geobox)
+    whole_map = whole(readers[0].site.geobox)
     found = []
     step = -(-len(readers) // SAMPLE_DATES)
     for reader in readers[::step]:

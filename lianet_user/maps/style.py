@@ -94,26 +94,31 @@ def class_tags(classes: Sequence[ClassEntry]) -> dict[str, str]:
     return {"CLASSES": json.dumps(entries, ensure_ascii=False)}
 
 
-def write_pam(path: Path, classes: Sequence[ClassEntry], pixels: Sequence[int]) -> None:
+def write_pam(
+    path: Path, classes: Sequence[ClassEntry], pixels: Sequence[int], values: Sequence[int] | None = None
+) -> None:
     """Write the sidecar with category names and the raster attribute table.
 
     Args:
         path: ``<map>.tif.aux.xml``.
         classes: in the order of their values.
         pixels: of each class in the map.
+        values: of the classes, where they are not 0, 1, 2, ...: the attribute table then has their names alone.
     """
     root = Element("PAMDataset")
     band = SubElement(root, "PAMRasterBand", band="1")
-    names = SubElement(band, "CategoryNames")
-    for entry in classes:
-        SubElement(names, "Category").text = _xml(entry.name)
+    if values is None:  # category names are those of 0, 1, 2, ...
+        names = SubElement(band, "CategoryNames")
+        for entry in classes:
+            SubElement(names, "Category").text = _xml(entry.name)
     table = SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
     for index, (name, kind, usage) in enumerate(COLUMNS):
         column = SubElement(table, "FieldDefn", index=str(index))
         for tag, value in (("Name", name), ("Type", kind), ("Usage", usage)):
             SubElement(column, tag).text = str(value)
-    for value, (entry, count) in enumerate(zip(classes, pixels, strict=True)):
-        row = SubElement(table, "Row", index=str(value))
+    numbers = range(len(classes)) if values is None else values
+    for index, (value, entry, count) in enumerate(zip(numbers, classes, pixels, strict=True)):
+        row = SubElement(table, "Row", index=str(index))
         for cell in (value, _xml(entry.name), count, *rgb(entry.color)):
             SubElement(row, "F").text = str(cell)
     _write(path, root)
@@ -134,11 +139,17 @@ def write_statistics_pam(path: Path, found: NumberStatistics) -> None:
     _write(path, root)
 
 
-def write_qml(path: Path, classes: Sequence[ClassEntry]) -> None:
-    """Write the style with which QGIS shows a map of classes: a palette with their names and colours."""
+def write_qml(path: Path, classes: Sequence[ClassEntry], values: Sequence[int] | None = None) -> None:
+    """Write the style with which QGIS shows a map of classes: a palette with their names and colours.
+
+    Args:
+        path: of the style.
+        classes: in the order of their values.
+        values: of the classes, where they are not 0, 1, 2, ...
+    """
     root, renderer = _renderer("paletted")
     palette = SubElement(renderer, "colorPalette")
-    for value, entry in enumerate(classes):
+    for value, entry in zip(range(len(classes)) if values is None else values, classes, strict=True):
         SubElement(palette, "paletteEntry", value=str(value), label=_xml(entry.name), color=entry.color, alpha="255")
     _write(path, root)
 

@@ -16,7 +16,7 @@ from lianet_user.maps.placing import Kind, Placement, place
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class Site:
     """A map's grid, and how it lies on that of a region or of a head's maps."""
 
     destination: Destination
