@@ -37,7 +37,8 @@ lint: install  ## style and types
 	$(BIN)/mypy
 
 test: lint  ## everything a change has to pass
-	$(BIN)/pytest
+	# a process for each core, up to four, and a thread in each
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 clean:  ## remove what can be made again, the environment excepted
 	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -20,8 +20,8 @@ Providers make region files with the same package::
 Modules import one way only, each from those on its left::
 
     errors <- field/config <- header <- artifact
-              errors <- grid, header <- labels, imagery     no torch up to here
-              artifact, grid, field <- region <- head
+              errors <- grid, header <- labels, imagery, catalog     no torch up to here
+              artifact, grid, field <- region; catalog, region <- head
                     imagery, region <- importing
               head, labels, imagery <- training
              training, head, labels <- maps <- report

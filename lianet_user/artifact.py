@@ -113,25 +113,6 @@ def open_head_file(path: str | os.PathLike[str]) -> ArtifactFile[HeadHeader]:
     return _open(Path(path), HeadHeader, "head")
 
 
-def find_region(header: HeadHeader, head_path: Path, given: str | os.PathLike[str] | None = None) -> Path:
-    """Where the region of a head is: as given, else where it lay at training, else beside the head under the same name.
-
-    Raises:
-        ArtifactError: it is in none of these places.
-    """
-    if given is not None:
-        return Path(given)
-    recorded = Path(header.region.path)
-    candidates = (recorded, head_path.absolute().parent / recorded.name)
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise ArtifactError(
-        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, candidates))}: say where it"
-        " is with --region"
-    )
-
-
 def declared_kind(path: Path) -> Literal["region", "head"] | None:
     """What a file says it is, unchecked: enough to choose how to open it. None where it says neither, or cannot be read."""
     kinds: dict[object, Literal["region", "head"]] = {"lianet-region": "region", "lianet-head": "head"}

@@ -51,8 +51,16 @@ class DateError(InputError):
     """A date the region does not hold."""
 
 
+class MapError(InputError):
+    """A finished map that cannot be used for what was asked."""
+
+
 class ImageryError(InputError):
     """Imagery that cannot be encoded as it is."""
+
+
+class CatalogError(InputError):
+    """A catalogue of models that cannot be read, or a model that it does not hold."""
 
 
 class OutputError(InputError):
@@ -61,6 +69,10 @@ class OutputError(InputError):
 
 class TrainingError(LianetError):
     """Training could not go on: a loss that is not finite, a checkpoint that does not fit."""
+
+
+class DownloadError(LianetError):
+    """A server that does not give what the catalogue promises; nothing of it is used."""
 
 
 class LianetWarning(UserWarning):
@@ -89,6 +101,10 @@ class EstimateWarning(LianetWarning):
 
 class TrainingWarning(LianetWarning):
     """Training went on, but its figures deserve a second look."""
+
+
+class CatalogWarning(LianetWarning):
+    """A catalogue that is not whole, or not as new as it could be."""
 
 
 def printable(text: str) -> str:

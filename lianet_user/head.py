@@ -15,7 +15,8 @@ import torch
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from lianet_user.artifact import ArtifactFile, find_region, open_head_file, write_artifact
+from lianet_user.artifact import ArtifactFile, open_head_file, write_artifact
+from lianet_user.catalog.of_head import region_of_head
 from lianet_user.cf import class_flags
 from lianet_user.errors import RegionMismatchError
 from lianet_user.field.config import HeadInput
@@ -24,7 +25,7 @@ from lianet_user.field.head import HeadEnsemble
 from lianet_user.grid import Bounds, Window, finer, window_geobox
 from lianet_user.header import IGNORE, HeadHeader
 from lianet_user.region import Region, crop, load_stored, stored
-from lianet_user.windows import blended, head_lattice
+from lianet_user.windows import Lattice, blended, head_lattice
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -79,7 +80,7 @@ class Head:
         """
         file = open_head_file(path)
         layers = _read_layers(file)
-        opened = Region.open(find_region(file.header, Path(path), region), device)
+        opened = Region.open(region_of_head(file.header, Path(path), region), device)
         head = cls(file.header, layers.to(device), opened, Path(path).absolute(), file.sha256())
         head.check_region()
         return head
@@ -182,24 +183,44 @@ class Head:
         Raises:
             DateError: likewise.
         """
-        raw = self._raw(window, self.acquisition_date(date), read or self.region.head_input, turned)[0]
+        layers = self._of_turns if turned else self._folded
+        (raw,) = self._raw(window, date, read or self.region.head_input, lambda values: (layers(values),))
+        if self.header.numbers is None and self._lattice is not None:
+            raw = raw.log_softmax(1)  # a mean of logarithms does not sum to one
+        return self._in_units(raw)[0]
+
+    @torch.inference_mode()
+    def members_answers(self, window: Window, date: dt.date | None = None) -> Tensor:
+        """What each member of the ensemble says: float32 (members, outputs, scale * height, scale * width).
+
+        Numbers in the unit of the labels, whose mean is :meth:`answers`; or logits. Arguments as there.
+        """
+        raw = self._raw(window, date, self.region.head_input, lambda values: tuple(self._folded.each(values)))
+        return self._in_units(torch.cat(raw))
+
+    def _in_units(self, raw: Tensor) -> Tensor:
         numbers = self.header.numbers
         return raw if numbers is None else numbers.offset + numbers.scale * raw
 
-    def _raw(self, window: Window, date: dt.date, read: Reader, turned: bool) -> Tensor:
-        """What the layers say of a window, as they say it: (1, outputs, scale * height, scale * width)."""
-        lattice, inputs = head_lattice(self.header.head, self.region.shape), self.header.head.inputs
-        layers = self._of_turns if turned else self._folded
+    @property
+    def _lattice(self) -> Lattice | None:
+        """Where the head is computed in patches at fixed places; None where windows do not change its answers."""
+        return head_lattice(self.header.head, self.region.shape)
+
+    def _raw(
+        self, window: Window, date: dt.date | None, read: Reader, layers: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """What layers make of a window, as they say it: (1, outputs, scale * height, scale * width) each."""
+        date, inputs, lattice = self.acquisition_date(date), self.header.head.inputs, self._lattice
         if lattice is None:
             outer = window.expanded(self.layers.halo, 1, self.region.shape)
-            raw: Tensor = layers(read(outer, date, inputs)[None])
-            return crop(raw, window.scaled(self.scale), outer.scaled(self.scale))
+            own, around = window.scaled(self.scale), outer.scaled(self.scale)
+            return tuple(crop(part, own, around) for part in layers(read(outer, date, inputs)[None]))
         outer = lattice.around(window)
         values = read(outer, date, inputs)[None]
-        (raw,) = blended(
-            lattice, window, lambda patches: ((layers(crop(values, patch, outer)),) for patch in patches), self.scale
+        return blended(
+            lattice, window, lambda patches: (layers(crop(values, patch, outer)) for patch in patches), self.scale
         )
-        return raw if self.header.numbers else raw.log_softmax(1)  # a mean of logarithms does not sum to one
 
     def _of_turns(self, read: Tensor) -> Tensor:
         """What the layers say on average of inputs (1, C, h, w) turned and mirrored in all eight ways, turned back."""

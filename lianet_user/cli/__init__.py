@@ -22,11 +22,15 @@ from lianet_user.cli import (
     import_checkpoint,
     info,
     learning_curve,
+    models,
+    polygons,
     predict,
     pretrain,
     quality,
     reconstruct,
+    suggest,
     update,
+    zones,
 )
 from lianet_user.cli.console import error, warn
 from lianet_user.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_INTERRUPTED, LianetError, LianetWarning
@@ -71,6 +75,9 @@ def _common(
 app.command("check")(check.check)
 app.command("finetune")(finetune.finetune)
 app.command("predict")(predict.predict)
+app.command("polygons")(polygons.polygons)
+app.command("zones")(zones.zones)
+app.command("suggest")(suggest.suggest)
 app.command("evaluate")(evaluate.evaluate)
 app.command("learning-curve")(learning_curve.learning_curve)
 app.command("compare")(compare.compare)
@@ -78,6 +85,7 @@ app.command("datacube")(datacube.datacube)
 app.command("change")(change.change)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("info")(info.info)
+app.add_typer(models.models)
 app.command("pretrain")(pretrain.pretrain)
 app.command("update")(update.update)
 app.command("quality")(quality.quality)

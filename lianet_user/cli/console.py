@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from lianet_user.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, InputError, LianetError
+from lianet_user.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, InputError, LianetError, printable
 
 # Square brackets are never markup: paths, names and titles have them too.
 out = Console(highlight=False, markup=False)
@@ -27,7 +27,44 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu or cuda.")]
 Date = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Acquisition of the region to work on.")]
-RegionPath = Annotated[Path, typer.Argument(metavar="REGION", help="Region file (.safetensors).")]
+
+
+def region_path(text: str) -> Path:
+    """The file that somebody means by REGION: a path, or the name of a model, which is fetched where it is not here.
+
+    It runs while the command line is read, before a command has looked at anything else; what is fetched for a command that
+    is then refused is in the cache for the next.
+
+    Raises:
+        LianetError: as `lianet_user.catalog.find_region`.
+    """
+    path = Path(text)
+    if path.is_file():  # nothing to look up, and nothing to import
+        return path
+    from lianet_user.catalog import find_region
+
+    with progress(quiet=False) as bars:
+        return find_region(
+            text,
+            announce=lambda line: err.print(printable(line), style="dim", soft_wrap=True),
+            listener=lambda done, total: bars.task("fetching")(
+                done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
+            ),
+        )
+
+
+RegionPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="REGION", parser=region_path, help="Region file (.safetensors), or the name of a model (`models list`)."
+    ),
+]
+RegionOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="REGION", parser=region_path, help="Region file or name, where the head does not find it by itself."
+    ),
+]
 
 
 def error(message: str) -> None:

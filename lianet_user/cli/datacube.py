@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Overwrite, Quiet, choose_device, out, progress
+from lianet_user.cli.console import AsJson, Device, Overwrite, Quiet, RegionOption, choose_device, out, progress
 
 if TYPE_CHECKING:
     from lianet_user.cube.writing import CubeResult
@@ -36,7 +36,7 @@ def datacube(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write those of the classes too (of heads).")
     ] = False,
-    region: Annotated[Path | None, typer.Option(help="Region file, where a head does not find it by itself.")] = None,
+    region: RegionOption = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: AsJson = False,

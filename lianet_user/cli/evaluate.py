@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Quiet, choose_device, out, progress, warn
+from lianet_user.cli.console import AsJson, Device, Quiet, RegionOption, choose_device, out, progress, warn
 from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.labels.options import LabelOptions
 
@@ -24,7 +24,7 @@ def evaluate(
     head: Annotated[Path, typer.Argument(metavar="HEAD", help="Head file.")],
     labels: LabelsPath,
     labels_options: LabelOptions,
-    region: Annotated[Path | None, typer.Option(help="Region file, where the head does not find it by itself.")] = None,
+    region: RegionOption = None,
     areas: Annotated[
         bool,
         typer.Option(

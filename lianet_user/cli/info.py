@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from lianet_user.cli.console import AsJson, out
+from lianet_user.cli.console import AsJson, RegionPath, out
 from lianet_user.errors import printable
 
 if TYPE_CHECKING:
@@ -21,7 +18,7 @@ BANDS_SHOWN = 6
 
 
 def info(
-    region: Annotated[Path, typer.Argument(metavar="REGION", help="Region file (.safetensors).")],
+    region: RegionPath,
     as_json: AsJson = False,
 ) -> None:
     """Where a region is, what it holds, how good it is and whose it is.

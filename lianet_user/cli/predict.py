@@ -16,6 +16,7 @@ from lianet_user.cli.console import (
     choose_device,
     out,
     progress,
+    region_path,
     stoppable,
 )
 from lianet_user.cli.map_options import (
@@ -69,7 +70,10 @@ def predict(
         ),
     ] = None,
     region: Annotated[
-        list[Path] | None, typer.Option(help="Region file, where the head does not find it by itself.")
+        list[Path] | None,
+        typer.Option(
+            metavar="REGION", parser=region_path, help="Region file or name, where the head does not find it by itself."
+        ),
     ] = None,
     area_options: AreaOptions,
     writing_options: WritingOptions,

@@ -16,7 +16,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords, xr_crs_coord
 from xarray.core.indexing import LazilyIndexedArray
 
-from lianet_user.artifact import declared_kind, find_region, open_head_file, open_region_file
+from lianet_user.artifact import declared_kind, open_head_file, open_region_file
+from lianet_user.catalog.of_head import region_of_head
 from lianet_user.cf import class_flags
 from lianet_user.cube.array import TILE, CubeArray
 from lianet_user.cube.source import Layer, Source, Stamp
@@ -92,7 +93,7 @@ def _of_head(
         raise InputError(f"{path} is a head file, and heads map acquisitions only: --between is for region files")
     if probabilities and not head.classes:
         raise InputError(f"{path} maps numbers, which have no probabilities: that is for heads that map classes")
-    region_path = find_region(head, path, region)
+    region_path = region_of_head(head, path, region)
     source = Source(Stamp.of(region_path), stamp, device)
     header = open_region_file(region_path).header
     if header.lineage != head.region.lineage:  # whether it is the same file is asked when its pixels are touched

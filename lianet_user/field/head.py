@@ -107,7 +107,15 @@ class HeadEnsemble(nn.Module):
 
     def together(self, inputs: Tensor) -> Tensor:
         """The same of inputs that are standardised already."""
-        scores = torch.stack([member(inputs).float() for member in self.members])
+        scores = self._scores(inputs)
         if self.config.output == "number":
-            return functional.leaky_relu(scores).mean(0)
+            return scores.mean(0)
         return scores.log_softmax(2).logsumexp(0) - torch.tensor(float(len(self.members))).log()
+
+    def each(self, inputs: Tensor) -> Tensor:
+        """What each member answers: (members, B, outputs, scale * h, scale * w), numbers after LeakyReLU, or logits."""
+        return self._scores((inputs - self.mean) / self.std)
+
+    def _scores(self, inputs: Tensor) -> Tensor:
+        scores = torch.stack([member(inputs).float() for member in self.members])
+        return functional.leaky_relu(scores) if self.config.output == "number" else scores

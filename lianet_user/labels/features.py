@@ -155,6 +155,26 @@ def area_in_region(area: Area, geobox: GeoBox, transformation: Transformation) -
     return inside
 
 
+def areas_in_crs_of(geobox: GeoBox, area: Area, transformation: Transformation) -> Geometries:
+    """Areas as a whole in a grid's CRS, whether they lie on the grid or not; their edges are straight in the file's CRS.
+
+    Args:
+        geobox: the grid.
+        area: valid polygons and multipolygons.
+        transformation: from their CRS to the grid's.
+
+    Returns:
+        (polygons,) as many as there are; with coordinates that are not finite where the grid's CRS does not reach.
+
+    Raises:
+        AreaError: the grid cannot be expressed in the CRS of the areas.
+    """
+    longest = _longest_edge(_boxes(geobox, area.crs, 0.0), transformation, geobox)
+    dense = shapely.segmentize(area.geometries, longest) if np.isfinite(longest) else area.geometries
+    moved: Geometries = shapely.transform(dense, transformation.apply)
+    return moved
+
+
 def _in_units_of(geobox: GeoBox, metres: float) -> float:
     assert geobox.crs is not None
     if not metres:

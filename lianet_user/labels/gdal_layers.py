@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import geopandas
+import numpy as np
 import pandas as pd
 import pyogrio
+from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
@@ -99,6 +101,13 @@ def layer_source(path: Path, location: str, layer: str, encoding: str | None, wh
         notes=tuple(notes),
         read=read,
     )
+
+
+def feature_numbers(location: str, layer: str) -> NDArray[np.int64]:
+    """(features,) the number that the file gives each: QGIS's $id."""
+    with _warnings_caught():
+        read = pyogrio.read_dataframe(location, layer=layer, columns=[], read_geometry=False, fid_as_index=True)
+    return read.index.to_numpy(np.int64)
 
 
 def _read_features(

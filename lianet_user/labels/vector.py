@@ -19,7 +19,7 @@ from pyproj.exceptions import CRSError
 from lianet_user.errors import LabelError, did_you_mean, listed
 from lianet_user.labels.classes import ClassTable
 from lianet_user.labels.formats import PARQUET, find_format, vector_location
-from lianet_user.labels.gdal_layers import layer_named, layer_source, layers_of
+from lianet_user.labels.gdal_layers import feature_numbers, layer_named, layer_source, layers_of
 from lianet_user.labels.options import LabelOptions
 from lianet_user.labels.qgis import stored_style
 from lianet_user.labels.rasterize import Geometries
@@ -157,6 +157,44 @@ def read_area(path: Path) -> Area:
             f"Mapped area: {left_out} of {len(polygons)} features of {path.name} are no polygons, left out",
         ]
     return Area(path, crs, geometries[polygons], (*source.notes, *notes))
+
+
+def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame]:
+    """Read polygons with all that their layer says of each.
+
+    Args:
+        path: vectors with nothing but polygons.
+        layer: of a file that has several.
+
+    Returns:
+        The polygons, one for each feature, and (features,) the layer's columns after ``zone``: the number that the file
+        gives each, or its row from 1 where a format gives none.
+
+    Raises:
+        LabelError: there is no such file, layer or CRS, the layer has no features, or one of them is no valid polygon.
+    """
+    source = _open(path, LabelOptions(layer=layer))
+    crs, _ = _layer_crs(source, None)
+    frame, geometries, notes = source.read([name for name in source.kinds if name not in source.no_labels])
+    geometries = shapely.force_2d(geometries)
+    polygons = np.isin(shapely.get_type_id(geometries), AREA_TYPES) & ~shapely.is_empty(geometries)
+    if not polygons.any():
+        raise LabelError(f"{source.where} has no polygons: expected the outlines of zones")
+    bad = np.flatnonzero(~polygons | ~shapely.is_valid(geometries))
+    if len(bad):
+        first = int(bad[0])
+        reason = "a polygon that is not valid" if polygons[first] else "no polygon"
+        why = f" ({shapely.is_valid_reason(geometries[first])})" if polygons[first] else ""
+        raise LabelError(
+            f"{source.where}: {len(bad)} of {len(geometries)} zones cannot be used, first row {first + 1}, which has"
+            f" {reason}{why}: mend or remove it, for instance with Fix geometries of QGIS"
+        )
+    frame = frame.reset_index(drop=True)
+    if any(str(name).casefold() == "zone" for name in frame):
+        return Area(path, crs, geometries, (*source.notes, *notes)), frame  # whoever named a field so means it
+    numbers = feature_numbers(vector_location(path), source.layer) if source.layer else np.arange(1, len(frame) + 1)
+    frame.insert(0, "zone", numbers)
+    return Area(path, crs, geometries, (*source.notes, *notes)), frame
 
 
 def _open(path: Path, options: LabelOptions) -> Source:

@@ -9,6 +9,8 @@
     writing      maps from anything that computes tiles; `kept` keeps the tiles of an unfinished run, `geotiff` writes and
                  checks a GeoTIFF, `files` puts finished files in place
     style, picture, summary      what the values mean (tags, PAM sidecar, QGIS style), the map at a glance, what it came to
+    polygons, zones      take a finished map further (`finished` opens it, `ground` measures it, `geopackage` writes)
+    suggest      asks a head where to label next
 
 None of them holds a whole map.
 """

@@ -6,42 +6,44 @@ import datetime as dt
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import rasterio
+import rasterio.windows
 import torch
 from matplotlib import colormaps
 from odc.geo.geobox import GeoBox
 
 from lianet_user.artifact import refuse_existing
-from lianet_user.errors import AreaWarning, DateError, InputError
+from lianet_user.errors import DateError, InputError
 from lianet_user.field.config import reads_a_date
-from lianet_user.grid import Window
+from lianet_user.grid import Window, whole
 from lianet_user.head import Head
 from lianet_user.header import RegionHeader, parse_date
 from lianet_user.maps.answering import whole_pixels
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.files import MapFiles
-from lianet_user.maps.site import Site
+from lianet_user.maps.ground import Ground
 from lianet_user.maps.images import MeasureProduct
 from lianet_user.maps.moments import Moment, moment_of
 from lianet_user.maps.product import Product
 from lianet_user.maps.reconstruct import Remembered
 from lianet_user.maps.runs import grid_words, ground_words
+from lianet_user.maps.site import Site
 from lianet_user.maps.style import attribution, region_tags, tags
 from lianet_user.maps.summary import NumberStatistics, Summary
-from lianet_user.maps.transitions import TransitionProduct, pixel_hectares, write_matrix
+from lianet_user.maps.transitions import TransitionProduct, write_matrix
 from lianet_user.maps.writing import Compute, Listener, MapJob, Pass, write_maps
 from lianet_user.region import Region, crop
 
 DIFFERENCES = colormaps["PuOr"]
 """From less, orange, over white, which is no difference, to more, violet: for the colour-blind too."""
-DISTORTED = 0.01
-"""Share by which the pixels of a grid may differ in area before that is said."""
+TILE = 512
+"""Pixels along the side of what is read of a finished map at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +123,12 @@ def change(
         AreaError: the area lies outside the region, or what was asked for contradicts itself.
         DateError: the region cannot say anything about a date, or the dates are not in order.
         InputError: the head answers the same at all dates.
+        MapError: areas cannot be told on the map's grid.
         OutputError: a file exists, cannot be written, or does not fit on the disk; there is nothing to resume.
         RegionMismatchError: the region was updated since the head was trained.
 
     Warns:
-        AreaWarning: pixels of the map's grid differ in area.
+        AreaWarning: areas on the map's grid are far from those on the ground.
         EstimateWarning: a date was never observed, and is estimated.
         LeftoverWarning: what an interrupted run left is discarded.
         PartlyOutsideWarning: part of the area lies outside the region.
@@ -137,8 +140,10 @@ def change(
     plan = _of_head(source, moments, area) if isinstance(source, Head) else _of_region(source, moments, area)
     product, site = plan.product, plan.site
     table = target.with_suffix(".csv") if isinstance(product, TransitionProduct) else None
+    ground = None
     if table is not None:
         refuse_existing(table, overwrite)
+        ground = Ground(site.geobox)
     words = f"{moments[0].words} to {moments[1].words}"
     job = MapJob(target, product, plan.tags, f"{product.title}, {words}: {plan.region.title}", plan.attribution)
     fingerprint = {
@@ -162,9 +167,9 @@ def change(
     pixels: np.ndarray = np.zeros((0, 0), np.int64)
     hectares: np.ndarray = np.zeros((0, 0))
     if isinstance(product, TransitionProduct):
+        assert table is not None and ground is not None  # noqa: PT018
         names, pixels = tuple(entry.name for entry in product.classes), product.matrix
-        hectares = pixels * _pixel_area(site.geobox)
-        assert table is not None
+        hectares = _hectares(target, product, ground)
         write_matrix(table, product.classes, hectares)
     return ChangeResult(
         path=target,
@@ -314,17 +319,16 @@ def _estimates(moments: tuple[Moment, Moment]) -> dict[str, str]:
     return {"ESTIMATED": f"{', '.join(estimated)}: no image was encoded; estimated from others"} if estimated else {}
 
 
-def _pixel_area(geobox: GeoBox) -> float:
-    """Hectares of a pixel.
-
-    Warns:
-        AreaWarning: they differ over the grid.
-    """
-    area, differing = pixel_hectares(geobox)
-    if differing > DISTORTED:
-        message = (
-            f"pixels of the map differ by {differing:.0%} in area, and hectares are counted by their mean: map on a grid of"
-            " equal areas, for instance with --dst-crs EPSG:6933, where areas matter"
-        )
-        warnings.warn(message, AreaWarning, stacklevel=3)
-    return area
+def _hectares(path: Path, product: TransitionProduct, ground: Ground) -> np.ndarray:
+    """(classes, classes) of the ground of each change, whose pixels may differ in area from row to row."""
+    found = np.zeros(len(product.entries))
+    rows = ground.rows
+    with rasterio.open(path) as dataset:
+        for window in whole(ground.geobox).tiles(TILE):
+            values = dataset.read(
+                1, window=rasterio.windows.Window(window.col, window.row, window.width, window.height)
+            )
+            known = values != product.layer.nodata
+            areas = np.broadcast_to(rows[window.row : window.row_end, None], values.shape)
+            found += np.bincount(values[known], weights=areas[known], minlength=len(found))
+    return found.reshape(product.matrix.shape)

@@ -18,13 +18,13 @@ from lianet_user.header import Band
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.color import true_color_bands
 from lianet_user.maps.files import SUFFIXES, MapFiles
-from lianet_user.maps.site import Site
 from lianet_user.maps.images import LightProduct, MeasureProduct, ReflectanceProduct, Stretch, around_mean, stretch_of
 from lianet_user.maps.indices import SpectralIndex, spectral_index
 from lianet_user.maps.moments import Moment, chosen_moments
 from lianet_user.maps.predict import MapResult
 from lianet_user.maps.product import Product
 from lianet_user.maps.runs import grid_words, ground_words, only_picture, output_folder
+from lianet_user.maps.site import Site
 from lianet_user.maps.style import region_tags
 from lianet_user.maps.writing import Listener, MapJob, Pass, write_maps
 from lianet_user.region import Region

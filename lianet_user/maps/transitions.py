@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from odc.geo.geobox import GeoBox
 
 from lianet_user.artifact import replacing
-from lianet_user.grid import Window, window_geobox
 from lianet_user.header import IGNORE, ClassEntry
 from lianet_user.maps import picture, style
 from lianet_user.maps.geotiff import Layer
@@ -97,18 +96,6 @@ class TransitionProduct:
         count = len(self.classes)
         occurring = [int(code) for code in np.flatnonzero(self._pixels)]
         return sorted(occurring, key=lambda code: (code // count == code % count, -self._pixels[code]))
-
-
-def pixel_hectares(geobox: GeoBox) -> tuple[float, float]:
-    """The area of a pixel on the ground, as a mean over nine places of the grid, and by what share of it they differ."""
-    height, width = geobox.shape
-    places = [
-        Window(row, col, 1, 1)
-        for row in sorted({0, height // 2, height - 1})
-        for col in sorted({0, width // 2, width - 1})
-    ]
-    areas = [np.prod(picture.pixel_metres(window_geobox(geobox, each))) / 10_000 for each in places]
-    return float(np.mean(areas)), float((max(areas) - min(areas)) / np.mean(areas))
 
 
 def write_matrix(path: Path, classes: tuple[ClassEntry, ...], hectares: np.ndarray) -> None:

@@ -1,0 +1,28 @@
+"""The models one can get: static STAC catalogues, local or remote, and the cache of what was fetched. No torch here.
+
+    places    where catalogues and their files may lie          model     what an Item says of a region file
+    reading   a catalogue -> its models                         publish   region files -> a catalogue
+    download  bytes from servers that may lie                   cache     what is on this machine
+    getting   a name -> a checked region file                   coverage  where models lie, drawn
+
+Nothing is believed of a catalogue but what a file proves: it gets its name in the cache once its size and SHA-256 are those
+promised, its header is read, and the region in it bears the name under which it was asked for.
+"""
+
+from lianet_user.catalog.getting import add, fetch, find_region
+from lianet_user.catalog.model import Model, Provider
+from lianet_user.catalog.publish import Published, publish
+from lianet_user.catalog.reading import Catalog, chosen_place, open_catalog
+
+__all__ = [
+    "Catalog",
+    "Model",
+    "Provider",
+    "Published",
+    "add",
+    "chosen_place",
+    "fetch",
+    "find_region",
+    "open_catalog",
+    "publish",
+]

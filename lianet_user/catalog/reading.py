@@ -1,0 +1,177 @@
+"""A catalogue, local or remote, read: its models, and what of it could not be used."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lianet_user.catalog.cache import remember, remembered
+from lianet_user.catalog.model import Model, is_model, read_item
+from lianet_user.catalog.places import ROOT_NAME, brief, is_remote, joined, locate, read_document
+from lianet_user.errors import CatalogError, DownloadError, LianetError, did_you_mean, listed
+
+MAX_DOCUMENTS: Final = 5_000
+AT_ONCE: Final = 8
+"""Requests, to a remote catalogue."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Models that can be had.
+
+    Attributes:
+        place: of the first document.
+        models: by name.
+        problems: a line for each item that cannot be used.
+        as_of: when a remote catalogue was last read, where it was not read now.
+    """
+
+    place: str
+    models: tuple[Model, ...]
+    problems: tuple[str, ...] = ()
+    as_of: dt.datetime | None = None
+
+    def find(self, name: str) -> Model | None:
+        return next((model for model in self.models if model.name == name), None)
+
+    def model(self, name: str) -> Model:
+        """
+        Raises:
+            CatalogError: there is none of that name.
+        """
+        found = self.find(name)
+        if found is None:
+            names = [model.name for model in self.models]
+            raise CatalogError(
+                f"the catalogue {brief(self.place)} has no model {brief(name)!r}: it has {listed(names)}"
+                f"{did_you_mean(name, names)}"
+            )
+        return found
+
+
+def chosen_place(catalog: str | None) -> str | None:
+    """The catalogue to read: the one given, else LIANET_CATALOG, else the regions of a checkout of this project, else None.
+
+    An installed wheel has none of its own: the regions that ship with the project are files of its repository, and a list of
+    files that are not there would help nobody.
+
+    Raises:
+        CatalogError: an address of a kind that is not read.
+    """
+    if chosen := catalog or os.environ.get("LIANET_CATALOG"):
+        return locate(chosen)
+    root = Path(__file__).resolve().parents[2]
+    own = root / "models" / ROOT_NAME
+    return str(own) if own.is_file() and (root / "pyproject.toml").is_file() else None
+
+
+def open_catalog(place: str, *, offline: bool = False) -> Catalog:
+    """Read a catalogue; of a remote one that cannot be reached, what it said last.
+
+    Args:
+        place: of its first document (:func:`chosen_place`).
+        offline: do not ask the network: of a remote catalogue, take what it said last.
+
+    Raises:
+        CatalogError: it is no catalogue, or breaks the rules of :mod:`lianet_user.catalog.places`.
+        DownloadError: it cannot be reached, and was never read before.
+    """
+    if is_remote(place):
+        last = remembered(place)
+        try:
+            if offline:
+                raise DownloadError(
+                    f"{brief(place)} was never read on this machine: once, it has to be read with network"
+                )
+            found = _walk(place)
+        except DownloadError:
+            if last is None:
+                raise
+            return Catalog(place, last.models, as_of=last.read)
+        remember(place, found.models)
+        return found
+    return _walk(place)
+
+
+def _walk(root: str) -> Catalog:
+    """Every item that the first document leads to, level by level."""
+    models: list[Model] = []
+    problems: list[str] = []
+    seen = {root}
+    level = [root]
+    while level:
+        further: list[str] = []
+        for place, document in zip(level, _documents(level, root), strict=True):
+            if isinstance(document, LianetError):
+                problems.append(str(document))
+                continue
+            kind = document.get("type")
+            try:
+                if kind in ("Catalog", "Collection"):
+                    further += [found for found in _links(document, place, root, problems) if found not in seen]
+                elif kind == "Feature" and place != root:
+                    if is_model(document):
+                        models.append(read_item(document, place, root))
+                else:
+                    raise CatalogError(
+                        f"{brief(place)} is no STAC catalogue: its type is {brief(repr(kind), 40)}, expected 'Catalog'"
+                    )
+            except CatalogError as error:
+                if place == root:
+                    raise
+                problems.append(str(error))
+        level = list(dict.fromkeys(further))
+        seen.update(level)
+        if len(seen) > MAX_DOCUMENTS:
+            raise CatalogError(f"{brief(root)} leads to more than {MAX_DOCUMENTS} documents: give a smaller catalogue")
+    for name, count in Counter(model.name for model in models).items():
+        if count > 1:
+            problems.append(f"{brief(root)} has {count} models named {name!r}, and neither can be had by its name")
+            models = [model for model in models if model.name != name]
+    return Catalog(root, tuple(sorted(models, key=lambda model: model.name)), tuple(problems))
+
+
+def _documents(places: Sequence[str], root: str) -> list[dict[str, Any] | LianetError]:
+    """Each document, or why it cannot be read. Of the first one that is an error of all."""
+
+    def read(place: str) -> dict[str, Any] | LianetError:
+        try:
+            return read_document(place)
+        except CatalogError as error:
+            if place == root:
+                raise
+            return error
+
+    # A server that fails in between fails the whole: half of a catalogue is not what it says.
+    if not is_remote(root) or len(places) == 1:
+        return [read(place) for place in places]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(read, places))
+
+
+def _links(document: dict[str, Any], place: str, root: str, problems: list[str]) -> list[str]:
+    links = document.get("links")
+    if not isinstance(links, list):
+        raise CatalogError(f"{brief(place)} is no STAC catalogue: it has no list of links")
+    if len(links) > MAX_DOCUMENTS:
+        raise CatalogError(
+            f"{brief(place)} has {len(links)} links, more than {MAX_DOCUMENTS}: give a smaller catalogue"
+        )
+    found = []
+    for link in links:
+        if not isinstance(link, dict) or link.get("rel") not in ("child", "item"):
+            continue
+        href = link.get("href")
+        try:
+            if not isinstance(href, str):
+                raise CatalogError(f"{brief(place)} has a link without an address")
+            found.append(joined(place, href, root))
+        except CatalogError as error:
+            problems.append(str(error))
+    return found

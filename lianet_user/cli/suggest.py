@@ -1,0 +1,122 @@
+"""`lianet-user suggest`: head in, places to label next out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lianet_user.cli.console import (
+    AsJson,
+    Date,
+    Device,
+    Overwrite,
+    Quiet,
+    RegionOption,
+    choose_device,
+    err,
+    out,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from lianet_user.maps.suggest import Suggestions
+
+
+def suggest(
+    head: Annotated[Path, typer.Argument(metavar="[HEAD]", help="Head file.")] = Path("head.safetensors"),
+    number: Annotated[int, typer.Option("--number", "-n", min=1, max=10_000, help="Places to suggest.")] = 20,
+    bbox: Annotated[
+        str | None, typer.Option(metavar="W,S,E,N", help="Box to look in, in degrees. Default: the whole region.")
+    ] = None,
+    bbox_crs: Annotated[str, typer.Option(help="Coordinate reference system of --bbox.")] = "EPSG:4326",
+    date: Date = None,
+    size: Annotated[int, typer.Option(min=1, max=100, help="Pixels along the side of a place.")] = 5,
+    spacing: Annotated[
+        float | None, typer.Option(min=0, metavar="METRES", help="Between places. Default: from their number.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Labels you have: no place touches them.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer of --labels, where the file has several.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.gpkg", help="GeoPackage to write.")] = Path(
+        "suggest.gpkg"
+    ),
+    picture: Annotated[bool, typer.Option(help="Draw the places over the image that the region remembers.")] = True,
+    region: RegionOption = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find places to label next: where the head is least sure, apart from each other, and of all its classes.
+
+    Example: lianet-user suggest head.safetensors -n 20 --labels landcover.gpkg -o suggest.gpkg
+    """
+    from lianet_user.artifact import open_head_file, refuse_existing
+    from lianet_user.errors import OutputError
+    from lianet_user.grid import parse_bbox
+    from lianet_user.header import parse_date
+
+    if output.suffix.lower() != ".gpkg":
+        raise OutputError(f"{output}: expected a name that ends in .gpkg, a GeoPackage: give one with -o")
+    figure = output.with_suffix(".png")
+    for path in [output, *([figure] if picture else [])]:
+        refuse_existing(path, overwrite)
+    box = parse_bbox(bbox) if bbox is not None else None
+    chosen_date = parse_date(date) if date is not None else None
+    header = open_head_file(head).header  # a wrong file is refused before torch is imported
+
+    from lianet_user.head import Head
+    from lianet_user.maps.picture import pixel_metres
+    from lianet_user.maps.suggest import labelled_ground, write_suggestions
+    from lianet_user.maps.suggest import suggest as find
+
+    with progress(quiet) as bars:
+        opened = Head.open(head, region, choose_device(device))
+        away = labelled_ground(labels, opened.region.header, layer) if labels else None
+        metres = min(pixel_metres(opened.region.geobox))
+        found = find(
+            opened,
+            number,
+            bbox=box,
+            bbox_crs=bbox_crs,
+            date=chosen_date,
+            size=size,
+            spacing=None if spacing is None else spacing / metres,
+            away=away,
+            listener=bars.task("looking"),
+        )
+        write_suggestions(found, opened, output, overwrite=overwrite)
+        if picture:
+            from lianet_user.report.suggested import suggestions_figure
+
+            suggestions_figure(found, opened, figure)
+    if as_json:
+        print(json.dumps(_document(found, output, figure if picture else None), indent=2))
+    elif not quiet:
+        drawn = f" and {figure}" if picture else ""
+        out.print(f"wrote {output}{drawn}: {_line(found)}", soft_wrap=True)
+        column = "class" if header.classes else "value"
+        field = "" if header.classes else " --field value"
+        err.print(
+            f"next: fill in the column {column!r} of {output} with QGIS, copy the places into your labels, and train again;"
+            f" or `lianet-user finetune REGION {output}{field} --from {head}`. Places left empty are skipped",
+            style="dim",
+            soft_wrap=True,
+        )
+
+
+def _line(found: Suggestions) -> str:
+    values = [place.uncertainty for place in found.places]
+    return f"{len(values)} places, uncertainty {values[0]:.3g} (first) to {min(values):.3g}"
+
+
+def _document(found: Suggestions, output: Path, figure: Path | None) -> dict[str, object]:
+    return {
+        "suggestions": str(output),
+        "picture": str(figure) if figure else None,
+        "date": str(found.date),
+        "places": [asdict(place) for place in found.places],
+    }

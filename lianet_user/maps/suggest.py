@@ -1,0 +1,348 @@
+"""Where to label next: places where a head is unsure, apart from each other and not all of one class.
+
+A place is a square of a few pixels, and its uncertainty the median over them: along a border between two classes the
+mixed pixels are few, and do not make a place. The region is gone through tile by tile; of each block of ground only the
+least sure place of each class is kept, so that memory follows the number of places, not the region.
+
+That labels there help more than elsewhere is plausible and not shown: `benchmarks/suggest.py` finds no difference.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+from rasterio.features import rasterize
+
+from lianet_user.errors import AreaError, InputError, LabelWarning
+from lianet_user.grid import Bounds, Window
+from lianet_user.head import TILE, Head
+from lianet_user.header import RegionHeader
+from lianet_user.labels.blocks import BoolArray
+from lianet_user.labels.features import features_in_region
+from lianet_user.labels.formats import is_raster
+from lianet_user.labels.options import EVERY_DATE, WHOLE_REGION, LabelOptions
+from lianet_user.labels.rasterize import to_pixel_coordinates
+from lianet_user.labels.read import read_labels
+from lianet_user.labels.transformation import transformation
+from lianet_user.labels.vector import read_layer
+from lianet_user.maps.geopackage import categories_qml, check_geopackage, write_geopackage
+
+Listener = Callable[[int, int], None]
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+SIZE = 5
+"""Pixels along the side of a place: what a person can recognise, and name, as one thing."""
+LAYER = "suggest"
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A place to label."""
+
+    window: Window
+    """Of the region."""
+    uncertainty: float
+    """The median over its pixels. Of classes, 1 less the most probable one's lead over the second: 0 to 1. Of numbers, the
+    standard deviation of the members' answers, in the unit of the labels."""
+    predicted: str | float
+    """The class that is most probable over the place, or the mean number."""
+    second: str
+    """The next probable class; empty for numbers."""
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """Places to label next, the first ones first."""
+
+    places: tuple[Suggestion, ...]
+    date: dt.date
+    """Of the acquisition that the head looked at."""
+    window: Window
+    """Where they were looked for, of the region."""
+    apart: float
+    """Pixels of the region between the middles of any two, at least."""
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Places to choose from: (candidates,) each."""
+
+    row: Indices
+    """Of the region, of the first pixel."""
+    col: Indices
+    uncertainty: Floats
+    predicted: Floats
+    """The index of the class, or the number."""
+    second: Indices
+
+    def select(self, which: Indices) -> _Candidates:
+        return _Candidates(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
+
+
+def suggest(
+    head: Head,
+    n: int = 20,
+    *,
+    bbox: Bounds | None = None,
+    bbox_crs: str = "EPSG:4326",
+    date: dt.date | None = None,
+    size: int = SIZE,
+    spacing: float | None = None,
+    away: BoolArray | None = None,
+    listener: Listener | None = None,
+) -> Suggestions:
+    """Find places that a head is unsure of, for somebody to label.
+
+    Places are taken one after the other: always the most uncertain one that lies far enough from those before it, where
+    the uncertainty of a class is divided by one more than the places that it has already. Where all that is left lies too
+    near, half the distance has to do.
+
+    Args:
+        head: opened or just trained.
+        n: how many places.
+        bbox: where to look: west, south, east, north in `bbox_crs`; None looks in the whole region.
+        bbox_crs: anything that names a CRS.
+        date: of an acquisition; None takes the one the head was trained on, or the only one of the region.
+        size: pixels of the region along the side of a place.
+        spacing: pixels of the region between the middles of two places; None takes half of what a regular grid of `n`
+            places would have.
+        away: bool (height, width) of the region: ground that no place may touch, as :func:`labelled_ground`.
+        listener: told the pixels done and in all after every tile.
+
+    Raises:
+        AreaError: the box lies outside the region, or has no room for a place.
+        DateError: the region does not hold `date`, or none was given and there are several.
+        InputError: a number is out of range, or the head answers with numbers and has one member only.
+        RegionMismatchError: the region was updated since the head was trained.
+
+    Warns:
+        LabelWarning: there are fewer places than asked for.
+        PartlyOutsideWarning: part of the box lies outside the region.
+    """
+    head.check_region()
+    if n < 1 or size < 1 or (spacing is not None and not spacing >= 0):
+        raise InputError(f"-n {n}, --size {size}, --spacing {spacing}: expected numbers above 0")
+    if not head.header.classes and head.header.head.members < 2:
+        raise InputError(
+            f"{head.path or 'the head'} answers with numbers and has one member: how unsure it is shows where several differ;"
+            " train it with --members 3"
+        )
+    looked_at = head.acquisition_date(date)
+    window, _ = head.region.window_of(bbox, bbox_crs)
+    spacing = 0.5 * math.sqrt(window.pixels / n) if spacing is None else spacing
+    block = max(size, int(spacing / 2) // size * size)
+    best: dict[tuple[int, int, int], tuple[float, _Candidates]] = {}
+    done = 0
+    for tile in window.tiles(max(size, TILE // head.scale // size * size)):
+        found = _cells(head, tile, looked_at, size, away)
+        _keep_best(best, found, block, by_class=bool(head.header.classes))
+        done += tile.pixels
+        if listener:
+            listener(done, window.pixels)
+    if not best:
+        raise AreaError(
+            f"there is no room for a place of {size} x {size} px that bears no label: choose a larger box or a smaller --size"
+        )
+    rows = [candidate for _, candidate in best.values()]
+    every = _Candidates(
+        *(np.concatenate([getattr(row, name) for row in rows]) for name in _Candidates.__dataclass_fields__)
+    )
+    groups = every.predicted.astype(np.intp) if head.header.classes else np.zeros(len(every.row), np.intp)
+    chosen, apart = chosen_places(
+        np.column_stack([every.row, every.col]).astype(float), every.uncertainty, groups, n, spacing, size
+    )
+    if len(chosen) < n:
+        warnings.warn(LabelWarning(f"there is room for {len(chosen)} places only, of {n} asked for"), stacklevel=2)
+    return Suggestions(tuple(_words(head, every.select(chosen), size)), looked_at, window, apart)
+
+
+def chosen_places(
+    middles: Floats, uncertainty: Floats, groups: Indices, n: int, spacing: float, least: float
+) -> tuple[Indices, float]:
+    """The rule of :func:`suggest`.
+
+    Args:
+        middles: (candidates, 2) where they lie.
+        uncertainty: (candidates,)
+        groups: (candidates,) the class that each is taken for.
+        n: how many to choose.
+        spacing: the distance to begin with.
+        least: the distance that any two candidates have.
+
+    Returns:
+        The chosen ones, in order, `n` at most; and the distance that they keep at least.
+    """
+    distance = np.full(len(middles), np.inf)
+    places = np.zeros(groups.max(initial=0) + 1, np.intp)
+    chosen: list[int] = []
+    while len(chosen) < min(n, len(middles)):
+        free = distance >= max(spacing, least)
+        free[chosen] = False
+        if not free.any():
+            if spacing <= least:
+                break
+            spacing /= 2
+            continue
+        merit = np.where(free, uncertainty / (1 + places[groups]), -np.inf)
+        taken = int(merit.argmax())
+        chosen.append(taken)
+        places[groups[taken]] += 1
+        distance = np.minimum(distance, np.hypot(*(middles - middles[taken]).T))
+    return np.array(chosen, np.intp), max(spacing, least)
+
+
+def labelled_ground(path: str | os.PathLike[str], region: RegionHeader, layer: str | None = None) -> BoolArray:
+    """Where a file of labels has any, whatever they say: bool (height, width) of the region.
+
+    Args:
+        path: vectors or a raster, as for :func:`lianet_user.labels.read_labels`.
+        region: the region's header.
+        layer: of a file that has several.
+
+    Raises:
+        LabelError: the file cannot be read, or nothing of it lies in the region.
+    """
+    path, geobox = Path(path), region.grid.geobox
+    mask: BoolArray
+    if is_raster(path):
+        maps = read_labels(path, region, LabelOptions(dates=(EVERY_DATE,))).maps
+        mask = np.logical_or.reduce([each.labelled for each in maps])
+        return mask
+    read = read_layer(path, LabelOptions(task="coverage", labelled_area=WHOLE_REGION, layer=layer))
+    count = len(read.geometries)
+    everyone = np.ones(count, bool)
+    features = features_in_region(
+        read,
+        labelled=everyone,
+        excluded=~everyone,
+        dated=everyone,
+        twins=pd.Series("", index=range(count)),
+        geobox=geobox,
+        transformation=transformation(read.crs, geobox),
+        buffer=0.0,
+        only_polygons=False,
+    )
+    shapes = to_pixel_coordinates(features.geometries, geobox)
+    mask = rasterize(shapes, out_shape=tuple(geobox.shape), all_touched=True, dtype="uint8") > 0
+    return mask
+
+
+def write_suggestions(found: Suggestions, head: Head, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write places to a GeoPackage that is filled in with QGIS and then given to `finetune`.
+
+    Its fields are ``place`` (from 1), ``class`` (empty, or ``value`` for numbers; QGIS offers the head's classes),
+    ``predicted``, ``second``, ``uncertainty`` and ``date``. What stays empty is no label: `finetune` counts and skips it.
+
+    Raises:
+        OutputError: the file exists or cannot be written.
+    """
+    path = Path(path)
+    check_geopackage(path, overwrite)
+    geobox, classes = head.region.geobox, head.header.classes
+    places = found.places
+    words: dict[str, object] = {"place": np.arange(1, len(places) + 1)}
+    if classes:
+        words["class"] = pd.Series([None] * len(places), dtype=object)
+        words["predicted"] = [place.predicted for place in places]
+        words["second"] = [place.second for place in places]
+    else:
+        words["value"] = np.full(len(places), np.nan)
+        words["predicted"] = [float(place.predicted) for place in places]
+    words["uncertainty"] = [place.uncertainty for place in places]
+    words["date"] = found.date.isoformat()
+    squares = []
+    for place in places:
+        window = place.window
+        corners = [
+            (window.col, window.row),
+            (window.col_end, window.row),
+            (window.col_end, window.row_end),
+            (window.col, window.row_end),
+        ]
+        squares.append(shapely.Polygon([geobox.affine @ corner for corner in corners]))
+    assert geobox.crs is not None
+    frame = geopandas.GeoDataFrame(words, geometry=squares, crs=geobox.crs.proj)
+    style = (
+        categories_qml("class", classes, outlined=True, choices=[entry.name for entry in classes]) if classes else ""
+    )
+    metadata = {"HEAD_SHA256": head.sha256} if head.sha256 else {}
+    write_geopackage(path, LAYER, [frame], geometry_type="Polygon", style=style, metadata=metadata)
+
+
+def _cells(head: Head, tile: Window, date: dt.date, size: int, away: BoolArray | None) -> _Candidates:
+    """The places of a tile, whole ones only, without what must not be touched."""
+    rows, cols = tile.height // size, tile.width // size
+    inner = Window(tile.row, tile.col, rows * size, cols * size)
+    side = size * head.scale
+    if not inner.pixels:
+        nothing = np.zeros(0, np.intp)
+        return _Candidates(nothing, nothing, np.zeros(0), np.zeros(0), nothing)
+
+    def in_cells(values: np.ndarray) -> np.ndarray:
+        """(..., h, w) -> (..., rows, columns, pixels of a place)."""
+        cut = values.reshape(*values.shape[:-2], rows, side, cols, side)
+        return np.moveaxis(cut, -3, -2).reshape(*values.shape[:-2], rows, cols, side * side)
+
+    if head.header.classes:
+        probable = head.answers(inner, date).exp().cpu().numpy()
+        first, second = -np.partition(-probable, 1, axis=0)[:2]
+        doubt = np.median(in_cells(1 - (first - second)), axis=-1)
+        order = np.argsort(-in_cells(probable).mean(-1), axis=0)
+        predicted, runner_up = order[0].astype(float), order[1]
+    else:
+        answers = head.members_answers(inner, date)[:, 0].cpu().numpy()
+        doubt = np.median(in_cells(answers.std(0)), axis=-1)
+        predicted = in_cells(answers.mean(0)).mean(-1).astype(float)
+        runner_up = np.zeros((rows, cols), np.intp)
+    row, col = np.indices((rows, cols))
+    taken = np.zeros((rows, cols), bool)
+    if away is not None:
+        taken |= away[inner.slices].reshape(rows, size, cols, size).any((1, 3))
+    free = ~taken
+    return _Candidates(
+        inner.row + row[free] * size,
+        inner.col + col[free] * size,
+        doubt[free].astype(float),
+        predicted[free],
+        runner_up[free],
+    )
+
+
+def _keep_best(
+    best: dict[tuple[int, int, int], tuple[float, _Candidates]], found: _Candidates, block: int, *, by_class: bool
+) -> None:
+    """Let the least sure candidate of each block of ground and class stand in `best`."""
+    groups = found.predicted.astype(np.intp) if by_class else np.zeros(len(found.row), np.intp)
+    keys = np.column_stack([found.row // block, found.col // block, groups])
+    order = np.argsort(-found.uncertainty, kind="stable")
+    _, first = np.unique(keys[order], axis=0, return_index=True)
+    for index in order[first]:
+        key = (int(keys[index, 0]), int(keys[index, 1]), int(keys[index, 2]))
+        doubt = float(found.uncertainty[index])
+        if key not in best or doubt > best[key][0]:
+            best[key] = doubt, found.select(np.array([index]))
+
+
+def _words(head: Head, chosen: _Candidates, size: int) -> Sequence[Suggestion]:
+    classes = head.header.classes
+    return [
+        Suggestion(
+            window=Window(int(chosen.row[n]), int(chosen.col[n]), size, size),
+            uncertainty=float(chosen.uncertainty[n]),
+            predicted=classes[int(chosen.predicted[n])].name if classes else float(chosen.predicted[n]),
+            second=classes[int(chosen.second[n])].name if classes else "",
+        )
+        for n in range(len(chosen.row))
+    ]

@@ -1,0 +1,311 @@
+"""What a finished map holds in each of a user's polygons: a row for each, with the fields that it came with.
+
+A pixel counts with the share of it that a zone covers, which exactextract computes exactly. Zones may overlap: each is
+counted alone. Memory follows the zones' attributes and :data:`CELLS`, not the map or the size of a zone.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+import shapely
+from exactextract import exact_extract
+from exactextract.raster import RasterSource
+from numpy.ma import MaskedArray
+from numpy.typing import NDArray
+from pyproj import CRS
+from rasterio.io import DatasetReader
+
+from lianet_user.artifact import refuse_existing, replacing
+from lianet_user.errors import AreaError, LabelError, OutputError, PartlyOutsideWarning, listed
+from lianet_user.grid import Window
+from lianet_user.labels.features import areas_in_crs_of
+from lianet_user.labels.from_features import warn_of_missing_grids
+from lianet_user.labels.rasterize import to_pixel_coordinates
+from lianet_user.labels.transformation import transformation
+from lianet_user.labels.vector import Area, read_zones
+from lianet_user.maps.finished import FinishedMap, open_finished, opened
+from lianet_user.maps.geopackage import write_geopackage
+from lianet_user.maps.ground import Ground
+
+CELLS = 2**22
+"""Pixels that are read at once."""
+NOTHING = 1e-6
+"""Share of a zone that rounding may leave over."""
+SUFFIXES = (".csv", ".gpkg")
+LAYER = "zones"
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ZoneTable:
+    """A row for each zone, in the order of their file.
+
+    Attributes:
+        frame: ``zone``, the number that the file gives each (QGIS's $id; else its row, from 1), the zones' own fields, what
+            the map holds in each, and their outlines as they were given.
+        columns: the names of what the map adds: ``zone_ha`` and ``unmapped``, the share of the zone that lies outside the map
+            or on pixels without a value; for classes ``majority`` (the name of the class with most ground; none where
+            nothing is mapped) and for each class of the map ``ha_NAME`` and ``share_NAME``, the share of the whole zone;
+            for numbers ``mean``, ``stdev``, ``min``, ``max`` and ``count``, the pixels that the zone covers.
+        unit: of numbers.
+        incomplete: zones of which some part is unmapped.
+    """
+
+    frame: geopandas.GeoDataFrame
+    columns: tuple[str, ...]
+    unit: str
+    incomplete: int
+
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the table: ``.csv`` without the outlines, ``.gpkg`` with them.
+
+        Raises:
+            OutputError: the name ends otherwise, the file exists or cannot be written.
+        """
+        path = Path(path)
+        check_output(path, overwrite)
+        if path.suffix.lower() == ".csv":
+            with replacing(path) as temporary:
+                pd.DataFrame(self.frame.drop(columns="geometry")).to_csv(temporary, index=False)
+            return
+        taken = {str(name).casefold() for name in self.frame}
+        if twice := sorted(taken & {"geom"}):
+            raise OutputError(f"{path}: the zones have a field {twice[0]!r}, as the outlines are called: write .csv")
+        kinds = set(self.frame.geom_type)
+        write_geopackage(
+            path,
+            LAYER,
+            [self.frame],
+            geometry_type=kinds.pop() if len(kinds) == 1 else "MultiPolygon",
+            fid=next(name for name in ("fid", "ogc_fid", "row_id", "zones_fid") if name not in taken),
+        )
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """
+    Raises:
+        OutputError: the name says no format that is written, or the file exists and may not be replaced.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"{path}: expected a name that ends in .csv or .gpkg: give one with -o")
+    refuse_existing(path, overwrite)
+
+
+def zones(
+    map_path: str | os.PathLike[str],
+    zones_path: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    band: int = 1,
+    prefix: str = "",
+    listener: Callable[[int, int], None] | None = None,
+) -> ZoneTable:
+    """Sum up a map in each zone.
+
+    Hectares are those of the grid where it is projected, and those on the ellipsoid where it is in degrees; means of
+    numbers weigh pixels by them. A zone's edges are straight in the CRS of its file.
+
+    Args:
+        map_path: a finished map of classes or numbers.
+        zones_path: vectors with polygons, in any CRS.
+        layer: of a file of zones that has several.
+        band: of a map that has several, from 1.
+        prefix: put before the names of the columns that are added, where the zones have fields of the same names.
+        listener: told how many of how many zones are done.
+
+    Raises:
+        MapError: the map cannot be read.
+        LabelError: the zones cannot be read, have no CRS, are not all valid polygons, have a field that is called as a
+            column of the result, or all lie outside the map.
+
+    Warns:
+        AreaWarning: areas in the map's CRS are far from those on the ground.
+        PartlyOutsideWarning: some ground of the zones is not mapped.
+        LabelWarning: the coordinates could be more accurate with a grid that is not installed.
+    """
+    source = open_finished(map_path, band)
+    area, fields = read_zones(Path(zones_path), layer)
+    ground = Ground(source.geobox)
+    pixels = _in_pixels(area, source)
+    found = _extracted(source, ground, pixels, listener)
+    measured = found["valid_count"].to_numpy(np.float64)
+    unmapped = 1 - measured / shapely.area(pixels)
+    unmapped = np.where(unmapped < NOTHING, 0.0, unmapped)
+    if (measured == 0).all():
+        raise LabelError(
+            f"{area.path}: no zone has mapped ground in {source.path}: choose zones that reach into the map, or check"
+            " their CRS"
+        )
+    zone_ha = shapely.area(shapely.transform(_fine(pixels, source), ground.flattened))
+    held = _number_columns(found) if source.classes is None else _class_columns(source, found, zone_ha)
+    columns: dict[str, Array] = {"zone_ha": zone_ha, "unmapped": unmapped, **held}
+    added = {prefix + name: values for name, values in columns.items()}
+    _check_names(fields, added, area.path)
+    incomplete = int((unmapped > 0).sum())
+    if incomplete:
+        warnings.warn(
+            PartlyOutsideWarning(
+                f"{incomplete} of {len(pixels)} zones lie outside {source.path.name} or on pixels without a value, at least"
+                f" in part: the column {prefix}unmapped has the share of each"
+            ),
+            stacklevel=2,
+        )
+    frame = geopandas.GeoDataFrame(
+        pd.concat([fields.reset_index(drop=True), pd.DataFrame(added)], axis=1),
+        geometry=area.geometries,
+        crs=area.crs.proj,
+    )
+    return ZoneTable(frame, tuple(added), source.unit, incomplete)
+
+
+def _in_pixels(area: Area, source: FinishedMap) -> NDArray[np.object_]:
+    """(zones,) in (column, row) of the map."""
+    to_map = transformation(area.crs, source.geobox)
+    warn_of_missing_grids(area.path, to_map)
+    try:
+        moved = areas_in_crs_of(source.geobox, area, to_map)
+    except AreaError as error:
+        raise LabelError(f"{area.path}: the zones lie outside {source.path}: check their CRS") from error
+    points, of = shapely.get_coordinates(moved, return_index=True)
+    lost = of[~np.isfinite(points).all(axis=1)]
+    if len(lost):
+        raise LabelError(
+            f"{area.path}: row {int(lost[0]) + 1} reaches farther than the map's CRS does: cut it to the surroundings of"
+            f" {source.path.name}"
+        )
+    return to_pixel_coordinates(moved, source.geobox)
+
+
+def _fine(pixels: NDArray[np.object_], source: FinishedMap) -> NDArray[np.object_]:
+    """Outlines with vertices so near to each other that an edge does not bend where areas are those on the ellipsoid."""
+    crs = source.geobox.crs
+    assert crs is not None
+    if crs.projected:
+        return pixels
+    step = 0.01 / max(abs(source.geobox.affine.a), abs(source.geobox.affine.e))  # a hundredth of a degree
+    return np.asarray(shapely.segmentize(pixels, max(step, 1.0)), object)
+
+
+class _Pixels(RasterSource):  # type: ignore[misc]  # exactextract ships no types
+    """What exactextract reads: a unit square for each pixel, with rows counted downward from 0 as negative y."""
+
+    def __init__(self, name: str, shape: tuple[int, int], read: Callable[[Window], MaskedArray[Any, Any]]) -> None:
+        super().__init__()
+        self.shape, self._read = shape, read
+        self.set_name(name)
+
+    def res(self) -> tuple[float, float]:
+        return 1.0, 1.0
+
+    def extent(self) -> tuple[float, float, float, float]:
+        height, width = self.shape
+        return 0.0, -float(height), float(width), 0.0
+
+    def nodata_value(self) -> None:
+        return None
+
+    def srs_wkt(self) -> str:
+        return PIXELS.to_wkt()
+
+    def read_window(self, x0: int, y0: int, nx: int, ny: int) -> MaskedArray[Any, Any]:
+        values = self._read(Window(y0, x0, max(ny, 1), max(nx, 1)))[:ny, :nx]  # nothing still has its type
+        # A mask that is left away is none of the right shape.
+        return np.ma.masked_array(values.data, np.ma.getmaskarray(values))
+
+
+PIXELS = CRS.from_wkt('LOCAL_CS["pixels",UNIT["pixel",1]]')
+
+
+def _extracted(
+    source: FinishedMap, ground: Ground, pixels: NDArray[np.object_], listener: Callable[[int, int], None] | None
+) -> pd.DataFrame:
+    """A row for each zone with what exactextract finds, in its names."""
+    height, width = source.geobox.shape
+    shape = (height, width)
+    rows = ground.rows
+    flipped = shapely.transform(pixels, lambda points: points * (1.0, -1.0))
+    frame = geopandas.GeoDataFrame(geometry=flipped, crs=PIXELS)
+    with opened(source.path) as dataset:
+        value = _Pixels("value", shape, lambda window: source.read(dataset, window))
+        valid = _Pixels("valid", shape, lambda window: _ones(source, dataset, window))
+        weight = _Pixels("ha", shape, lambda window: _hectares(rows, window))
+        wanted = ("unique", "weighted_frac") if source.classes is not None else ("weighted_mean", "weighted_stdev")
+        # Both together would name the columns after each other's raster.
+        common = {"output": "pandas", "weights": weight, "max_cells_in_memory": CELLS}
+        first = exact_extract(valid, frame, ["count", "weighted_sum"], **common)
+        extremes = [] if source.classes is not None else ["min", "max"]
+        if listener:
+            common["progress"] = lambda share, _: listener(round(share * len(frame)), len(frame))
+        second = exact_extract(value, frame, [*wanted, *extremes], **common)
+    first.columns = ["valid_count", "valid_ha"]
+    second.columns = [*wanted, *extremes]
+    return pd.concat([first, second], axis=1)
+
+
+def _ones(source: FinishedMap, dataset: DatasetReader, window: Window) -> MaskedArray[Any, Any]:
+    values = source.read(dataset, window)
+    return np.ma.masked_array(np.ones(values.shape), np.ma.getmaskarray(values))
+
+
+def _hectares(rows: NDArray[np.float64], window: Window) -> MaskedArray[Any, Any]:
+    column = rows[window.row : window.row_end, None]
+    return np.ma.masked_array(np.repeat(column, window.width, 1))
+
+
+def _class_columns(source: FinishedMap, found: pd.DataFrame, zone_ha: NDArray[np.float64]) -> dict[str, Array]:
+    assert source.classes is not None
+    present = {int(value) for values in found["unique"] for value in values}
+    order = [*source.classes, *sorted(present - set(source.classes))]
+    place = {value: index for index, value in enumerate(order)}
+    hectares = np.zeros((len(found), len(order)))
+    for row, (values, shares, ha) in enumerate(
+        zip(found["unique"], found["weighted_frac"], found["valid_ha"], strict=True)
+    ):
+        for value, share in zip(values, shares, strict=True):
+            hectares[row, place[int(value)]] = share * ha
+    entries = [source.class_of(value) for value in order]
+    names = _distinct([entry.name for entry in entries], order)
+    most = np.array([entries[index].name for index in hectares.argmax(1)], object)
+    most[~hectares.any(1)] = None
+    made: dict[str, Array] = {"majority": most}
+    for index, name in enumerate(names):
+        made[f"ha_{name}"] = hectares[:, index]
+        made[f"share_{name}"] = hectares[:, index] / zone_ha
+    return made
+
+
+def _distinct(names: Sequence[str], values: Sequence[int]) -> list[str]:
+    """Names that differ in more than the case of their letters, which is all that a GeoPackage tells apart."""
+    folded = [name.casefold() for name in names]
+    return [
+        f"{name}_{value}" if folded.count(key) > 1 else name
+        for name, key, value in zip(names, folded, values, strict=True)
+    ]
+
+
+def _number_columns(found: pd.DataFrame) -> dict[str, Array]:
+    mapped = found["valid_count"].to_numpy() > 0
+    names = {"mean": "weighted_mean", "stdev": "weighted_stdev", "min": "min", "max": "max"}
+    made: dict[str, Array] = {
+        ours: np.where(mapped, found[theirs].to_numpy(np.float64), np.nan) for ours, theirs in names.items()
+    }
+    return {**made, "count": found["valid_count"].to_numpy(np.float64)}
+
+
+def _check_names(fields: pd.DataFrame, added: dict[str, Array], path: Path) -> None:
+    theirs = {str(name).casefold(): str(name) for name in fields}
+    if twice := [theirs[name.casefold()] for name in added if name.casefold() in theirs]:
+        raise LabelError(
+            f"{path}: the zones have fields that are called as columns of the result ({listed(twice, 3)}): give these"
+            " another name with --prefix, for instance --prefix map_"
+        )
