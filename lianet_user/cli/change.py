@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Quiet, choose_device, out, progress, stoppable
+from lianet_user.cli.console import (
+    AsJson,
+    Device,
+    Quiet,
+    RegionOption,
+    choose_device,
+    out,
+    progress,
+    region_path,
+    stoppable,
+)
 from lianet_user.cli.map_options import (
     HOW,
     WHAT,
@@ -34,7 +44,12 @@ MOST_COLUMNS = 12
 def change(
     *,
     source: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Region file, or a head file for changes between its classes.")
+        Path,
+        typer.Argument(
+            metavar="REGION|HEAD",
+            parser=region_path,
+            help="Region, by its file or name; or a head file, for changes between its classes.",
+        ),
     ],
     first: Annotated[str, grouped(WHAT, "Date of the state before.", "--from", metavar="YYYY-MM-DD")],
     last: Annotated[str, grouped(WHAT, "Date of the state after.", "--to", metavar="YYYY-MM-DD")],
@@ -48,7 +63,7 @@ def change(
             HOW, "Map to write; of classes, MAP.csv with their areas lies beside it.", "--output", "-o", metavar="MAP"
         ),
     ] = Path("change.tif"),
-    region: Annotated[Path | None, typer.Option(help="Region file, where the head does not find it by itself.")] = None,
+    region: RegionOption = None,
     area_options: AreaOptions,
     writing_options: WritingOptions,
     device: Device = "auto",
