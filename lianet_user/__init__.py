@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lianet_user.head import Head
     from lianet_user.imagery import ImageryOptions, open_imagery
     from lianet_user.labels import LabelOptions, check_labels, read_labels
-    from lianet_user.maps import predict
+    from lianet_user.maps import change, predict, reconstruct
     from lianet_user.region import Region
     from lianet_user.training import PretrainSettings, RegionWords, UpdateSettings, finetune, pretrain, update
 
@@ -55,6 +55,7 @@ __all__ = [
     "RegionWords",
     "UpdateSettings",
     "__version__",
+    "change",
     "check_labels",
     "finetune",
     "open_datacube",
@@ -62,6 +63,7 @@ __all__ = [
     "predict",
     "pretrain",
     "read_labels",
+    "reconstruct",
     "update",
 ]
 __version__ = version("lianet-user")
@@ -74,7 +76,7 @@ __getattr__, _, _ = lazy_loader.attach(
         "head": ["Head"],
         "imagery": ["ImageryOptions", "open_imagery"],
         "labels": ["LabelOptions", "check_labels", "read_labels"],
-        "maps": ["predict"],
+        "maps": ["change", "predict", "reconstruct"],
         "region": ["Region"],
         "training": ["PretrainSettings", "RegionWords", "UpdateSettings", "finetune", "pretrain", "update"],
     },

@@ -107,6 +107,10 @@ class AreaWarning(LianetWarning):
     """Areas that are as distorted as the map's grid."""
 
 
+class EstimateWarning(LianetWarning):
+    """What is shown was never observed: it is estimated from other dates."""
+
+
 class TrainingWarning(LianetWarning):
     """Training went on, but its figures deserve a second look."""
 

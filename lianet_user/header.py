@@ -27,15 +27,19 @@ Count = Annotated[int, Field(ge=0)]
 Setting = bool | int | float | Text | None
 
 
-def parse_date(text: str) -> dt.date:
+def parse_date(text: str, option: str = "--date") -> dt.date:
     """
+    Args:
+        text: ``YYYY-MM-DD``.
+        option: where it was given, for the message.
+
     Raises:
         DateError: not a date.
     """
     try:
         return dt.date.fromisoformat(text)
     except ValueError as error:
-        raise DateError(f"--date {text!r} is not a date: expected YYYY-MM-DD, for instance 2017-02-16") from error
+        raise DateError(f"{option} {text!r} is not a date: expected YYYY-MM-DD, for instance 2017-02-16") from error
 
 
 class GridHeader(Schema):
@@ -229,12 +233,13 @@ class RegionHeader(Schema):
     def dates(self) -> tuple[dt.date, ...]:
         return tuple(acquisition.date for acquisition in self.acquisitions)
 
-    def time_of(self, date: dt.date | None, *, between: bool = False) -> int | float:
+    def time_of(self, date: dt.date | None, *, between: bool = False, beyond: bool = False) -> int | float:
         """What the field's time encoding reads for a date: an acquisition's index (int), or days since the epoch (float).
 
         Args:
             date: as in `date_index`.
             between: let the field estimate dates between its acquisitions, which a continuous time can.
+            beyond: with `between`, before the first and after the last too.
 
         Raises:
             DateError: as in `date_index`; with `between`, a date before the first acquisition or after the last, or a field
@@ -245,7 +250,7 @@ class RegionHeader(Schema):
             return index if self.field.time.kind == "index" else self.acquisitions[index].days
         if self.field.time.kind == "index":
             raise DateError(f"region {self.name!r} knows its {len(self.dates)} dates only, and {date} is none of them")
-        if not min(self.dates) <= date <= max(self.dates):
+        if not beyond and not min(self.dates) <= date <= max(self.dates):
             raise DateError(
                 f"region {self.name!r} holds {min(self.dates)} to {max(self.dates)}, and {date} does not lie between"
             )

@@ -148,14 +148,16 @@ class Region:
         return features[0]
 
     @torch.inference_mode()
-    def reconstruct(self, window: Window, date: dt.date | None = None, *, between: bool = False) -> Tensor:
+    def reconstruct(
+        self, window: Window, date: dt.date | None = None, *, between: bool = False, beyond: bool = False
+    ) -> Tensor:
         """The reflectance the region remembers: float32 (bands, height, width); arguments as `features`.
 
-        It is not negative, except in fields of the authors' later releases, which end without ReLU.
+        With `between` and `beyond`, dates before the first acquisition and after the last are estimated too. It is not
+        negative, except in fields of the authors' later releases, which end without ReLU.
         """
-        (bands,) = self._computed(
-            window, self._time(date, between), lambda features: (self.field.reconstruction(features),)
-        )
+        time = self.header.time_of(date, between=between, beyond=beyond)
+        (bands,) = self._computed(window, time, lambda features: (self.field.reconstruction(features),))
         return bands[0]
 
     @torch.inference_mode()

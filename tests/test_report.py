@@ -29,7 +29,7 @@ from lianet_user.header import IGNORE, Band, ClassScore, HeadHeader, Numbers, Nu
 from lianet_user.labels import BLOCK, LabelMap, Labels
 from lianet_user.labels.report import NumberSummary
 from lianet_user.labels.split import Split
-from lianet_user.maps import picture
+from lianet_user.maps import color, picture
 from lianet_user.maps.picture import number_image
 from lianet_user.maps.style import RAMP, rgb
 from lianet_user.region import Region
@@ -265,13 +265,13 @@ def test_true_colour_is_found_by_wavelength_then_by_name(
     bands: Sequence[tuple[str, float | None]], expected: tuple[int, int, int]
 ) -> None:
     named = [Band(name=name, wavelength_nm=wavelength, gsd_m=10.0) for name, wavelength in bands]
-    assert view.true_color_bands(named) == expected
+    assert color.true_color_bands(named) == expected
 
 
 def test_the_stretch_uses_all_of_the_scale_and_bears_a_flat_band() -> None:
     reflectance = np.zeros((50, 50, 3), np.float32)
     reflectance[..., 0] = np.linspace(0.0, 0.4, 2500).reshape(50, 50)
-    stretched = view.stretched(reflectance)
+    stretched = color.stretched(reflectance)
     assert (stretched[..., 0].min(), stretched[..., 0].max()) == (0, 255)
     assert not stretched[..., 1:].any()
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from lianet_user.cli import (
+    change,
     check,
     compare,
     datacube,
@@ -29,6 +30,7 @@ from lianet_user.cli import (
     predict,
     pretrain,
     quality,
+    reconstruct,
     suggest,
     unforeseen,
     update,
@@ -92,6 +94,8 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("learning-curve")(learning_curve.learning_curve)
 app.command("compare")(compare.compare)
 app.command("datacube")(datacube.datacube)
+app.command("change")(change.change)
+app.command("reconstruct")(reconstruct.reconstruct)
 app.command("info")(info.info)
 app.add_typer(models.models)
 app.command("pretrain")(pretrain.pretrain)

@@ -69,9 +69,7 @@ def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
     )
     continuous = ""
     if header.field.time.kind != "index" and len(header.dates) > 1:
-        continuous = (
-            f"continuous time ({header.field.time.kind}): dates between are estimated, in Python with between=True"
-        )
+        continuous = f"continuous time ({header.field.time.kind}): `reconstruct` estimates dates between"
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")

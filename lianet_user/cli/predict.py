@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,49 +12,40 @@ import typer
 from lianet_user.cli.console import (
     AsJson,
     Device,
-    Overwrite,
-    Progress,
     Quiet,
-    StoppedError,
     choose_device,
     out,
     progress,
     region_path,
     stoppable,
-    warn,
+)
+from lianet_user.cli.map_options import (
+    HOW,
+    WHAT,
+    AreaOptions,
+    WritingOptions,
+    maps_an_area,
+    resumable,
+    shower,
+    writes_maps,
 )
 from lianet_user.cli.option_groups import grouped
-from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
     from lianet_user.head import Head
     from lianet_user.maps import MapResult
 
-WHERE, WHAT, HOW = "Where", "What", "How it is written"
 MAP, MAPS = Path("map.tif"), Path("maps")
 
 
+@maps_an_area
+@writes_maps
 def predict(
+    *,
     heads: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[HEAD]...", help="Head files: of one region, or one of each of several regions."),
     ] = None,
-    bbox: Annotated[str | None, grouped(WHERE, "Box to map. Default: the whole region.", metavar="W,S,E,N")] = None,
-    bbox_crs: Annotated[
-        str | None, grouped(WHERE, "Coordinate reference system of --bbox. Default: EPSG:4326, degrees.", metavar="CRS")
-    ] = None,
-    aoi: Annotated[
-        Path | None, grouped(WHERE, "Vectors: map only pixels whose centres lie in their polygons.", metavar="FILE")
-    ] = None,
-    like: Annotated[Path | None, grouped(WHERE, "Raster: map on exactly its grid.", metavar="FILE")] = None,
-    dst_crs: Annotated[
-        str | None,
-        grouped(WHERE, "Coordinate reference system of the map. Default: the region's, not resampled.", metavar="CRS"),
-    ] = None,
-    resolution: Annotated[
-        float | None, grouped(WHERE, "Pixel size of the map in units of its CRS. Default: the region's.")
-    ] = None,
-    strict: Annotated[bool, grouped(WHERE, "Refuse an area that lies partly outside the region.", "--strict")] = False,
     date: Annotated[
         list[str] | None,
         grouped(WHAT, "Acquisition to map; again for more, A..B for all from A to B, or all.", metavar="YYYY-MM-DD"),
@@ -81,19 +69,14 @@ def predict(
             HOW, "Map to write, or the folder of several. Default: map.tif, maps.", "--output", "-o", metavar="MAP"
         ),
     ] = None,
-    creation: Annotated[
-        list[str] | None, grouped(HOW, "Creation option of GDAL's COG driver.", "--co", metavar="KEY=VALUE")
-    ] = None,
-    overwrite: Overwrite = False,
-    resume: Annotated[
-        bool, grouped(HOW, "Go on from where an interrupted run of the same command stopped.", "--resume")
-    ] = False,
     region: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="REGION", parser=region_path, help="Region file or name, where the head does not find it by itself."
         ),
     ] = None,
+    area_options: AreaOptions,
+    writing_options: WritingOptions,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -103,58 +86,33 @@ def predict(
     Example: lianet-user predict --bbox 12.55,52.46,12.65,52.50 -o map.tif
     """
     from lianet_user.artifact import open_head_file, refuse_existing
-    from lianet_user.grid import parse_bbox
 
     paths = heads or [Path("head.safetensors")]
-    if bbox is None and bbox_crs is not None:
-        raise InputError(
-            f"--bbox-crs {bbox_crs} says what the numbers of --bbox are, and there is none: give both or neither"
-        )
-    box = parse_bbox(bbox) if bbox is not None else None
-    options = dict(_option(text) for text in creation or [])
     several = len(paths) > 1 or bool(date and (len(date) > 1 or date[0] == "all" or ".." in date[0]))
     if not several:
-        refuse_existing(output or MAP, overwrite)
+        refuse_existing(output or MAP, writing_options.overwrite)
     for path in paths:
         open_head_file(path)  # a wrong file is refused before torch is imported
 
-    from lianet_user.maps import MapArea
     from lianet_user.maps import predict as write_maps
     from lianet_user.maps.planning import map_count, planned
 
-    where = MapArea(
-        bbox=box,
-        bbox_crs=bbox_crs or "EPSG:4326",
-        aoi=aoi,
-        like=like,
-        crs=dst_crs,
-        resolution=resolution,
-        strict=strict,
-    )
     with progress(quiet) as bars, stoppable() as stop_if_asked:
         opened = _open(paths, region or [], choose_device(device))
         target = output or (MAPS if map_count(planned(opened, date or ())) > 1 else MAP)
-        try:
+        with resumable(target, "predict"):
             results = write_maps(
                 opened,
                 target,
-                area=where,
+                area=area_options.area(),
                 dates=date or (),
                 probabilities=probabilities,
                 uncertainty=uncertainty,  # type: ignore[arg-type]  # it refuses what it does not know
                 turned=tta,
                 min_area=min_area,
-                overwrite=overwrite,
-                resume=resume,
-                creation_options=options,
-                listener=_shower(bars, stop_if_asked),
+                listener=shower(bars, stop_if_asked),
+                **writing_options.words,
             )
-        except (StoppedError, KeyboardInterrupt):
-            from lianet_user.maps.kept import kept_path
-
-            if kept_path(target).exists():
-                warn(f"{target} is not finished: go on from where it stopped with `{_resuming()}`")
-            raise
     if as_json:
         print(json.dumps(_document(results), indent=2))
     elif not quiet:
@@ -179,26 +137,6 @@ def _open(paths: Sequence[Path], given: Sequence[Path], device: str) -> list[Hea
         regions[head.region.sha256] = head.region
         heads.append(head)
     return heads
-
-
-def _shower(bars: Progress, stop_if_asked: Callable[[], None]) -> Callable[[int, int], None]:
-    """What shows how far the maps are, and how fast; it ends the run where somebody asked for that."""
-    begun: list[tuple[float, int]] = []
-
-    def show(done: int, total: int) -> None:
-        if not begun:
-            begun.append((time.monotonic(), done))
-        started, found = begun[0]  # what an earlier run had done says nothing about this one's pace
-        rate = (done - found) / 1e6 / max(1e-3, time.monotonic() - started)
-        bars.task("mapping")(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} Mpx, {rate:.2g} Mpx/s")
-        stop_if_asked()
-
-    return show
-
-
-def _resuming() -> str:
-    given = sys.argv[1:] if "predict" in sys.argv else ["predict", "..."]
-    return shlex.join(["lianet-user", *given, *([] if "--resume" in given else ["--resume"])])
 
 
 def _print(results: Sequence[MapResult], head: Head) -> None:
@@ -234,10 +172,3 @@ def _document(results: Sequence[MapResult]) -> dict[str, Any]:
         ],
         "seconds": round(results[0].seconds, 1),
     }
-
-
-def _option(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InputError(f"--co {text!r}: expected KEY=VALUE, for instance --co COMPRESS=ZSTD")
-    return key.upper(), value

@@ -71,6 +71,10 @@ class Layer:
     """What a stored number stands for, per unit of it: GDAL and QGIS show the product."""
     palette: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
     """Colours of the values, where they are classes."""
+    light: bool = False
+    """Whether its three bands are red, green and blue for the eye."""
+    band_tags: tuple[Mapping[str, str], ...] = ()
+    """Of each band, where they say more than their names."""
 
     @property
     def pixel_bytes(self) -> int:
@@ -205,6 +209,8 @@ def _write_tiles(
         "blockysize": BLOCK,
         "bigtiff": "IF_SAFER",
     }
+    if layer.light:
+        profile["photometric"] = "RGB"
     written, checksum = [], 0
     with rasterio.open(path, "w", **profile) as dataset:
         if layer.palette:
@@ -212,6 +218,8 @@ def _write_tiles(
         for band, name in enumerate(layer.bands, start=1):
             dataset.set_band_description(band, name)
             dataset.set_band_unit(band, layer.unit)
+        for band, own in enumerate(layer.band_tags, start=1):
+            dataset.update_tags(band, **own)
         if layer.scale != 1:
             dataset.scales = (layer.scale,) * len(layer.bands)
         dataset.update_tags(**tags)

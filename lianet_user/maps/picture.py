@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
@@ -119,9 +119,9 @@ def class_image(values: np.ndarray, classes: Sequence[ClassEntry]) -> np.ndarray
     return colors[values]
 
 
-def number_image(values: np.ndarray, numbers: Numbers) -> np.ndarray:
+def number_image(values: np.ndarray, numbers: Numbers, ramp: Colormap = RAMP) -> np.ndarray:
     """Numbers (height, width) in the ramp's colours: uint8 (height, width, 3); without a number, light grey."""
-    colors = RAMP(Normalize(numbers.low, numbers.high)(np.nan_to_num(values)), bytes=True)[..., :3]
+    colors = ramp(Normalize(numbers.low, numbers.high)(np.nan_to_num(values)), bytes=True)[..., :3]
     return np.where(np.isnan(values)[..., None], np.array(rgb(UNCLASSED), np.uint8), colors)
 
 
@@ -179,11 +179,13 @@ def draw_key(sheet: Sheet, left: float, top: float, key: Key) -> None:
         axes.text(0.32, (MOST_NAMES + 1.5) * ROW, more, size=TEXT, color=FAINT, va="center")
 
 
-def draw_color_bar(sheet: Sheet, left: float, top: float, numbers: Numbers, found: NumberStatistics) -> None:
+def draw_color_bar(
+    sheet: Sheet, left: float, top: float, numbers: Numbers, found: NumberStatistics, ramp: Colormap = RAMP
+) -> None:
     """The unit and below it the ramp, pointed at an end that the numbers found go beyond."""
     sheet.text(left, top, numbers.unit, TEXT, color=FAINT)
     ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
-    colors = ScalarMappable(Normalize(numbers.low, numbers.high), RAMP)
+    colors = ScalarMappable(Normalize(numbers.low, numbers.high), ramp)
     axes = sheet.axes(left, top + 1.3 * ROW, *BAR)
     bar = sheet.figure.colorbar(
         colors, cax=axes, extend=ends[found.minimum < numbers.low, found.maximum > numbers.high]
@@ -225,6 +227,7 @@ def number_figure(
     *,
     title: str,
     attribution: str,
+    ramp: Colormap = RAMP,
 ) -> Figure:
     """A map of numbers at a glance: the ramp's colours, a colour bar with the unit and figures, scale bar, attribution.
 
@@ -235,15 +238,36 @@ def number_figure(
         found: of the whole map.
         title: one line.
         attribution: small print below the map.
+        ramp: the colours.
     """
     figures = {"lowest": found.minimum, "mean": found.mean, "highest": found.maximum, "deviation": found.deviation}
     below = 2 * ROW + BAR[1]
     size = BAR_COLUMN, below + ROW * len(figures)
-    sheet, left, top = _map_sheet(number_image(values, numbers), geobox, size, title, attribution)
-    draw_color_bar(sheet, left, top, numbers, found)
+    sheet, left, top = _map_sheet(number_image(values, numbers, ramp), geobox, size, title, attribution)
+    draw_color_bar(sheet, left, top, numbers, found, ramp)
     for row, (name, figure) in enumerate(figures.items()):
         sheet.text(left, top + below + row * ROW, name, TEXT, color=FAINT)
         sheet.text(left + COLUMN, top + below + row * ROW, spelt(figure), TEXT)
+    return sheet.figure
+
+
+def image_figure(
+    image: np.ndarray, geobox: GeoBox, notes: Sequence[tuple[str, str]], *, title: str, attribution: str
+) -> Figure:
+    """An image at a glance: with notes, a name and what is said of it each, scale bar and attribution.
+
+    Args:
+        image: uint8 (rows, columns, 3), decimated at will.
+        geobox: of the whole image.
+        notes: beside it.
+        title: one line.
+        attribution: small print below the image.
+    """
+    size = COLUMN + 0.085 * max(len(text) for _, text in notes), ROW * len(notes)
+    sheet, left, top = _map_sheet(image, geobox, size, title, attribution)
+    for row, (name, text) in enumerate(notes):
+        sheet.text(left, top + row * ROW, name, TEXT, color=FAINT)
+        sheet.text(left + COLUMN, top + row * ROW, text, TEXT)
     return sheet.figure
 
 

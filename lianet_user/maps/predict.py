@@ -6,15 +6,13 @@ import datetime as dt
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
-from lianet_user.errors import OutputError
 from lianet_user.grid import Window, whole
 from lianet_user.head import Head
 from lianet_user.maps.answering import whole_pixels
@@ -22,6 +20,7 @@ from lianet_user.maps.area import Destination, MapArea, offset_on
 from lianet_user.maps.certainty import Uncertainty
 from lianet_user.maps.files import MapFiles
 from lianet_user.maps.planning import Together, check_answers, ground_of, map_count, map_names, map_pass, planned
+from lianet_user.maps.runs import grid_words, ground_words, output_folder
 from lianet_user.maps.summary import Summary
 from lianet_user.maps.writing import Listener, Pass, write_maps
 from lianet_user.region import stored
@@ -47,6 +46,8 @@ class MapResult:
     """Share of what was asked for that lies outside the region and is not mapped: 0 to 1."""
     seconds: float
     """That all maps of this call took together."""
+    estimated: bool = False
+    """Whether no image of the date was ever encoded."""
 
 
 def predict(
@@ -127,13 +128,13 @@ def predict(
         "regions": [head.region.sha256 for head in asked],
         "maps": [[job.path.name, job.smallest] for run in passes for job in run.jobs],
         "dates": [[str(date) for date in each.dates] for each in together],
-        "grids": [_grid_words(run.geobox, run.tile) for run in passes],
-        "grounds": [_ground_words(ground) for _, ground, _ in results],
+        "grids": [grid_words(run.geobox, run.tile) for run in passes],
+        "grounds": [ground_words(ground) for _, ground, _ in results],
         "uncertainty": uncertainty,
         "turned": turned,
         "creation options": dict(creation_options or {}),
     }
-    with _folder(target, several=count > 1):
+    with output_folder(target, several=count > 1):
         write_maps(
             passes,
             target,
@@ -161,27 +162,6 @@ def predict(
     )
 
 
-@contextmanager
-def _folder(target: Path, several: bool) -> Iterator[None]:
-    """A folder for several maps, made if need be, and gone again if nothing came of it.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    made = several and not target.exists()
-    if made:
-        try:
-            target.mkdir()
-        except OSError as error:
-            raise OutputError(f"cannot make the folder {target}: {error.strerror}: choose another with -o") from error
-    try:
-        yield
-    finally:
-        if made:
-            with suppress(OSError):  # something is in it
-                target.rmdir()
-
-
 def _window(head: Head, geobox: GeoBox) -> Window | None:
     offset = offset_on(head.geobox, geobox)
     if offset is None:
@@ -199,11 +179,3 @@ def _digest(head: Head) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _grid_words(geobox: GeoBox, tile: int) -> list[object]:
-    return [geobox.crs.to_wkt() if geobox.crs else None, *tuple(geobox.affine)[:6], *geobox.shape, tile]
-
-
-def _ground_words(ground: Destination) -> str | None:
-    return None if ground.ground is None else hashlib.sha256(ground.ground.wkb).hexdigest()

@@ -17,10 +17,10 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from matplotlib import colormaps
-from matplotlib.colors import to_hex
+from matplotlib.colors import Colormap, to_hex
 
 from lianet_user.head import Head
-from lianet_user.header import ClassEntry, Numbers
+from lianet_user.header import ClassEntry, Numbers, RegionHeader
 from lianet_user.maps.summary import NumberStatistics, spelt
 
 RAMP = colormaps["viridis"]
@@ -94,26 +94,31 @@ def class_tags(classes: Sequence[ClassEntry]) -> dict[str, str]:
     return {"CLASSES": json.dumps(entries, ensure_ascii=False)}
 
 
-def write_pam(path: Path, classes: Sequence[ClassEntry], pixels: Sequence[int]) -> None:
+def write_pam(
+    path: Path, classes: Sequence[ClassEntry], pixels: Sequence[int], values: Sequence[int] | None = None
+) -> None:
     """Write the sidecar with category names and the raster attribute table.
 
     Args:
         path: ``<map>.tif.aux.xml``.
         classes: in the order of their values.
         pixels: of each class in the map.
+        values: of the classes, where they are not 0, 1, 2, ...: the attribute table then has their names alone.
     """
     root = Element("PAMDataset")
     band = SubElement(root, "PAMRasterBand", band="1")
-    names = SubElement(band, "CategoryNames")
-    for entry in classes:
-        SubElement(names, "Category").text = _xml(entry.name)
+    if values is None:  # category names are those of 0, 1, 2, ...
+        names = SubElement(band, "CategoryNames")
+        for entry in classes:
+            SubElement(names, "Category").text = _xml(entry.name)
     table = SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
     for index, (name, kind, usage) in enumerate(COLUMNS):
         column = SubElement(table, "FieldDefn", index=str(index))
         for tag, value in (("Name", name), ("Type", kind), ("Usage", usage)):
             SubElement(column, tag).text = str(value)
-    for value, (entry, count) in enumerate(zip(classes, pixels, strict=True)):
-        row = SubElement(table, "Row", index=str(value))
+    numbers = range(len(classes)) if values is None else values
+    for index, (value, entry, count) in enumerate(zip(numbers, classes, pixels, strict=True)):
+        row = SubElement(table, "Row", index=str(index))
         for cell in (value, _xml(entry.name), count, *rgb(entry.color)):
             SubElement(row, "F").text = str(cell)
     _write(path, root)
@@ -134,16 +139,22 @@ def write_statistics_pam(path: Path, found: NumberStatistics) -> None:
     _write(path, root)
 
 
-def write_qml(path: Path, classes: Sequence[ClassEntry]) -> None:
-    """Write the style with which QGIS shows a map of classes: a palette with their names and colours."""
+def write_qml(path: Path, classes: Sequence[ClassEntry], values: Sequence[int] | None = None) -> None:
+    """Write the style with which QGIS shows a map of classes: a palette with their names and colours.
+
+    Args:
+        path: of the style.
+        classes: in the order of their values.
+        values: of the classes, where they are not 0, 1, 2, ...
+    """
     root, renderer = _renderer("paletted")
     palette = SubElement(renderer, "colorPalette")
-    for value, entry in enumerate(classes):
+    for value, entry in zip(range(len(classes)) if values is None else values, classes, strict=True):
         SubElement(palette, "paletteEntry", value=str(value), label=_xml(entry.name), color=entry.color, alpha="255")
     _write(path, root)
 
 
-def write_ramp_qml(path: Path, numbers: Numbers) -> None:
+def write_ramp_qml(path: Path, numbers: Numbers, ramp: Colormap = RAMP) -> None:
     """Write the style with which QGIS shows a map of numbers: the ramp from `numbers.low` to `numbers.high`.
 
     Numbers beyond are shown like the nearer end.
@@ -161,7 +172,7 @@ def write_ramp_qml(path: Path, numbers: Numbers) -> None:
         maximumValue=high,
     )
     shares = [stop / (STOPS - 1) for stop in range(STOPS)]
-    colors = [to_hex(RAMP(share)) for share in shares]
+    colors = [to_hex(ramp(share)) for share in shares]
     _add_gradient(shader, shares, colors)
     unit = _xml(numbers.unit)
     for share, color in zip(shares, colors, strict=True):
@@ -170,6 +181,48 @@ def write_ramp_qml(path: Path, numbers: Numbers) -> None:
     legend = SubElement(shader, "rampLegendSettings", useContinuousLegend="1", prefix="", suffix=f" {unit}".rstrip())
     SubElement(legend, "numericFormat", id="basic")
     _write(path, root)
+
+
+def write_light_qml(path: Path, bands: Sequence[int], low: Sequence[float], high: Sequence[float]) -> None:
+    """Write the style with which QGIS shows an image: three of its bands as red, green and blue.
+
+    Args:
+        path: of the style.
+        bands: their indices, the first is 0.
+        low: of each, what is shown as 0.
+        high: of each, what is shown as 255.
+    """
+    root = Element("qgis", version="3.16", styleCategories="Symbology")
+    pipe = SubElement(root, "pipe")
+    names = ("red", "green", "blue")
+    renderer = SubElement(pipe, "rasterrenderer", type="multibandcolor", opacity="1", alphaBand="-1")
+    renderer.attrib |= {f"{name}Band": str(band + 1) for name, band in zip(names, bands, strict=True)}
+    SubElement(renderer, "rasterTransparency")
+    for name, least, most in zip(names, low, high, strict=True):
+        contrast = SubElement(renderer, f"{name}ContrastEnhancement")
+        for tag, value in (
+            ("minValue", repr(float(least))),
+            ("maxValue", repr(float(most))),
+            ("algorithm", "StretchToMinimumMaximum"),
+        ):
+            SubElement(contrast, tag).text = value
+    _write(path, root)
+
+
+def region_tags(
+    region: RegionHeader, sha256: str | None, day: str, title: str, meaning: Mapping[str, str]
+) -> dict[str, str]:
+    """Where an image that a region remembers comes from, as TIFF tags; see :func:`tags`."""
+    return {
+        "TIFFTAG_IMAGEDESCRIPTION": f"{region.title}: {title}, {day}",
+        "TIFFTAG_SOFTWARE": f"lianet-user {version('lianet-user')}",
+        "TIFFTAG_COPYRIGHT": region.attribution,
+        "REGION": region.name,
+        **({"REGION_SHA256": sha256} if sha256 else {}),
+        "REGION_LICENCE": region.licence,
+        "DATE": day,
+        **meaning,
+    }
 
 
 def _add_gradient(shader: Element, shares: Sequence[float], colors: Sequence[str]) -> None:

@@ -14,9 +14,9 @@ from lianet_user.artifact import replacing
 from lianet_user.grid import Window
 from lianet_user.head import TILE, Head
 from lianet_user.maps import picture
+from lianet_user.maps.color import stretched, true_color_bands
 from lianet_user.maps.picture import Key, KeyRow, Sheet, draw_image, draw_key
 from lianet_user.maps.suggest import Suggestion, Suggestions
-from lianet_user.report.view import stretched, true_color_bands
 
 SIDE = 1200
 """Pixels of the image along its longer side, at most."""

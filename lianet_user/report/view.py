@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,20 +13,14 @@ from numpy.typing import NDArray
 
 from lianet_user.grid import Window
 from lianet_user.head import TILE, Head
-from lianet_user.header import Band
 from lianet_user.labels import LabelMap, Labels
 from lianet_user.labels.labelmap import PixelValues
+from lianet_user.maps.color import stretched, true_color_bands
 from lianet_user.region import Region
 
 VIEW = 2048
 """Pixels of the labels a side shown, and held in memory, at most: of a larger labelled area the part with most labels is
 shown."""
-
-TRUE_COLOR = ((665.0, ("B04", "B4", "red")), (560.0, ("B03", "B3", "green")), (490.0, ("B02", "B2", "blue")))
-"""Red, green and blue: wavelength in nanometres, and the names such a band goes by."""
-
-NEAR_NM = 60.0
-"""A band farther than this from a colour's wavelength does not show that colour."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,26 +130,3 @@ def remembered_image(
         if listener:
             listener(done, window.pixels)
     return stretched(reflectance)
-
-
-def true_color_bands(bands: Sequence[Band]) -> tuple[int, int, int]:
-    """Indices of the bands to show as red, green and blue: by wavelength, else by name, else the first band as grey."""
-    chosen = [_band_of(bands, wavelength, names) for wavelength, names in TRUE_COLOR]
-    known = [index for index in chosen if index is not None]
-    return (known[0], known[1], known[2]) if len(known) == 3 else (0, 0, 0)
-
-
-def _band_of(bands: Sequence[Band], wavelength: float, names: Sequence[str]) -> int | None:
-    known = {index: abs(band.wavelength_nm - wavelength) for index, band in enumerate(bands) if band.wavelength_nm}
-    nearest = min(known, key=lambda index: known[index], default=None)
-    if nearest is not None and known[nearest] <= NEAR_NM:
-        return nearest
-    return next((index for index, band in enumerate(bands) if band.name in names), None)
-
-
-def stretched(reflectance: np.ndarray) -> NDArray[np.uint8]:
-    """Reflectance (height, width, 3) for the eye: each band from its 2nd to its 98th percentile, as uint8."""
-    low, high = np.percentile(reflectance, (2, 98), axis=(0, 1))
-    scaled = (reflectance - low) / np.maximum(high - low, 1e-6)
-    colors: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
-    return colors

@@ -1,0 +1,334 @@
+"""`change`: what differs between two dates: in what a region remembers, or in what a head answers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import rasterio.windows
+import torch
+from matplotlib import colormaps
+from odc.geo.geobox import GeoBox
+
+from lianet_user.artifact import refuse_existing
+from lianet_user.errors import DateError, InputError
+from lianet_user.field.config import reads_a_date
+from lianet_user.grid import Window, whole
+from lianet_user.head import Head
+from lianet_user.header import RegionHeader, parse_date
+from lianet_user.maps.answering import whole_pixels
+from lianet_user.maps.area import MapArea
+from lianet_user.maps.files import MapFiles
+from lianet_user.maps.ground import Ground
+from lianet_user.maps.images import MeasureProduct
+from lianet_user.maps.moments import Moment, moment_of
+from lianet_user.maps.product import Product
+from lianet_user.maps.reconstruct import Remembered
+from lianet_user.maps.runs import grid_words, ground_words
+from lianet_user.maps.site import Site
+from lianet_user.maps.style import attribution, region_tags, tags
+from lianet_user.maps.summary import NumberStatistics, Summary
+from lianet_user.maps.transitions import TransitionProduct, write_matrix
+from lianet_user.maps.writing import Compute, Listener, MapJob, Pass, write_maps
+from lianet_user.region import Region, crop
+
+DIFFERENCES = colormaps["PuOr"]
+"""From less, orange, over white, which is no difference, to more, violet: for the colour-blind too."""
+TILE = 512
+"""Pixels along the side of what is read of a finished map at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChangeResult:
+    """A finished map of change."""
+
+    path: Path
+    quicklook: Path
+    table: Path | None
+    """The from-to matrix as CSV; None where the map is one of numbers."""
+    geobox: GeoBox
+    first: Moment
+    last: Moment
+    title: str
+    summary: Summary
+    classes: tuple[str, ...]
+    """Names, of a head of classes."""
+    pixels: np.ndarray
+    """int64 (classes, classes): rows before, columns after."""
+    hectares: np.ndarray
+    """float64, likewise."""
+    noise: float | None
+    """Change in reflectance that a region shows on average where nothing changed, because it remembers neither date
+    exactly; None where that is not known."""
+    outside: float
+    """Share of what was asked for that lies outside the region: 0 to 1."""
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is mapped, of a region or of a head."""
+
+    product: Product
+    compute: Compute
+    site: Site
+    tags: Mapping[str, str]
+    attribution: str
+    region: RegionHeader
+    noise: float | None = None
+
+
+def change(
+    source: Region | Head,
+    output: str | os.PathLike[str],
+    *,
+    first: str | dt.date,
+    last: str | dt.date,
+    area: MapArea | None = None,
+    extrapolate: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    listener: Listener | None = None,
+    creation_options: Mapping[str, str] | None = None,
+) -> ChangeResult:
+    """Map what differs between two dates.
+
+    Of a region: the mean over its bands of the absolute difference in reflectance. It has the unit in which a region
+    says how exactly it remembers, so that it can be held against that, and means the same in every region; deviations of
+    the bands, the other choice, differ from region to region and magnify what is always dark.
+
+    Of a head of classes: from-to codes, and beside the map their areas as a table. Of a head of numbers: last minus first.
+
+    Args:
+        source: a region, or a head of one.
+        output: ``*.tif`` of the map.
+        first: date of the state before; of a region whose time is continuous it may lie between acquisitions.
+        last: of the state after, likewise.
+        area: where; by default the whole region on its own grid.
+        extrapolate: let a region estimate dates before its first acquisition and after its last.
+        overwrite: replace an earlier map and what lies beside it.
+        resume: go on from what an interrupted run with the same arguments left.
+        listener: as in :func:`lianet_user.maps.writing.write_maps`.
+        creation_options: likewise.
+
+    Raises:
+        AreaError: the area lies outside the region, or what was asked for contradicts itself.
+        DateError: the region cannot say anything about a date, or the dates are not in order.
+        InputError: the head answers the same at all dates.
+        MapError: areas cannot be told on the map's grid.
+        OutputError: a file exists, cannot be written, or does not fit on the disk; there is nothing to resume.
+        RegionMismatchError: the region was updated since the head was trained.
+
+    Warns:
+        AreaWarning: areas on the map's grid are far from those on the ground.
+        EstimateWarning: a date was never observed, and is estimated.
+        LeftoverWarning: what an interrupted run left is discarded.
+        PartlyOutsideWarning: part of the area lies outside the region.
+    """
+    started = time.monotonic()
+    target = Path(output)
+    moments = _moments(source, str(first), str(last), extrapolate)
+    area = area or MapArea()
+    plan = _of_head(source, moments, area) if isinstance(source, Head) else _of_region(source, moments, area)
+    product, site = plan.product, plan.site
+    table = target.with_suffix(".csv") if isinstance(product, TransitionProduct) else None
+    ground = None
+    if table is not None:
+        refuse_existing(table, overwrite)
+        ground = Ground(site.geobox)
+    words = f"{moments[0].words} to {moments[1].words}"
+    job = MapJob(target, product, plan.tags, f"{product.title}, {words}: {plan.region.title}", plan.attribution)
+    fingerprint = {
+        "version": version("lianet-user"),
+        "of": source.sha256,
+        "dates": [str(moment.date) for moment in moments],
+        "grid": grid_words(site.geobox, site.tile),
+        "ground": ground_words(site.destination),
+        "creation options": dict(creation_options or {}),
+    }
+    write_maps(
+        [Pass(site.geobox, (job,), plan.compute, site.tile)],
+        target,
+        fingerprint=fingerprint,
+        overwrite=overwrite,
+        resume=resume,
+        listener=listener,
+        creation_options=creation_options,
+    )
+    names: tuple[str, ...] = ()
+    pixels: np.ndarray = np.zeros((0, 0), np.int64)
+    hectares: np.ndarray = np.zeros((0, 0))
+    if isinstance(product, TransitionProduct):
+        assert table is not None and ground is not None  # noqa: PT018
+        names, pixels = tuple(entry.name for entry in product.classes), product.matrix
+        hectares = _hectares(target, product, ground)
+        write_matrix(table, product.classes, hectares)
+    return ChangeResult(
+        path=target,
+        quicklook=MapFiles.of(target).png,
+        table=table,
+        geobox=site.geobox,
+        first=moments[0],
+        last=moments[1],
+        title=product.title,
+        summary=product.summary,
+        classes=names,
+        pixels=pixels,
+        hectares=hectares,
+        noise=plan.noise,
+        outside=site.destination.outside,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _moments(source: Region | Head, first: str, last: str, extrapolate: bool) -> tuple[Moment, Moment]:
+    """
+    Raises:
+        DateError: a date is none, nothing can be said about it, or they are not in order.
+        InputError: a head reads nothing that depends on dates.
+        RegionMismatchError: its region was updated.
+    """
+    dates = parse_date(first, "--from"), parse_date(last, "--to")
+    if dates[0] >= dates[1]:
+        raise DateError(
+            f"--from {first} --to {last}: change goes from an earlier date to a later one: give two dates in this order"
+        )
+    if isinstance(source, Region):
+        before, after = (
+            moment_of(source.header, text, extrapolate=extrapolate, option=option)
+            for text, option in ((first, "--from"), (last, "--to"))
+        )
+        return before, after
+    source.check_region()
+    if not reads_a_date(source.header.head.inputs):
+        raise InputError(
+            f"{source.path or 'the head'} reads only what all dates have in common, and answers the same at each: train one"
+            " on labels of single dates (`lianet-user finetune --date`), or map the change of the region itself"
+        )
+    held = source.region.header.dates
+    for option, date in zip(("--from", "--to"), dates, strict=True):
+        if date not in held:
+            raise DateError(
+                f"{option} {date}: a head answers at dates that its region holds, and this is none of the {len(held)}"
+                f" between {min(held)} and {max(held)}: choose one that `lianet-user info` lists"
+            )
+    return Moment(dates[0]), Moment(dates[1])
+
+
+def _of_region(region: Region, moments: tuple[Moment, Moment], area: MapArea) -> _Plan:
+    header = region.header
+    site = Site.of(area, region.geobox, header.name)
+    before, after = (Remembered(region, site, moment) for moment in moments)
+    noise = _noise(header, moments)
+    meaning = {
+        "QUANTITY": "mean over the bands of the absolute difference in reflectance",
+        **({"NOISE": f"{noise:.5f}, on average, where nothing changed"} if noise is not None else {}),
+        **_estimates(moments),
+    }
+
+    def compute(window: Window) -> list[np.ndarray] | None:
+        first, last = before.read(window), after.read(window)
+        if first is None or last is None:
+            return None
+        return [np.abs(last - first).mean(0, keepdims=True)]
+
+    def span(found: NumberStatistics) -> tuple[float, float]:
+        return 0.0, min(found.maximum, found.mean + 3 * found.deviation)
+
+    product = MeasureProduct("change", "change in reflectance", meaning, span)
+    day = f"{moments[0].date}, {moments[1].date}"
+    own = region_tags(header, region.sha256, day, product.title, product.tags)
+    return _Plan(product, compute, site, own, header.attribution, header, noise)
+
+
+def _of_head(head: Head, moments: tuple[Moment, Moment], area: MapArea) -> _Plan:
+    site = Site.of(area, head.geobox, head.region.header.name, head.scale)
+    dates = tuple(moment.date for moment in moments)
+
+    def answers(needed: Window) -> list[torch.Tensor]:
+        around = whole_pixels(needed, head.scale)
+        return [crop(head.answers(around, date), needed, around.scaled(head.scale)) for date in dates]
+
+    product: Product
+    of: Callable[[Window], np.ndarray]
+    if head.header.numbers is None:
+        product = transitions = TransitionProduct(head.header.classes)
+
+        def of(needed: Window) -> np.ndarray:
+            before, after = (each.argmax(0, keepdim=True).cpu().numpy() for each in answers(needed))
+            return transitions.codes(before, after)
+    else:
+        unit = head.header.numbers.unit
+        product = MeasureProduct(
+            "difference",
+            "difference of numbers" if head.header.task == "regression" else "difference of coverage",
+            {"QUANTITY": f"value at {dates[1]} - value at {dates[0]}"},
+            _symmetric,
+            unit,
+            DIFFERENCES,
+        )
+
+        def of(needed: Window) -> np.ndarray:
+            before, after = answers(needed)
+            return (after - before).cpu().numpy()
+
+    kind = "classes" if head.header.classes else "numbers"
+    nothing = np.array([product.layer.nodata], product.layer.dtype)
+
+    def compute(window: Window) -> list[np.ndarray] | None:
+        found = site.read(window, of, nothing, kind)  # type: ignore[arg-type]  # one of the two
+        return None if found is None else [found]
+
+    own = tags([head], dates, product.title, product.tags)
+    own["DATE"] = ", ".join(map(str, dates))
+    return _Plan(product, compute, site, own, attribution([head]), head.region.header)
+
+
+def _symmetric(found: NumberStatistics) -> tuple[float, float]:
+    """No difference is in the middle."""
+    most = max(abs(found.minimum), abs(found.maximum))
+    reach = min(most, abs(found.mean) + 3 * found.deviation)
+    return -reach, reach
+
+
+def _noise(header: RegionHeader, moments: tuple[Moment, Moment]) -> float | None:
+    """What a region shows as change on average where there is none, from its errors at the two dates.
+
+    Errors of a normal distribution whose deviations are the bands' RMSE, independent of each other.
+    """
+    errors = {each.date: {band.band: band.rmse for band in each.bands} for each in header.quality}
+    if any(moment.estimated or moment.date not in errors for moment in moments):
+        return None
+    pairs = [[errors[moment.date].get(band.name) for moment in moments] for band in header.bands]
+    known = [[error for error in pair if error is not None] for pair in pairs]
+    if any(len(pair) < 2 for pair in known):
+        return None
+    return math.sqrt(2 / math.pi) * float(np.mean([math.hypot(*pair) for pair in known]))
+
+
+def _estimates(moments: tuple[Moment, Moment]) -> dict[str, str]:
+    estimated = [str(moment.date) for moment in moments if moment.estimated]
+    return {"ESTIMATED": f"{', '.join(estimated)}: no image was encoded; estimated from others"} if estimated else {}
+
+
+def _hectares(path: Path, product: TransitionProduct, ground: Ground) -> np.ndarray:
+    """(classes, classes) of the ground of each change, whose pixels may differ in area from row to row."""
+    found = np.zeros(len(product.entries))
+    rows = ground.rows
+    with rasterio.open(path) as dataset:
+        for window in whole(ground.geobox).tiles(TILE):
+            values = dataset.read(
+                1, window=rasterio.windows.Window(window.col, window.row, window.width, window.height)
+            )
+            known = values != product.layer.nodata
+            areas = np.broadcast_to(rows[window.row : window.row_end, None], values.shape)
+            found += np.bincount(values[known], weights=areas[known], minlength=len(found))
+    return found.reshape(product.matrix.shape)

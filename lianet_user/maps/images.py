@@ -1,0 +1,232 @@
+"""What a region remembers, as maps: reflectance, an image for the eye, and numbers that follow from reflectance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from odc.geo.geobox import GeoBox
+
+from lianet_user.header import Band, Numbers
+from lianet_user.maps import picture, style
+from lianet_user.maps.color import true_color_bands
+from lianet_user.maps.geotiff import Layer
+from lianet_user.maps.summary import NumberStatistics, RunningStatistics, Shares
+
+STEP = 1e-4
+"""Of stored reflectance: Sentinel-2's own, and half of what the best of our fields errs by."""
+NO_REFLECTANCE = 65535
+"""Not 0, which is a reflectance: deep water and shadow have it."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """How reflectance becomes light: for red, green and blue what is black, and what is full."""
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+
+    def light(self, reflectance: np.ndarray) -> np.ndarray:
+        """Reflectance (3, height, width) -> float32 (3, height, width) from 1 to 255; NaN stays."""
+        low, high = (np.array(each, np.float32)[:, None, None] for each in (self.low, self.high))
+        share: np.ndarray = np.clip((reflectance - low) / (high - low), 0, 1)
+        return 1 + 254 * share
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """For a reader."""
+        spans = zip(("red", "green", "blue"), self.low, self.high, strict=True)
+        return [(color, f"{low:.3f} to {high:.3f}") for color, low, high in spans]
+
+    @property
+    def words(self) -> str:
+        """In one line."""
+        return ", ".join(f"{color} {span}" for color, span in self.notes)
+
+
+def stretch_of(reflectance: np.ndarray) -> Stretch:
+    """From the 2nd to the 98th percentile of each of three bands, to a thousandth: (3, ...) with NaN."""
+    found = [each[~np.isnan(each)] for each in reflectance]
+    ends = [np.percentile(each, (2, 98)) if each.size else (0.0, 1.0) for each in found]
+    low = [math.floor(least * 1000) / 1000 for least, _ in ends]
+    high = [max(math.ceil(most * 1000) / 1000, least + 0.001) for (_, most), least in zip(ends, low, strict=True)]
+    return Stretch(tuple(low), tuple(high))  # type: ignore[arg-type]  # three of each
+
+
+class ReflectanceProduct:
+    """Bands of reflectance: uint16 in steps of 0.0001, as users of Sentinel-2 expect; or float32 as they are.
+
+    Two bytes hold all that a field knows: the step is half the error of the best one. What a field's reconstruction
+    puts below 0 is stored as 0.
+    """
+
+    def __init__(self, bands: Sequence[Band], float32: bool) -> None:
+        self.layer = Layer(
+            bands=tuple(band.name for band in bands),
+            dtype="float32" if float32 else "uint16",
+            nodata=math.nan if float32 else NO_REFLECTANCE,
+            predictor="YES",
+            overviews="AVERAGE",
+            scale=1.0 if float32 else STEP,
+            band_tags=tuple(_band_tags(band) for band in bands),
+        )
+        self.tags = {
+            "QUANTITY": "reflectance" if float32 else f"reflectance = value * {STEP:g}; below 0 stored as 0",
+            "BANDS": ", ".join(self.layer.bands),
+        }
+        self.title = f"reflectance in {len(bands)} band{'s' * (len(bands) > 1)}"
+        self._shown = true_color_bands(bands)
+        self._of_bands = [RunningStatistics() for _ in bands]
+
+    def add(self, values: np.ndarray) -> None:
+        for statistics, band in zip(self._of_bands, self._reflectance(values), strict=True):
+            statistics.add(band)
+
+    @property
+    def summary(self) -> Shares:
+        return Shares(dict(zip(self.layer.bands, (each.mean for each in self._statistics), strict=True)))
+
+    def write_pam(self, path: Path) -> None:
+        """Nothing: the bands have their names and their scale in the map."""
+
+    def write_qml(self, path: Path) -> None:
+        shown = [self._statistics[band] for band in self._shown]
+        spread = [(max(each.minimum, each.mean - 2 * each.deviation), each) for each in shown]
+        high = [max(low + STEP, min(each.maximum, each.mean + 2 * each.deviation)) for low, each in spread]
+        style.write_light_qml(path, self._shown, [low for low, _ in spread], high)
+
+    def figure(self, values: np.ndarray, geobox: GeoBox, *, title: str, attribution: str) -> Figure:
+        shown = self._reflectance(values)[list(self._shown)]
+        stretch = stretch_of(shown)
+        names = [self.layer.bands[band] for band in self._shown]
+        notes = [(name, span) for name, (_, span) in zip(names, stretch.notes, strict=True)]
+        notes = notes[: len(set(names))]
+        return picture.image_figure(
+            _image(stretch.light(shown)),
+            geobox,
+            [("shown", "reflectance"), *notes],
+            title=title,
+            attribution=attribution,
+        )
+
+    @property
+    def _statistics(self) -> list[NumberStatistics]:
+        return [each.summary("") for each in self._of_bands]
+
+    def _reflectance(self, values: np.ndarray) -> np.ndarray:
+        if self.layer.scale == 1:
+            return values
+        return np.where(values == NO_REFLECTANCE, np.float32(np.nan), values * np.float32(STEP))
+
+
+class LightProduct:
+    """An image for the eye: uint8 red, green and blue from 1 to 255; 0 is nothing."""
+
+    def __init__(self, names: Sequence[str], stretch: Stretch) -> None:
+        self.stretch = stretch
+        self.layer = Layer(
+            bands=("red", "green", "blue"), dtype="uint8", nodata=0, predictor="YES", overviews="AVERAGE", light=True
+        )
+        self.title = f"true colour of {', '.join(dict.fromkeys(names))}"
+        self.tags = {
+            "QUANTITY": "light: 1 + 254 * (reflectance - low) / (high - low), cut off at both ends",
+            "BANDS": ", ".join(names),
+            "STRETCH": f"reflectance {stretch.words}",
+        }
+        self._of_bands = [RunningStatistics() for _ in names]
+
+    def add(self, values: np.ndarray) -> None:
+        for statistics, band in zip(self._of_bands, values, strict=True):
+            statistics.add(np.where(band == 0, np.float32(np.nan), band))
+
+    @property
+    def summary(self) -> Shares:
+        return Shares(
+            {name: each.summary("").mean for name, each in zip(self.layer.bands, self._of_bands, strict=True)}
+        )
+
+    def write_pam(self, path: Path) -> None:
+        """Nothing: the file says that its bands are red, green and blue."""
+
+    def write_qml(self, path: Path) -> None:
+        style.write_light_qml(path, (0, 1, 2), (1.0,) * 3, (255.0,) * 3)
+
+    def figure(self, values: np.ndarray, geobox: GeoBox, *, title: str, attribution: str) -> Figure:
+        shown = np.where(values == 0, np.float32(np.nan), values)
+        notes = [("light", "reflectance"), *self.stretch.notes]
+        return picture.image_figure(_image(shown), geobox, notes, title=title, attribution=attribution)
+
+
+class MeasureProduct:
+    """One number per pixel that follows from what is remembered: float32, NaN is none; its colours span what is found.
+
+    Args:
+        band: its name.
+        title: what the map shows.
+        tags: what its values mean.
+        span: the numbers found -> what the colours span.
+        unit: of the numbers.
+        ramp: the colours, from the lowest to the highest.
+    """
+
+    def __init__(
+        self,
+        band: str,
+        title: str,
+        tags: Mapping[str, str],
+        span: Callable[[NumberStatistics], tuple[float, float]],
+        unit: str = "",
+        ramp: Colormap = style.RAMP,
+    ) -> None:
+        self.layer = Layer(
+            bands=(band,), dtype="float32", nodata=math.nan, predictor="YES", overviews="AVERAGE", unit=unit
+        )
+        self.title, self.tags = title, dict(tags) | ({"UNIT": unit} if unit else {})
+        self.span, self.unit, self.ramp = span, unit, ramp
+        self._statistics = RunningStatistics()
+
+    def add(self, values: np.ndarray) -> None:
+        self._statistics.add(values)
+
+    @property
+    def summary(self) -> NumberStatistics:
+        return self._statistics.summary(self.unit)
+
+    @property
+    def numbers(self) -> Numbers:
+        """What the colours span."""
+        low, high = self.span(self.summary)
+        return Numbers(unit=self.unit, low=low, high=high if high > low else low + 1e-6)
+
+    def write_pam(self, path: Path) -> None:
+        style.write_statistics_pam(path, self.summary)
+
+    def write_qml(self, path: Path) -> None:
+        style.write_ramp_qml(path, self.numbers, self.ramp)
+
+    def figure(self, values: np.ndarray, geobox: GeoBox, *, title: str, attribution: str) -> Figure:
+        return picture.number_figure(
+            values[0], geobox, self.numbers, self.summary, title=title, attribution=attribution, ramp=self.ramp
+        )
+
+
+def around_mean(found: NumberStatistics) -> tuple[float, float]:
+    """Two deviations to either side of the mean, as far as there are numbers: nearly all, and no outlier."""
+    return max(found.minimum, found.mean - 2 * found.deviation), min(found.maximum, found.mean + 2 * found.deviation)
+
+
+def _band_tags(band: Band) -> dict[str, str]:
+    tags = {"GSD_M": f"{band.gsd_m:g}"}
+    return tags if band.wavelength_nm is None else {"WAVELENGTH_NM": f"{band.wavelength_nm:g}"} | tags
+
+
+def _image(light: np.ndarray) -> np.ndarray:
+    """Light (3, height, width) from 0 to 255 -> uint8 (height, width, 3); where there is none, light grey."""
+    nothing = np.isnan(light).any(0)
+    image = np.nan_to_num(light).astype(np.uint8).transpose(1, 2, 0)
+    return np.where(nothing[..., None], np.array(style.rgb(picture.UNCLASSED), np.uint8), image)

@@ -1,0 +1,301 @@
+"""`reconstruct`: the imagery that a region remembers, as GeoTIFFs, at dates that were encoded and at dates between them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from lianet_user.errors import InputError, OutputError, did_you_mean, listed
+from lianet_user.grid import Window, whole
+from lianet_user.header import Band
+from lianet_user.maps.area import MapArea
+from lianet_user.maps.color import true_color_bands
+from lianet_user.maps.files import SUFFIXES, MapFiles
+from lianet_user.maps.images import LightProduct, MeasureProduct, ReflectanceProduct, Stretch, around_mean, stretch_of
+from lianet_user.maps.indices import SpectralIndex, spectral_index
+from lianet_user.maps.moments import Moment, chosen_moments
+from lianet_user.maps.predict import MapResult
+from lianet_user.maps.product import Product
+from lianet_user.maps.runs import grid_words, ground_words, only_picture, output_folder
+from lianet_user.maps.site import Site
+from lianet_user.maps.style import region_tags
+from lianet_user.maps.writing import Listener, MapJob, Pass, write_maps
+from lianet_user.region import Region
+
+SAMPLES, SAMPLE_SIDE, SAMPLE_DATES = 3, 48, 4
+"""What a stretch is chosen by: so many places along each side of the map, so many pixels wide, at so many dates at most."""
+
+
+HIGHEST = 6.5
+"""Reflectance that two bytes can hold: more than any ground, snow or cloud has."""
+
+Names = Callable[[str, Moment], Path]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is made of the reflectance of a date."""
+
+    bands: tuple[int, ...] = ()
+    """Indices of those to write; none writes no reflectance."""
+    stretch: Stretch | None = None
+    """Of the image for the eye; None makes none."""
+    indices: tuple[SpectralIndex, ...] = ()
+    float32: bool = False
+
+    def products(self, bands: Sequence[Band]) -> list[tuple[str, Product]]:
+        """By the beginning of their files' names."""
+        found: list[tuple[str, Product]] = []
+        if self.bands:
+            found.append(("reflectance", ReflectanceProduct([bands[each] for each in self.bands], self.float32)))
+        if self.stretch is not None:
+            found.append(("rgb", LightProduct([bands[each].name for each in true_color_bands(bands)], self.stretch)))
+        for index in self.indices:
+            found.append((index.name, MeasureProduct(index.name, index.title, index.tags(bands), around_mean)))
+        return found
+
+    def of(self, reflectance: np.ndarray, bands: Sequence[Band]) -> list[np.ndarray]:
+        """What the products hold of all bands (bands, height, width), before it is stored; NaN is nothing."""
+        found: list[np.ndarray] = []
+        if self.bands:
+            written = reflectance[list(self.bands)]
+            found.append(written if self.float32 else np.clip(written, 0, HIGHEST))
+        if self.stretch is not None:
+            found.append(self.stretch.light(reflectance[list(true_color_bands(bands))]))
+        return found + [index.of(reflectance)[None] for index in self.indices]
+
+
+class Remembered:
+    """Reflectance of a region at a date, on a map's grid."""
+
+    def __init__(self, region: Region, site: Site, moment: Moment) -> None:
+        self.region, self.site, self.moment = region, site, moment
+        self._nothing = np.full(len(region.header.bands), np.nan, np.float32)
+
+    def read(self, window: Window) -> np.ndarray | None:
+        """float32 (bands, height, width) of all bands, NaN where nothing is said; None where nothing is mapped."""
+        return self.site.read(window, self._of, self._nothing)
+
+    def _of(self, window: Window) -> np.ndarray:
+        found: np.ndarray = (
+            self.region.reconstruct(window, self.moment.date, between=self.moment.estimated, beyond=True).cpu().numpy()
+        )
+        return found
+
+
+def reconstruct(
+    region: Region,
+    output: str | os.PathLike[str],
+    *,
+    area: MapArea | None = None,
+    dates: Sequence[str | dt.date] = (),
+    bands: Sequence[str] = (),
+    rgb: bool = False,
+    indices: Sequence[str] = (),
+    extrapolate: bool = False,
+    stretch: tuple[float, float] | None = None,
+    float32: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    listener: Listener | None = None,
+    creation_options: Mapping[str, str] | None = None,
+) -> tuple[MapResult, ...]:
+    """Write the imagery that a region remembers, to Cloud-Optimized GeoTIFFs.
+
+    What is not asked for is not written; where nothing is, all bands are. On another grid than the region's, reflectance
+    is resampled, and indices follow from that.
+
+    Args:
+        region: opened.
+        output: ``*.tif`` or ``*.tiff`` of the one image; of several (by date or kind) the folder for them.
+        area: where; by default the whole region on its own grid.
+        dates: as in :func:`lianet_user.maps.moments.chosen_moments`.
+        bands: names of those to write.
+        rgb: write an image in true colours, 8 bits each.
+        indices: spectral indices to write, see :func:`lianet_user.maps.indices.spectral_index`.
+        extrapolate: estimate dates before the first and after the last too.
+        stretch: reflectance that the image shows as black and as full; by default the 2nd and the 98th percentile of
+            each colour, of a sample of the ground and the dates.
+        float32: write reflectance as it is computed, instead of as uint16 in steps of 0.0001.
+        overwrite: replace earlier images and what lies beside them.
+        resume: go on from what an interrupted run with the same arguments left.
+        listener: as in :func:`lianet_user.maps.writing.write_maps`.
+        creation_options: likewise.
+
+    Returns:
+        The images by date, then kind: reflectance, true colours, indices.
+
+    Raises:
+        AreaError: the area lies outside the region, or what was asked for contradicts itself.
+        DateError: the region cannot say anything about a date, or none was given and there are several.
+        InputError: the region lacks a band, or no such index is known.
+        OutputError: a file exists, cannot be written, or does not fit on the disk; there is nothing to resume.
+
+    Warns:
+        EstimateWarning: a date was never observed, and is estimated.
+        PartlyOutsideWarning: part of the area lies outside the region.
+        LeftoverWarning: what an interrupted run left is discarded.
+    """
+    started = time.monotonic()
+    header, target = region.header, Path(output)
+    chosen = _band_numbers(bands, header.bands)
+    wanted_indices = tuple(
+        {each.name: each for each in (spectral_index(text, header.bands) for text in indices)}.values()
+    )
+    shown = true_color_bands(header.bands) if rgb else ()
+    if rgb and len(set(shown)) < 3:
+        raise InputError(
+            f"--rgb needs bands of red, green and blue light, and the region {header.name!r} has"
+            f" {listed([band.name for band in header.bands])}: write some of them with --bands"
+        )
+    if stretch is not None and not stretch[0] < stretch[1]:
+        raise InputError(f"--stretch {stretch[0]:g},{stretch[1]:g}: expected LOW,HIGH in reflectance with LOW < HIGH")
+    moments = chosen_moments(header, [str(each) for each in dates], extrapolate=extrapolate)
+    if not bands and (rgb or indices):
+        chosen = ()
+    kinds = bool(chosen) + rgb + len(wanted_indices)
+    name_of = _names(target, kinds, moments)
+    site = Site.of(area or MapArea(), region.geobox, header.name)
+    readers = [Remembered(region, site, moment) for moment in moments]
+    light = None
+    if rgb:
+        light = Stretch((stretch[0],) * 3, (stretch[1],) * 3) if stretch else _sampled_stretch(readers, shown)
+    wanted = Wanted(chosen, light, wanted_indices, float32)
+    passes = [_pass(reader, wanted, name_of) for reader in readers]
+    fingerprint = {
+        "version": version("lianet-user"),
+        "region": region.sha256,
+        "bands": list(chosen),
+        "stretch": light and light.words,
+        "indices": [[each.name, *each.constants] for each in wanted_indices],
+        "float32": float32,
+        "dates": [str(moment.date) for moment in moments],
+        "grid": grid_words(site.geobox, site.tile),
+        "ground": ground_words(site.destination),
+        "creation options": dict(creation_options or {}),
+    }
+    with output_folder(target, several=kinds * len(moments) > 1), only_picture(target, overwrite, resume) as written:
+        if written != target:
+            passes = [_pass(reader, wanted, lambda kind, moment: written) for reader in readers]
+        write_maps(
+            passes,
+            written,
+            fingerprint=fingerprint,
+            overwrite=overwrite,
+            resume=resume,
+            listener=listener,
+            creation_options=creation_options,
+        )
+    seconds = time.monotonic() - started
+    return tuple(
+        MapResult(
+            path=name_of(kind, moment),
+            quicklook=MapFiles.of(name_of(kind, moment)).png,
+            window=site.window,
+            geobox=site.geobox,
+            date=moment.date,
+            title=job.product.title,
+            summary=job.product.summary,
+            outside=site.destination.outside,
+            seconds=seconds,
+            estimated=moment.estimated,
+        )
+        for moment, run in zip(moments, passes, strict=True)
+        for job, (kind, _) in zip(run.jobs, wanted.products(header.bands), strict=True)
+    )
+
+
+def _pass(reader: Remembered, wanted: Wanted, name_of: Names) -> Pass:
+    """The images of a date, and how to compute a tile of them."""
+    region, site, moment = reader.region.header, reader.site, reader.moment
+    products = wanted.products(region.bands)
+    estimate = {"ESTIMATED": "no image of this date was encoded; estimated from others"} if moment.estimated else {}
+    jobs = tuple(
+        MapJob(
+            path=name_of(kind, moment),
+            product=product,
+            tags=region_tags(
+                region, reader.region.sha256, str(moment.date), product.title, dict(product.tags) | estimate
+            ),
+            heading=f"{product.title}, {moment.words}: {region.title}",
+            attribution=region.attribution,
+        )
+        for kind, product in products
+    )
+
+    def compute(window: Window) -> list[np.ndarray] | None:
+        reflectance = reader.read(window)
+        if reflectance is None:
+            return None
+        made = wanted.of(reflectance, region.bands)
+        return [product.layer.stored(values) for (_, product), values in zip(products, made, strict=True)]
+
+    return Pass(site.geobox, jobs, compute, site.tile)
+
+
+def _band_numbers(asked: Sequence[str], bands: Sequence[Band]) -> tuple[int, ...]:
+    """Indices of the bands asked for, in that order; none asks for all.
+
+    Raises:
+        InputError: there is no such band, or one is named twice.
+    """
+    names = [band.name for band in bands]
+    folded = {name.casefold(): number for number, name in enumerate(names)}
+    found = []
+    for name in asked:
+        number = folded.get(name.casefold())
+        if number is None:
+            raise InputError(
+                f"--bands {name}: the region has no such band{did_you_mean(name, names)}; it has {listed(names)}"
+            )
+        if number in found:
+            raise InputError(f"--bands names {names[number]} twice: leave one away")
+        found.append(number)
+    return tuple(found) or tuple(range(len(bands)))
+
+
+def _names(target: Path, kinds: int, moments: Sequence[Moment]) -> Names:
+    """What the image of a kind at a date is called.
+
+    Raises:
+        OutputError: the target does not suit so many.
+    """
+    count = kinds * len(moments)
+    if count == 1:
+        return lambda kind, moment: target
+    if target.suffix.lower() in (*SUFFIXES, ".png") or target.is_file():
+        raise OutputError(
+            f"{target} is the name of one image, and there are {count} to write: give the name of a folder with -o"
+        )
+    return lambda kind, moment: target / f"{kind}_{moment.date}.tif"
+
+
+def _sampled_stretch(readers: Sequence[Remembered], shown: Sequence[int]) -> Stretch:
+    """A stretch for all dates together, so that their images can be compared, from a sample of them."""
+    whole_map = whole(readers[0].site.geobox)
+    found = []
+    step = -(-len(readers) // SAMPLE_DATES)
+    for reader in readers[::step]:
+        for row in _starts(whole_map.height):
+            for col in _starts(whole_map.width):
+                window = Window(row, col, SAMPLE_SIDE, SAMPLE_SIDE).intersection(whole_map)
+                reflectance = None if window is None else reader.read(window)
+                if reflectance is not None:
+                    found.append(reflectance[list(shown)].reshape(3, -1))
+    if not found:  # a thin area may pass between the places
+        found = [
+            tile[list(shown)].reshape(3, -1) for tile in map(readers[0].read, whole_map.tiles(512)) if tile is not None
+        ]
+    return stretch_of(np.concatenate(found, 1))
+
+
+def _starts(length: int) -> list[int]:
+    """Where the sampled windows begin along a side."""
+    return sorted({max(0, round((place + 0.5) * length / SAMPLES - SAMPLE_SIDE / 2)) for place in range(SAMPLES)})
