@@ -71,7 +71,7 @@ def attempt(source: Path, command: str, nth: int, error: int) -> tuple[str, int]
         wrong = ""
         if code not in (0, 2):
             wrong = f"exit code {code}"
-        elif "Traceback" in text or text.count("error:") != (code == 2):
+        elif "Traceback" in text or sum(line.startswith("error:") for line in text.splitlines()) != (code == 2):
             wrong = "no single line"
         elif now != earlier:
             try:
