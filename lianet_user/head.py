@@ -132,7 +132,8 @@ class Head:
             raise RegionMismatchError(
                 f"{found.path} was updated since {head} was trained ({trained_on.name!r}, {hashes}"
                 f" {str(found.sha256)[:12]}): `lianet-user finetune {found.path} LABELS --from {head}` trains the head on,"
-                " from its weights; or give the region as it was with --region"
+                " from its weights; or give the region as it was with --region; if nobody updated it, it is damaged: get it"
+                " again"
             )
         raise RegionMismatchError(
             f"{found.path} is not the region that {head} was trained on ({trained_on.name!r}, {hashes}"

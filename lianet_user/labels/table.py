@@ -111,7 +111,8 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, list[str]]:
         text = data.decode("cp1252")
     except UnicodeDecodeError as error:
         raise LabelError(f"{path} is neither UTF-8 nor cp1252: give its encoding with --encoding") from error
-    example = next(word for word in text.split() if not word.isascii())
+    # On ASCII white space only: a no-break space is no white space to whoever looks for what is not ASCII.
+    example = next(word for word in re.split("[ \t\r\n]+", text) if not word.isascii())
     return text, [f"Text: {path.name} is not UTF-8, read as cp1252 ({example[:40]!r}); --encoding says otherwise"]
 
 

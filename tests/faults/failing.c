@@ -1,4 +1,4 @@
-/* Makes the n-th call that writes below a folder fail. Preloaded by inject.py; it counts calls of the C library, which is
+/* Makes the n-th call that writes below a folder fail, and all later ones if asked to. Preloaded by inject.py; it counts calls of the C library, which is
  * where Python, PyTorch and GDAL alike go to write. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,19 +13,20 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int wanted = -1, number = 0, seen = 0;
+static int wanted = -1, number = 0, lasting = 0, seen = 0;
 static char folder[PATH_MAX] = "";
 
-void fault_arm(const char *below, int nth, int error) {
+void fault_arm(const char *below, int nth, int error, int from_then_on) {
     strncpy(folder, below, sizeof folder - 1);
-    wanted = nth, number = error, seen = 0;
+    wanted = nth, number = error, lasting = from_then_on, seen = 0;
 }
 
 int fault_seen(void) { return seen; }
 
 static int due(const char *path) {
     if (!folder[0] || strncmp(path, folder, strlen(folder))) return 0;
-    if (++seen != wanted) return 0;
+    seen++;
+    if (lasting ? seen < wanted : seen != wanted) return 0;
     errno = number;
     return 1;
 }

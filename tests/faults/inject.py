@@ -1,8 +1,8 @@
 """Makes every call that writes fail in turn, and looks at what is left.
 
-`LD_PRELOAD=failing.so python inject.py FOLDER` where FOLDER holds region.safetensors, head.safetensors and labels.tif. Each
-call fails in a process of its own, forked from one that has imported everything. Prints a line of JSON for each command;
-exit code 1 where the guarantee does not hold.
+`LD_PRELOAD=failing.so python inject.py FOLDER [COMMAND ...]` where FOLDER holds region.safetensors, head.safetensors and
+labels.tif. Each call fails in a process of its own, forked from one that has imported everything. Prints a line of JSON for
+each command; exit code 1 where the guarantee does not hold.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import rasterio
 
 from lianet_user.artifact import open_head_file
@@ -29,28 +30,30 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "finetune": (["finetune", "region.safetensors", "labels.tif", "-o", "new.safetensors", *QUICK], "new.safetensors"),
     "predict": (["predict", "head.safetensors", "-o", "map.tif", "-q", "--overwrite"], "map.tif"),
 }
-ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
 
 
-def whole_head(path: Path) -> None:
-    open_head_file(path).tensors()
+EARLIER = b"an earlier file"
 
 
-def whole_map(path: Path) -> None:
+def head(path: Path) -> list[np.ndarray]:
+    return list(open_head_file(path).tensors().values())
+
+
+def map_(path: Path) -> list[np.ndarray]:
     with rasterio.open(path) as file:
-        file.read()
+        return [file.read()]
 
 
-WHOLE: dict[str, Callable[[Path], None]] = {"finetune": whole_head, "predict": whole_map}
+CONTENTS: dict[str, Callable[[Path], list[np.ndarray]]] = {"finetune": head, "predict": map_}
 
 
-def attempt(source: Path, command: str, nth: int, error: int) -> tuple[str, int]:
+def attempt(source: Path, command: str, nth: int, error: int, lasting: bool) -> tuple[str, int]:
     """Run a command in a process in which the nth call fails; what is wrong with what it leaves, and calls seen."""
     arguments, name = COMMANDS[command]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "files"
         shutil.copytree(source, folder)
-        earlier = (folder / name).read_bytes() if (folder / name).exists() else None
+        (folder / name).write_bytes(EARLIER)
         said, count = Path(place) / "said", Path(place) / "count"
         child = os.fork()
         if not child:
@@ -59,47 +62,49 @@ def attempt(source: Path, command: str, nth: int, error: int) -> tuple[str, int]
                 os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
                 os.chdir(folder)
                 calls = ctypes.CDLL(None)
-                calls.fault_arm(str(folder).encode(), nth, error)
+                calls.fault_arm(str(folder).encode(), nth, error, int(lasting))
                 code = _run(arguments)
-                seen = calls.fault_seen()
-                count.write_text(str(seen))
+                count.write_text(str(calls.fault_seen()))
             os._exit(code)
         _, status = os.waitpid(child, 0)
         code, text = os.waitstatus_to_exitcode(status), said.read_text()
+        wrong = _wrong(command, code, text, folder / name, source / name)
         seen = int(count.read_text()) if count.exists() else 0
-        now = (folder / name).read_bytes() if (folder / name).exists() else None
-        wrong = ""
-        if code not in (0, 2):
-            wrong = f"exit code {code}"
-        elif "Traceback" in text or text.count("error:") != (code == 2):
-            wrong = "no single line"
-        elif now != earlier:
-            try:
-                WHOLE[command](folder / name)
-            except Exception as problem:
-                wrong = f"{name} is neither the earlier file nor whole: {problem}"
-        elif code == 0 and nth > 0 and now == earlier:
-            wrong = "it claims success and wrote nothing"
-        return (f"call {nth} failing with {errno.errorcode.get(error)}: {wrong}: {text[-400:]}" if wrong else ""), seen
+        how = f"call {nth} {'and all later ones ' if lasting else ''}failing with {errno.errorcode.get(error)}"
+        return (f"{how}: {wrong}: {text[-400:]}" if wrong else ""), seen
+
+
+def _wrong(command: str, code: int, text: str, found: Path, expected: Path) -> str:
+    if code not in (0, 2):
+        return f"exit code {code}"
+    lines = sum(line.startswith("error:") for line in text.splitlines())
+    if "Traceback" in text or lines != (code == 2):
+        return "no single line"
+    if found.exists() and found.read_bytes() == EARLIER:
+        return "" if code == 2 else "it claims success and wrote nothing"
+    try:
+        pairs = zip(CONTENTS[command](found), CONTENTS[command](expected), strict=True)
+        return "" if all(np.array_equal(one, other) for one, other in pairs) else "it holds something else"
+    except Exception as problem:
+        return f"it is neither the earlier file nor whole: {problem}"
 
 
 def main() -> int:
     source, failed = Path(sys.argv[1]), 0
     warnings.simplefilter("ignore")
-    for command, (arguments, _) in COMMANDS.items():
+    for command in sys.argv[2:] or COMMANDS:
         with contextlib.chdir(source):
-            if _run(arguments):  # imports everything, and leaves the earlier output
+            if _run(COMMANDS[command][0]):  # imports everything, and leaves what is expected
                 return 1
-        problem, calls = attempt(source, command, 10**9, 0)
-        problems = [problem] if problem else []
+        problem, calls = attempt(source, command, 10**9, 0, lasting=False)
+        problems, runs = [problem] if problem else [], 0
         for nth in range(1, calls + 1):
-            for error in ERRORS:
-                problem, _ = attempt(source, command, nth, error)
+            # A disk that is full stays full; one that fails may do so once.
+            for error, lasting in ((errno.ENOSPC, True), (errno.EIO, False), (errno.EROFS, True)):
+                problem, _ = attempt(source, command, nth, error, lasting)
                 problems += [problem] if problem else []
-        print(
-            json.dumps({"command": command, "calls": calls, "runs": calls * len(ERRORS), "problems": problems}),
-            flush=True,
-        )
+                runs += 1
+        print(json.dumps({"command": command, "calls": calls, "runs": runs, "problems": problems}), flush=True)
         failed += len(problems)
     return int(failed > 0)
 
