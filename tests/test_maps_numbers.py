@@ -158,7 +158,7 @@ def test_maps_in_memory_say_what_they_hold(made: HeadFactory) -> None:
     assert (heights.attrs["units"], heights.shape) == ("m", (384, 512))
     assert np.isnan(heights.odc.nodata)
     classes = made(scale=4).predict()
-    assert (classes.attrs["flag_values"], classes.odc.nodata) == ([0, 1, 2], IGNORE)
+    assert (classes.attrs["flag_values"].tolist(), classes.odc.nodata) == ([0, 1, 2], IGNORE)
 
 
 def test_a_head_of_several_dates_asks_for_one(made: HeadFactory, folder: Path) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import torch
 from affine import Affine
 from conftest import RegionHeaderFactory
@@ -432,6 +434,33 @@ def test_the_command_makes_several_maps_and_lists_them(
     assert set(maps[0]["pixels"]) == set(maps[1]["means"]) == {entry.name for entry in CLASSES}
     assert _run([*arguments[:2], "--date", "2017-02-16", "--tta", "--min-area", "0.05", "-q"]) == 0
     assert (folder / "map.tif").exists()
+
+
+def test_polygons_and_zone_sums_come_with_the_map_in_one_command(
+    made: HeadFactory, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    head = made("trees")
+    head.save("trees.safetensors")
+    west, south, east, north = bounds_of(head.region.geobox)
+    halves = [shapely.box(west, south, (west + east) / 2, north), shapely.box((west + east) / 2, south, east, north)]
+    geopandas.GeoDataFrame({"stand": [1, 2]}, geometry=halves, crs="EPSG:32633").to_file("stands.gpkg")
+    wanted = ["--polygons", "areas.gpkg", "--zones", "stands.gpkg"]
+    assert _run(["predict", "trees.safetensors", *wanted, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["polygons"], document["zones"]) == ("areas.gpkg", "map_zones.csv")
+    pixels = document["maps"][0]["pixels"]
+    areas = geopandas.read_file("areas.gpkg", layer="polygons").groupby("class")["area_ha"].sum()
+    assert areas.to_dict() == pytest.approx({name: count / 100 for name, count in pixels.items() if count})
+    table = (folder / "map_zones.csv").read_text().splitlines()
+    assert len(table) == 3
+    assert table[0].startswith("stand,")
+    before = (folder / "map.tif").read_bytes()
+    assert _run(["predict", "trees.safetensors", *wanted]) == 2  # everything is there already
+    assert _run(["predict", "trees.safetensors", "-o", "new.tif", "--zones", "none.gpkg"]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+    assert not (folder / "new.tif").exists()
+    assert (folder / "map.tif").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ from lianet_user.cli.map_options import (
     writes_maps,
 )
 from lianet_user.cli.option_groups import grouped
+from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
     from lianet_user.head import Head
@@ -63,6 +65,12 @@ def predict(
         float | None,
         grouped(WHAT, "Turn patches of a class smaller than this into what surrounds them.", metavar="HECTARES"),
     ] = None,
+    polygons: Annotated[
+        Path | None, grouped(WHAT, "Write the areas of the map of classes as polygons too.", metavar="FILE.gpkg")
+    ] = None,
+    zones: Annotated[
+        Path | None, grouped(WHAT, "Sum the map up in these polygons too, in MAP_zones.csv.", metavar="FILE")
+    ] = None,
     output: Annotated[
         Path | None,
         grouped(
@@ -93,6 +101,7 @@ def predict(
         refuse_existing(output or MAP, writing_options.overwrite)
     for path in paths:
         open_head_file(path)  # a wrong file is refused before torch is imported
+    beside = _Beside.checked(polygons, zones, output or MAP, several, writing_options.overwrite)
 
     from lianet_user.maps import predict as write_maps
     from lianet_user.maps.planning import map_count, planned
@@ -100,6 +109,8 @@ def predict(
     with progress(quiet) as bars, stoppable() as stop_if_asked:
         opened = _open(paths, region or [], choose_device(device))
         target = output or (MAPS if map_count(planned(opened, date or ())) > 1 else MAP)
+        if polygons and opened[0].header.numbers is not None:
+            raise InputError("--polygons are for maps of classes, and this head answers with numbers: leave it away")
         with resumable(target, "predict"):
             results = write_maps(
                 opened,
@@ -113,10 +124,64 @@ def predict(
                 listener=shower(bars, stop_if_asked),
                 **writing_options.words,
             )
+    beside.write(results[0].path, writing_options.overwrite)
     if as_json:
-        print(json.dumps(_document(results), indent=2))
+        print(json.dumps(_document(results) | beside.document, indent=2))
     elif not quiet:
         _print(results, opened[0])
+        for made in beside.document.values():
+            out.print(f"wrote {made}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What is made of the one finished map: its areas as polygons, and its sums in a user's."""
+
+    polygons: Path | None
+    zones: Path | None
+    table: Path | None
+
+    @classmethod
+    def checked(
+        cls, polygons: Path | None, zones: Path | None, target: Path, several: bool, overwrite: bool
+    ) -> _Beside:
+        """
+        Raises:
+            InputError: there are several maps.
+            OutputError: a file exists and may not be replaced, or is called as no such file is.
+        """
+        table = target.with_name(f"{target.stem}_zones.csv") if zones else None
+        if several and (polygons or zones):
+            option, command = ("--polygons", "polygons") if polygons else ("--zones", "zones")
+            raise InputError(
+                f"{option} is for a single map, and several were asked for: use `lianet-user {command} MAP` on each"
+            )
+        if polygons:
+            from lianet_user.maps.geopackage import check_geopackage
+
+            check_geopackage(polygons, overwrite)
+        if zones and not zones.exists():
+            raise InputError(f"--zones {zones}: there is no such file")
+        if table:
+            from lianet_user.artifact import refuse_existing
+
+            refuse_existing(table, overwrite)
+        return cls(polygons, zones, table)
+
+    @property
+    def document(self) -> dict[str, str]:
+        made = {"polygons": self.polygons, "zones": self.table}
+        return {name: str(path) for name, path in made.items() if path}
+
+    def write(self, finished: Path, overwrite: bool) -> None:
+        if self.polygons:
+            from lianet_user.maps.polygons import polygons as write_polygons
+
+            write_polygons(finished, self.polygons, overwrite=overwrite)
+        if self.zones and self.table:
+            from lianet_user.maps.zones import zones as sum_up
+
+            sum_up(finished, self.zones).write(self.table, overwrite=overwrite)
 
 
 def _open(paths: Sequence[Path], given: Sequence[Path], device: str) -> list[Head]:
