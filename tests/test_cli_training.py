@@ -116,7 +116,7 @@ def test_labels_that_last_are_learned_once_and_folds_judge_all_of_them(
     assert lianet("finetune", region.path, classes, "-o", head, "--date", "all", "--folds", 3, *QUICK, "--quiet") == 0
     header = open_head_file(head).header
     assert header.dates == region.header.dates
-    assert header.head.inputs == ("encoding",)
+    assert header.head.inputs == ("encoding", "series")
     assert isinstance(header.scores, Scores)
     assert header.scores.pixels == 96 * 160
 

@@ -20,7 +20,7 @@ from odc.geo.geobox import GeoBox
 from lianet_user.cli import _run
 from lianet_user.errors import ImageryError, InputError, LabelError
 from lianet_user.grid import Window
-from lianet_user.header import IGNORE, Band, ClassEntry, NumberScores, Scores
+from lianet_user.header import IGNORE, Band, ClassEntry, ClassScore, NumberScores, Scores
 from lianet_user.imagery import Imagery, Patch
 from lianet_user.labels import LabelMap, Labels, split_labels
 from lianet_user.labels.report import NumberSummary
@@ -285,7 +285,8 @@ def test_labels_that_no_imagery_shows_are_refused(make_region: RegionFactory) ->
 
 
 def scores(f1: float | None, accuracy: float = 0.5) -> Scores:
-    return Scores(pixels=10, accuracy=accuracy, macro_iou=0.25, macro_f1=f1, classes=(), confusion=())
+    one = ClassScore(name="all", pixels=10, iou=0.25, accuracy=accuracy, f1=f1)
+    return Scores(pixels=10, accuracy=accuracy, macro_iou=0.25, macro_f1=f1, classes=(one,), confusion=((10,),))
 
 
 def test_the_table_holds_means_and_deviations_and_says_who_is_ahead(tmp_path: Path) -> None:

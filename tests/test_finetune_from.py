@@ -204,7 +204,7 @@ def test_a_head_of_another_lineage_is_no_start(make_region: RegionFactory, label
 
 def test_a_region_with_other_bands_is_no_start(make_region: RegionFactory, labels: Labels, head: Head) -> None:
     more = make_region(geobox=GRID, name="more", band_count=4)
-    with pytest.raises(RegionMismatchError, match="bands have changed: train a new head without --from"):
+    with pytest.raises(RegionMismatchError, match="bands or dates have changed: train a new head without --from"):
         finetune(more, labels, settings=gentle(head), start=head)
 
 

@@ -454,7 +454,7 @@ def test_polygons_and_zone_sums_come_with_the_map_in_one_command(
     assert areas.to_dict() == pytest.approx({name: count / 100 for name, count in pixels.items() if count})
     table = (folder / "map_zones.csv").read_text().splitlines()
     assert len(table) == 3
-    assert table[0].startswith("stand,")
+    assert table[0].startswith("zone,stand,")
     before = (folder / "map.tif").read_bytes()
     assert _run(["predict", "trees.safetensors", *wanted]) == 2  # everything is there already
     assert _run(["predict", "trees.safetensors", "-o", "new.tif", "--zones", "none.gpkg"]) == 2

@@ -84,25 +84,28 @@ def _common(
     context.obj = trace
 
 
-app.command("check")(check.check)
-app.command("finetune")(finetune.finetune)
-app.command("predict")(predict.predict)
-app.command("polygons")(polygons.polygons)
-app.command("zones")(zones.zones)
-app.command("suggest")(suggest.suggest)
-app.command("evaluate")(evaluate.evaluate)
-app.command("learning-curve")(learning_curve.learning_curve)
-app.command("compare")(compare.compare)
-app.command("datacube")(datacube.datacube)
-app.command("change")(change.change)
-app.command("reconstruct")(reconstruct.reconstruct)
-app.command("info")(info.info)
-app.add_typer(models.models)
-app.command("pretrain")(pretrain.pretrain)
-app.command("update")(update.update)
-app.command("quality")(quality.quality)
-app.command("import-checkpoint")(import_checkpoint.import_checkpoint)
-app.command("doctor")(doctor.doctor)
+MAPPING, JUDGING, REMEMBERED = "From labels to maps", "How good is it?", "What a region remembers"
+PROVIDERS, HELP = "For providers", "Models, and this installation"
+
+app.command("check", rich_help_panel=MAPPING)(check.check)
+app.command("finetune", rich_help_panel=MAPPING)(finetune.finetune)
+app.command("predict", rich_help_panel=MAPPING)(predict.predict)
+app.command("polygons", rich_help_panel=MAPPING)(polygons.polygons)
+app.command("zones", rich_help_panel=MAPPING)(zones.zones)
+app.command("suggest", rich_help_panel=MAPPING)(suggest.suggest)
+app.command("evaluate", rich_help_panel=JUDGING)(evaluate.evaluate)
+app.command("learning-curve", rich_help_panel=JUDGING)(learning_curve.learning_curve)
+app.command("compare", rich_help_panel=JUDGING)(compare.compare)
+app.command("reconstruct", rich_help_panel=REMEMBERED)(reconstruct.reconstruct)
+app.command("change", rich_help_panel=REMEMBERED)(change.change)
+app.command("datacube", rich_help_panel=REMEMBERED)(datacube.datacube)
+app.command("info", rich_help_panel=REMEMBERED)(info.info)
+app.command("pretrain", rich_help_panel=PROVIDERS)(pretrain.pretrain)
+app.command("update", rich_help_panel=PROVIDERS)(update.update)
+app.command("quality", rich_help_panel=PROVIDERS)(quality.quality)
+app.command("import-checkpoint", rich_help_panel=PROVIDERS)(import_checkpoint.import_checkpoint)
+app.add_typer(models.models, rich_help_panel=HELP)
+app.command("doctor", rich_help_panel=HELP)(doctor.doctor)
 
 
 def main() -> None:
