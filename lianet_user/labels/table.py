@@ -245,6 +245,7 @@ def _typed(cells: Sequence[str]) -> pd.Series:
     given = [cell.strip() for cell in cells if cell.strip()]
     if given and all(NUMBER.fullmatch(cell) for cell in given) and not any(CODE.fullmatch(cell) for cell in given):
         if len(given) == len(cells) and all(WHOLE.fullmatch(cell) for cell in given):
-            return pd.Series([int(cell) for cell in cells], dtype="int64")
-        return pd.Series([float(cell) if cell.strip() else np.nan for cell in cells], dtype="float64")
+            return pd.Series([int(cell) for cell in given], dtype="int64")
+        # Stripped as they were when they were looked at: float() knows less white space than strip() does.
+        return pd.Series([float(cell.strip()) if cell.strip() else np.nan for cell in cells], dtype="float64")
     return pd.Series([cell or None for cell in cells])
