@@ -187,7 +187,8 @@ def _job(heads: Sequence[Head], dates: Sequence[dt.date], answer: Answer, path: 
         path=path.with_name(f"{path.stem}{answer.suffix}{path.suffix}"),
         product=product,
         tags=tags(heads, dates, product.title, product.tags),
-        heading=f"{shown}{titles}, {', '.join(dict.fromkeys(map(str, dates)))}",
+        # The date first: long titles are cut at their end.
+        heading=f"{', '.join(dict.fromkeys(map(str, dates)))}: {shown}{titles}",
         attribution=attribution(heads),
         smallest=smallest,
     )
