@@ -17,6 +17,7 @@ import rasterio
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
+from rasterio._err import CPLE_BaseError  # what some attributes raise; rasterio has no public name for it
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -152,7 +153,7 @@ def _translated(path: Path) -> Iterator[None]:
     """GDAL's errors in our words."""
     try:
         yield
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         reason = error.__cause__ or error
         raise ImageryError(
             f"cannot read {path}: {reason}; expected an undamaged raster (GeoTIFF, JPEG2000, ...): get the file again"

@@ -16,6 +16,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from pyproj.exceptions import CRSError
+from rasterio._err import CPLE_BaseError  # what some attributes raise; rasterio has no public name for it
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -123,7 +124,7 @@ def reading(path: Path) -> Iterator[Any]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in our words by `_transform`
             # Not rasterio.open, which takes no more than one driver.
             dataset = DatasetReader(str(path), driver=list(DRIVERS))
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         with path.open("rb") as file:
             if b"<VRTDataset" in file.read(4096):
                 raise LabelError(f"{path}: a VRT only points to other files: give the file itself") from error
@@ -134,7 +135,7 @@ def reading(path: Path) -> Iterator[Any]:
     with rasterio.Env(), dataset:
         try:
             yield dataset
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:
             raise LabelError(f"{path} cannot be read to its end ({error}): is the file whole?") from error
 
 
@@ -206,7 +207,7 @@ def _crs(dataset: Any, path: Path, given: str | None) -> tuple[CRS, list[str]]:
         stated = CRS(dataset.crs.to_wkt()) if dataset.crs else None
         if stated is not None and not (stated.geographic or stated.projected):
             stated = None
-    except (CRSError, RasterioError):
+    except (CRSError, RasterioError, CPLE_BaseError):
         stated = None
     if given is None:
         if stated is None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import json
+import pkgutil
 import struct
 import sys
 import tempfile
@@ -98,7 +100,10 @@ def main() -> None:
     name = sys.argv.pop(1)
     with atheris.instrument_imports(include=["lianet_user"]):
         import lianet_user.artifact
-        import lianet_user.labels  # noqa: F401
+        import lianet_user.labels
+
+        for module in pkgutil.iter_modules(lianet_user.labels.__path__):
+            importlib.import_module(f"lianet_user.labels.{module.name}")
 
     atheris.Setup(sys.argv, lambda data: run(name, data))
     atheris.Fuzz()
