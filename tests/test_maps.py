@@ -6,9 +6,8 @@ import datetime as dt
 import errno
 import json
 import shutil
-import subprocess
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -204,17 +203,6 @@ def test_other_programs_read_names_and_colours(head: Head, folder: Path) -> None
     rasterio.shutil.copy(folder / "map.tif", folder / "map.vrt", driver="VRT")
     names = [element.text for element in ElementTree.parse(folder / "map.vrt").iter("Category")]
     assert names == [entry.name for entry in CLASSES]
-
-
-def test_gdalinfo_reads_names_and_attribute_table(head: Head, folder: Path, gdalinfo: Callable[[Path], Any]) -> None:
-    result = predict(head, folder / "map.tif")
-    assert isinstance(result.summary, ClassCounts)
-    read = gdalinfo(result.path)
-    assert read["bands"][0]["categories"] == [entry.name for entry in CLASSES]
-    rows = [row["f"] for row in read["rat"]["row"]]
-    assert [row[:3] for row in rows] == [
-        [n, name, count] for n, (name, count) in enumerate(result.summary.pixels.items())
-    ]
 
 
 def test_the_qgis_style_has_every_class(tmp_path: Path) -> None:
@@ -420,16 +408,3 @@ def write_map(path: Path, geobox: GeoBox, values: np.ndarray, options: Mapping[s
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, hidden ones included."""
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def gdalinfo() -> Callable[[Path], Any]:
-    """What GDAL's own program says of a file."""
-    program = shutil.which("gdalinfo")
-    if program is None:
-        pytest.skip("needs gdalinfo")
-
-    def read(path: Path) -> Any:
-        return json.loads(subprocess.check_output([program, "-json", str(path)]))
-
-    return read
