@@ -32,6 +32,7 @@ from lianet_user.head import Head
 from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionHeader, RegionRef, Scores
 from lianet_user.maps import ClassCounts, MapArea, MapResult, geotiff, picture, style
 from lianet_user.maps import predict as predict_maps
+from lianet_user.maps.kept import kept_path
 from lianet_user.maps.product import ClassProduct
 from lianet_user.region import Region, save_region
 
@@ -315,6 +316,7 @@ def test_a_failure_leaves_the_earlier_map_as_it_was(head: Head, folder: Path, mo
     monkeypatch.setattr(rasterio.shutil, "copy", full)
     with pytest.raises(OutputError, match=r"cannot write .*map\.tif: No space left on device"):
         predict(head, folder / "map.tif", overwrite=True)
+    shutil.rmtree(kept_path(folder / "map.tif"))
     assert contents(folder) == earlier
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,42 @@ predict(head, "map.tif")
     assert len(computed) == TILES - 7
     (whole,) = predict(head, folder / "whole.tif")
     assert values(result.path) == values(whole.path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, with room for a map and little else."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(path)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.parametrize("tiles", [1, TILES], ids=["while tiles are computed", "while the map is written"])
+def test_a_disk_that_fills_up_costs_no_work_and_no_earlier_map(
+    tiles: int, head: Head, folder: Path, small_disk: Path, computed: list[Window]
+) -> None:
+    predict(head, small_disk / "map.tif")
+    earlier = {path.name: path.read_bytes() for path in small_disk.iterdir()}
+    (whole,) = predict(head, folder / "whole.tif")
+    computed.clear()
+
+    def fill(done: int, total: int) -> None:
+        if len(computed) == tiles:
+            with suppress(OSError), open(small_disk / "others.bin", "wb", buffering=0) as file:
+                while file.write(bytes(1024)):
+                    pass
+
+    with pytest.raises(OutputError, match=r"cannot write .*map\.tif: No space left on device.* again with --resume"):
+        predict(head, small_disk / "map.tif", overwrite=True, listener=fill)
+    (small_disk / "others.bin").unlink()
+    assert {path.name: path.read_bytes() for path in small_disk.iterdir() if path.is_file()} == earlier
+    (resumed,) = predict(head, small_disk / "map.tif", overwrite=True, resume=True)
+    assert TILES <= len(computed) <= TILES + 1
+    assert values(resumed.path) == values(whole.path)
 
 
 def test_a_damaged_tile_is_computed_again(head: Head, folder: Path, computed: list[Window]) -> None:

@@ -87,9 +87,10 @@ class Kept:
 
 @contextmanager
 def kept_for(target: Path, fingerprint: Fingerprint, resume: bool) -> Iterator[Kept]:
-    """The folder of the run towards `target`, which goes when the run ends, well or with an error that the user must mend.
+    """The folder of the run towards `target`, which goes when the run ends, well or because it asked for what cannot be.
 
-    It stays when the run is interrupted in any other way: by a signal, by what a listener raises, by a fault.
+    It stays when the run is interrupted in any other way: by a signal, by what a listener raises, by a full disk, by a
+    fault.
 
     Args:
         target: a map, or an existing folder of maps.
@@ -121,8 +122,10 @@ def kept_for(target: Path, fingerprint: Fingerprint, resume: bool) -> Iterator[K
         keep = False
         yield kept
     except GDAL_ERRORS as error:
+        keep = kept.worthwhile  # hours of work may lie here, and a full disk is soon mended
         reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"cannot write {target}: {reason}") from error
+        what_then = "; what was computed is kept: mend that and run again with --resume" if keep else ""
+        raise OutputError(f"cannot write {target}: {reason}{what_then}") from error
     except InputError:
         raise
     except BaseException:
