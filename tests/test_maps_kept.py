@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import RegionHeaderFactory
-from filelock import FileLock
 from test_maps import contents, make_head
 from test_maps_numbers import HEIGHTS
 
@@ -26,8 +25,9 @@ from lianet_user.cli import _run
 from lianet_user.errors import LeftoverWarning, OutputError
 from lianet_user.grid import Window
 from lianet_user.head import Head
+from lianet_user.lock import only_run
 from lianet_user.maps import predict, writing
-from lianet_user.maps.kept import LOCK, RUN, kept_path
+from lianet_user.maps.kept import RUN, kept_path
 
 TILES = 12
 """Of 32 pixels, in a region of 96 x 128."""
@@ -125,7 +125,7 @@ import os, signal
 import lianet_user.head as heads
 from lianet_user.maps import predict
 heads.TILE = 32
-head = heads.Head.open("head.safetensors", {str(head.region.path)!r})
+head = heads.Head.open("head.safetensors", {str(head.region.path)!r}, precision="float32")
 answers, asked = head.answers, []
 def answer(*arguments, **options):
     asked.append(0)
@@ -140,7 +140,7 @@ predict(head, "map.tif")
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(list(kept_path(folder / "map.tif").glob("*.npz"))) == 7
     assert not (folder / "map.tif").exists()
-    opened = Head.open(folder / "head.safetensors", head.region.path)
+    opened = Head.open(folder / "head.safetensors", head.region.path, precision="float32")
     opened.answers = head.answers  # type: ignore[method-assign]  # which counts
     (result,) = predict(opened, folder / "map.tif", resume=True)
     assert len(computed) == TILES - 7
@@ -175,7 +175,10 @@ def test_a_disk_that_fills_up_costs_no_work_and_no_earlier_map(
                 while file.write(bytes(1024)):
                     pass
 
-    with pytest.raises(OutputError, match=r"cannot write .*map\.tif: No space left on device.* again with --resume"):
+    with pytest.raises(
+        OutputError,
+        match=r"cannot write .*map\.tif: No space left on device: .*; --resume goes on from what was computed",
+    ):
         predict(head, small_disk / "map.tif", overwrite=True, listener=fill)
     (small_disk / "others.bin").unlink()
     assert {path.name: path.read_bytes() for path in small_disk.iterdir() if path.is_file()} == earlier
@@ -234,12 +237,25 @@ def test_without_resume_what_was_left_is_discarded_and_that_is_said(
 def test_two_runs_do_not_write_one_map(head: Head, folder: Path) -> None:
     interrupted(head, folder / "map.tif")
     before = contents(folder)
-    with FileLock(kept_path(folder / "map.tif") / LOCK):
+    with only_run(folder / "map.tif"):
         for resume in (False, True):
-            with pytest.raises(OutputError, match=r"another run is writing .*map\.tif: wait for it"):
+            with pytest.raises(
+                OutputError, match=rf"another run \(process {os.getpid()}\) is writing .*map\.tif: wait until"
+            ):
                 predict(head, folder / "map.tif", resume=resume)
     assert contents(folder) == before
     predict(head, folder / "map.tif", resume=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "pread"), reason="blocks of files as POSIX systems count them")
+def test_files_that_are_mapped_have_their_room_on_disk(tmp_path: Path) -> None:
+    """A full disk is then an error; a page of a mapped file without room ends the process."""
+    mapped = writing._mapped(tmp_path / "in.raw", (3000, 1000))
+    assert mapped.shape == (3000, 1000)
+    assert not mapped.any()
+    mapped[5, 5] = 1
+    assert (tmp_path / "in.raw").stat().st_size == 3_000_000
+    assert (tmp_path / "in.raw").stat().st_blocks * 512 >= 3_000_000
 
 
 def test_a_run_for_several_dates_goes_on_at_the_date_it_came_to(
@@ -275,15 +291,19 @@ def files_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("size", [2_000, 20_000, 60_000])
-def test_a_full_disk_ends_the_run_and_leaves_nothing_of_it(head: Head, folder: Path, size: int) -> None:
-    # 2 kB: a tile does not fit; 20 kB: what is made of the tiles does not; 60 kB: nor does the finished map.
+@pytest.mark.parametrize(("size", "kept"), [(2_000, False), (20_000, True)])
+def test_a_full_disk_ends_the_run_and_costs_no_more_than_the_map(
+    head: Head, folder: Path, size: int, kept: bool
+) -> None:
+    # 2 kB: a tile does not fit; 20 kB: what is made of the tiles does not.
     predict(head, folder / "map.tif")
     earlier = contents(folder)
     with files_at_most(size), pytest.raises(OutputError, match=r"map\.tif"):
         predict(head, folder / "map.tif", overwrite=True)
-    assert contents(folder) == earlier
-    assert not kept_path(folder / "map.tif").exists()
+    assert {name: content for name, content in contents(folder).items() if name in earlier} == earlier
+    assert kept_path(folder / "map.tif").exists() == kept
+    if not kept:
+        assert contents(folder) == earlier
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
