@@ -191,7 +191,7 @@ def test_ground_is_counted(tmp_path: Path) -> None:
     expected[20:30, :45], expected[30:, :45] = 1, 0
     np.testing.assert_array_equal(found.values, expected)
     assert sample_values(raster, GRID).to_dict() == {0: 450, 1: 450, 2: 450}
-    with pytest.raises(KeyError, match="1 or another value has no class"):
+    with pytest.raises(LabelError, match="holds 1, which was not there when its values were listed"):
         raster_classes(raster, GRID, {0.0: 0, 2.0: 1}, 0.5, "majority")
 
 

@@ -40,6 +40,11 @@ def layers_of(path: Path, location: str) -> dict[str, str]:
             f"{path} cannot be read as a vector file: expected a GeoPackage, a shapefile, GeoJSON or another format"
             f" that QGIS opens as a vector layer{_images_hint(path)}"
         ) from error
+    except UnicodeDecodeError as error:
+        raise LabelError(
+            f"{path}: the name of a layer is not UTF-8, so no layer can be read by its name: save it again, for instance"
+            " with QGIS as a GeoPackage"
+        ) from error
 
 
 def layer_named(path: Path, layers: dict[str, str], layer: str | None) -> str:

@@ -113,8 +113,8 @@ def raster_classes(
         rule: "majority" or "center".
 
     Raises:
-        LabelError: the raster lies outside the region, or cannot be read.
-        KeyError: a value has no entry in `index_of_value`.
+        LabelError: the raster lies outside the region, cannot be read, or holds a value that was not there when
+            `index_of_value` was made of it.
     """
     outside, nodata, excluded, unknown = 256, 257, 258, 259
     keys = np.array(sorted(index_of_value), np.float64)
@@ -129,7 +129,10 @@ def raster_classes(
         code_of[tile.known] = np.where(keys[place] == found, codes[place], unknown)
         owner = tile.sampled(code_of, outside)
         if (owner == unknown).any():
-            raise KeyError(f"{raster.path}: {found[keys[place] != found][0]:g} or another value has no class")
+            raise LabelError(
+                f"{raster.path}: band {raster.band} holds {found[keys[place] != found][0]:g}, which was not there when its"
+                " values were listed: the file is damaged, or was written to meanwhile; get or save it again"
+            )
         ground += [(owner == code).sum() for code in (nodata, outside, excluded)]
         values[tile.window.slices] = classes_of_subpixels(np.minimum(owner, IGNORE).astype(np.uint8), n, min_coverage)
     nodata_ground, outside_ground, excluded_ground = (ground / n**2).tolist()

@@ -245,7 +245,8 @@ def _transform(dataset: Any, path: Path) -> Affine:
             f"{path} is not georeferenced: {how} instead of the place and size of its pixels; put it in its place with"
             " QGIS (Georeferencer) or gdalwarp"
         )
-    if not all(map(math.isfinite, transform[:6])) or transform.is_degenerate:
+    # Numbers so large or small that their products are none any more.
+    if transform.is_degenerate or not all(abs(number) < 1e15 for number in (*transform[:6], *(~transform)[:6])):
         raise LabelError(f"{path}: its geotransform {tuple(transform[:6])} describes no pixels: georeference it anew")
     return transform
 
