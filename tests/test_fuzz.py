@@ -86,9 +86,19 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from leaves(each, (*path, key))
 
 
-@pytest.mark.parametrize("name", ["head_header", "region_header"])
-def test_documents_with_one_strange_value_are_answered_or_refused(name: str) -> None:
-    text = (FOLDER / "corpus" / name / "document").read_bytes()[1:]
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("head_header", "document"),
+        ("region_header", "document"),
+        ("catalogue_item", "antimeridian"),
+        ("catalogue_item", "remote"),
+        ("catalogue_item", "catalogue"),
+    ],
+)
+def test_documents_with_one_strange_value_are_answered_or_refused(name: str, seed: str) -> None:
+    whole = (FOLDER / "corpus" / name / seed).read_bytes()
+    mode, text = whole[:1], whole[1:]
     draw = random.Random(1)
     for path in leaves(json.loads(text)):
         document = json.loads(text)
@@ -96,7 +106,7 @@ def test_documents_with_one_strange_value_are_answered_or_refused(name: str) -> 
         for key in path[:-1]:
             place = place[key]
         place[path[-1]] = draw.choice(STRANGE)
-        targets.run(name, b"d" + json.dumps(document).encode())  # type: ignore[attr-defined]
+        targets.run(name, mode + json.dumps(document).encode())  # type: ignore[attr-defined]
 
 
 @pytest.mark.heavy

@@ -60,11 +60,14 @@ def joined(document: str, href: str, root: str) -> str:
     """
     if not href or len(href) > MAX_HREF or not href.isprintable() or "\\" in href:
         raise CatalogError(f"{brief(document)} has a link that is no address: {brief(href)!r}")
-    scheme = urlsplit(href).scheme
+    # The Hub's scheme is none that joins relative links.
+    base = document.replace("hf://", "https://", 1) if document.startswith("hf://") else document
+    try:
+        scheme = urlsplit(href).scheme
+        place = href if scheme or not is_remote(document) else urljoin(base, href)
+    except ValueError as error:
+        raise CatalogError(f"{brief(document)} has a link that is no address ({error}): {brief(href)!r}") from error
     if is_remote(document):
-        # The Hub's scheme is none that joins relative links.
-        base = document.replace("hf://", "https://", 1) if document.startswith("hf://") else document
-        place = href if scheme else urljoin(base, href)
         if document.startswith("hf://") and not scheme:
             place = place.replace("https://", "hf://", 1)
         check_address(place, before=document)
@@ -74,7 +77,10 @@ def joined(document: str, href: str, root: str) -> str:
         return href
     folder = Path(root).parent.resolve()
     # Resolved, so that neither `..` nor a symbolic link leads out.
-    path = (Path(document).parent / href).resolve()
+    try:
+        path = (Path(document).parent / href).resolve()
+    except (OSError, RuntimeError) as error:  # links that lead to themselves
+        raise CatalogError(f"{brief(document)} has a link that leads nowhere: {brief(href)!r}") from error
     if not path.is_relative_to(folder):
         raise CatalogError(
             f"{brief(document)} has a link out of its folder ({brief(href)!r}): a local catalogue names files beneath {folder},"

@@ -124,6 +124,8 @@ def reading(path: Path) -> Iterator[Any]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in our words by `_transform`
             # Not rasterio.open, which takes no more than one driver.
             dataset = DatasetReader(str(path), driver=list(DRIVERS))
+    except UnicodeDecodeError as error:
+        raise _garbled(path) from error
     except (RasterioError, CPLE_BaseError) as error:
         with path.open("rb") as file:
             if b"<VRTDataset" in file.read(4096):
@@ -137,6 +139,16 @@ def reading(path: Path) -> Iterator[Any]:
             yield dataset
         except (RasterioError, CPLE_BaseError) as error:
             raise LabelError(f"{path} cannot be read to its end ({error}): is the file whole?") from error
+        except UnicodeDecodeError as error:
+            raise _garbled(path) from error
+
+
+def _garbled(path: Path) -> LabelError:
+    """Of what rasterio reads as text and is none."""
+    return LabelError(
+        f"{path}: its coordinate reference system or another text in it is not UTF-8: is the file whole? If it is, write it"
+        " anew with gdal_translate"
+    )
 
 
 def _check_options(path: Path, options: LabelOptions) -> None:

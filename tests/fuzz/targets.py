@@ -7,6 +7,7 @@ minutes each, and runs every seed and finding of `corpus/NAME` in every test run
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import functools
 import importlib
 import json
@@ -18,8 +19,9 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
-from lianet_user.errors import LianetError
+from lianet_user.errors import DownloadError, LianetError
 
 if TYPE_CHECKING:
     from lianet_user.header import RegionHeader
@@ -77,10 +79,42 @@ def labels(path: Path) -> None:
     read_labels(named, header, LabelOptions())
 
 
+def catalogue_item(path: Path) -> None:
+    """An Item as of a local or of a remote catalogue, or a catalogue's first document; then what is done with a model.
+
+    The first byte chooses.
+    """
+    from lianet_user.catalog import open_catalog
+    from lianet_user.catalog.coverage import dates_of, sketch
+    from lianet_user.catalog.model import is_model, read_item
+    from lianet_user.catalog.places import parse_document
+
+    mode, rest = path.read_bytes()[:1], path.read_bytes()[1:]
+    folder = path.parent
+    if mode == b"c":
+        (folder / "items").mkdir()
+        (folder / "items" / "small.json").write_bytes((CORPUS / "catalogue_item" / "local").read_bytes()[1:])
+        (folder / "catalog.json").write_bytes(rest)
+        with mock.patch("lianet_user.catalog.download.read_bytes", side_effect=DownloadError("no network here")):
+            models = open_catalog(str(folder / "catalog.json")).models
+    else:
+        base = "https://example.org/regions" if mode == b"r" else str(folder)
+        document = parse_document(rest, f"{base}/items/small.json")
+        if not is_model(document):
+            return
+        models = (read_item(document, f"{base}/items/small.json", f"{base}/catalog.json"),)
+    sketch(models)
+    for model in models:
+        model.touches((12.0, 52.0, 13.0, 53.0))
+        model.holds(dt.date(2017, 1, 1), dt.date(2018, 1, 1))
+        dates_of(model)
+
+
 TARGETS: dict[str, Callable[[Path], None]] = {
     "region_header": region_header,
     "head_header": head_header,
     "labels": labels,
+    "catalogue_item": catalogue_item,
 }
 
 
@@ -100,10 +134,12 @@ def main() -> None:
     name = sys.argv.pop(1)
     with atheris.instrument_imports(include=["lianet_user"]):
         import lianet_user.artifact
+        import lianet_user.catalog
         import lianet_user.labels
 
-        for module in pkgutil.iter_modules(lianet_user.labels.__path__):
-            importlib.import_module(f"lianet_user.labels.{module.name}")
+        for package in (lianet_user.catalog, lianet_user.labels):
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{package.__name__}.{module.name}")
 
     atheris.Setup(sys.argv, lambda data: run(name, data))
     atheris.Fuzz()
