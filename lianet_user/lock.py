@@ -1,4 +1,4 @@
-"""One run at a time for each output: a lock that the system lets go of when its holder ends, however it ends."""
+"""One run at a time for each output: locks that the system lets go of when their holder ends, however it ends."""
 
 from __future__ import annotations
 
@@ -7,93 +7,99 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from lianet_user.errors import LianetWarning, OutputError, write_error
 
-try:
-    import fcntl
-except ImportError:  # Windows, which has no such lock: runs are not kept apart there
-    fcntl = None  # type: ignore[assignment]
-
-_HELD = (errno.EAGAIN, errno.EACCES)
-_UNKNOWN = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+_UNKNOWN = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 """What file systems say that know no locks."""
+
+
+class HeldError(Exception):
+    """Another process holds a lock; the text is its number, or empty where that is not known."""
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a lock while the block lasts.
+
+    Args:
+        path: of the lock file; its folder has to exist. At the end it is removed. A process that is killed leaves the file but
+            not the lock.
+        wait: for another process that holds it.
+
+    Raises:
+        HeldError: another process holds it.
+        OSError: the file cannot be written.
+
+    Warns:
+        LianetWarning: the file system knows no locks, so two processes are not kept apart.
+    """
+    descriptors: list[int] = []
+    # Never the library's lock by existence alone, which a killed process would hold for ever.
+    lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False, on_acquired=descriptors.append)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise HeldError(_signature(path)) from error
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _UNKNOWN:
+            raise
+        message = f"the file system of {path.parent} knows no locks: see to it that no other run writes there meanwhile"
+        warnings.warn(LianetWarning(message), stacklevel=5)
+    try:
+        for descriptor in descriptors:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        with suppress(OSError):  # a disk that fails also fails here, and what it failed with first is what to say
+            if lock.is_locked:
+                # Removed while it is held: whoever opened it meanwhile finds that it is not this name's file any more.
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            lock.release()
 
 
 @contextmanager
 def only_run(output: Path) -> Iterator[None]:
     """Be the only run that writes `output` while the block lasts, and clear away what a killed one left half-written.
 
-    A file `.NAME.lock` beside the output is locked and, at the end, removed. A run that is killed leaves the file but not the
-    lock. Entering also tells, before hours of work, whether the folder can be written.
+    The lock is a file `.NAME.lock` beside a file, or `.lock` in a folder. Entering also tells, before hours of work, whether
+    the place can be written.
 
     Args:
-        output: that is to be written; its folder has to exist.
+        output: that is to be written: a file, whose folder has to exist, or a folder that exists.
 
     Raises:
         OutputError: another run writes it, or its folder cannot be written.
 
     Warns:
-        LianetWarning: the file system knows no locks, so two runs are not kept apart.
+        LianetWarning: the file system knows no locks.
     """
-    path = output.with_name(f".{output.name}.lock")
-    fd = _acquired(path, output)
-    try:
+    path = output / ".lock" if output.is_dir() else output.with_name(f".{output.name}.lock")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+        except HeldError as error:
+            process = f" (process {error})" if str(error) else ""
+            raise OutputError(
+                f"another run{process} is writing {output}: wait until it has ended, or give this one another name with -o"
+            ) from error
+        except OSError as error:
+            raise write_error(output, error) from error
         _clear_away(output)
         yield
-    finally:
-        # Removed while it is held: whoever opened it meanwhile finds that it is not this name's file any more.
-        with suppress(OSError):
-            path.unlink()
-        os.close(fd)
 
 
-def _acquired(path: Path, output: Path) -> int:
-    while True:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o644)
-        except OSError as error:
-            raise write_error(output, error) from error
-        try:
-            if _locked(fd, path, output):
-                os.ftruncate(fd, 0)
-                os.write(fd, f"{os.getpid()}\n".encode())
-                return fd
-        except OSError as error:
-            os.close(fd)
-            raise write_error(output, error) from error
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-
-
-def _locked(fd: int, path: Path, output: Path) -> bool:
-    """Take the lock; False where the file lost its name while we did, and has to be opened again."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _UNKNOWN:
-            message = (
-                f"the file system of {output} knows no locks: see to it yourself that no other run writes it meanwhile"
-            )
-            warnings.warn(LianetWarning(message), stacklevel=5)
-            return True
-        if error.errno not in _HELD:
-            raise
-        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-        process = f" (process {holder})" if holder.isdecimal() else ""
-        raise OutputError(
-            f"another run{process} is writing {output}: wait until it has ended, or give this one another name with -o"
-        ) from error
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
+def _signature(path: Path) -> str:
+    text = ""
+    with suppress(OSError), open(path, "rb") as file:  # Windows lets nobody read it
+        text = file.read(32).decode("ascii", "replace").strip()
+    return text if text.isdecimal() else ""
 
 
 def _clear_away(output: Path) -> None:

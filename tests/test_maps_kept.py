@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import RegionHeaderFactory
-from filelock import FileLock
 from test_maps import contents, make_head
 from test_maps_numbers import HEIGHTS
 
@@ -25,8 +24,9 @@ from lianet_user.cli import _run
 from lianet_user.errors import LeftoverWarning, OutputError
 from lianet_user.grid import Window
 from lianet_user.head import Head
+from lianet_user.lock import only_run
 from lianet_user.maps import predict, writing
-from lianet_user.maps.kept import LOCK, RUN, kept_path
+from lianet_user.maps.kept import RUN, kept_path
 
 TILES = 12
 """Of 32 pixels, in a region of 96 x 128."""
@@ -197,12 +197,25 @@ def test_without_resume_what_was_left_is_discarded_and_that_is_said(
 def test_two_runs_do_not_write_one_map(head: Head, folder: Path) -> None:
     interrupted(head, folder / "map.tif")
     before = contents(folder)
-    with FileLock(kept_path(folder / "map.tif") / LOCK):
+    with only_run(folder / "map.tif"):
         for resume in (False, True):
-            with pytest.raises(OutputError, match=r"another run is writing .*map\.tif: wait for it"):
+            with pytest.raises(
+                OutputError, match=rf"another run \(process {os.getpid()}\) is writing .*map\.tif: wait until"
+            ):
                 predict(head, folder / "map.tif", resume=resume)
     assert contents(folder) == before
     predict(head, folder / "map.tif", resume=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "pread"), reason="blocks of files as POSIX systems count them")
+def test_files_that_are_mapped_have_their_room_on_disk(tmp_path: Path) -> None:
+    """A full disk is then an error; a page of a mapped file without room ends the process."""
+    mapped = writing._mapped(tmp_path / "in.raw", (3000, 1000))
+    assert mapped.shape == (3000, 1000)
+    assert not mapped.any()
+    mapped[5, 5] = 1
+    assert (tmp_path / "in.raw").stat().st_size == 3_000_000
+    assert (tmp_path / "in.raw").stat().st_blocks * 512 >= 3_000_000
 
 
 def test_a_run_for_several_dates_goes_on_at_the_date_it_came_to(

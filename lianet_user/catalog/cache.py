@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -102,22 +102,21 @@ def held(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     Raises:
         OutputError: the cache cannot be written.
     """
-    from filelock import FileLock, Timeout
+    from lianet_user.lock import HeldError, locked
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
+    file = path.with_name(f".{path.name}.lock")
+    with ExitStack() as stack:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waiting(f"another process is getting {path.name} already: waiting for it")
-            lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        raise unwritable(path.parent, error) from error
-    try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(locked(file))
+            except HeldError as error:
+                process = f" (process {error})" if str(error) else ""
+                waiting(f"somebody else{process} is getting {path.name} already: waiting for it")
+                stack.enter_context(locked(file, wait=True))
+        except OSError as error:
+            raise unwritable(path.parent, error) from error
         yield
-    finally:
-        lock.release()
 
 
 def unwritable(folder: Path, error: Exception) -> OutputError:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lianet_user.header import IGNORE, ClassEntry, Numbers
 from lianet_user.maps import picture, style
-from lianet_user.maps.geotiff import Layer
+from lianet_user.maps.layer import Layer
 from lianet_user.maps.summary import RunningStatistics, Shares
 
 Uncertainty = Literal["entropy", "margin"]

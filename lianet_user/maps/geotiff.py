@@ -1,7 +1,7 @@
 """Maps as Cloud-Optimized GeoTIFFs: streamed by tiles, translated once, re-opened and checked.
 
-GDAL's COG driver only copies: tiles go to a plain tiled GeoTIFF first, and one translation lays them out for the cloud
-and adds overviews.
+GDAL's COG driver only copies: tiles go to a file of plain numbers first (`raw`), and one translation lays them out for the
+cloud and adds overviews.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +17,13 @@ import rasterio
 import rasterio.shutil
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises; rasterio has no public name for it
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from lianet_user.errors import OutputError
 from lianet_user.grid import Window, bounds_in, bounds_of
-
-BLOCK = 512
-"""Pixels along the side of a block: what a reader over the network gets at once."""
+from lianet_user.maps.layer import Layer
+from lianet_user.maps.libtiff import disk_errors
+from lianet_user.maps.raw import write_raw, write_vrt
 
 DEFAULTS = {"BIGTIFF": "IF_SAFER", "COMPRESS": "DEFLATE", "LEVEL": "9"}
 
@@ -49,54 +45,6 @@ SPARE_BYTES = 16 * 2**20
 
 CACHE_MB = 256
 """What GDAL may hold of the files that are being written: by default it takes a twentieth of the machine's memory."""
-
-GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
-"""What GDAL or the file system raise when they refuse."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """How a map is stored: one band or several, all in the same way."""
-
-    bands: tuple[str, ...]
-    """Of what each holds: the bands' descriptions."""
-    dtype: str
-    nodata: float
-    predictor: str
-    """The value of the creation option, unless the user gives another."""
-    overviews: str
-    """How a pixel of an overview comes from those it stands for, likewise: a name of rasterio's `Resampling`, in capitals."""
-    unit: str = ""
-    scale: float = 1.0
-    """What a stored number stands for, per unit of it: GDAL and QGIS show the product."""
-    palette: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
-    """Colours of the values, where they are classes."""
-    light: bool = False
-    """Whether its three bands are red, green and blue for the eye."""
-    band_tags: tuple[Mapping[str, str], ...] = ()
-    """Of each band, where they say more than their names."""
-
-    @property
-    def pixel_bytes(self) -> int:
-        """Of all bands."""
-        return np.dtype(self.dtype).itemsize * len(self.bands)
-
-    @property
-    def resampling(self) -> Resampling:
-        return Resampling[self.overviews.lower()]
-
-    def empty(self, window: Window) -> np.ndarray:
-        """A window without any value: (bands, height, width) of nodata."""
-        return np.full((len(self.bands), window.height, window.width), self.nodata, self.dtype)
-
-    def stored(self, values: np.ndarray) -> np.ndarray:
-        """Numbers as they are stored: divided by the scale, rounded where the type is an integer; NaN becomes nodata."""
-        if values.dtype == self.dtype and self.scale == 1:
-            return values
-        whole_numbers = np.issubdtype(self.dtype, np.integer)
-        scaled = np.asarray(values, np.float64) / self.scale
-        rounded = np.rint(scaled) if whole_numbers else scaled
-        return np.where(np.isnan(scaled), self.nodata, rounded).astype(self.dtype)
 
 
 def checked_options(options: Mapping[str, str], layer: Layer) -> dict[str, str]:
@@ -166,13 +114,16 @@ def write_map(
 
     Raises:
         OutputError: what was written is not what was computed.
-        GDAL_ERRORS: it cannot be written.
+        GDAL_ERRORS: it cannot be written (of :mod:`lianet_user.maps.libtiff`).
     """
-    tiled = path.with_name(f"{path.stem}.tiles.tif")
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
-        written, checksum = _write_tiles(tiled, geobox, tiles, layer, tags)
-        rasterio.shutil.copy(tiled, path, driver="COG", **options)
-        tiled.unlink()
+    raw, vrt = path.with_name(f"{path.stem}.raw"), path.with_name(f"{path.stem}.vrt")
+    written, checksum = write_raw(raw, geobox, tiles, layer)
+    write_vrt(vrt, raw, geobox, layer, tags)
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_VRT_ENABLE_RAWRASTERBAND="YES"):
+        with disk_errors():
+            rasterio.shutil.copy(vrt, path, driver="COG", **options)
+        raw.unlink()
+        vrt.unlink()
         _check(path, geobox, layer, written, checksum)
 
 
@@ -183,51 +134,6 @@ def read_decimated(path: Path, side: int, layer: Layer) -> np.ndarray:
         height, width = (max(1, round(size * scale)) for size in dataset.shape)
         values: np.ndarray = dataset.read(out_shape=(dataset.count, height, width), resampling=layer.resampling)
     return values
-
-
-def _write_tiles(
-    path: Path,
-    geobox: GeoBox,
-    tiles: Iterable[tuple[Window, np.ndarray]],
-    layer: Layer,
-    tags: Mapping[str, str],
-) -> tuple[list[Window], int]:
-    """The windows that were written, in this order, and the checksum of their pixels."""
-    assert geobox.crs is not None
-    height, width = geobox.shape
-    profile = {
-        "driver": "GTiff",
-        "width": width,
-        "height": height,
-        "count": len(layer.bands),
-        "dtype": layer.dtype,
-        "nodata": layer.nodata,
-        "crs": rasterio.CRS.from_wkt(geobox.crs.to_wkt()),
-        "transform": geobox.affine,
-        "tiled": True,
-        "blockxsize": BLOCK,
-        "blockysize": BLOCK,
-        "bigtiff": "IF_SAFER",
-    }
-    if layer.light:
-        profile["photometric"] = "RGB"
-    written, checksum = [], 0
-    with rasterio.open(path, "w", **profile) as dataset:
-        if layer.palette:
-            dataset.write_colormap(1, layer.palette)
-        for band, name in enumerate(layer.bands, start=1):
-            dataset.set_band_description(band, name)
-            dataset.set_band_unit(band, layer.unit)
-        for band, own in enumerate(layer.band_tags, start=1):
-            dataset.update_tags(band, **own)
-        if layer.scale != 1:
-            dataset.scales = (layer.scale,) * len(layer.bands)
-        dataset.update_tags(**tags)
-        for window, values in tiles:
-            dataset.write(values, window=_rasterio_window(window))
-            written.append(window)
-            checksum = zlib.crc32(values.tobytes(), checksum)
-    return written, checksum
 
 
 def _check(path: Path, geobox: GeoBox, layer: Layer, written: Iterable[Window], checksum: int) -> None:

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from lianet_user.header import Band, Numbers
 from lianet_user.maps import picture, style
 from lianet_user.maps.color import true_color_bands
-from lianet_user.maps.geotiff import Layer
+from lianet_user.maps.layer import Layer
 from lianet_user.maps.summary import NumberStatistics, RunningStatistics, Shares
 
 STEP = 1e-4

@@ -1,7 +1,7 @@
 """What an unfinished run keeps: computed tiles in a hidden folder beside the map, from which it can go on after any kill.
 
 A tile is a file of its own, compressed and with checksums, written under another name and renamed: it is there whole
-or not at all. A fingerprint says which run the folder belongs to, and a lock lets one process at a time work on it.
+or not at all. A fingerprint says which run the folder belongs to.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from lianet_user.errors import InputError, LeftoverWarning, OutputError, listed
-from lianet_user.maps.geotiff import GDAL_ERRORS
+from lianet_user.errors import InputError, LeftoverWarning, OutputError, listed, write_error
+from lianet_user.lock import only_run
+from lianet_user.maps.libtiff import GDAL_ERRORS
 
-RUN, LOCK, FINISHED = "run.json", "lock", "finished"
+RUN, FINISHED = "run.json", "finished"
 
 Fingerprint = Mapping[str, Any]
 """Of a run, name by name: everything that its tiles depend on. JSON can hold it."""
@@ -103,33 +103,27 @@ def kept_for(target: Path, fingerprint: Fingerprint, resume: bool) -> Iterator[K
     Warns:
         LeftoverWarning: an earlier run left something, and this one does not go on from it.
     """
-    folder = kept_path(target)
-    try:
-        if resume and not (folder / RUN).is_file():
-            raise OutputError(f"no unfinished run towards {target} is there to go on from: start without --resume")
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise OutputError(f"another run is writing {target}: wait for it, or choose another place with -o") from error
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror}") from error
-    kept = Kept(folder)
-    keep = resume  # until this run has begun, what is there belongs to another
-    try:
-        _begin(kept, target, json.loads(json.dumps(fingerprint)), resume)
-        keep = False
-        yield kept
-    except GDAL_ERRORS as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"cannot write {target}: {reason}") from error
-    except InputError:
-        raise
-    except BaseException:
-        keep = kept.worthwhile
-        raise
-    finally:
-        _leave(kept, lock, keep)
+    kept = Kept(kept_path(target))
+    if resume and not (kept.folder / RUN).is_file():
+        raise OutputError(f"no unfinished run towards {target} is there to go on from: start without --resume")
+    with only_run(target):
+        keep = resume  # until this run has begun, what is there belongs to another
+        try:
+            kept.folder.mkdir(exist_ok=True)
+            _begin(kept, target, json.loads(json.dumps(fingerprint)), resume)
+            keep = False
+            yield kept
+        except GDAL_ERRORS as error:
+            # What rasterio says may be no more than that there was an error before.
+            reason = error if isinstance(error, OSError) and error.errno else OSError(str(error.__cause__ or error))
+            raise write_error(target, reason) from error
+        except InputError:
+            raise
+        except BaseException:
+            keep = kept.worthwhile
+            raise
+        finally:
+            shutil.rmtree(kept.finished if keep else kept.folder, ignore_errors=True)
 
 
 def _begin(kept: Kept, target: Path, fingerprint: dict[str, Any], resume: bool) -> None:
@@ -156,29 +150,12 @@ def _begin(kept: Kept, target: Path, fingerprint: dict[str, Any], resume: bool) 
         if kept.worthwhile:
             message = f"what an unfinished run towards {target} had computed is discarded: --resume would have gone on from it"
             warnings.warn(message, LeftoverWarning, stacklevel=5)
-        _empty(kept.folder)
+        shutil.rmtree(kept.folder)
+        kept.folder.mkdir()
         temporary = run.with_suffix(".part")
         temporary.write_text(json.dumps(fingerprint, indent=1), encoding="utf-8")
         temporary.replace(run)
     kept.finished.mkdir()
-
-
-def _leave(kept: Kept, lock: FileLock, keep: bool) -> None:
-    shutil.rmtree(kept.finished, ignore_errors=True)
-    if not keep:
-        _empty(kept.folder)
-    lock.release()
-    if not keep:
-        shutil.rmtree(kept.folder, ignore_errors=True)
-
-
-def _empty(folder: Path) -> None:
-    """Remove everything but the lock, which is held."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != LOCK:
-            path.unlink(missing_ok=True)
 
 
 def _short(value: object) -> str:

@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from lianet_user.artifact import replacing
 from lianet_user.header import IGNORE, ClassEntry
 from lianet_user.maps import picture, style
-from lianet_user.maps.geotiff import Layer
+from lianet_user.maps.layer import Layer
 from lianet_user.maps.summary import ClassCounts
 
 PALE, FORMER = 0.8, 0.25

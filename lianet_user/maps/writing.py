@@ -6,6 +6,7 @@ tile of all of them; :func:`write_maps` does the rest, and can be killed and tak
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,9 +178,7 @@ def _sieved(
     """
     nodata = job.product.layer.nodata
     shape = tuple(geobox.shape)
-    found, kept, mask = (
-        np.memmap(folder / f"{name}.raw", np.uint8, "w+", shape=shape) for name in ("in", "out", "mask")
-    )
+    found, kept, mask = (_mapped(folder / f"{name}.raw", shape) for name in ("in", "out", "mask"))
     windows = []
     for window, values in tiles:
         found[window.slices] = values[0]
@@ -188,3 +187,12 @@ def _sieved(
     sieve(found, job.smallest, out=kept, mask=mask, connectivity=4)
     for window in windows:
         yield window, np.array(kept[window.slices])[None]
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros in a file that is mapped into memory. They are written: a page for which the disk has no room ends the process."""
+    left, block = math.prod(shape), bytes(2**20)
+    with open(path, "wb") as file:
+        while left:
+            left -= file.write(block[:left])
+    return np.memmap(path, np.uint8, "r+", shape=shape)

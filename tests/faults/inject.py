@@ -1,8 +1,9 @@
 """Makes every call that writes fail in turn, and looks at what is left.
 
 `LD_PRELOAD=failing.so python inject.py FOLDER [COMMAND ...]` where FOLDER holds region.safetensors, head.safetensors and
-labels.tif. Each call fails in a process of its own, forked from one that has imported everything. Prints a line of JSON for
-each command; exit code 1 where the guarantee does not hold.
+labels.tif. Each call fails in a process of its own, forked from one that has imported everything, one for each core at a
+time. Prints what breaks the guarantee as it is found and, at the end of each command, a line of JSON; exit code 1 where
+anything did.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import errno
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import rasterio
+from matplotlib.figure import Figure
 
 from lianet_user.artifact import open_head_file
 from lianet_user.cli import _run
@@ -30,7 +36,10 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "finetune": (["finetune", "region.safetensors", "labels.tif", "-o", "new.safetensors", *QUICK], "new.safetensors"),
     "predict": (["predict", "head.safetensors", "-o", "map.tif", "-q", "--overwrite"], "map.tif"),
 }
-
+FAULTS = ((errno.ENOSPC, True), (errno.EIO, False), (errno.EROFS, True))
+"""A disk that is full stays full, and so does one that can only be read; one that fails may do so once."""
+LIMIT_S = int(os.environ.get("LIANET_FAULT_SECONDS", "120"))
+"""What does not end on its own is a finding too."""
 
 EARLIER = b"an earlier file"
 
@@ -47,39 +56,68 @@ def map_(path: Path) -> list[np.ndarray]:
 CONTENTS: dict[str, Callable[[Path], list[np.ndarray]]] = {"finetune": head, "predict": map_}
 
 
-def attempt(source: Path, command: str, nth: int, error: int, lasting: bool) -> tuple[str, int]:
-    """Run a command in a process in which the nth call fails; what is wrong with what it leaves, and calls seen."""
-    arguments, name = COMMANDS[command]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "files"
-        shutil.copytree(source, folder)
-        (folder / name).write_bytes(EARLIER)
-        said, count = Path(place) / "said", Path(place) / "count"
-        child = os.fork()
-        if not child:
-            code = 99
-            with contextlib.suppress(BaseException):
-                os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
-                os.chdir(folder)
-                calls = ctypes.CDLL(None)
-                calls.fault_arm(str(folder).encode(), nth, error, int(lasting))
-                code = _run(arguments)
-                count.write_text(str(calls.fault_seen()))
-            os._exit(code)
-        _, status = os.waitpid(child, 0)
-        code, text = os.waitstatus_to_exitcode(status), said.read_text()
-        wrong = _wrong(command, code, text, folder / name, source / name)
-        seen = int(count.read_text()) if count.exists() else 0
-        how = f"call {nth} {'and all later ones ' if lasting else ''}failing with {errno.errorcode.get(error)}"
-        return (f"{how}: {wrong}: {text[-400:]}" if wrong else ""), seen
+@dataclass(frozen=True)
+class Attempt:
+    """A command in which the nth call fails, and all later ones if that lasts."""
+
+    command: str
+    nth: int
+    number: int = 0
+    lasting: bool = False
+
+    def run(self, place: Path) -> None:
+        """In a process of its own, which ends with it. Leaves beside the files what was said and how many calls there were."""
+        code = 99
+        with contextlib.suppress(BaseException):
+            os.dup2(os.open(place / "said", os.O_WRONLY | os.O_CREAT), 2)
+            os.chdir(place / "files")
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(LIMIT_S)
+            calls = ctypes.CDLL(None)
+            calls.fault_failed.restype = ctypes.c_char_p
+            calls.fault_arm(os.fsencode(Path.cwd()), self.nth, self.number, int(self.lasting))
+            code = _run(COMMANDS[self.command][0])
+            (place / "calls").write_text(f"{calls.fault_seen()}\n{os.fsdecode(calls.fault_failed())}")
+        os._exit(code)
+
+    def judged(self, place: Path, status: int, source: Path) -> tuple[str, int]:
+        """What is wrong with what it left, in words, and how many calls there were."""
+        name = COMMANDS[self.command][1]
+        code, text = os.waitstatus_to_exitcode(status), (place / "said").read_text()
+        wrong = _wrong(self.command, code, text, place / "files" / name, source / name)
+        seen, _, what = (place / "calls").read_text().partition("\n") if (place / "calls").exists() else ("0", "", "?")
+        how = f"call {self.nth} ({what.replace(str(place), '')}) {'and all later ones ' if self.lasting else ''}"
+        return (f"{how}failing with {errno.errorcode.get(self.number)}: {wrong}: {text}" if wrong else ""), int(seen)
+
+
+def results(attempts: Sequence[Attempt], source: Path) -> Iterator[tuple[str, int]]:
+    """Of each attempt as it ends, one for each core at a time, each in a folder of its own."""
+    waiting, running = list(reversed(attempts)), dict[int, tuple[Attempt, tempfile.TemporaryDirectory[str]]]()
+    while waiting or running:
+        while waiting and len(running) < (os.cpu_count() or 1):
+            attempt, folder = waiting.pop(), tempfile.TemporaryDirectory()
+            shutil.copytree(source, Path(folder.name) / "files")
+            (Path(folder.name) / "files" / COMMANDS[attempt.command][1]).write_bytes(EARLIER)
+            child = os.fork()
+            if not child:
+                attempt.run(Path(folder.name))
+            running[child] = attempt, folder
+        child, status = os.wait()
+        attempt, folder = running.pop(child)
+        with folder:
+            yield attempt.judged(Path(folder.name), status, source)
 
 
 def _wrong(command: str, code: int, text: str, found: Path, expected: Path) -> str:
+    if code == -signal.SIGALRM:
+        return "it does not end"
     if code not in (0, 2):
         return f"exit code {code}"
-    lines = sum(line.startswith("error:") for line in text.splitlines())
-    if "Traceback" in text or lines != (code == 2):
+    lines = text.splitlines()
+    if sum(line.startswith("error: ") for line in lines) != (code == 2):
         return "no single line"
+    if not all(line.startswith(("error: ", "warning: ")) for line in lines):
+        return "it says what no user should read"
     if found.exists() and found.read_bytes() == EARLIER:
         return "" if code == 2 else "it claims success and wrote nothing"
     try:
@@ -92,19 +130,22 @@ def _wrong(command: str, code: int, text: str, found: Path, expected: Path) -> s
 def main() -> int:
     source, failed = Path(sys.argv[1]), 0
     warnings.simplefilter("ignore")
+    # Half of the time of a small fine-tuning; pictures are drawn in memory, and a blank one is written like any other.
+    mock.patch.object(Figure, "draw").start()
     for command in sys.argv[2:] or COMMANDS:
+        began = time.monotonic()
         with contextlib.chdir(source):
             if _run(COMMANDS[command][0]):  # imports everything, and leaves what is expected
                 return 1
-        problem, calls = attempt(source, command, 10**9, 0, lasting=False)
-        problems, runs = [problem] if problem else [], 0
-        for nth in range(1, calls + 1):
-            # A disk that is full stays full; one that fails may do so once.
-            for error, lasting in ((errno.ENOSPC, True), (errno.EIO, False), (errno.EROFS, True)):
-                problem, _ = attempt(source, command, nth, error, lasting)
-                problems += [problem] if problem else []
-                runs += 1
-        print(json.dumps({"command": command, "calls": calls, "runs": runs, "problems": problems}), flush=True)
+        ((problem, calls),) = results([Attempt(command, 10**9)], source)
+        problems = [problem] if problem else []
+        attempts = [Attempt(command, nth, *fault) for nth in range(1, calls + 1) for fault in FAULTS]
+        for problem, _ in results(attempts, source):
+            if problem:
+                print(problem, file=sys.stderr, flush=True)
+                problems.append(problem)
+        figures = {"command": command, "calls": calls, "runs": len(attempts), "problems": problems}
+        print(json.dumps(figures | {"seconds": round(time.monotonic() - began)}), flush=True)
         failed += len(problems)
     return int(failed > 0)
 
