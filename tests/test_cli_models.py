@@ -164,6 +164,68 @@ def test_a_name_is_fetched_aloud_and_then_needs_no_network(
     assert [model["name"] for model in json.loads(text)["models"]] == ["romania"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("info", "romania", "extra"), "extra"),
+        (("finetune", "romania", "labels.gpkg", "--stepps", "3"), "--stepps"),
+        (("finetune", "romania"), "LABELS"),
+        (("reconstruct", "romania", "--stretch", "0,1"), "of --rgb"),
+        (("change", "romania", "--from", "2018-01-01"), "--to"),
+        (("predict", "--region", "romania"), "head.safetensors"),
+        (("suggest", "--region", "romania", "-o", "x.png"), ".gpkg"),
+        (("finetune", "romania", "labels.gpkg", "-o", "here.safetensors"), "--overwrite"),
+    ],
+)
+def test_nothing_is_looked_up_for_a_command_that_is_refused(
+    capsys: pytest.CaptureFixture[str],
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    (place / "here.safetensors").touch()
+    with serving() as web:
+        monkeypatch.setenv("LIANET_CATALOG", f"{web.url}/catalog.json")
+        code, text, errors = run(capsys, *arguments)
+        assert not web.asked
+    assert (code, text) == (EXIT_BAD_INPUT, "")
+    assert message in one_line(errors)
+
+
+@pytest.mark.parametrize("arguments", [("models", "fetch", "romania", "-q"), ("check", "romania", "no.gpkg", "-q")])
+def test_quiet_is_quiet_about_downloads(
+    capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("LIANET_CATALOG", str(MODELS))
+    if arguments[0] == "check":  # a folder's models need no fetching
+        monkeypatch.setattr("lianet_user.catalog.getting._here", lambda _: None)
+    _, text, errors = run(capsys, *arguments)
+    assert list((place / "cache" / "models").glob("romania-*.safetensors"))
+    assert not text
+    assert "fetching" not in errors
+
+
+def test_who_has_no_catalogue_is_told_how_to_name_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of an installed wheel."""
+    monkeypatch.setattr("lianet_user.catalog.reading.ROOT_NAME", "none.json")
+    run(capsys, "models", "add", ROMANIA)
+    for arguments, code in (
+        (("info", "rumania"), EXIT_BAD_INPUT),
+        (("models", "fetch", "romania"), EXIT_BAD_INPUT),
+        (("models", "list"), EXIT_OK),
+    ):
+        found, text, errors = run(capsys, *arguments)
+        assert found == code
+        assert "LIANET_CATALOG=https://agency.example/regions" in errors
+        assert "models fetch NAME --catalog PLACE" in errors
+        assert errors.count("\n") == 1
+    assert "romania" in text
+    assert "did you mean 'romania'?" in run(capsys, "info", "rumania")[2]
+
+
 def test_a_server_that_lies_ends_with_one_and_a_line(
     capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,34 +280,42 @@ def test_models_needs_no_torch_and_help_nothing_at_all(place: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_the_wheel_does_the_whole_loop_by_name_without_the_repository(place: Path) -> None:
-    """Built, installed where nothing of the repository is, and given a catalogue on disk."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    source = place / "source"
+def test_the_wheel_does_the_whole_loop_by_name_in_an_empty_environment(place: Path) -> None:
+    """Built, installed with pip and nothing else into an environment of its own, and given a catalogue on disk."""
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "LIANET"))
+    }
+
+    def do(*words: object, code: int = EXIT_OK, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = clean | {"LIANET_CACHE": str(place / "cache")} | more
+        done = subprocess.run(
+            [*map(str, words)], cwd=work, env=environment, capture_output=True, text=True, timeout=3600
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    work, source, binaries = place / "work", place / "source", place / "environment" / "bin"
+    work.mkdir()
     ignored = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "models", "tests", ".*_cache")
     shutil.copytree(ROOT, source, ignore=ignored)
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", place, source], check=True)
+    do(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", place, source)
     (wheel,) = place.glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", place / "installed", wheel], check=True)
+    do(sys.executable, "-m", "venv", binaries.parent)
+    pip = (binaries / "python", "-m", "pip", "--disable-pip-version-check", "--quiet")
+    do(*pip, "install", "-c", ROOT / "constraints.txt", wheel)
+    shutil.rmtree(source)
+    lianet = binaries / "lianet-user"
+    where = do(binaries / "python", "-c", "import lianet_user; print(lianet_user.__file__)").stdout
+    assert Path(where).is_relative_to(binaries.parent)
+
     catalogue = Path(shutil.copytree(MODELS, place / "regions"))
     labels = shutil.copy(ROOT / "tutorials/data/havelland_landcover.gpkg", place)
-    work = place / "work"
-    work.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(place / "installed")}
-
-    def lianet(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "lianet_user", *map(str, arguments)]
-        return subprocess.run(words, cwd=work, env=environment | more, capture_output=True, text=True, timeout=600)
-
-    done = lianet("info", "havelland")
-    assert done.returncode == EXIT_BAD_INPUT
-    assert "a catalogue with LIANET_CATALOG" in done.stderr
-    named = {"LIANET_CATALOG": str(catalogue)}
-    assert lianet("models", "fetch", "havelland", **named).returncode == 0
-    training = ("--field", "class", "--steps", 5, "--members", 1, "--no-picture", "--no-report")
+    assert "LIANET_CATALOG=https://" in do(lianet, "info", "havelland", code=EXIT_BAD_INPUT).stderr
+    do(lianet, "models", "fetch", "havelland", LIANET_CATALOG=str(catalogue))
     shutil.rmtree(catalogue)
-    done = lianet("finetune", "havelland", labels, *training)
-    assert done.returncode == 0, done.stderr
-    done = lianet("predict", "--bbox", "12.55,52.46,12.57,52.48")
-    assert done.returncode == 0, done.stderr
+    training = ("--field", "class", "--steps", 5, "--members", 1)
+    do(lianet, "finetune", "havelland", labels, *training)
+    do(lianet, "predict", "--bbox", "12.55,52.46,12.57,52.48")
     assert (work / "map.tif").stat().st_size > 1_000
+    assert (work / "head.html").stat().st_size > 10_000
+    do(lianet, "doctor")

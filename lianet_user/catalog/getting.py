@@ -16,7 +16,7 @@ from lianet_user.catalog import cache
 from lianet_user.catalog.download import Listener, download, hash_of
 from lianet_user.catalog.model import Model
 from lianet_user.catalog.places import brief, is_remote
-from lianet_user.catalog.reading import Catalog, chosen_place, open_catalog
+from lianet_user.catalog.reading import NAME_ONE, Catalog, chosen_place, open_catalog
 from lianet_user.errors import (
     ArtifactError,
     CatalogError,
@@ -83,8 +83,8 @@ def find_region(
     if place is None:
         names = sorted({each.name for each in cache.cached_models()})
         raise CatalogError(
-            f"there is no file {text!r}, and among the models on this machine ({listed(names)}) none of that name: give the"
-            f" path of a region file, or a catalogue with LIANET_CATALOG{did_you_mean(text, names)}"
+            f"there is no file {text!r}, and no model of that name on this machine (it has {listed(names)}"
+            f"{did_you_mean(text, names)}): give the path of a region file, or {NAME_ONE}"
         )
     return _look_up(text, place, announce, listener)
 

@@ -16,6 +16,12 @@ from lianet_user.catalog.model import Model, is_model, read_item
 from lianet_user.catalog.places import ROOT_NAME, brief, is_remote, joined, locate, read_document
 from lianet_user.errors import CatalogError, DownloadError, LianetError, did_you_mean, listed
 
+NAME_ONE: Final = (
+    "name the catalogue of whoever provides it, a folder or an https:// address: for all commands with LIANET_CATALOG, for"
+    " instance LIANET_CATALOG=https://agency.example/regions, or once with `lianet-user models fetch NAME --catalog PLACE`; an"
+    " installed lianet-user brings no catalogue of its own"
+)
+"""What to do where none is in force."""
 MAX_DOCUMENTS: Final = 5_000
 AT_ONCE: Final = 8
 """Requests, to a remote catalogue."""

@@ -14,9 +14,10 @@ from lianet_user.cli.console import (
     Quiet,
     RegionOption,
     choose_device,
+    given_region,
     out,
     progress,
-    region_path,
+    region_file,
     stoppable,
 )
 from lianet_user.cli.map_options import (
@@ -44,10 +45,9 @@ MOST_COLUMNS = 12
 def change(
     *,
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="REGION|HEAD",
-            parser=region_path,
             help="Region, by its file or name; or a head file, for changes between its classes.",
         ),
     ],
@@ -76,16 +76,18 @@ def change(
     """
     from lianet_user.artifact import declared_kind, open_head_file, open_region_file, refuse_existing
 
-    is_head = declared_kind(source) == "head"
+    refuse_existing(output, writing_options.overwrite)
+    path = region_file(source, quiet)
+    is_head = declared_kind(path) == "head"
     if is_head:
-        open_head_file(source)
+        open_head_file(path)
         if extrapolate:
             raise InputError("--extrapolate is of regions: a head answers only at dates that its region holds")
     else:
-        open_region_file(source)  # what is neither is refused before torch is imported
+        open_region_file(path)  # what is neither is refused before torch is imported
         if region is not None:
             raise InputError(f"--region {region} is of heads, and {source} is a region itself: leave it away")
-    refuse_existing(output, writing_options.overwrite)
+    given = given_region(region, quiet)
 
     from lianet_user.head import Head
     from lianet_user.maps.change import change as write_change
@@ -94,7 +96,7 @@ def change(
     with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(output, "change"):
         chosen = choose_device(device)
         result = write_change(
-            Head.open(source, region, chosen) if is_head else Region.open(source, chosen),
+            Head.open(path, given, chosen) if is_head else Region.open(path, chosen),
             output,
             first=first,
             last=last,

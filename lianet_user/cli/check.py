@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionPath, err, out, progress
+from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionName, err, out, progress, region_file
 from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.cli.training_options import SplitOptions, splits_labels
 from lianet_user.labels.options import LabelOptions
@@ -17,7 +17,7 @@ from lianet_user.labels.options import LabelOptions
 @reads_labels
 @splits_labels
 def check(
-    region: RegionPath,
+    region: RegionName,
     labels: LabelsPath,
     labels_options: LabelOptions,
     split_options: SplitOptions,
@@ -38,7 +38,8 @@ def check(
 
     if picture:
         refuse_existing(output, overwrite)
-    header = open_region_file(region).header
+    path = region_file(region, quiet)
+    header = open_region_file(path).header
     read = read_labels(labels, header, labels_options)
     found = check_labels(
         read,
@@ -52,7 +53,7 @@ def check(
         from lianet_user.report import labels_figure
 
         with progress(quiet) as bars:
-            labels_figure(Region.open(region), read, output, bars.task("picture"))
+            labels_figure(Region.open(path), read, output, bars.task("picture"))
     if as_json:
         print(json.dumps({**found.as_dict(), "picture": str(output) if picture else None}, indent=2))
     elif not quiet:

@@ -13,11 +13,12 @@ from lianet_user.cli.console import (
     Device,
     Overwrite,
     Quiet,
-    RegionPath,
+    RegionName,
     choose_device,
     err,
     out,
     progress,
+    region_file,
 )
 from lianet_user.cli.imagery_options import ConfigPath, opened, reads_imagery_beside
 from lianet_user.cli.label_options import LabelsPath, reads_labels
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @splits_labels
 @reads_imagery_beside
 def compare(
-    region: RegionPath,
+    region: RegionName,
     labels: LabelsPath,
     imagery: Annotated[
         list[str] | None,
@@ -90,7 +91,8 @@ def compare(
         raise InputError("compare judges by --folds or --share-train: leave --validation away")
     if output is not None:
         refuse_existing(output, overwrite)
-    header = open_region_file(region).header
+    path = region_file(region, quiet)
+    header = open_region_file(path).header
 
     from lianet_user.labels import read_labels
 
@@ -113,7 +115,7 @@ def compare(
     where = choose_device(device)
     with progress(quiet) as bars:
         comparison = run(
-            Region.open(region, where),
+            Region.open(path, where),
             label_map,
             imagery=scene,
             features=features or (),

@@ -29,11 +29,20 @@ Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu or cuda."
 Date = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Acquisition of the region to work on.")]
 
 
-def region_path(text: str) -> Path:
+RegionName = Annotated[
+    str,
+    typer.Argument(metavar="REGION", help="Region file (.safetensors), or the name of a model (`models list`)."),
+]
+RegionOption = Annotated[
+    str | None,
+    typer.Option(metavar="REGION", help="Region file or name, where the head does not find it by itself."),
+]
+
+
+def region_file(text: str, quiet: bool) -> Path:
     """The file that somebody means by REGION: a path, or the name of a model, which is fetched where it is not here.
 
-    It runs while the command line is read, before a command has looked at anything else; what is fetched for a command that
-    is then refused is in the cache for the next.
+    A command calls it once it has refused what it can refuse without the region, so that nothing is fetched in vain.
 
     Raises:
         LianetError: as `lianet_user.catalog.find_region`.
@@ -43,28 +52,28 @@ def region_path(text: str) -> Path:
         return path
     from lianet_user.catalog import find_region
 
-    with progress(quiet=False) as bars:
-        return find_region(
-            text,
-            announce=lambda line: err.print(printable(line), style="dim", soft_wrap=True),
-            listener=lambda done, total: bars.task("fetching")(
-                done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
-            ),
-        )
+    with progress(quiet) as bars:
+        return find_region(text, announce=announcer(quiet), listener=in_megabytes(bars.task("fetching")))
 
 
-RegionPath = Annotated[
-    Path,
-    typer.Argument(
-        metavar="REGION", parser=region_path, help="Region file (.safetensors), or the name of a model (`models list`)."
-    ),
-]
-RegionOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="REGION", parser=region_path, help="Region file or name, where the head does not find it by itself."
-    ),
-]
+def given_region(text: str | None, quiet: bool) -> Path | None:
+    """:func:`region_file` of an option that may be left away."""
+    return None if text is None else region_file(text, quiet)
+
+
+def announcer(quiet: bool) -> Callable[[str], None]:
+    """What prints a line on standard error about what takes time or goes over the network."""
+
+    def announce(line: str) -> None:
+        if not quiet:
+            err.print(printable(line), style="dim", soft_wrap=True)
+
+    return announce
+
+
+def in_megabytes(task: Task) -> Callable[[int, int], None]:
+    """What shows bytes done, of how many, on a bar."""
+    return lambda done, total: task(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} MB")
 
 
 def error(message: str) -> None:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Overwrite, Quiet, RegionOption, choose_device, out, progress
+from lianet_user.cli.console import (
+    AsJson,
+    Device,
+    Overwrite,
+    Quiet,
+    RegionOption,
+    choose_device,
+    given_region,
+    out,
+    progress,
+)
 
 if TYPE_CHECKING:
     from lianet_user.cube.writing import CubeResult
@@ -54,7 +64,8 @@ def datacube(
 
     check_output(output, overwrite)
     box = parse_bbox(bbox) if bbox is not None else None
-    chosen: dict[str, Any] = {"region": region, "dates": date, "between": between, "probabilities": probabilities}
+    given = given_region(region, quiet)
+    chosen: dict[str, Any] = {"region": given, "dates": date, "between": between, "probabilities": probabilities}
     described(source, **chosen)  # what is wrong with the files is said before torch is imported
     with progress(quiet) as bars:
         result = write_datacube(

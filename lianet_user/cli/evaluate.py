@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Quiet, RegionOption, choose_device, out, progress, warn
+from lianet_user.cli.console import (
+    AsJson,
+    Device,
+    Quiet,
+    RegionOption,
+    choose_device,
+    given_region,
+    out,
+    progress,
+    warn,
+)
 from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.labels.options import LabelOptions
 
@@ -45,12 +55,13 @@ def evaluate(
     header = open_head_file(head).header
     if areas and not header.classes:
         raise InputError(f"--areas: {head} maps numbers, and areas are of classes: leave it away")
+    given = given_region(region, quiet)
 
     from lianet_user.head import Head
     from lianet_user.labels import read_labels
     from lianet_user.training.evaluate import evaluate as run
 
-    opened = Head.open(head, region, choose_device(device))
+    opened = Head.open(head, given, choose_device(device))
     read = read_labels(labels, opened.region.header, labels_options)
     if not quiet and not as_json:
         for line in read.report.lines():

@@ -13,12 +13,13 @@ from lianet_user.cli.console import (
     Device,
     Overwrite,
     Quiet,
-    RegionPath,
+    RegionName,
     StoppedError,
     choose_device,
     err,
     out,
     progress,
+    region_file,
     stoppable,
     warn,
 )
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @splits_labels
 def finetune(
     context: typer.Context,
-    region: RegionPath,
+    region: RegionName,
     labels: LabelsPath,
     output: Annotated[Path, typer.Option("--output", "-o", help="Head file to write.")] = Path("head.safetensors"),
     start: Annotated[
@@ -81,8 +82,9 @@ def finetune(
     context.with_resource(alone(output))
     if folds is not None and split_options.validation is not None:
         raise InputError("--folds and --validation both say what is kept to judge by: give one of them")
-    header = open_region_file(region).header  # a wrong file is refused before torch is imported
     start_header = open_head_file(start).header if start else None
+    region_path = region_file(region, quiet)
+    header = open_region_file(region_path).header  # a wrong file is refused before torch is imported
 
     from lianet_user.labels import read_labels
 
@@ -115,7 +117,7 @@ def finetune(
                 bars.task(state.stage)(state.done, state.total, _note(state))
             stop_if_asked()
 
-        opened = Region.open(region, choose_device(device))
+        opened = Region.open(region_path, choose_device(device))
         earlier = Head.open_on(start, opened) if start else None
         try:
             trained = train(

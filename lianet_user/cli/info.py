@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lianet_user.cli.console import AsJson, RegionPath, out
+from lianet_user.cli.console import AsJson, RegionName, out, region_file
 from lianet_user.errors import printable
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ BANDS_SHOWN = 6
 
 
 def info(
-    region: RegionPath,
+    region: RegionName,
     as_json: AsJson = False,
 ) -> None:
     """Where a region is, what it holds, how good it is and whose it is.
@@ -27,7 +27,7 @@ def info(
     """
     from lianet_user.artifact import open_region_file
 
-    file = open_region_file(region)
+    file = open_region_file(region_file(region, quiet=False))
     if as_json:
         print(json.dumps(_summary(file, file.header), indent=2))
     else:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Overwrite, Quiet, RegionPath, choose_device, out, progress
+from lianet_user.cli.console import (
+    AsJson,
+    Device,
+    Overwrite,
+    Quiet,
+    RegionName,
+    choose_device,
+    out,
+    progress,
+    region_file,
+)
 from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 @trains_heads
 @splits_labels
 def learning_curve(
-    region: RegionPath,
+    region: RegionName,
     labels: LabelsPath,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE.csv", help="Table to write.")] = Path(
         "learning-curve.csv"
@@ -53,7 +63,8 @@ def learning_curve(
     for path in (output, plot):
         refuse_existing(path, overwrite)
     wanted = _shares(shares)
-    header = open_region_file(region).header
+    region_path = region_file(region, quiet)
+    header = open_region_file(region_path).header
     read = read_labels(labels, header, labels_options)
 
     from lianet_user.region import Region
@@ -63,7 +74,7 @@ def learning_curve(
     settings = training_options.settings(read, header, split_options)
     with progress(quiet) as bars:
         points = study(
-            Region.open(region, choose_device(device)),
+            Region.open(region_path, choose_device(device)),
             read,
             shares=wanted,
             repeats=repeats,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, err, out, progress
+from lianet_user.cli.console import AsJson, Overwrite, Quiet, announcer, err, in_megabytes, out, progress
 from lianet_user.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def fetch_models(
     written = []
     with progress(quiet) as bars:
         for name in dict.fromkeys(names):
-            path, new = fetch(name, opened, announce=announce, listener=_listener(bars.task(name)))
+            path, new = fetch(name, opened, announce=announcer(quiet), listener=in_megabytes(bars.task(name)))
             written.append({"name": name, "path": str(path), "fetched": new})
             if not quiet and not as_json:
                 out.print(f"{name} is {'now ' if new else ''}here: {path}", soft_wrap=True)
@@ -170,25 +170,14 @@ def publish_models(
         err.print(f"next: lianet-user models list --catalog {done.catalog}", style="dim", soft_wrap=True)
 
 
-def announce(message: str) -> None:
-    """A line on standard error about what takes time or goes over the network: never silent."""
-    err.print(printable(message), style="dim", soft_wrap=True)
-
-
-def _listener(task: Any) -> Any:
-    return lambda done, total: task(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} MB")
-
-
 def _opened(catalog: str | None, offline: bool = False) -> Catalog:
     from lianet_user.catalog import chosen_place, open_catalog
+    from lianet_user.catalog.reading import NAME_ONE
     from lianet_user.errors import CatalogError
 
     place = chosen_place(catalog)
     if place is None:
-        raise CatalogError(
-            "there is no catalogue to look in: name one with --catalog or LIANET_CATALOG, a path or an https address of a"
-            " catalog.json"
-        )
+        raise CatalogError(f"there is no catalogue to look in: {NAME_ONE}")
     return open_catalog(place, offline=offline)
 
 
@@ -225,11 +214,15 @@ def _print(found: list[Model], place: str | None, of: int) -> None:
 
     from lianet_user.catalog.coverage import dates_of, marks, sketch
     from lianet_user.catalog.getting import here
+    from lianet_user.catalog.reading import NAME_ONE
     from lianet_user.grid import format_bounds
 
-    where = place or "no catalogue: --catalog or LIANET_CATALOG names one"
+    where = place or "none"
     if not found:
-        out.print(f"no model{f' of {of} fits' if of else ''} ({where})", soft_wrap=True)
+        out.print(f"no model{f' of {of} fits' if of else ''} (catalogue: {where})", soft_wrap=True)
+    if place is None:
+        err.print(f"there is no catalogue to look in: {NAME_ONE}", style="dim", soft_wrap=True)
+    if not found:
         return
     for line in sketch(found):
         out.print(line, style="dim", soft_wrap=True)

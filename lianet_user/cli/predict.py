@@ -17,7 +17,7 @@ from lianet_user.cli.console import (
     choose_device,
     out,
     progress,
-    region_path,
+    region_file,
     stoppable,
 )
 from lianet_user.cli.map_options import (
@@ -78,10 +78,8 @@ def predict(
         ),
     ] = None,
     region: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="REGION", parser=region_path, help="Region file or name, where the head does not find it by itself."
-        ),
+        list[str] | None,
+        typer.Option(metavar="REGION", help="Region file or name, where the head does not find it by itself."),
     ] = None,
     area_options: AreaOptions,
     writing_options: WritingOptions,
@@ -103,11 +101,13 @@ def predict(
         open_head_file(path)  # a wrong file is refused before torch is imported
     beside = _Beside.checked(polygons, zones, output or MAP, several, writing_options.overwrite)
 
+    regions = [region_file(text, quiet) for text in region or ()]
+
     from lianet_user.maps import predict as write_maps
     from lianet_user.maps.planning import map_count, planned
 
     with progress(quiet) as bars, stoppable() as stop_if_asked:
-        opened = _open(paths, region or [], choose_device(device))
+        opened = _open(paths, regions, choose_device(device))
         target = output or (MAPS if map_count(planned(opened, date or ())) > 1 else MAP)
         if polygons and opened[0].header.numbers is not None:
             raise InputError("--polygons are for maps of classes, and this head answers with numbers: leave it away")

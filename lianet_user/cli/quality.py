@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Quiet, RegionPath, choose_device, out, progress
+from lianet_user.cli.console import AsJson, Device, Quiet, RegionName, choose_device, out, progress, region_file
 from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
 from lianet_user.cli.info import figure, print_dates
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @reads_imagery
 def quality(
-    region: RegionPath,
+    region: RegionName,
     imagery: ImageryPaths,
     rate: Annotated[
         bool, typer.Option("--rate/--no-rate", help="Compare its size with JPEG 2000's and GeoTIFF's.")
@@ -40,7 +40,8 @@ def quality(
     from lianet_user.cli.config_file import read_config
 
     table = read_config(config)["imagery"]
-    table.setdefault("bands", [band.name for band in open_region_file(region).header.bands])
+    path = region_file(region, quiet)
+    table.setdefault("bands", [band.name for band in open_region_file(path).header.bands])
     truth = opened(imagery, table, imagery_options, quiet or as_json)
 
     from lianet_user.region import Region
@@ -49,7 +50,7 @@ def quality(
 
     where = choose_device(device)
     with progress(quiet) as bars:
-        measured = measure_quality(Region.open(region, where), truth, listener=bars.task("comparing"))
+        measured = measure_quality(Region.open(path, where), truth, listener=bars.task("comparing"))
         rows: tuple[Rate, ...] = ()
         if rate:
             done = 0
@@ -59,7 +60,7 @@ def quality(
                 done += 1
                 bars.task("codecs")(done, done + 1, codec)
 
-            rows = rate_table(region, truth, device=where, listener=show)
+            rows = rate_table(path, truth, device=where, listener=show)
     if as_json:
         document: dict[str, Any] = {"quality": [one.model_dump(mode="json") for one in measured]}
         if rate:

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lianet_user.cli.console import AsJson, Device, Quiet, RegionPath, choose_device, out, progress, stoppable
+from lianet_user.cli.console import (
+    AsJson,
+    Device,
+    Quiet,
+    RegionName,
+    choose_device,
+    out,
+    progress,
+    region_file,
+    stoppable,
+)
 from lianet_user.cli.map_options import (
     HOW,
     WHAT,
@@ -31,7 +41,7 @@ IMAGE, IMAGES = Path("image.tif"), Path("images")
 @writes_maps
 def reconstruct(
     *,
-    region: RegionPath,
+    region: RegionName,
     date: Annotated[
         list[str] | None,
         grouped(
@@ -94,19 +104,20 @@ def reconstruct(
     if span is not None and not rgb:
         raise InputError(f"--stretch {stretch} is of --rgb, which is not asked for: give both or neither")
     names = [name.strip() for name in bands.split(",")] if bands is not None else []
-    open_region_file(region)  # a wrong file is refused before torch is imported
     kinds = (bool(names) or not (rgb or index)) + rgb + len(set(index or []))
     one_date = not date or (len(date) == 1 and date[0] != "all" and ".." not in date[0])
     target = output or (IMAGE if kinds == 1 and one_date else IMAGES)
     if target == IMAGE or (kinds == 1 and one_date):
         refuse_existing(target, writing_options.overwrite)
+    path = region_file(region, quiet)
+    open_region_file(path)  # a wrong file is refused before torch is imported
 
     from lianet_user.maps.reconstruct import reconstruct as write_images
     from lianet_user.region import Region
 
     with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(target, "reconstruct"):
         results = write_images(
-            Region.open(region, choose_device(device)),
+            Region.open(path, choose_device(device)),
             target,
             area=area_options.area(),
             dates=date or (),

@@ -18,6 +18,7 @@ from lianet_user.cli.console import (
     RegionOption,
     choose_device,
     err,
+    given_region,
     out,
     progress,
 )
@@ -67,6 +68,7 @@ def suggest(
     box = parse_bbox(bbox) if bbox is not None else None
     chosen_date = parse_date(date) if date is not None else None
     header = open_head_file(head).header  # a wrong file is refused before torch is imported
+    given = given_region(region, quiet)
 
     from lianet_user.head import Head
     from lianet_user.maps.picture import pixel_metres
@@ -74,7 +76,7 @@ def suggest(
     from lianet_user.maps.suggest import suggest as find
 
     with progress(quiet) as bars:
-        opened = Head.open(head, region, choose_device(device))
+        opened = Head.open(head, given, choose_device(device))
         away = labelled_ground(labels, opened.region.header, layer) if labels else None
         metres = min(pixel_metres(opened.region.geobox))
         found = find(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import Device, Overwrite, Quiet, RegionPath, choose_device, progress, speaks
+from lianet_user.cli.console import Device, Overwrite, Quiet, RegionName, choose_device, progress, region_file, speaks
 from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
 from lianet_user.cli.pretrain import alone, refuse_unfinished, resumable, shower, summarize
 
@@ -15,7 +15,7 @@ from lianet_user.cli.pretrain import alone, refuse_unfinished, resumable, shower
 @reads_imagery
 def update(
     context: typer.Context,
-    region: RegionPath,
+    region: RegionName,
     imagery: ImageryPaths,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Region file to write; REGION itself is not changed.")
@@ -54,8 +54,9 @@ def update(
     settings = merged(UpdateSettings, "training", chosen)
     kind = choose_device(device)
     refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
+    path = region_file(region, quiet)
     found = opened(imagery, tables["imagery"], imagery_options, quiet)
     with progress(quiet) as bars, resumable(output):
-        header = run(region, found, output, settings=settings, listener=shower(bars, quiet), resume=resume, device=kind)
+        header = run(path, found, output, settings=settings, listener=shower(bars, quiet), resume=resume, device=kind)
     if not quiet:
         summarize(header, output)
