@@ -488,7 +488,7 @@ def test_every_call_that_writes_fails_in_turn(folder: Folder, tmp_path: Path) ->
         env={**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=7200,
+        timeout=14_400,
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
