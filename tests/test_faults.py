@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from conftest import Folder, refused
 
 from lianet_user import artifact, cli, errors, lock
@@ -168,6 +169,63 @@ def two_runs(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     return FINETUNE
 
 
+def two_runs_on_a_map(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
+    two_runs(folder, patch)
+    held = only_run(folder.path / "map.tif")
+    held.__enter__()
+    patch.setattr(lock, "_held_by_test_too", held, raising=False)
+    return PREDICT
+
+
+def a_kept_tile_that_is_a_pickle(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
+    """Left by a run that was stopped, and then exchanged: `pytest.fail` is not called."""
+    from lianet_user.maps import writing
+
+    stop = KeyboardInterrupt()
+
+    def late(*_: object) -> None:
+        raise stop
+
+    with pytest.MonkeyPatch.context() as own:
+        own.setattr(writing, "_write", late)
+        assert folder.run(*PREDICT) == errors.EXIT_INTERRUPTED
+    (tile,) = (folder.path / ".map.tif.unfinished").glob("*.npz")
+    np.savez(tile, np.array([Trap()], dtype=object))
+    return [*PREDICT, "--resume"]
+
+
+class Trap:
+    """Fails the test that unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return pytest.fail, ("a pickle was loaded",)
+
+
+def disk_full_at_the_tiles(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    patch.setattr("lianet_user.maps.geotiff.write_raw", full)
+    return PREDICT
+
+
+def disk_fails_in_libtiff(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
+    """Which prints it, while GDAL says nothing."""
+    patch.setattr(rasterio.shutil, "copy", lambda *_, **__: os.write(2, b"_tiffWriteProc: Input/output error.\n"))
+    return PREDICT
+
+
+def no_room_in_the_cache(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
+    patch.setenv("LIANET_CACHE", str(folder.path / "cache"))
+    patch.setattr("lianet_user.catalog.getting.SPARE", 2**60)
+    return ["models", "fetch", "romania", "--catalog", str(Path(__file__).parents[1] / "models")]
+
+
+def cache_that_is_a_file(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
+    patch.setenv("LIANET_CACHE", str(folder.path / "labels.tif"))
+    return ["models", "fetch", "romania", "--catalog", str(Path(__file__).parents[1] / "models")]
+
+
 def nothing_to_resume(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     return [*FINETUNE, "--resume"]
 
@@ -252,6 +310,18 @@ FAULTS: dict[str, Fault] = {
     "the region is replaced while it is read": Fault(replaced_while_read, ArtifactError, "was replaced or rewritten"),
     "the region shrinks while it is read": Fault(shrinking_region, ArtifactError, "was replaced or rewritten"),
     "two runs on one output": Fault(two_runs, OutputError, f"another run (process {os.getpid()}) is writing"),
+    "two runs on one map": Fault(
+        two_runs_on_a_map, OutputError, f"another run (process {os.getpid()}) is writing map.tif"
+    ),
+    "the disk is full at the tiles": Fault(
+        disk_full_at_the_tiles, OutputError, "write map.tif: No space left on device"
+    ),
+    "the disk fails in libtiff": Fault(
+        disk_fails_in_libtiff, OutputError, "Input/output error: that disk fails: choose"
+    ),
+    "a kept tile that is a pickle": Fault(a_kept_tile_that_is_a_pickle, OutputError, "does not read back as it was"),
+    "no room in the cache": Fault(no_room_in_the_cache, OutputError, "MB free, and romania needs 3.5 MB: make room"),
+    "a cache that is a file": Fault(cache_that_is_a_file, OutputError, "with LIANET_CACHE"),
     "nothing to resume": Fault(nothing_to_resume, ArtifactError, "start without --resume"),
     "resumed with other settings": Fault(other_settings, ArtifactError, "what differs: rate (then"),
     "resumed with other labels": Fault(other_labels, ArtifactError, "what differs: labels (then"),
@@ -418,7 +488,7 @@ def test_every_call_that_writes_fails_in_turn(folder: Folder, tmp_path: Path) ->
         env={**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=7200,
+        timeout=14_400,
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -26,7 +26,16 @@ from conftest import Folder, refused
 from lianet_user import errors
 from lianet_user.artifact import METADATA_KEY, open_head_file, open_region_file
 from lianet_user.container import MAX_TENSORS, parse_json
-from lianet_user.errors import ArtifactError, LabelError, LianetError, RegionMismatchError
+from lianet_user.errors import (
+    AreaError,
+    ArtifactError,
+    CatalogError,
+    ImageryError,
+    LabelError,
+    LianetError,
+    MapError,
+    RegionMismatchError,
+)
 
 Change = Callable[[dict[str, Any]], object]
 Make = Callable[[Folder], Path]
@@ -179,6 +188,11 @@ class Trap:
 
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return pytest.fail, ("a pickle was loaded",)
+
+
+def pickled(name: str) -> Make:
+    """A pickle under a name that promises something else."""
+    return lambda folder: folder.file(pickle.dumps(Trap()), name)
 
 
 def torch_file() -> bytes:
@@ -456,9 +470,52 @@ LABELS: dict[str, Bad] = {
         lambda f: f.file(archive("zip"), "labels.zip"), CHECK, LabelError, "labels.zip"
     ),
     "labels are a region": Bad(lambda f: f.path / "region.safetensors", CHECK, LabelError, "region.safetensors"),
+    "labels are an endless device": Bad(lambda f: Path("/dev/zero"), CHECK, LabelError, "/dev/zero"),
+    "labels are a link to themselves": Bad(loop, CHECK, LabelError, "does not exist"),
+    **{
+        f"labels are a pickle called {name}": Bad(pickled(name), CHECK, LabelError, name)
+        for name in (
+            "labels.tif",
+            "labels.csv",
+            "labels.parquet",
+            "labels.shp",
+            "labels.zip",
+            "labels.gpkg.zip",
+            "labels",
+        )
+    },
 }
 
-TABLE = REGIONS | HEADS | LABELS
+BESIDE: dict[str, Bad] = {
+    "a style that is a pickle": Bad(
+        pickled("style.qml"), "check region.safetensors labels.tif --no-picture --classes {}", LabelError, "style.qml"
+    ),
+    "a table of classes that is a pickle": Bad(
+        pickled("names.csv"), "check region.safetensors labels.tif --no-picture --classes {}", LabelError, "names.csv"
+    ),
+    "an area that is a pickle": Bad(
+        pickled("area.gpkg"), "predict head.safetensors -o map.tif --aoi {}", LabelError, "area.gpkg"
+    ),
+    "a grid that is a pickle": Bad(
+        pickled("grid.tif"), "predict head.safetensors -o map.tif --like {}", AreaError, "grid.tif"
+    ),
+    "a map that is a pickle": Bad(pickled("map.tif"), "polygons {} -o map.gpkg", MapError, "map.tif"),
+    "a map to sum up that is a pickle": Bad(
+        pickled("map.tif"), "zones {} region.safetensors -o zones.csv", MapError, "map.tif"
+    ),
+    "imagery that is a pickle": Bad(
+        pickled("image.tif"),
+        "pretrain {} -o new.safetensors --licence CC0-1.0 --attribution me",
+        ImageryError,
+        "image.tif",
+    ),
+    "a model to add that is a pickle": Bad(pickled("mine.safetensors"), "models add {}", ArtifactError, "pickle"),
+    "a catalogue that is a pickle": Bad(
+        pickled("catalog.json"), "models list --catalog {}", CatalogError, "catalog.json is no STAC document"
+    ),
+}
+
+TABLE = REGIONS | HEADS | LABELS | BESIDE
 
 
 @pytest.mark.parametrize("name", TABLE)
