@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionPath, err, out, progress
+from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionPath, out, progress, then, wrote
 from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.cli.training_options import SplitOptions, splits_labels
 from lianet_user.labels.options import LabelOptions
@@ -59,5 +59,5 @@ def check(
         for line in found.lines():
             out.print(line, soft_wrap=True)
         if picture:
-            out.print(f"wrote {output}", soft_wrap=True)
-        err.print(f"next: lianet-user finetune {region} {labels}, with the same options", style="dim", soft_wrap=True)
+            wrote(output)
+        then(f"lianet-user finetune {region} {labels}, with the same options")

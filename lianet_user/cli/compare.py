@@ -18,6 +18,8 @@ from lianet_user.cli.console import (
     err,
     out,
     progress,
+    then,
+    wrote,
 )
 from lianet_user.cli.imagery_options import ConfigPath, opened, reads_imagery_beside
 from lianet_user.cli.label_options import LabelsPath, reads_labels
@@ -130,7 +132,8 @@ def compare(
     elif not quiet:
         _print(comparison)
         if output is not None:
-            out.print(f"wrote {output}", soft_wrap=True)
+            wrote(output)
+        then(f"lianet-user finetune {region} {labels}, with the same options of labels and training")
 
 
 def _print(comparison: Comparison) -> None:

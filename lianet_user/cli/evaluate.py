@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Quiet, RegionOption, choose_device, out, progress, warn
+from lianet_user.cli.console import AsJson, Device, Quiet, RegionOption, choose_device, out, progress, then, warn
 from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.labels.options import LabelOptions
 
@@ -62,6 +62,7 @@ def evaluate(
         print(json.dumps(_document(judgement, estimates), indent=2))
     elif not quiet:
         _print(opened, judgement, estimates)
+        then(f"lianet-user predict {head}", f"to do better where it is least sure: lianet-user suggest {head}")
 
 
 def _estimates(head: Head, judgement: Judgement, listener: Callable[[int, int], None]) -> Areas:

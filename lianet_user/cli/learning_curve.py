@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Overwrite, Quiet, RegionPath, choose_device, out, progress
+from lianet_user.cli.console import (
+    AsJson,
+    Device,
+    Overwrite,
+    Quiet,
+    RegionPath,
+    choose_device,
+    out,
+    progress,
+    then,
+    wrote,
+)
 from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
@@ -85,7 +96,8 @@ def learning_curve(
         print(json.dumps(rows, indent=2))
     elif not quiet:
         _print(points)
-        out.print(f"wrote {output} and {plot}", soft_wrap=True)
+        wrote(output, f" and {plot}")
+        then(f"where the curve still rises more labels help: lianet-user suggest HEAD --labels {labels} says where")
 
 
 def _shares(text: str) -> list[float]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import Device, Overwrite, Quiet, RegionPath, choose_device, progress, speaks
+from lianet_user.cli.console import Device, Overwrite, Quiet, RegionPath, Resume, choose_device, progress, speaks
 from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
 from lianet_user.cli.pretrain import alone, refuse_unfinished, resumable, shower, summarize
 
@@ -25,7 +25,7 @@ def update(
     seed: Annotated[int | None, typer.Option(min=0, help="Of every random draw.")] = None,
     config: ConfigPath = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,
