@@ -45,21 +45,25 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 PARSED_ONLY = (
     "import-checkpoint",  # needs a checkpoint of the paper's authors (tests/test_importing.py imports them)
+    "--resume",  # needs a run that was interrupted (tests/test_cli_provider.py interrupts one)
     "torchrun",  # several processes (tests/test_distributed.py runs them)
 )
 """Lines with these words are read by the command line's own parser, up to the call, and not run."""
 
 CHEAP: dict[str, dict[str, Any]] = {
-    "finetune": {"steps": 2, "members": 1},
-    "learning-curve": {"steps": 2, "members": 1, "repeats": 1},
+    "finetune": {"steps": 2, "members": 1, "picture": False, "report": False},
+    "check": {"picture": False},
+    "learning-curve": {"steps": 2, "members": 1, "repeats": 1, "shares": "0.5,1"},
     "compare": {"steps": 2, "members": 1, "folds": 2, "contenders": "lianet,forest"},
     "pretrain": {"steps": 2, "batch": 1, "window": 32},
     "update": {"steps": 2},
+    "quality": {"rate": False},
 }
-"""Defaults of options in place of the command line's own, so that a line takes seconds; what a line says itself holds."""
+"""Defaults of options in place of the command line's own, so that a line takes a second or two; what a line says itself
+holds. Pictures and reports are left to other tests."""
 
 INSTEAD = (
-    ("change head.safetensors", "always.safetensors", "head.safetensors"),
+    ("change head.safetensors", "twice.safetensors", "head.safetensors"),
     ("--config region.toml", "clouded", "imagery"),
 )
 """Where a line has these words, this of the folder lies where its name says: pages call many a head `head.safetensors`."""
@@ -256,6 +260,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, defaults: Any) -> Path:
     folder = tmp_path_factory.mktemp("docs") / "here"
     (folder / "models").mkdir(parents=True)
     (folder / "regions").mkdir()
+    (folder / "tutorials" / "data").mkdir(parents=True)
+    shutil.copy(LABELS, folder / "tutorials" / "data")
     havelland = write_region(folder / "models" / "havelland.safetensors")
     write_region(folder / "east-region.safetensors", seed=1)
     for name in ("bouconne", "romania"):
@@ -278,10 +284,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, defaults: Any) -> Path:
             "models/havelland.safetensors labels.gpkg",
             "models/havelland.safetensors labels.gpkg -o west.safetensors",
             "east-region.safetensors labels.gpkg -o east.safetensors",
-            "models/bouconne.safetensors crops.gpkg --date all -o always.safetensors",
+            "models/bouconne.safetensors crops.gpkg --date 2018-05-13 --date 2018-09-15 -o twice.safetensors",
             "models/romania.safetensors cover.tif --date 2018-07-01 -o cover.safetensors",
         ):
-            cheaply(f"lianet-user finetune {line} --no-picture --no-report")
+            cheaply(f"lianet-user finetune {line}")
         cheaply("lianet-user predict head.safetensors -o map.tif")
         cheaply("lianet-user predict cover.safetensors --date 2018-07-01 -o cover-map.tif")
     shutil.copy(folder / "models" / "havelland.safetensors", folder / "try.safetensors")

@@ -163,7 +163,9 @@ def _usage(problem: Exception) -> str:
         close = did_you_mean(problem.option_name, problem.possibilities or ())  # type: ignore[attr-defined]
         text = f"No such option: {problem.option_name}{close}"  # type: ignore[attr-defined]
     elif listed := re.search(r"'([^']*)' is not one of (.+)", text):
-        text = text.replace("Value error, ", "").rstrip(".") + did_you_mean(listed[1], re.findall(r"'([^']*)'", listed[2]))
+        text = text.replace("Value error, ", "").rstrip(".") + did_you_mean(
+            listed[1], re.findall(r"'([^']*)'", listed[2])
+        )
     return f"{text} See {path} --help" if text.endswith("?") else f"{text.rstrip('.')}: see {path} --help"
 
 
