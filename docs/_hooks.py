@@ -15,11 +15,12 @@ from typing import Any
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from lianet_user.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("*.md", "benchmarks/README.md", "models/README.md", "docs/**/*.md", "docs/*.css", "tutorials/[0-9]*.md")
+PAGES = ("*.md", "benchmarks/README.md", "models/README.md", "docs/**/*.md", "docs/*.css", "tutorials/*.md")
 COMMANDS = "docs/commands/"
 LINK = re.compile(r"\]\(([^)#:?]+)")
 """Of a page to something beside it."""
@@ -28,7 +29,10 @@ LINK = re.compile(r"\]\(([^)#:?]+)")
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Fill in the parts of the navigation that follow from what there is."""
     found = {
-        "Tutorials": [str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("tutorials/[0-9]*.md"))],
+        "Tutorials": [
+            page.relative_to(ROOT).as_posix()
+            for page in sorted(ROOT.glob("tutorials/*.md"), key=lambda page: (page.stem != "README", page))
+        ],
         "Commands": [{title: f"{COMMANDS}{slug}.md"} for title, slug, _ in _commands()],
     }
     assert config.nav is not None
@@ -58,8 +62,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Indent lists within lists as Python's Markdown wants them: two spaces are enough everywhere else."""
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """What other readers of Markdown see to by themselves: a folder is its README, and two spaces make a list in a list."""
+    folder = (ROOT / page.file.src_uri).parent
+
+    def readme(link: re.Match[str]) -> str:
+        return f"{link[0].rstrip('/')}/README.md" if (folder / link[1] / "README.md").is_file() else link[0]
+
+    markdown = LINK.sub(readme, markdown)
     return re.sub(r"^ {2,3}(?=[-*] )", "    ", markdown, flags=re.MULTILINE)
 
 

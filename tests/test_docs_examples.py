@@ -63,7 +63,7 @@ CHEAP: dict[str, dict[str, Any]] = {
 holds. Pictures and reports are left to other tests."""
 
 INSTEAD = (
-    ("change head.safetensors", "twice.safetensors", "head.safetensors"),
+    ("change head.safetensors", "july.safetensors", "head.safetensors"),
     ("--config region.toml", "clouded", "imagery"),
 )
 """Where a line has these words, this of the folder lies where its name says: pages call many a head `head.safetensors`."""
@@ -284,7 +284,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, defaults: Any) -> Path:
             "models/havelland.safetensors labels.gpkg",
             "models/havelland.safetensors labels.gpkg -o west.safetensors",
             "east-region.safetensors labels.gpkg -o east.safetensors",
-            "models/bouconne.safetensors crops.gpkg --date 2018-05-13 --date 2018-09-15 -o twice.safetensors",
+            "models/bouconne.safetensors crops.gpkg --date 2018-07-08 -o july.safetensors",
             "models/romania.safetensors cover.tif --date 2018-07-01 -o cover.safetensors",
         ):
             cheaply(f"lianet-user finetune {line}")
