@@ -318,6 +318,14 @@ def test_an_example_works(line: str, here: Path) -> None:
     cheaply(line)
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent.name == "how-to" and "```python" in page.read_text("utf-8")]
+)
+def test_the_python_of_a_page_works(page: Path, here: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    exec(compile("\n".join(blocks), str(page), "exec"), {})
+
+
 @pytest.mark.parametrize("line", [line for line in EXAMPLES if any(word in line for word in PARSED_ONLY)])
 def test_an_example_that_takes_long_is_read_by_the_parser(line: str, here: Path) -> None:
     name, *arguments = words(line)
