@@ -54,7 +54,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "finetune": {"steps": 2, "members": 1, "picture": False, "report": False},
     "check": {"picture": False},
     "learning-curve": {"steps": 2, "members": 1, "repeats": 1, "shares": "0.5,1"},
-    "compare": {"steps": 2, "members": 1, "folds": 2, "contenders": "lianet,forest"},
+    "compare": {"steps": 2, "members": 1, "folds": 2, "contenders": "lianet,bands"},
     "pretrain": {"steps": 2, "batch": 1, "window": 32},
     "update": {"steps": 2},
     "quality": {"rate": False},
