@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo docs test lint clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ demo: install  ## labels to map in one go, with the region and the labels that s
 		map.tif 'the map: open it in QGIS' \
 		map.png 'the map at a glance'
 
+docs: install  ## the documentation site, into site/: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lint: install  ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -41,5 +44,5 @@ test: lint  ## everything a change has to pass
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 clean:  ## remove what can be made again, the environment excepted
-	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist demo site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find lianet_user tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -113,7 +113,7 @@ def test_fetch_add_and_publish(capsys: pytest.CaptureFixture[str], place: Path) 
     assert "fetching romania (3.5 MB)" in errors
     assert Path(fetched["path"]).read_bytes() == ROMANIA.read_bytes()
     code, text, errors = run(capsys, "models", "fetch", "romania")
-    assert (code, errors) == (EXIT_OK, "")
+    assert (code, errors) == (EXIT_OK, "next: lianet-user finetune romania LABELS\n")
     assert "romania is here" in text
     code, text, _ = run(capsys, "models", "add", ROMANIA, "--json")
     assert (code, json.loads(text)) == (EXIT_OK, {"name": "romania", "path": fetched["path"]})

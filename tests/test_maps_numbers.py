@@ -361,10 +361,10 @@ def test_the_command_maps_numbers_on_the_finer_grid(
     assert _run(arguments) == 0
     with rasterio.open(folder / "map.tif") as dataset:
         values = dataset.read(1).astype(np.float64)
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
     assert "(512 x 384 px, 2017-02-16," in said
     assert f"{values.min():.4g} m to {values.max():.4g} m, mean {values.mean():.4g} m" in said
-    assert "QGIS opens the map with its colours and unit" in said
+    assert f"next: open {folder / 'map.tif'} in QGIS, which shows its colours and unit" in told
     assert _run([*arguments, "--overwrite", "--json"]) == 0
     (document,) = json.loads(capsys.readouterr().out)["maps"]
     assert (document["width"], document["height"]) == (512, 384)

@@ -6,6 +6,7 @@ Nothing heavy is imported until a command runs, so `--help` answers at once; `in
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -44,6 +45,7 @@ from lianet_user.errors import (
     EXIT_OK,
     LianetError,
     LianetWarning,
+    did_you_mean,
     write_error,
 )
 
@@ -157,7 +159,14 @@ def _usage(problem: Exception) -> str:
     context = getattr(problem, "ctx", None)
     path = context.command_path if context else "lianet-user"
     text: str = problem.format_message()  # type: ignore[attr-defined]
-    return f"{text.rstrip('.')}: see {path} --help"
+    if hasattr(problem, "possibilities"):  # a mistyped option: Typer lists what is like it, from a to z
+        close = did_you_mean(problem.option_name, problem.possibilities or ())  # type: ignore[attr-defined]
+        text = f"No such option: {problem.option_name}{close}"  # type: ignore[attr-defined]
+    elif listed := re.search(r"'([^']*)' is not one of (.+)", text):
+        text = text.replace("Value error, ", "").rstrip(".") + did_you_mean(
+            listed[1], re.findall(r"'([^']*)'", listed[2])
+        )
+    return f"{text} See {path} --help" if text.endswith("?") else f"{text.rstrip('.')}: see {path} --help"
 
 
 def _drop_output() -> None:

@@ -19,6 +19,8 @@ from lianet_user.cli.console import (
     progress,
     region_file,
     stoppable,
+    then,
+    wrote,
 )
 from lianet_user.cli.map_options import (
     HOW,
@@ -109,13 +111,14 @@ def change(
         print(json.dumps(_document(result), indent=2))
     elif not quiet:
         _print(result)
+        then(f"open {result.path} in QGIS")
 
 
 def _print(result: ChangeResult) -> None:
     size = f"{result.geobox.width} x {result.geobox.height} px"
     words = f"{result.first.words} to {result.last.words}"
     about = "" if result.classes else f": {result.summary.line()}"
-    out.print(f"wrote {result.path} ({result.title}, {words}; {size}, {result.seconds:.0f} s){about}", soft_wrap=True)
+    wrote(result.path, f" ({result.title}, {words}; {size}, {result.seconds:.0f} s){about}")
     if result.noise is not None:
         out.print(
             f"where nothing changed it shows {result.noise:.2g} on average: the region remembers neither date exactly",
@@ -124,7 +127,7 @@ def _print(result: ChangeResult) -> None:
     if result.classes:
         _print_matrix(result)
     beside = f"{result.quicklook} to look at" + (f" and {result.table} with the areas" if result.table else "")
-    out.print(f"wrote {beside}", soft_wrap=True)
+    wrote(beside)
 
 
 def _print_matrix(result: ChangeResult) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionName, err, out, progress, region_file
+from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionName, out, progress, region_file, then, wrote
 from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.cli.training_options import SplitOptions, splits_labels
 from lianet_user.labels.options import LabelOptions
@@ -60,5 +60,5 @@ def check(
         for line in found.lines():
             out.print(line, soft_wrap=True)
         if picture:
-            out.print(f"wrote {output}", soft_wrap=True)
-        err.print(f"next: lianet-user finetune {region} {labels}, with the same options", style="dim", soft_wrap=True)
+            wrote(output)
+        then(f"lianet-user finetune {region} {labels}, with the same options")

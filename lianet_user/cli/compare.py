@@ -19,6 +19,8 @@ from lianet_user.cli.console import (
     out,
     progress,
     region_file,
+    then,
+    wrote,
 )
 from lianet_user.cli.imagery_options import ConfigPath, opened, reads_imagery_beside
 from lianet_user.cli.label_options import LabelsPath, reads_labels
@@ -132,7 +134,8 @@ def compare(
     elif not quiet:
         _print(comparison)
         if output is not None:
-            out.print(f"wrote {output}", soft_wrap=True)
+            wrote(output)
+        then(f"lianet-user finetune {region} {labels}, with the same options of labels and training")
 
 
 def _print(comparison: Comparison) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,4 +47,6 @@ def merged(kind: type[T], table: str, values: dict[str, Any]) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise InputError(f"[{table}] {where} cannot be {first['input']!r}: {first['msg']}") from error
+        choices = re.findall(r"'([^']*)'", first["msg"]) if first["type"] == "literal_error" else []
+        close = did_you_mean(str(first["input"]), choices)
+        raise InputError(f"[{table}] {where} cannot be {first['input']!r}: {first['msg']}{close}") from error

@@ -14,7 +14,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from lianet_user.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, InputError, LianetError, one_line, printable
+from lianet_user.cli.option_groups import grouped
+from lianet_user.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    InputError,
+    LianetError,
+    did_you_mean,
+    one_line,
+    printable,
+)
 
 if TYPE_CHECKING:
     from lianet_user.field.precision import Precision
@@ -25,15 +34,18 @@ out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 """Progress, warnings and errors: standard error."""
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and warnings.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu or cuda.")]
+RUNNING = "Running"
+Overwrite = Annotated[bool, grouped(RUNNING, "Replace outputs that exist.", "--overwrite")]
+Quiet = Annotated[bool, grouped(RUNNING, "Print nothing but errors and warnings.", "--quiet", "-q")]
+Resume = Annotated[bool, grouped(RUNNING, "Go on from where an interrupted run stopped.", "--resume")]
+AsJson = Annotated[bool, grouped(RUNNING, "Print the result as JSON, for machines.", "--json")]
+Device = Annotated[str, grouped(RUNNING, "Where to compute: auto, cpu or cuda.")]
 ComputedIn = Annotated[
     str,
-    typer.Option(
+    grouped(
+        RUNNING,
+        "auto, or float32: slower where the processor has bfloat16, and the same on every machine.",
         "--precision",
-        help="auto, or float32: slower where the processor has bfloat16, and the same on every machine.",
         metavar="KIND",
     ),
 ]
@@ -95,6 +107,17 @@ def error(message: str) -> None:
 def warn(message: str) -> None:
     """One line on standard error."""
     err.print(Text.assemble(("warning:", "bold yellow"), " ", one_line(message)), soft_wrap=True)
+
+
+def wrote(path: object, about: str = "") -> None:
+    """A line on standard output about a file that is finished now: every command says each of them in this way."""
+    out.print(Text.assemble(("wrote", "bold green"), printable(f" {path}{about}")), soft_wrap=True)
+
+
+def then(*steps: str) -> None:
+    """What to do next, a line each on standard error: the last thing that a command says."""
+    for number, step in enumerate(steps):
+        err.print(printable(f"{'' if number else 'next:':5} {step}"), style="dim", soft_wrap=True)
 
 
 def speaks() -> bool:
@@ -194,7 +217,7 @@ def choose_device(name: str) -> str:
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device {name!r}: expected auto, cpu or cuda")
+        raise InputError(f"--device {name!r}: expected auto, cpu or cuda{did_you_mean(name, ('auto', 'cpu', 'cuda'))}")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine or this build of torch has no CUDA: use --device cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

@@ -16,9 +16,12 @@ from lianet_user.cli.console import (
     RegionOption,
     choose_device,
     given_region,
-    out,
     progress,
+    then,
+    wrote,
 )
+from lianet_user.cli.map_options import WHAT, WHERE
+from lianet_user.cli.option_groups import grouped
 
 if TYPE_CHECKING:
     from lianet_user.cube.writing import CubeResult
@@ -28,23 +31,21 @@ def datacube(
     source: Annotated[Path, typer.Argument(metavar="REGION|HEAD", help="Region or head file (.safetensors).")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="CUBE.zarr|CUBE.nc", help="Cube to write.")],
     bbox: Annotated[
-        str | None, typer.Option(metavar="W,S,E,N", help="Box to write, in degrees. Default: the whole region.")
+        str | None, grouped(WHERE, "Box to write, in degrees. Default: the whole region.", metavar="W,S,E,N")
     ] = None,
-    bbox_crs: Annotated[str, typer.Option(help="Coordinate reference system of --bbox.")] = "EPSG:4326",
+    bbox_crs: Annotated[str, grouped(WHERE, "Coordinate reference system of --bbox.")] = "EPSG:4326",
     date: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="YYYY-MM-DD", help="A date to write; may be given several times. Default: all acquisitions."
-        ),
+        grouped(WHAT, "A date to write; again for more. Default: all acquisitions.", metavar="YYYY-MM-DD"),
     ] = None,
     between: Annotated[
-        bool, typer.Option("--between", help="Let the field estimate dates between its acquisitions (of regions).")
+        bool, grouped(WHAT, "Let the field estimate dates between its acquisitions (of regions).", "--between")
     ] = False,
     bands: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="Bands of a region to write. Default: all.")
+        str | None, grouped(WHAT, "Bands of a region to write. Default: all.", metavar="NAME,NAME")
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Write those of the classes too (of heads).")
+        bool, grouped(WHAT, "Write those of the classes too (of heads).", "--probabilities")
     ] = False,
     region: RegionOption = None,
     device: Device = "auto",
@@ -84,7 +85,9 @@ def datacube(
     elif not quiet:
         sizes = " x ".join(f"{size} {name}" for name, size in result.sizes.items())
         size = f"{sizes}, {result.bytes / 1e6:.1f} MB, {result.seconds:.0f} s"
-        out.print(f"wrote {result.path} ({', '.join(result.variables)}: {size})", soft_wrap=True)
+        wrote(result.path, f" ({', '.join(result.variables)}: {size})")
+        opener = "open_zarr" if result.path.suffix == ".zarr" else "open_dataset"
+        then(f"in Python: xarray.{opener}({str(result.path)!r})")
 
 
 def _summary(result: CubeResult) -> dict[str, Any]:

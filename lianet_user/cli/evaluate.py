@@ -18,6 +18,7 @@ from lianet_user.cli.console import (
     given_region,
     out,
     progress,
+    then,
     warn,
 )
 from lianet_user.cli.label_options import LabelsPath, reads_labels
@@ -73,6 +74,7 @@ def evaluate(
         print(json.dumps(_document(judgement, estimates), indent=2))
     elif not quiet:
         _print(opened, judgement, estimates)
+        then(f"lianet-user predict {head}", f"to do better where it is least sure: lianet-user suggest {head}")
 
 
 def _estimates(head: Head, judgement: Judgement, listener: Callable[[int, int], None]) -> Areas:

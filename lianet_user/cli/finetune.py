@@ -14,14 +14,16 @@ from lianet_user.cli.console import (
     Overwrite,
     Quiet,
     RegionName,
+    Resume,
     StoppedError,
     choose_device,
-    err,
     out,
     progress,
     region_file,
     stoppable,
+    then,
     warn,
+    wrote,
 )
 from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.cli.pretrain import alone, refuse_unfinished
@@ -56,7 +58,7 @@ def finetune(
         ),
     ] = None,
     unit: Annotated[str, typer.Option(help="Of numbers, as 'm' or '%'.")] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from where an interrupted run stopped.")] = False,
+    resume: Resume = False,
     device: Device = "auto",
     picture: Annotated[bool, typer.Option(help="Draw labels, prediction and reconstruction beside the head.")] = True,
     report: Annotated[bool, typer.Option(help="Write a report (.html) beside the head.")] = True,
@@ -156,9 +158,9 @@ def finetune(
         _print(trained, before, folds)
         names = [str(path) for path in written]
         listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-        out.print(f"wrote {listed} in {trained.head.header.provenance.seconds:.0f} s of training", soft_wrap=True)
+        wrote(listed, f" in {trained.head.header.provenance.seconds:.0f} s of training")
         name = "" if output == Path("head.safetensors") else f" {output}"
-        err.print(f"next: lianet-user predict{name}", style="dim", soft_wrap=True)
+        then(f"lianet-user predict{name}", f"lianet-user suggest{name} --labels {labels}")
 
 
 def _note(state: FinetuneProgress) -> str:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import Overwrite, Quiet, err, out
+from lianet_user.cli.console import Overwrite, Quiet, then, wrote
+from lianet_user.cli.option_groups import grouped
+from lianet_user.cli.pretrain import (
+    WORDS,
+    RegionAttribution,
+    RegionDescription,
+    RegionLicence,
+    RegionName,
+    RegionTitle,
+)
+
+GRID, IMAGERY, FIELD = "The grid", "The imagery it was trained on", "What the checkpoint may not say"
 
 
 def import_checkpoint(
@@ -19,34 +30,32 @@ def import_checkpoint(
         Path | None, typer.Option(help="TOML file that says what the options below say; an option overrides it.")
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="The .pt file, where there are several.")] = None,
-    name: Annotated[str | None, typer.Option(help="Short name of the region. Default: the file's name.")] = None,
-    title: Annotated[str | None, typer.Option(help="What people will read first.")] = None,
-    description: Annotated[str | None, typer.Option(help="A sentence or two more.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the region file.")] = None,
-    attribution: Annotated[str | None, typer.Option(help="Credit for the imagery, which every map will carry.")] = None,
-    source: Annotated[str | None, typer.Option(help="The imagery, in words or product identifiers.")] = None,
-    crs: Annotated[str | None, typer.Option(metavar="EPSG:32632", help="Of the grid.")] = None,
-    origin: Annotated[str | None, typer.Option(metavar="X,Y", help="Upper-left corner of the first pixel.")] = None,
-    pixel_size: Annotated[float | None, typer.Option(help="Side of a pixel, in units of the CRS.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels across.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels down.")] = None,
+    name: RegionName = None,
+    title: RegionTitle = None,
+    description: RegionDescription = None,
+    licence: RegionLicence = None,
+    attribution: RegionAttribution = None,
+    source: Annotated[str | None, grouped(WORDS, "The imagery, in words or product identifiers.")] = None,
+    crs: Annotated[str | None, grouped(GRID, "Of the grid.", metavar="EPSG:32632")] = None,
+    origin: Annotated[str | None, grouped(GRID, "Upper-left corner of the first pixel.", metavar="X,Y")] = None,
+    pixel_size: Annotated[float | None, grouped(GRID, "Side of a pixel, in units of the CRS.")] = None,
+    width: Annotated[int | None, grouped(GRID, "Pixels across.")] = None,
+    height: Annotated[int | None, grouped(GRID, "Pixels down.")] = None,
     dates: Annotated[
         str | None,
-        typer.Option(metavar="YYYY-MM-DD,...", help="Acquisitions in the checkpoint's order; THH:MM:SS may follow."),
+        grouped(IMAGERY, "Acquisitions in the checkpoint's order; THH:MM:SS may follow.", metavar="YYYY-MM-DD,..."),
     ] = None,
-    bands: Annotated[str | None, typer.Option(metavar="B01,B02,...", help="In the checkpoint's order.")] = None,
-    offset: Annotated[float | None, typer.Option(help="Was subtracted from the digital numbers.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Digital numbers per reflectance 1.0. Default: 10000.")] = None,
+    bands: Annotated[str | None, grouped(IMAGERY, "In the checkpoint's order.", metavar="B01,B02,...")] = None,
+    offset: Annotated[float | None, grouped(IMAGERY, "Was subtracted from the digital numbers.")] = None,
+    scale: Annotated[float | None, grouped(IMAGERY, "Digital numbers per reflectance 1.0. Default: 10000.")] = None,
     pixel_origin: Annotated[
-        str | None, typer.Option(help="Where pixels are looked up: center (v1.0.1) or corner (later releases).")
+        str | None, grouped(FIELD, "Where pixels are looked up: center (v1.0.1) or corner (later releases).")
     ] = None,
     extent: Annotated[
-        int | None, typer.Option(help="Pixels that the grid's cells span, where the checkpoint does not say.")
+        int | None, grouped(FIELD, "Pixels that the grid's cells span, where the checkpoint does not say.")
     ] = None,
-    interpolation: Annotated[
-        str | None, typer.Option(help="bilinear or mean, where the checkpoint does not say.")
-    ] = None,
-    region_index: Annotated[int | None, typer.Option(help="Which region, where the checkpoint holds several.")] = None,
+    interpolation: Annotated[str | None, grouped(FIELD, "bilinear or mean, where the checkpoint does not say.")] = None,
+    region_index: Annotated[int | None, grouped(FIELD, "Which region, where the checkpoint holds several.")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -90,9 +99,6 @@ def import_checkpoint(
 
     header = run(folder, output, described, checkpoint)
     if not quiet:
-        out.print(
-            f"wrote {output}: {header.grid.width} x {header.grid.height} px, {len(header.dates)} dates,"
-            f" {len(header.bands)} bands",
-            soft_wrap=True,
-        )
-        err.print(f"next: lianet-user info {output}", style="dim", soft_wrap=True)
+        size = f"{header.grid.width} x {header.grid.height} px"
+        wrote(output, f": {size}, {len(header.dates)} dates, {len(header.bands)} bands")
+        then(f"lianet-user info {output}")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lianet_user.cli.console import AsJson, RegionName, out, region_file
+from lianet_user.cli.console import AsJson, RegionName, out, region_file, then
 from lianet_user.errors import printable
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def info(
         print(json.dumps(_summary(file, file.header), indent=2))
     else:
         _print(file, file.header)
+        then(f"lianet-user check {region} LABELS")
 
 
 def _summary(file: ArtifactFile[RegionHeader], header: RegionHeader) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from lianet_user.cli.console import (
     out,
     progress,
     region_file,
+    then,
+    wrote,
 )
 from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
@@ -96,7 +98,8 @@ def learning_curve(
         print(json.dumps(rows, indent=2))
     elif not quiet:
         _print(points)
-        out.print(f"wrote {output} and {plot}", soft_wrap=True)
+        wrote(output, f" and {plot}")
+        then(f"where the curve still rises more labels help: lianet-user suggest HEAD --labels {labels} says where")
 
 
 def _shares(text: str) -> list[float]:

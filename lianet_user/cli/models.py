@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, announcer, err, in_megabytes, out, progress
+from lianet_user.cli.console import AsJson, Overwrite, Quiet, announcer, err, in_megabytes, out, progress, then, wrote
 from lianet_user.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def list_models(
         return
     _print(found, place, len(read))
     if picture is not None:
-        out.print(f"wrote {picture}", soft_wrap=True)
+        wrote(picture)
+    if found:
+        then(f"lianet-user info {found[0].name}", f"lianet-user finetune {found[0].name} LABELS")
 
 
 @models.command("fetch")
@@ -105,6 +107,8 @@ def fetch_models(
                 out.print(f"{name} is {'now ' if new else ''}here: {path}", soft_wrap=True)
     if as_json:
         print(json.dumps(written, indent=2))
+    elif not quiet:
+        then(f"lianet-user finetune {names[0]} LABELS")
 
 
 @models.command("add")
@@ -124,7 +128,7 @@ def add_model(
         print(json.dumps({"name": model.name, "path": str(path)}, indent=2))
     elif not quiet:
         out.print(f"{model.name} is here: {path}", soft_wrap=True)
-        err.print(f"next: lianet-user finetune {model.name} LABELS", style="dim", soft_wrap=True)
+        then(f"lianet-user finetune {model.name} LABELS")
 
 
 @models.command("publish")
@@ -166,8 +170,8 @@ def publish_models(
         for path in done.left:
             out.print(f"{path} is of an earlier catalogue, and nothing links to it any more", soft_wrap=True)
         names = ", ".join(model.name for model in done.models)
-        out.print(f"wrote {done.catalog}: {names}", soft_wrap=True)
-        err.print(f"next: lianet-user models list --catalog {done.catalog}", style="dim", soft_wrap=True)
+        wrote(done.catalog, f": {names}")
+        then(f"lianet-user models list --catalog {done.catalog}", f"put {folder} on a web server as it stands")
 
 
 def _opened(catalog: str | None, offline: bool = False) -> Catalog:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, out
+from lianet_user.cli.console import AsJson, Overwrite, Quiet, then, wrote
 
 MapPath = Annotated[Path, typer.Argument(metavar="MAP", help="Map (GeoTIFF) that predict wrote.")]
 
@@ -39,6 +39,5 @@ def polygons(
         print(json.dumps(result.as_dict(), indent=2))
     elif not quiet:
         areas = ", ".join(f"{name} {hectares:,.1f} ha" for name, hectares in result.hectares.items())
-        out.print(
-            f"wrote {result.path} ({result.polygons:,} polygons, {result.seconds:.0f} s): {areas}", soft_wrap=True
-        )
+        wrote(result.path, f" ({result.polygons:,} polygons, {result.seconds:.0f} s): {areas}")
+        then(f"open {result.path} in QGIS, which shows the map's colours")

@@ -21,6 +21,8 @@ from lianet_user.cli.console import (
     progress,
     region_file,
     stoppable,
+    then,
+    wrote,
 )
 from lianet_user.cli.map_options import (
     HOW,
@@ -135,7 +137,8 @@ def predict(
     elif not quiet:
         _print(results, opened[0])
         for made in beside.document.values():
-            out.print(f"wrote {made}", soft_wrap=True)
+            wrote(made)
+        _print_next(results, opened[0])
 
 
 @dataclass(frozen=True)
@@ -213,16 +216,23 @@ def _print(results: Sequence[MapResult], head: Head) -> None:
     for result in results:
         size = f"{result.geobox.width} x {result.geobox.height} px"
         taken = f", {result.seconds:.0f} s" if len(results) == 1 else ""
-        out.print(f"wrote {result.path} ({size}, {result.date}{taken}): {result.summary.line()}", soft_wrap=True)
-    shown = "names and colours" if head.header.classes else "colours and unit"
+        wrote(result.path, f" ({size}, {result.date}{taken}): {result.summary.line()}")
     if len(results) == 1:
-        out.print(f"wrote {results[0].quicklook} to look at; QGIS opens the map with its {shown}", soft_wrap=True)
+        wrote(results[0].quicklook, " to look at")
     else:
-        out.print(
-            f"{len(results)} maps in {results[0].seconds:.0f} s, each with a .png to look at; QGIS opens them with their"
-            f" {shown}",
-            soft_wrap=True,
+        out.print(f"{len(results)} maps in {results[0].seconds:.0f} s, each with a .png to look at", soft_wrap=True)
+
+
+def _print_next(results: Sequence[MapResult], head: Head) -> None:
+    path = results[0].path if len(results) == 1 else "MAP"
+    if head.header.classes:
+        then(
+            f"open {path} in QGIS, which shows its names and colours",
+            f"lianet-user polygons {path}",
+            f"lianet-user zones {path} ZONES",
         )
+    else:
+        then(f"open {path} in QGIS, which shows its colours and unit", f"lianet-user zones {path} ZONES")
 
 
 def _document(results: Sequence[MapResult]) -> dict[str, Any]:

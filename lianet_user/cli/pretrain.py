@@ -9,13 +9,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import Device, Overwrite, Progress, Quiet, choose_device, err, out, progress, speaks, warn
+from lianet_user.cli.console import (
+    Device,
+    Overwrite,
+    Progress,
+    Quiet,
+    Resume,
+    choose_device,
+    err,
+    progress,
+    speaks,
+    then,
+    warn,
+    wrote,
+)
 from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
 from lianet_user.cli.option_groups import grouped, option_group
 
 if TYPE_CHECKING:
     from lianet_user.header import RegionHeader
     from lianet_user.training import PretrainProgress
+
+WORDS = "What the file says of itself"
+RegionName = Annotated[str | None, grouped(WORDS, "Short name of the region. Default: the file's name.")]
+RegionTitle = Annotated[str | None, grouped(WORDS, "What people will read first.")]
+RegionDescription = Annotated[str | None, grouped(WORDS, "A sentence or two more.")]
+RegionLicence = Annotated[str | None, grouped(WORDS, "Licence of the region file.")]
+RegionAttribution = Annotated[str | None, grouped(WORDS, "Credit for the imagery, which every map will carry.")]
 
 TRAINING = "Training (all other numbers: --config)"
 
@@ -52,14 +72,14 @@ def pretrain(
     context: typer.Context,
     imagery: ImageryPaths,
     output: Annotated[Path, typer.Option("--output", "-o", help="Region file to write.")] = Path("region.safetensors"),
-    name: Annotated[str | None, typer.Option(help="Short name of the region. Default: the file's name.")] = None,
-    title: Annotated[str | None, typer.Option(help="What people will read first.")] = None,
-    description: Annotated[str | None, typer.Option(help="A sentence or two more.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the region file.")] = None,
-    attribution: Annotated[str | None, typer.Option(help="Credit for the imagery, which every map will carry.")] = None,
+    name: RegionName = None,
+    title: RegionTitle = None,
+    description: RegionDescription = None,
+    licence: RegionLicence = None,
+    attribution: RegionAttribution = None,
     config: ConfigPath = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,
@@ -141,11 +161,12 @@ def shower(bars: Progress, quiet: bool) -> Callable[[PretrainProgress], None]:
 def summarize(header: RegionHeader, output: Path) -> None:
     """What was written, how good it is, and what to do next."""
     levels = [quality.psnr_db for quality in header.quality if quality.psnr_db is not None]
+    about = ""
     if levels:
-        mean = sum(levels) / len(levels)
         spread = f" ({min(levels):.2f} to {max(levels):.2f} over {len(levels)} dates)" if len(levels) > 1 else ""
-        out.print(f"wrote {output}: {mean:.2f} dB{spread}", soft_wrap=True)
-    err.print(f"next: lianet-user info {output}", style="dim", soft_wrap=True)
+        about = f": {sum(levels) / len(levels):.2f} dB{spread}"
+    wrote(output, about)
+    then(f"lianet-user info {output}", "lianet-user models publish FOLDER, to give it away")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Quiet, RegionName, choose_device, out, progress, region_file
+from lianet_user.cli.console import AsJson, Device, Quiet, RegionName, choose_device, out, progress, region_file, then
 from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
 from lianet_user.cli.info import figure, print_dates
 
@@ -73,6 +73,11 @@ def quality(
     print_dates(measured)
     if rows:
         _print_rate(rows)
+    if not quiet:
+        then(
+            "lianet-user models publish FOLDER, to give the region away",
+            "if it remembers too little: lianet-user pretrain with more --steps, or a larger --table-size",
+        )
 
 
 def _print_rate(rows: Sequence[Rate]) -> None:

@@ -13,10 +13,11 @@ from lianet_user.cli.console import (
     Quiet,
     RegionName,
     choose_device,
-    out,
     progress,
     region_file,
     stoppable,
+    then,
+    wrote,
 )
 from lianet_user.cli.map_options import (
     HOW,
@@ -96,7 +97,7 @@ def reconstruct(
 ) -> None:
     """Write the imagery that a region remembers: bands, true colours, spectral indices.
 
-    Example: lianet-user reconstruct region.safetensors --date 2018-07-08 --index ndvi -o ndvi.tif
+    Example: lianet-user reconstruct models/bouconne.safetensors --date 2018-07-08 --index ndvi -o ndvi.tif
     """
     from lianet_user.artifact import open_region_file, refuse_existing
 
@@ -134,6 +135,10 @@ def reconstruct(
         print(json.dumps(_document(results), indent=2))
     elif not quiet:
         _print(results)
+        then(
+            f"open {results[0].path if len(results) == 1 else target} in QGIS, and draw labels over it",
+            f"lianet-user check {region} LABELS",
+        )
 
 
 def _span(text: str | None) -> tuple[float, float] | None:
@@ -152,10 +157,10 @@ def _print(results: Sequence[MapResult]) -> None:
     for result in results:
         size = f"{result.geobox.width} x {result.geobox.height} px"
         when = f"{result.date}, estimated" if result.estimated else f"{result.date}"
-        out.print(f"wrote {result.path} ({result.title}; {size}, {when}): {result.summary.line()}", soft_wrap=True)
+        wrote(result.path, f" ({result.title}; {size}, {when}): {result.summary.line()}")
     if results[0].path != results[0].quicklook:
         beside = f"{results[0].quicklook}" if len(results) == 1 else "a .png beside each"
-        out.print(f"wrote {beside} to look at; {results[0].seconds:.0f} s", soft_wrap=True)
+        wrote(beside, f" to look at; {results[0].seconds:.0f} s")
 
 
 def _document(results: Sequence[MapResult]) -> dict[str, Any]:

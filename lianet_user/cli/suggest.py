@@ -17,11 +17,13 @@ from lianet_user.cli.console import (
     Quiet,
     RegionOption,
     choose_device,
-    err,
     given_region,
-    out,
     progress,
+    then,
+    wrote,
 )
+from lianet_user.cli.map_options import WHERE
+from lianet_user.cli.option_groups import grouped
 
 if TYPE_CHECKING:
     from lianet_user.maps.suggest import Suggestions
@@ -31,16 +33,16 @@ def suggest(
     head: Annotated[Path, typer.Argument(metavar="[HEAD]", help="Head file.")] = Path("head.safetensors"),
     number: Annotated[int, typer.Option("--number", "-n", min=1, max=10_000, help="Places to suggest.")] = 20,
     bbox: Annotated[
-        str | None, typer.Option(metavar="W,S,E,N", help="Box to look in, in degrees. Default: the whole region.")
+        str | None, grouped(WHERE, "Box to look in, in degrees. Default: the whole region.", metavar="W,S,E,N")
     ] = None,
-    bbox_crs: Annotated[str, typer.Option(help="Coordinate reference system of --bbox.")] = "EPSG:4326",
+    bbox_crs: Annotated[str, grouped(WHERE, "Coordinate reference system of --bbox.")] = "EPSG:4326",
     date: Date = None,
     size: Annotated[int, typer.Option(min=1, max=100, help="Pixels along the side of a place.")] = 5,
     spacing: Annotated[
-        float | None, typer.Option(min=0, metavar="METRES", help="Between places. Default: from their number.")
+        float | None, grouped(WHERE, "Between places. Default: from their number.", metavar="METRES", min=0)
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Labels you have: no place touches them.")] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer of --labels, where the file has several.")] = None,
+    labels: Annotated[Path | None, grouped(WHERE, "Labels you have: no place touches them.")] = None,
+    layer: Annotated[str | None, grouped(WHERE, "Layer of --labels, where the file has several.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.gpkg", help="GeoPackage to write.")] = Path(
         "suggest.gpkg"
     ),
@@ -99,14 +101,13 @@ def suggest(
         print(json.dumps(_document(found, output, figure if picture else None), indent=2))
     elif not quiet:
         drawn = f" and {figure}" if picture else ""
-        out.print(f"wrote {output}{drawn}: {_line(found)}", soft_wrap=True)
+        wrote(output, f"{drawn}: {_line(found)}")
         column = "class" if header.classes else "value"
         field = "" if header.classes else " --field value"
-        err.print(
-            f"next: fill in the column {column!r} of {output} with QGIS, copy the places into your labels, and train again;"
-            f" or `lianet-user finetune REGION {output}{field} --from {head}`. Places left empty are skipped",
-            style="dim",
-            soft_wrap=True,
+        then(
+            f"fill in the column {column!r} of {output} with QGIS (places left empty are skipped), copy the places into your"
+            " labels, and train again",
+            f"or go on from this head: lianet-user finetune REGION {output}{field} --from {head}",
         )
 
 

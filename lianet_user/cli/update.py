@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import Device, Overwrite, Quiet, RegionName, choose_device, progress, region_file, speaks
+from lianet_user.cli.console import (
+    Device,
+    Overwrite,
+    Quiet,
+    RegionName,
+    Resume,
+    choose_device,
+    progress,
+    region_file,
+    speaks,
+)
 from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
 from lianet_user.cli.pretrain import alone, refuse_unfinished, resumable, shower, summarize
 
@@ -25,7 +35,7 @@ def update(
     seed: Annotated[int | None, typer.Option(min=0, help="Of every random draw.")] = None,
     config: ConfigPath = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,

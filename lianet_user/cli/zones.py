@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, out, progress
+from lianet_user.cli.console import AsJson, Overwrite, Quiet, progress, then, wrote
 from lianet_user.cli.polygons import MapPath
 
 
@@ -49,4 +49,10 @@ def zones(
         print(json.dumps(document, indent=2))
     elif not quiet:
         numbers = f", numbers in {table.unit}" if table.unit else ""
-        out.print(f"wrote {output}: {len(table.frame):,} zones{numbers}", soft_wrap=True)
+        wrote(output, f": {len(table.frame):,} zones{numbers}")
+        if output.suffix.lower() == ".gpkg":
+            then(f"open {output} in QGIS")
+        else:
+            then(
+                f"open {output} in a spreadsheet; with -o {output.with_suffix('.gpkg')} the outlines come with it, for QGIS"
+            )

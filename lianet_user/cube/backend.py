@@ -93,10 +93,9 @@ def open_datacube(
     Returns:
         With coordinates time, y, x (centres of pixels), `spatial_ref` (the CRS), and
 
-        - of a region: `reflectance` float32 (time, band, y, x), with names, wavelengths and ground sampling distances of
-          the bands;
-        - of a head that maps classes: `class` uint8 (time, y, x), 255 being nothing, and with `probabilities`,
-          `probability` float32 (time, class_name, y, x);
+        - of a region: `reflectance` float32 (time, band, y, x), with names, wavelengths and sampling distances of bands;
+        - of a head of classes: `class` uint8 (time, y, x), 255 being nothing, and with `probabilities`: `probability`
+            float32 (time, class_name, y, x);
         - of a head that maps numbers: `value` or `coverage` float32 (time, y, x), in the unit of the labels.
 
         Touching pixels raises ArtifactError where a file is damaged or has changed, and RegionMismatchError where the region

@@ -93,7 +93,11 @@ def check_labels(
     Args:
         labels: on the region's grid, or on a finer one.
         region: the region's header.
-        share, seed, buffer, block, test: of the split (:func:`lianet_user.labels.split_labels`).
+        share: of the labelled blocks that validate, and below what else :func:`lianet_user.labels.split_labels` takes.
+        seed: likewise.
+        buffer: likewise.
+        block: likewise.
+        test: likewise.
 
     Raises:
         LabelError: training would fail, because the labels cannot be split.

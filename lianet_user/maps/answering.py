@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lianet_user.errors import InputError
+from lianet_user.errors import InputError, did_you_mean
 from lianet_user.field.config import HEAD_INPUTS, HeadInput
 from lianet_user.grid import Window
 from lianet_user.head import Head
@@ -51,7 +51,9 @@ def wanted_answers(header: HeadHeader, probability: bool, unsure: Uncertainty | 
         InputError: a head of numbers has no probabilities, or no such uncertainty is known.
     """
     if unsure is not None and unsure not in UNCERTAINTIES:
-        raise InputError(f"--uncertainty {unsure!r}: expected {' or '.join(UNCERTAINTIES)}")
+        raise InputError(
+            f"--uncertainty {unsure!r}: expected {' or '.join(UNCERTAINTIES)}{did_you_mean(unsure, UNCERTAINTIES)}"
+        )
     if header.numbers is not None:
         if probability or unsure is not None:
             option = "--probabilities" if probability else "--uncertainty"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lianet_user.errors import InputError
+from lianet_user.errors import InputError, did_you_mean
 from lianet_user.field.config import (
     PRESETS,
     FieldConfig,
@@ -109,7 +109,9 @@ class PretrainSettings:
             InputError: an unknown preset, or settings that contradict each other.
         """
         if self.preset not in PRESETS:
-            raise InputError(f"preset {self.preset!r}: expected one of {', '.join(PRESETS)}")
+            raise InputError(
+                f"preset {self.preset!r}: expected one of {', '.join(PRESETS)}{did_you_mean(self.preset, PRESETS)}"
+            )
         lite, dates = self.preset == "lite", len(imagery.acquisitions)
         coded = lite and dates > 1 and self.time in (None, "kriged")
         steps = self.steps or (2000 if lite else math.ceil(PAPER_STEPS * imagery.window.pixels / PAPER_PIXELS))
