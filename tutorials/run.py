@@ -3,9 +3,9 @@
     python tutorials/run.py            # all of them, in order
     python tutorials/run.py 01 04      # some
 
-A tutorial is a page of Markdown that jupytext turns into a notebook: ```bash and ```python fences are cells. A ```text
-fence right after a cell is what that cell prints: it has to be found in the cell's output, whatever the blanks, where
-`...` stands for anything. Executed notebooks, with everything that was printed, are left in tutorials/out/.
+A tutorial is a page of Markdown that jupytext turns into a notebook: ```bash and ```python fences are cells. The
+first ```text fence after a cell is what that cell prints: it has to be found in the cell's output, whatever the blanks,
+where `...` stands for anything. Executed notebooks, with everything that was printed, are left in tutorials/out/.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import jupytext
 import nbformat
 from nbmake.nb_run import NotebookRun
 
-SECONDS = 300  # what a tutorial may take on two cores
-TEXT = re.compile(r"\A\s*```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SECONDS = 900  # after which a cell hangs; a tutorial may take 300 on two cores, but these may be busy
+TEXT = re.compile(r"^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PICTURE = re.compile(r"!\[[^\]]*\]\((images/[^)]+)\)")
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 WARNING = re.compile(r"^\S+:\d+: \w*Warning: .*", re.MULTILINE)
@@ -53,7 +53,7 @@ def execute(page: Path) -> None:
     environment = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # this lianet-user
         "BASH_ENV": str(strict),  # a line of a %%bash cell that fails ends it
-        "COLUMNS": "110",
+        "COLUMNS": "110",  # of a terminal, for tables
         "IPYTHONDIR": str(out / "ipython"),  # no history in the home of whoever runs this
         "MPLBACKEND": "agg",  # pictures are drawn without a screen
     }
@@ -82,7 +82,7 @@ def _compare(name: str, cells: list[Any]) -> None:
         if cell.cell_type != "code":
             continue
         printed = _printed(cell)
-        shown = TEXT.match(following.source) if following is not None and following.cell_type == "markdown" else None
+        shown = TEXT.search(following.source) if following is not None and following.cell_type == "markdown" else None
         if shown is not None:
             words = re.escape(shown[1].strip()).replace(r"\.\.\.", ".*?")
             if not re.search(re.sub(r"(\\\s|\s)+", r"\\s+", words), printed, re.DOTALL):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,11 @@ def warn(message: str) -> None:
 def speaks() -> bool:
     """Whether this process reports: of those that torchrun started, the first does for all."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def watched() -> bool:
+    """Whether standard error is a terminal: colours may be forced elsewhere (notebooks do), moving bars may not."""
+    return sys.stderr.isatty()
 
 
 class StoppedError(LianetError):
@@ -161,7 +167,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Display(*columns, console=err, disable=quiet or not err.is_terminal) as display:
+    with Display(*columns, console=err, disable=quiet or not watched()) as display:
         yield Progress(display)
 
 
