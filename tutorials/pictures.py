@@ -7,7 +7,7 @@ from pathlib import Path
 from IPython.display import Image
 from PIL import Image as Pillow
 
-WIDTH = 1400  # pixels; what a page shows is narrower still
+WIDTH = 1200  # pixels; what a page shows is narrower still
 
 
 def show(path: str | Path, name: str) -> Image:

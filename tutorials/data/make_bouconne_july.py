@@ -47,7 +47,7 @@ def main() -> None:
     ) as written:
         written.write(values.astype("uint16"))
         written.descriptions = BANDS
-        written.update_tags(ATTRIBUTION=ATTRIBUTION, DATE="2018-07-08", LICENCE="CC-BY-4.0")
+        written.update_tags(ATTRIBUTION=ATTRIBUTION, DATE="2018-07-08")
     print(f"{arguments.output}: {len(BANDS)} bands, {PIECE.width} x {PIECE.height} px")
 
 
