@@ -26,7 +26,8 @@ SECONDS = 900  # after which a cell hangs; a tutorial may take 300 on two cores,
 TEXT = re.compile(r"^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PICTURE = re.compile(r"!\[[^\]]*\]\((images/[^)]+)\)")
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
-WARNING = re.compile(r"^\S+:\d+: \w*Warning: .*", re.MULTILINE)
+# tqdm, of other packages, says in every notebook without ipywidgets that its bars would be plain.
+WARNING = re.compile(r"^\S+:\d+: (?!TqdmWarning)\w*Warning: .*", re.MULTILINE)
 
 
 class TutorialError(Exception):
@@ -72,8 +73,9 @@ def execute(page: Path) -> None:
 
 
 def _printed(cell: Any) -> str:
-    """All that a cell printed, on either stream, and the value it ended on."""
-    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.get("outputs", [])]
+    """All that a cell printed and the value it ended on, errors and warnings last, whenever they came."""
+    outputs = sorted(cell.get("outputs", []), key=lambda output: output.get("name") == "stderr")
+    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
     return COLORS.sub("", "".join(texts))
 
 
