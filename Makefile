@@ -5,10 +5,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test lint clean
+.PHONY: help install demo tutorials docs test lint clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## create .venv with the tested versions of everything
 
@@ -31,6 +31,9 @@ demo: install  ## labels to map in one go, with the region and the labels that s
 		map.tif 'the map: open it in QGIS' \
 		map.png 'the map at a glance'
 
+tutorials: install  ## execute the tutorials and refresh their pictures
+	$(BIN)/python tutorials/run.py
+
 docs: install  ## the documentation site, into site/: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -42,7 +45,9 @@ lint: install  ## style and types
 test: lint  ## everything a change has to pass
 	# a process for each core, up to four, and a thread in each
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	# the tutorials: each test by itself, since they stand in one file
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m slow
 
 clean:  ## remove what can be made again, the environment excepted
-	rm -rf build dist demo site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist demo site tutorials/out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find lianet_user tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

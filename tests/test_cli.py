@@ -22,6 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from shapely.geometry import box
 
 from lianet_user.artifact import open_head_file, open_region_file
+from lianet_user.cli.console import progress
 from lianet_user.header import Scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -355,3 +356,12 @@ def test_bad_input_gets_one_line_and_exit_code_2(
 
 def test_every_bad_input_is_tested(bad_inputs: dict[str, tuple[tuple[object, ...], str]]) -> None:
     assert set(bad_inputs) == set(CASES)
+
+
+def test_colours_may_be_forced_where_nobody_watches_but_bars_are_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does for what its cells start
+    with progress(quiet=False) as bars:
+        bars.task("training")(1, 2, "loss 0.8")
+    assert capsys.readouterr().err == ""

@@ -16,12 +16,13 @@ import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from lianet_user.errors import LabelError, LabelWarning
 from lianet_user.header import ClassEntry
 from lianet_user.labels.classes import ClassTable, Legend, TableEntry, make_legend, read_class_table
 from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.palette import class_colors
+from lianet_user.labels.palette import EXPECTED, QUALITATIVE, class_colors
 from lianet_user.labels.plain import MANY_NUMBERS, choose_task, plain_labels, plain_numbers, plain_text
 from lianet_user.labels.qgis import parse_style, stored_style
 from lianet_user.labels.safexml import MAX_BYTES
@@ -558,6 +559,27 @@ def test_map_of_what_the_region_lacks_is_said() -> None:
     assert legend.notes == ("Classes: --map has no effect on 'c', which the region lacks",)
     # A label that is dropped has been taken out of the region's before.
     assert legend_of(["a", "b"], in_file=["a", "b", "c"], mapping=(("c", None),)).notes == ()
+
+
+# What a colour looks like to people without red, green or blue cones, in linear RGB: table 1 of Machado, Oliveira and
+# Fernandes (2009), doi:10.1109/TVCG.2009.113.
+VISION = {
+    "usual": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize("colors", [tuple(EXPECTED), QUALITATIVE[:9]], ids=["expected", "qualitative"])
+def test_colors_stay_apart_for_every_colour_vision(colors: tuple[str, ...], vision: str) -> None:
+    encoded = np.array([[int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)] for color in colors])
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(VISION[vision]), 0, 1)
+    lab = rgb2lab(np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055))
+    first, second = np.triu_indices(len(colors), 1)
+    assert deltaE_ciede2000(lab[first], lab[second]).min() > 7  # two colours side by side differ from about 2
 
 
 def test_table_gives_order_names_codes_and_colors() -> None:

@@ -386,6 +386,22 @@ def test_pixels_are_measured_on_the_ground(crs: str, resolution: float, metres: 
     assert down == pytest.approx(metres, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("crs", "affine", "turn"),
+    [
+        ("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_800_000), 0.0),
+        ("EPSG:32633", Affine(0, 10, 500_000, 10, 0, 5_800_000), 90.0),  # columns go north
+        ("EPSG:32633", Affine(10, 0, 330_000, 0, -10, 5_820_000), 1.98),  # (15 - 12.5) degrees x sin(52.5)
+        ("EPSG:3035", Affine(10, 0, 5_272_000, 0, -10, 2_533_000), -8.9),
+        ("EPSG:4326", Affine(1e-4, 0, 12, 0, -1e-4, 52), 0.0),
+        ("EPSG:3413", Affine(10, 0, -50, 0, -10, 50), None),  # the north pole itself
+    ],
+)
+def test_the_arrow_points_to_true_north(crs: str, affine: Affine, turn: float | None) -> None:
+    geobox = GeoBox((10, 10), affine, crs)
+    assert picture.north(geobox, whole(geobox)) == (turn if turn is None else pytest.approx(turn, abs=0.1))
+
+
 @pytest.mark.parametrize(("most", "length"), [(1.0, 1.0), (19.9, 10.0), (5000.0, 5000.0), (0.3, 0.2), (999.0, 500.0)])
 def test_scale_bars_have_round_lengths(most: float, length: float) -> None:
     assert picture.round_length(most) == pytest.approx(length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,11 @@ def speaks() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def watched() -> bool:
+    """Whether standard error is a terminal: colours may be forced elsewhere (notebooks do), moving bars may not."""
+    return sys.stderr.isatty()
+
+
 class StoppedError(LianetError):
     """Somebody asked the work to end, and it came to a point where it can be taken up again.
 
@@ -204,7 +210,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Display(*columns, console=err, disable=quiet or not err.is_terminal) as display:
+    with Display(*columns, console=err, disable=quiet or not watched()) as display:
         yield Progress(display)
 
 

@@ -21,6 +21,7 @@ from lianet_user.cli.console import (
     speaks,
     then,
     warn,
+    watched,
     wrote,
 )
 from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
@@ -150,7 +151,7 @@ def shower(bars: Progress, quiet: bool) -> Callable[[PretrainProgress], None]:
     """What shows progress: a bar, or a line now and then where there is no terminal."""
 
     def show(state: PretrainProgress) -> None:
-        if state.psnr_db is not None and not err.is_terminal and not quiet:
+        if state.psnr_db is not None and not watched() and not quiet:
             waited = f", {state.waited:.0%} of it waiting for windows" if state.waited >= 0.01 else ""
             err.print(f"step {state.step} of {state.steps}, {state.seconds:.0f} s{waited}, {state.psnr_db:.2f} dB")
         bars.task("encoding")(state.step, state.steps, f"{state.psnr_db:.1f} dB" if state.psnr_db else "")

@@ -10,8 +10,8 @@ import colorsys
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-WATER, FOREST, CROPS, GRASS, PASTURE = "#2b7bba", "#14532d", "#f2d64b", "#a9d978", "#7fb069"
-WETLAND, BUILT, SHRUB, BARE, SNOW = "#2aa198", "#e34a33", "#a58bbd", "#c9b29b", "#eaf4fb"
+WATER, FOREST, CROPS, GRASS, PASTURE = "#2b7bba", "#14532d", "#f2c230", "#bfe8a0", "#7fb069"
+WETLAND, BUILT, SHRUB, BARE, SNOW = "#2aa198", "#e34a33", "#b49fcc", "#c9b29b", "#eaf4fb"
 
 EXPECTED = {
     WATER: "water water_body water_bodies waterbody lake river",

@@ -20,7 +20,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import Rectangle
+from matplotlib.offsetbox import AnchoredOffsetbox, DrawingArea, TextArea, VPacker
+from matplotlib.patches import Polygon, Rectangle
+from matplotlib.transforms import Affine2D
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ignore[import-untyped]
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
@@ -33,7 +35,7 @@ from lianet_user.maps.summary import NumberStatistics, spelt
 DPI = 150
 MARGIN, GAP = 0.25, 0.3
 TITLE, PANEL_TITLE, TEXT, SMALL = 13, 10, 9, 6.5
-"""Font sizes in points."""
+"""Font sizes in points; a title that is too long for its sheet shrinks, to that of text at least."""
 INK, FAINT, UNCLASSED = "#222222", "#666666", "#f0f0f0"
 COLUMN = 0.75
 """Inches of a column of figures in a key."""
@@ -90,7 +92,9 @@ class Sheet:
         return self.figure.add_axes(box)
 
     def title(self, text: str) -> None:
-        self.text(MARGIN, MARGIN, shortened(text, int(self.width / 0.115)), TITLE, bold=True)
+        room = self.width / 0.115  # characters
+        size = min(TITLE, max(TEXT, TITLE * room / len(text)))
+        self.text(MARGIN, MARGIN, shortened(text, int(room * TITLE / size)), size, bold=True)
 
     def small_print(self, lines: Sequence[str]) -> None:
         """Lines at the foot of the sheet, which was made :func:`small_print_height` higher for them."""
@@ -126,7 +130,7 @@ def number_image(values: np.ndarray, numbers: Numbers, ramp: Colormap = RAMP) ->
 
 
 def draw_image(axes: Axes, image: np.ndarray, window: Window, geobox: GeoBox) -> None:
-    """An image of a window of a grid, with a scale bar; the axes then count pixels of the grid.
+    """An image of a window of a grid, with scale bar and north; the axes then count pixels of the grid.
 
     Args:
         axes: to draw in.
@@ -156,6 +160,23 @@ def draw_image(axes: Axes, image: np.ndarray, window: Window, geobox: GeoBox) ->
     )
     bar.patch.set(alpha=0.85, edgecolor="none")
     axes.add_artist(bar)
+    if (turn := north(geobox, window)) is not None:
+        _draw_north(axes, turn)
+
+
+def _draw_north(axes: Axes, turn: float) -> None:
+    """An arrow in the upper right corner, turned clockwise by so many degrees."""
+    side = 17.0  # points
+    arrow = DrawingArea(side, side)
+    shape = Affine2D().rotate_deg(-turn).translate(side / 2, side / 2)
+    corners = np.array([(0.0, 8.0), (5.0, -7.0), (0.0, -3.5), (-5.0, -7.0)])
+    arrow.add_artist(Polygon(shape.transform(corners), facecolor=INK, edgecolor="none"))
+    letter = TextArea("N", textprops={"size": SMALL, "color": INK, "weight": "bold"})
+    rose = AnchoredOffsetbox(
+        "upper right", child=VPacker(children=[letter, arrow], align="center", pad=0, sep=1), pad=0.25, borderpad=0.5
+    )
+    rose.patch.set(facecolor="white", alpha=0.85, edgecolor="none")
+    axes.add_artist(rose)
 
 
 def draw_key(sheet: Sheet, left: float, top: float, key: Key) -> None:
@@ -314,6 +335,20 @@ def pixel_metres(geobox: GeoBox) -> tuple[float, float]:
     geod = Geod(ellps="WGS84")
     across, down = (geod.inv(longitudes[0], latitudes[0], longitudes[other], latitudes[other])[2] for other in (1, 2))
     return float(across), float(down)
+
+
+def north(geobox: GeoBox, window: Window) -> float | None:
+    """Where true north is at the middle of a window of a grid: degrees clockwise from up, as drawn; None at a pole."""
+    assert geobox.crs is not None
+    across, down = pixel_metres(geobox)
+    middle = window.col + window.width / 2, window.row + window.height / 2
+    to_degrees = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True)
+    longitude, latitude = to_degrees.transform(*(geobox.affine @ middle))
+    further = Geod(ellps="WGS84").fwd(longitude, latitude, 0.0, across + down)[:2]
+    place = ~geobox.affine @ to_degrees.transform(*further, direction="INVERSE")
+    right, up = (place[0] - middle[0]) * across, (middle[1] - place[1]) * down
+    turn = math.degrees(math.atan2(right, up))
+    return turn if math.isfinite(turn) and abs(latitude) < 89.9 else None
 
 
 def round_length(most: float) -> float:

@@ -36,9 +36,9 @@ CLASS_OF = {
     "wetland": "wetland",
 }
 COLOR_OF = {
-    "farmland": "#f2d64b",
+    "farmland": "#f2c230",
     "forest": "#14532d",
-    "grassland": "#a9d978",
+    "grassland": "#bfe8a0",
     "residential": "#e34a33",
     "water": "#2b7bba",
     "wetland": "#2aa198",
