@@ -6,6 +6,7 @@ statistics over space, so what it computes at a pixel does not depend on how an 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -18,7 +19,10 @@ from lianet_user.field.torchvision_ops import import_torchvision
 
 import_torchvision()  # segmentation-models-pytorch needs it, and on many CPU installations it does not import by itself
 
-from segmentation_models_pytorch.encoders import get_encoder  # noqa: E402
+with warnings.catch_warnings():
+    # huggingface-hub, which segmentation-models-pytorch imports, asks for widgets where it is imported in a notebook.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from segmentation_models_pytorch.encoders import get_encoder
 
 LIMIT = 100.0
 """Encodings are clamped to +-LIMIT before the projection (paper's release)."""
