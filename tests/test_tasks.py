@@ -61,6 +61,8 @@ def test_auto_chooses_by_the_labels(labels: Labels, region_header: RegionHeaderF
     numbers = settings_for("auto", dataclasses.replace(labels, classes=(), task="regression"), region_header())
     assert numbers.loss == "l1"
     assert numbers.dated
+    shares = settings_for("auto", dataclasses.replace(labels, classes=(), task="coverage"), region_header())
+    assert shares == dataclasses.replace(numbers, loss="mse")
 
 
 def test_labels_that_last_are_learned_from_what_all_dates_have_in_common(

@@ -80,7 +80,7 @@ def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
         ("where", f"{format_bounds(lonlat)} (W,S,E,N in degrees)"),
         ("", f"{format_bounds(bounds_of(geobox))} ({crs_name(geobox.crs)})"),
         ("size", f"{header.grid.width} x {header.grid.height} px of {pixel:g} {unit}"
-                 + (f", {geobox.extent.area / 1e6:,.0f} km2" if unit == "m" else "")),
+                 + (f", {_figure(geobox.extent.area / 1e6)} km2" if unit == "m" else "")),
         ("dates", dates),
         ("", continuous),
         ("field", f"preset {header.field.preset}, {file.parameters:,} parameters, {file.size_bytes / 1e6:.1f} MB"),
@@ -145,3 +145,8 @@ def print_dates(measured: Sequence[Quality]) -> None:
 def figure(value: float | None, places: str, unit: str = "") -> str:
     """A figure in a table; a dash where there is none."""
     return "-" if value is None else f"{value:{places}}{unit}"
+
+
+def _figure(number: float) -> str:
+    """Whole, or what is below 1 with two digits that mean something."""
+    return f"{number:,.0f}" if number >= 1 else f"{number:.2g}"
