@@ -22,6 +22,7 @@ from lianet_user.errors import ArtifactError, RegionMismatchError
 from lianet_user.field.config import HeadInput
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadEnsemble
+from lianet_user.field.precision import Precision, answering_autocast
 from lianet_user.grid import Bounds, Window, finer, window_geobox
 from lianet_user.header import IGNORE, HeadHeader
 from lianet_user.region import Region, built, crop, stored
@@ -65,7 +66,11 @@ class Head:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], region: str | os.PathLike[str] | None = None, device: str = "cpu"
+        cls,
+        path: str | os.PathLike[str],
+        region: str | os.PathLike[str] | None = None,
+        device: str = "cpu",
+        precision: Precision = "auto",
     ) -> Self:
         """Read a head file and open its region.
 
@@ -73,6 +78,7 @@ class Head:
             path: of the head file.
             region: the region file; None looks where it lay when the head was trained, then beside the head.
             device: to compute on.
+            precision: to compute in.
 
         Raises:
             ArtifactError: the head or the region cannot be read, or the region was not found.
@@ -80,7 +86,7 @@ class Head:
         """
         file = open_head_file(path)
         layers = _read_layers(file)
-        opened = Region.open(region_of_head(file.header, Path(path), region), device)
+        opened = Region.open(region_of_head(file.header, Path(path), region), device, precision)
         head = cls(file.header, layers.to(device), opened, Path(path).absolute(), file.sha256())
         head.check_region()
         head._check_inputs()
@@ -224,14 +230,19 @@ class Head:
     ) -> tuple[Tensor, ...]:
         """What layers make of a window, as they say it: (1, outputs, scale * height, scale * width) each."""
         date, inputs, lattice = self.acquisition_date(date), self.header.head.inputs, self._lattice
+
+        def answered(values: Tensor) -> tuple[Tensor, ...]:
+            with answering_autocast(self.region.device, self.region.precision):
+                return tuple(part.float() for part in layers(values))
+
         if lattice is None:
             outer = window.expanded(self.layers.halo, 1, self.region.shape)
             own, around = window.scaled(self.scale), outer.scaled(self.scale)
-            return tuple(crop(part, own, around) for part in layers(read(outer, date, inputs)[None]))
+            return tuple(crop(part, own, around) for part in answered(read(outer, date, inputs)[None]))
         outer = lattice.around(window)
         values = read(outer, date, inputs)[None]
         return blended(
-            lattice, window, lambda patches: (layers(crop(values, patch, outer)) for patch in patches), self.scale
+            lattice, window, lambda patches: (answered(crop(values, patch, outer)) for patch in patches), self.scale
         )
 
     def _of_turns(self, read: Tensor) -> Tensor:

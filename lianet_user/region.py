@@ -29,8 +29,10 @@ from lianet_user.codebook import encode as encode_tables
 from lianet_user.errors import ArtifactError, PartlyOutsideWarning, brief
 from lianet_user.field.config import HeadInput, reads_a_date
 from lianet_user.field.context import CONTEXT_HALO, STATISTICS, context
+from lianet_user.field.decoder import LiteReconstruction, Part
 from lianet_user.field.folding import fold_norms
 from lianet_user.field.model import NeuralField
+from lianet_user.field.precision import Precision, answering_autocast
 from lianet_user.grid import Bounds, Window, bounds_of, format_bounds, parse_crs, whole, window_of_bounds
 from lianet_user.header import RegionHeader
 from lianet_user.windows import Parts, PatchCache, blended, field_lattice
@@ -52,21 +54,35 @@ class Region:
         path: of the file, None for a region that was not read from one.
         sha256: of the file's bytes, likewise.
         lattice: where the field is computed; None where it is computed window by window.
+        precision: of what heads read and answer. Features and reflectance that are asked for are always float32.
     """
 
     def __init__(
-        self, header: RegionHeader, field: NeuralField, path: Path | None = None, sha256: str | None = None
+        self,
+        header: RegionHeader,
+        field: NeuralField,
+        path: Path | None = None,
+        sha256: str | None = None,
+        precision: Precision = "auto",
     ) -> None:
         self.header = header
         self.field = field.eval().requires_grad_(False)
         self.path = path
         self.sha256 = sha256
+        self.precision = precision
         self.lattice = field_lattice(header.field, self.shape)
         self._patches = PatchCache()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
+    def open(
+        cls, path: str | os.PathLike[str], device: str | torch.device = "cpu", precision: Precision = "auto"
+    ) -> Self:
         """Read a region file.
+
+        Args:
+            path: of the file.
+            device: to compute on.
+            precision: of what heads read and answer.
 
         Raises:
             ArtifactError: it is no region file, or its tensors do not make the field its header describes.
@@ -75,7 +91,7 @@ class Region:
         field = read_field(file).to(device).eval()
         if field.config.decoder.architecture == "lite":
             fold_norms(field)
-        return cls(file.header, field, Path(path).absolute(), file.sha256())
+        return cls(file.header, field, Path(path).absolute(), file.sha256(), precision)
 
     @property
     def geobox(self) -> GeoBox:
@@ -208,9 +224,10 @@ class Region:
 
         def read(decoded: Tensor) -> Parts:
             bands = (self.field.reconstruction.standardized(decoded),) if wants_bands else ()
-            return (decoded, *bands) if wants_features else bands
+            return (decoded.float(), *bands) if wants_features else bands
 
-        *decoded, last = self._computed(inner, self._time(date), read)
+        with answering_autocast(self.device, self.precision):
+            *decoded, last = self._computed(inner, self._time(date), read)
         parts = []
         if wants_features:
             features = crop(decoded[0] if wants_bands else last, window, inner)
@@ -230,7 +247,9 @@ class Region:
             return blended(self.lattice, window, lambda patches: map(read, self._decoded_patches(patches, time)))
         decoder = self.field.config.decoder
         outer = window.expanded(decoder.halo, decoder.stride, self.shape)
-        return tuple(crop(part, window, outer) for part in read(self._field_features([outer], time)))
+        inner = window.expanded(LiteReconstruction.halo, decoder.stride, self.shape)
+        decoded = self._field_features([outer], time, inner.within(outer).slices)
+        return tuple(crop(part, window, inner) for part in read(decoded))
 
     def _decoded_patches(self, patches: Sequence[Window], time: int | float) -> Iterator[Tensor]:
         """Features (1, C, h, w) of each patch; those that are still known are not computed again."""
@@ -247,12 +266,12 @@ class Region:
                 assert features is not None
                 yield features
 
-    def _field_features(self, windows: Sequence[Window], time: int | float) -> Tensor:
-        """Features (B, C, h, w) of windows of one size, each by itself."""
+    def _field_features(self, windows: Sequence[Window], time: int | float, keep: Part | None = None) -> Tensor:
+        """Features (B, C, h, w) of windows of one size, each by itself, or of a part of each."""
         kind = torch.float64 if isinstance(time, float) else torch.int64
         times = torch.tensor([time] * len(windows), dtype=kind, device=self.device)
         corners = [(window.row, window.col) for window in windows]
-        return self.field.features(corners, windows[0].height, windows[0].width, times)
+        return self.field.features(corners, windows[0].height, windows[0].width, times, keep=keep)
 
 
 def crop(values: Tensor, window: Window, outer: Window) -> Tensor:

@@ -6,7 +6,8 @@ import contextlib
 import datetime as dt
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import nn
 from lianet_user import cli, errors
 from lianet_user.field.config import preset
 from lianet_user.field.model import NeuralField
+from lianet_user.field.precision import answering_autocast
 from lianet_user.grid import Window
 from lianet_user.header import IGNORE, Acquisition, Band, ClassEntry, GridHeader, Provenance, RegionHeader
 from lianet_user.imagery import Imagery, Patch, Resident
@@ -41,6 +43,22 @@ RegionFactory = Callable[..., Region]
 def one_thread() -> None:
     """Sums in one order, and several test runs beside each other do not fight for the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def float32_answers() -> Iterator[None]:
+    """Whatever the processor can, so that tests of what is computed need no room for how; `native_answers` undoes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("region", "head"):
+            patch.setattr(f"lianet_user.{module}.answering_autocast", lambda device, precision: nullcontext())
+        yield
+
+
+@pytest.fixture
+def native_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers in the precision that users get."""
+    for module in ("region", "head"):
+        monkeypatch.setattr(f"lianet_user.{module}.answering_autocast", answering_autocast)
 
 
 @torch.no_grad()

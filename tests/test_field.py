@@ -288,6 +288,18 @@ def test_a_lite_pixel_depends_on_its_halo_and_on_nothing_beyond() -> None:
     assert reach > halo - stride  # nor is a wider margin computed than is needed
 
 
+@pytest.mark.parametrize("rows", [slice(0, 8), slice(24, 40), slice(48, 64)])
+@pytest.mark.parametrize("cols", [slice(0, 16), slice(40, 48), slice(64, 96), slice(0, 96)])
+def test_a_part_of_a_lite_window_is_what_it_is_in_the_whole(rows: slice, cols: slice) -> None:
+    field = NeuralField(preset("lite", height=64, width=96, bands=3, table_size=2**10)).eval()
+    randomize(field)
+    times = torch.tensor([0, 0])
+    with torch.no_grad():
+        whole = field.features([(0, 0), (0, 0)], 64, 96, times)
+        part = field.features([(0, 0), (0, 0)], 64, 96, times, keep=(rows, cols))
+    torch.testing.assert_close(part, whole[..., rows, cols], atol=1e-5, rtol=1e-5)
+
+
 def test_folding_norms_changes_nothing_and_leaves_none() -> None:
     field = random_field("lite", height=64, width=72, dates=1, bands=3)
     folded = copy.deepcopy(field)

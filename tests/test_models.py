@@ -16,6 +16,7 @@ from torch import Tensor
 from lianet_user.artifact import open_region_file
 from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
+from lianet_user.field.precision import computed_in
 from lianet_user.grid import Window
 from lianet_user.head import Head
 from lianet_user.header import ClassEntry, HeadHeader, RegionRef
@@ -115,6 +116,33 @@ def test_classes_of_tiles_of_512_px_are_those_of_the_whole(head: Head) -> None:
     whole = head.answers(LARGE)
     for window in LARGE.tiles(512):
         check_decisions(head.answers(window), whole[(slice(None), *window.within(LARGE).slices)])
+
+
+def test_answers_in_the_processors_own_precision_are_nearly_those_in_float32(
+    head: Head, logits: Tensor, native_answers: None
+) -> None:
+    """Random layers are the hardest case: no class is far ahead anywhere."""
+    window = Window(150, 260, 256, 256)
+    exact = logits[(slice(None), *window.within(WHOLE).slices)]
+    found = head.answers(window)
+    assert found.dtype == torch.float32
+    assert (found.exp() - exact.exp()).abs().max() < 0.1
+    assert (found.argmax(0) == exact.argmax(0)).float().mean() > 0.98
+    if computed_in(head.region.device, "auto") == "float32":
+        torch.testing.assert_close(found, exact, atol=1e-4, rtol=0)
+    else:
+        assert not torch.equal(found, exact)
+    parts = Window(0, 0, 256, 256).tiles(128)
+    whole = torch.zeros_like(found)
+    for part in parts:
+        whole[(slice(None), *part.slices)] = head.answers(part.shifted(window.row, window.col))
+    assert (whole.argmax(0) == found.argmax(0)).float().mean() > 0.9995
+
+
+def test_a_region_that_was_opened_for_float32_answers_in_it(head: Head, logits: Tensor, native_answers: None) -> None:
+    window = Window(150, 260, 64, 64)
+    exact = Head(head.header, head.layers, Region.open(HAVELLAND, precision="float32"))
+    check_decisions(exact.answers(window), logits[(slice(None), *window.within(WHOLE).slices)])
 
 
 def test_it_is_small_and_complete() -> None:

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from lianet_user.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, InputError, LianetError, one_line, printable
+
+if TYPE_CHECKING:
+    from lianet_user.field.precision import Precision
 
 # Square brackets are never markup: paths, names and titles have them too.
 out = Console(highlight=False, markup=False)
@@ -26,6 +29,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs th
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and warnings.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu or cuda.")]
+ComputedIn = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="auto, or float32: slower where the processor has bfloat16, and the same on every machine.",
+        metavar="KIND",
+    ),
+]
 Date = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Acquisition of the region to work on.")]
 
 
@@ -178,3 +189,13 @@ def choose_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine or this build of torch has no CUDA: use --device cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def choose_precision(name: str) -> Precision:
+    """
+    Raises:
+        InputError: unknown name.
+    """
+    if name not in ("auto", "float32"):
+        raise InputError(f"--precision {name!r}: expected auto or float32")
+    return name  # type: ignore[return-value]  # it was checked

@@ -12,9 +12,11 @@ import typer
 
 from lianet_user.cli.console import (
     AsJson,
+    ComputedIn,
     Device,
     Quiet,
     choose_device,
+    choose_precision,
     out,
     progress,
     region_path,
@@ -34,6 +36,7 @@ from lianet_user.cli.option_groups import grouped
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
+    from lianet_user.field.precision import Precision
     from lianet_user.head import Head
     from lianet_user.maps import MapResult
 
@@ -86,6 +89,7 @@ def predict(
     area_options: AreaOptions,
     writing_options: WritingOptions,
     device: Device = "auto",
+    precision: ComputedIn = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -101,13 +105,14 @@ def predict(
         refuse_existing(output or MAP, writing_options.overwrite)
     for path in paths:
         open_head_file(path)  # a wrong file is refused before torch is imported
+    kind = choose_precision(precision)
     beside = _Beside.checked(polygons, zones, output or MAP, several, writing_options.overwrite)
 
     from lianet_user.maps import predict as write_maps
     from lianet_user.maps.planning import map_count, planned
 
     with progress(quiet) as bars, stoppable() as stop_if_asked:
-        opened = _open(paths, region or [], choose_device(device))
+        opened = _open(paths, region or [], choose_device(device), kind)
         target = output or (MAPS if map_count(planned(opened, date or ())) > 1 else MAP)
         if polygons and opened[0].header.numbers is not None:
             raise InputError("--polygons are for maps of classes, and this head answers with numbers: leave it away")
@@ -184,7 +189,7 @@ class _Beside:
             sum_up(finished, self.zones).write(self.table, overwrite=overwrite)
 
 
-def _open(paths: Sequence[Path], given: Sequence[Path], device: str) -> list[Head]:
+def _open(paths: Sequence[Path], given: Sequence[Path], device: str, precision: Precision) -> list[Head]:
     """The heads; those of one region share it."""
     from lianet_user.artifact import open_head_file, open_region_file
     from lianet_user.head import Head
@@ -198,7 +203,7 @@ def _open(paths: Sequence[Path], given: Sequence[Path], device: str) -> list[Hea
         if wanted in regions:
             head = Head.open_on(path, regions[wanted])
         else:
-            head = Head.open(path, by_hash.get(wanted, given[0] if given else None), device)
+            head = Head.open(path, by_hash.get(wanted, given[0] if given else None), device, precision)
         regions[head.region.sha256] = head.region
         heads.append(head)
     return heads

@@ -6,7 +6,6 @@ statistics over space, so what it computes at a pixel does not depend on how an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lianet_user.field.config import DecoderConfig
-from lianet_user.field.torchvision_ops import import_torchvision
+from lianet_user.field.resnet import ResNetEncoder
 
-import_torchvision()  # segmentation-models-pytorch needs it, and on many CPU installations it does not import by itself
-
-from segmentation_models_pytorch.encoders import get_encoder  # noqa: E402
+Part = tuple[slice, slice]
+"""Rows and columns of a window."""
 
 LIMIT = 100.0
 """Encodings are clamped to +-LIMIT before the projection (paper's release)."""
@@ -37,18 +35,9 @@ def _projection(config: DecoderConfig, channels: int) -> tuple[nn.Module, int]:
     return nn.Conv2d(channels, config.projection, 1), config.projection
 
 
-def _encoder(config: DecoderConfig, channels: int) -> nn.Module:
-    """A library ResNet without pretrained weights and without the stages that the depth does not reach."""
-    encoder: nn.Module = get_encoder(config.encoder, in_channels=channels, depth=config.depth, weights=None)
-    for unused in range(config.depth, 5):
-        delattr(encoder, f"layer{unused}")
-    return encoder
-
-
-def _stage_channels(encoder: nn.Module) -> list[int]:
-    """Channels after each halving: 64, 256, 512, 1024, 2048 for a ResNet-50."""
-    channels: Sequence[int] = encoder.out_channels  # type: ignore[assignment]
-    return list(channels[1:])  # without the input itself
+def _encoder(config: DecoderConfig, channels: int) -> ResNetEncoder:
+    assert config.encoder is not None  # the configuration sees to that
+    return ResNetEncoder(config.encoder, channels, config.depth)
 
 
 class ResBlock(nn.Module):
@@ -89,7 +78,7 @@ class ResUNet(nn.Module):
         super().__init__()
         self.projection, inputs = _projection(config, channels)
         self.encoder = _encoder(config, inputs)
-        skips = _stage_channels(self.encoder)
+        skips = self.encoder.out_channels
         width = skips[-1]
         self.up = nn.ModuleList()
         for out, skip in zip(config.widths, reversed(skips[:-1]), strict=True):
@@ -101,7 +90,7 @@ class ResUNet(nn.Module):
 
     def forward(self, encoded: Tensor) -> Tensor:
         """(B, L*F, h, w) to (B, features, h, w); h and w are multiples of the stride."""
-        _, *skips = self.encoder(self.projection(encoded.clamp(-LIMIT, LIMIT)))
+        skips = self.encoder(self.projection(encoded.clamp(-LIMIT, LIMIT)))
         x = skips.pop()
         for block in self.up:
             x = block(x, skips.pop())
@@ -199,23 +188,68 @@ class LiteUNet(nn.Module):
         else:
             self.projection = CodedProjection(channels, config.projection, codes)
         self.encoder = _encoder(config, config.projection)
-        *skips, width = _stage_channels(self.encoder)
+        *skips, width = self.encoder.out_channels
         self.up = nn.ModuleList()
         for out, skip in zip(config.widths, [*reversed(skips), 0], strict=True):
             self.up.append(nn.Sequential(_conv_bn(width + skip, out), _conv_bn(out, out)))
             width = out
 
-    def forward(self, encoded: Tensor, *codes: Tensor) -> Tensor:
-        """(B, L*F, h, w), and time codes where there are any, to (B, features, h, w); h and w are multiples of the
-        stride."""
+    def forward(self, encoded: Tensor, *codes: Tensor, keep: Part | None = None) -> Tensor:
+        """Features of a window, or of a part of it.
+
+        Args:
+            encoded: (B, L*F, h, w); h and w are multiples of the stride.
+            codes: time codes, where there are any.
+            keep: the part that is asked for; its edges are multiples of the stride. What it does not depend on is not
+                computed: the encoder looks far, and is coarse; what follows it is fine, and looks a few pixels far.
+
+        Returns:
+            (B, features, h, w) of the window or the part.
+        """
         projected = self.projection(encoded.clamp(-LIMIT, LIMIT), *codes)
-        _, *skips = self.encoder(projected)
-        x = skips.pop()
-        for block in self.up:
+        skips = self.encoder(projected)
+        x, corner = skips.pop(), (0, 0)
+        cell = encoded.shape[2] // x.shape[2]
+        for block, margin in zip(self.up, self._margins(), strict=True):
+            if keep is not None:
+                x, corner = _cut(x, corner, _around(keep, cell, margin))
             # Nearest, not bilinear: it looks no further than its own pixel, which keeps the halo small.
             x = functional.interpolate(x, scale_factor=2, mode="nearest")
-            x = block(torch.cat([x, skips.pop()], 1) if skips else x)
+            cell, corner = cell // 2, (2 * corner[0], 2 * corner[1])
+            if skips:
+                top, left = corner
+                skip = skips.pop()[..., top : top + x.shape[2], left : left + x.shape[3]]
+                x = torch.cat([x, skip], 1)
+            x = block(x)
+        if keep is not None:
+            (x, _), (projected, _) = _cut(x, corner, keep), _cut(projected, (0, 0), keep)
         return torch.cat([x, projected], 1)
+
+    def _margins(self) -> list[int]:
+        """Before each up-block, in pixels as large as they are there: how far around a part it has to know what it reads."""
+        margins, margin = [], 0
+        for _ in self.up:
+            margin = (margin + UP_REACH + 1) // 2
+            margins.append(margin)
+        return margins[::-1]
+
+
+UP_REACH = 2
+"""Pixels that an up-block of `lite`, two 3x3 convolutions, looks around."""
+
+
+def _around(part: Part, cell: int, margin: int) -> Part:
+    """A part of a window in cells of so many pixels, with a margin of cells; it may go beyond the window."""
+    rows, cols = (slice(along.start // cell - margin, along.stop // cell + margin) for along in part)
+    return rows, cols
+
+
+def _cut(values: Tensor, corner: tuple[int, int], part: Part) -> tuple[Tensor, tuple[int, int]]:
+    """What of a part lies in values (B, C, h, w) that begin at `corner`, and where that begins."""
+    begin = [max(along.start, first) for along, first in zip(part, corner, strict=True)]
+    end = [min(along.stop, first + length) for along, first, length in zip(part, corner, values.shape[2:], strict=True)]
+    rows, cols = (slice(b - first, e - first) for b, e, first in zip(begin, end, corner, strict=True))
+    return values[..., rows, cols], (begin[0], begin[1])
 
 
 class Reconstruction(nn.Module):
@@ -245,7 +279,11 @@ class Reconstruction(nn.Module):
 
 
 class LiteReconstruction(nn.Module):
-    """Reconstruction for `lite`: a linear shortcut and a 3x3 correction, in units of each band's deviation."""
+    """Reconstruction for `lite`: a linear shortcut and a correction of two 3x3 convolutions, in units of each band's
+    deviation."""
+
+    halo = 2
+    """Pixels around a pixel that its reflectance depends on."""
 
     def __init__(self, features: int, bands: int) -> None:
         super().__init__()

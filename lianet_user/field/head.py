@@ -103,7 +103,7 @@ class HeadEnsemble(nn.Module):
 
         Logits: the logarithm of the members' mean class probabilities. Numbers: the mean of the members' LeakyReLU.
         """
-        return self.together((inputs - self.mean) / self.std)
+        return self.together((inputs - self.mean).div_(self.std))
 
     def together(self, inputs: Tensor) -> Tensor:
         """The same of inputs that are standardised already."""
@@ -114,7 +114,7 @@ class HeadEnsemble(nn.Module):
 
     def each(self, inputs: Tensor) -> Tensor:
         """What each member answers: (members, B, outputs, scale * h, scale * w), numbers after LeakyReLU, or logits."""
-        return self._scores((inputs - self.mean) / self.std)
+        return self._scores((inputs - self.mean).div_(self.std))
 
     def _scores(self, inputs: Tensor) -> Tensor:
         scores = torch.stack([member(inputs).float() for member in self.members])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lianet_user.field.config import FieldConfig
-from lianet_user.field.decoder import FlatDecoder, LiteReconstruction, LiteUNet, Reconstruction, ResUNet
+from lianet_user.field.decoder import FlatDecoder, LiteReconstruction, LiteUNet, Part, Reconstruction, ResUNet
 from lianet_user.field.encoding import Corner, HashGrid, TimeCodes, time_encoding
 
 
@@ -49,7 +49,13 @@ class NeuralField(nn.Module):
         return encoded if isinstance(self.time, TimeCodes) else encoded + self.time(times)[:, :, None, None]
 
     def features(
-        self, corners: Sequence[Corner], height: int, width: int, times: Tensor, left_out: Tensor | None = None
+        self,
+        corners: Sequence[Corner],
+        height: int,
+        width: int,
+        times: Tensor,
+        left_out: Tensor | None = None,
+        keep: Part | None = None,
     ) -> Tensor:
         """What a head reads (B, features, height, width).
 
@@ -59,10 +65,13 @@ class NeuralField(nn.Module):
             width: likewise.
             times: likewise.
             left_out: for fields of kind `kriged`, see :class:`lianet_user.field.encoding.TimeCodes`.
+            keep: of a `lite` field, the part of every window that is asked for: see
+                :meth:`lianet_user.field.decoder.LiteUNet.forward`.
         """
         encoded = self.encode(corners, height, width, times)
         codes = [self.time(times, left_out)] if isinstance(self.time, TimeCodes) else []
-        decoded: Tensor = self.decoder(encoded, *codes)
+        part = {} if keep is None else {"keep": keep}
+        decoded: Tensor = self.decoder(encoded, *codes, **part)
         return decoded
 
     def forward(self, corners: Sequence[Corner], height: int, width: int, times: Tensor) -> Tensor:

@@ -1,18 +1,37 @@
-"""The precision to train in: bfloat16 where the processor computes it natively, float32 elsewhere."""
+"""The precision to compute in: bfloat16 where the processor computes it natively, float32 elsewhere."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 
+Precision = Literal["auto", "float32"]
+"""`auto`: bfloat16 where it is native, which takes half the time, and the classes of one pixel in a thousand come out
+otherwise (benchmarks/README.md). `float32`: everywhere the same."""
 
-def training_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast to bfloat16 on CUDA and on processors with AVX-512 BF16 or AMX; emulated, it would only be slower.
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes bfloat16 itself: CUDA, and processors with AVX-512 BF16 or AMX; emulated, it is slower.
 
     Decided by what the processor says of itself and not by timing, so that a run can be repeated.
     """
     # Not public, and absent in some versions of torch; without the answer float32 is right everywhere.
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    native = device.type == "cuda" or (device.type == "cpu" and bool(supported()))
-    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+    return device.type == "cuda" or (device.type == "cpu" and bool(supported()))
+
+
+def training_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """The precision of a training step."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=native_bfloat16(device))
+
+
+def computed_in(device: torch.device, precision: Precision) -> Literal["bfloat16", "float32"]:
+    """What `precision` comes to on a device."""
+    return "bfloat16" if precision == "auto" and native_bfloat16(device) else "float32"
+
+
+def answering_autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The precision of what a head reads, and of its answers."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=computed_in(device, precision) == "bfloat16")

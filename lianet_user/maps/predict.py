@@ -13,6 +13,7 @@ from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
+from lianet_user.field.precision import computed_in
 from lianet_user.grid import Window, whole
 from lianet_user.head import Head
 from lianet_user.maps.answering import whole_pixels
@@ -132,6 +133,7 @@ def predict(
         "grounds": [ground_words(ground) for _, ground, _ in results],
         "uncertainty": uncertainty,
         "turned": turned,
+        "precision": [computed_in(head.region.device, head.region.precision) for head in asked],
         "creation options": dict(creation_options or {}),
     }
     with output_folder(target, several=count > 1):

@@ -256,7 +256,7 @@ def _header(imagery: Imagery, words: RegionWords, config: FieldConfig, settings:
                 created=dt.datetime.now(dt.UTC).replace(microsecond=0),
                 source=imagery.source,
                 settings=shaping,
-                software=software_versions("torch", "segmentation-models-pytorch"),
+                software=software_versions("torch"),
             ),
             lineage=uuid.uuid4().hex,
         )

@@ -180,7 +180,7 @@ def _extended(region: Region, new: Imagery, settings: UpdateSettings) -> RegionH
                 created=dt.datetime.now(dt.UTC).replace(microsecond=0),
                 source=f"{old.provenance.source}; {new.source}",
                 settings={"updated": True} | {k: v for k, v in dataclasses.asdict(settings).items() if v is not None},
-                software=software_versions("torch", "segmentation-models-pytorch"),
+                software=software_versions("torch"),
             ),
         }
     )
