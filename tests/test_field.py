@@ -150,8 +150,8 @@ def test_every_pixel_of_a_lite_field_lies_between_nodes_that_have_entries(height
     grid = HashGrid(config.model_copy(update={"features": 1, "sizing": "uniform", "table_size": 1}))
     grid.config = config  # the addresses of the full tables, without the tables
     for level in range(config.levels):
-        rows, cols = (grid.axis(level, size - 8, 8) for size in config.shape)
-        entries = grid.entries(level, rows, cols).view(rows.count, cols.count)
+        rows, cols = (grid.axes(size - 8, 8)[level] for size in config.shape)
+        entries = grid.entries(level, rows, cols).view(cols.count, rows.count).T
         assert config.is_direct(level)
         assert entries.max() < config.entries(level)
         # Along a row of nodes columns only grow: none of them is the next row's first.
@@ -165,7 +165,7 @@ def test_every_pixel_of_a_lite_field_lies_between_nodes_that_have_entries(height
 def test_a_window_gathers_at_most_four_nodes_per_pixel_however_fine_a_level_is(name: str) -> None:
     grid = HashGrid(preset(name, height=64, width=64, dates=1, bands=1, table_size=2**10).encoding)
     for level in range(grid.config.levels):
-        rows, cols = grid.axis(level, 8, 4), grid.axis(level, 16, 6)
+        rows, cols = grid.axes(8, 4)[level], grid.axes(16, 6)[level]
         assert len(grid.entries(level, rows, cols)) <= (2 * 4) * (2 * 6)
 
 
