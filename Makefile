@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: install  ## style and types
 test: lint  ## everything a change has to pass
 	# a process for each core, up to four, and a thread in each
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+bench: install  ## measure the claims about speed; some twenty minutes on two idle cores
+	$(BIN)/python -m benchmarks.bench --results benchmarks/results/speed.json
 
 clean:  ## remove what can be made again, the environment excepted
 	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -126,6 +126,17 @@ def test_the_gradient_of_overlapping_windows_is_that_of_four_gathers_per_pixel(n
     torch.testing.assert_close(grid.tables.grad, tables.grad, atol=5e-5, rtol=0)
 
 
+def test_a_window_is_encoded_in_float32_whatever_precision_follows() -> None:
+    grid = random_grid(encoding_config("hashed-center"))
+    exact, upstream = grid([(3, 5)], 16, 16), torch.randn(1, 12, 16, 16)
+    (expected,) = torch.autograd.grad(exact, grid.tables, upstream)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = grid([(3, 5)], 16, 16)
+        (found,) = torch.autograd.grad(encoded, grid.tables, upstream)
+    assert torch.equal(encoded, exact)
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("table_size", [1, 1000, 2**17, 2**26])
 @pytest.mark.parametrize("level", [0, 1, 10, 23])
 def test_hashes_are_wrapping_signed_arithmetic_with_a_remainder_that_is_never_negative(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -125,10 +123,3 @@ def loop(region: Path, polygons: Path, folder: Path, threads: int, times: int) -
         command_row("the same in float32", words, exact, 12, 2),
         command_row("of which the command line starts", words, started, 0.5),
     ]
-
-
-def as_json(rows: Sequence[Row]) -> str:
-    return json.dumps([row.__dict__ for row in rows], indent=1)
-
-
-__all__ = ["Taken", "as_json", "best", "command_row", "loop", "points", "resource", "run", "start_up"]

@@ -56,6 +56,12 @@ def finetune(
     ] = None,
     unit: Annotated[str, typer.Option(help="Of numbers, as 'm' or '%'.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from where an interrupted run stopped.")] = False,
+    cache_gb: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="GB of features kept in memory; what is more lies in a file beside the head meanwhile."
+        ),
+    ] = 4.0,
     device: Device = "auto",
     picture: Annotated[bool, typer.Option(help="Draw labels, prediction and reconstruction beside the head.")] = True,
     report: Annotated[bool, typer.Option(help="Write a report (.html) beside the head.")] = True,
@@ -128,6 +134,7 @@ def finetune(
                 unit=unit,
                 checkpoint=checkpoint,
                 resume=resume,
+                cache_gb=cache_gb,
                 listener=show,
             )
         except StoppedError:

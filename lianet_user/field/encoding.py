@@ -157,9 +157,10 @@ class HashGrid(nn.Module):
         Returns:
             (windows, L * F, height, width), laid out channels last.
         """
-        encoded: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
-            self.tables, self, tuple(corners), height, width
-        )
+        with torch.autocast(self.tables.device.type, enabled=False):  # entries differ in their last digits
+            encoded: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
+                self.tables, self, tuple(corners), height, width
+            )
         return encoded.permute(0, 3, 1, 2)
 
     def axes(self, first_pixel: int, count: int) -> list[_Axis]:
@@ -216,15 +217,20 @@ class _Encode(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad,) = grad_outputs
-        features = ctx.grid.config.features
         tables = grad.new_zeros(ctx.table_shape, dtype=torch.float32)
+        with torch.autocast(grad.device.type, enabled=False):
+            _Encode._add_gradients(ctx, grad, tables)
+        return tables, None, None, None, None
+
+    @staticmethod
+    def _add_gradients(ctx: Any, grad: Tensor, tables: Tensor) -> None:
+        features = ctx.grid.config.features
         for index, level, rows, cols, entries in ctx.plan:
             pixels = grad[index, :, :, level * features : (level + 1) * features].float()
             height, width = pixels.shape[:2]
             across = rows.gather(pixels.reshape(height, -1)).view(rows.count, width, features)
             block = cols.gather(across.transpose(0, 1).reshape(width, -1))
             tables[ctx.grid.spans[level]].index_add_(0, entries, block.view(-1, features))
-        return tables, None, None, None, None
 
 
 class TimeVectors(nn.Module):
