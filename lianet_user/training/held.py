@@ -7,6 +7,7 @@ at random places, which the system reads from the disk and drops again as it has
 from __future__ import annotations
 
 import tempfile
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -45,6 +46,7 @@ class HeldFeatures:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self.folder, prefix=".lianet-features-")  # noqa: SIM115
+                weakref.finalize(self, self._file.close)  # what is mapped stays mapped
             # Written and not only mapped: a full disk is an error that can be explained, and not the end of the process.
             self._file.seek(self.on_disk)
             self._file.write(values.contiguous().numpy().tobytes())
