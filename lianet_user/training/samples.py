@@ -106,7 +106,7 @@ def make_samples(
     *,
     margin: int,
     tight: bool = True,
-    halo: int = 0,
+    halo: int | None = None,
     held: HeldFeatures | None = None,
     listener: Listener | None = None,
 ) -> list[Sample]:
@@ -117,7 +117,8 @@ def make_samples(
         labels: on the region's grid, or on a finer one.
         margin: pixels of surroundings kept on every side of a block's labels, at least the head's halo.
         tight: a window is no larger than the labels in its block and the margin; else it is the block and the margin.
-        halo: pixels around a window that the source computes with it: few labels far apart are then computed one by one.
+        halo: pixels around a window that the source computes with it: few labels far apart are then computed one by one. None
+            computes those that are near each other together, however few.
         held: where the inputs are kept; None keeps all in memory.
         listener: told how many of how many labelled blocks are done.
     """
@@ -152,9 +153,13 @@ Place = tuple[int, int]
 """Row and column of a block."""
 
 
-def _together(windows: Mapping[Place, Window], halo: int, shape: tuple[int, int]) -> list[tuple[Window, list[Place]]]:
+def _together(
+    windows: Mapping[Place, Window], halo: int | None, shape: tuple[int, int]
+) -> list[tuple[Window, list[Place]]]:
     """What to compute at once, and whose windows it holds: all that are near, or each by itself where that is less."""
     union = _union(list(windows.values()))
+    if halo is None:
+        return [(union, list(windows))]
     alone = sum(window.expanded(halo, 1, shape).pixels for window in windows.values())
     if alone < union.expanded(halo, 1, shape).pixels:
         return [(window, [place]) for place, window in windows.items()]
