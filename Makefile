@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tutorials docs test lint clean
+.PHONY: help install demo tutorials docs test lint bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test: lint  ## everything a change has to pass
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 	# the tutorials: each test by itself, since they stand in one file
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m slow
+
+bench: install  ## measure the claims about speed; some twenty minutes on two idle cores
+	$(BIN)/python -m benchmarks.bench --results benchmarks/results/speed.json
 
 clean:  ## remove what can be made again, the environment excepted
 	rm -rf build dist demo site tutorials/out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from affine import Affine
@@ -48,10 +48,10 @@ from lianet_user.region import Region, save_region
 SIDE, BANDS, CLASSES = 10_980, 10, 6
 
 
-def region_of(path: Path, side: int) -> Region:
-    """A region of `side` x `side` px that has learned nothing."""
+def region_of(path: Path, side: int, name: Literal["lite", "base"] = "lite") -> Region:
+    """A region of `side` x `side` px that has learned nothing, with the field of a preset."""
     geobox = GeoBox((side, side), Affine(10.0, 0.0, 300_000.0, 0.0, -10.0, 5_900_040.0), "EPSG:32633")
-    config = preset("lite", height=side, width=side, dates=1, bands=BANDS)
+    config = preset(name, height=side, width=side, dates=1, bands=BANDS)
     made = Provenance(created=dt.datetime(2025, 1, 1, tzinfo=dt.UTC), source="none", settings={}, software={})
     header = RegionHeader(
         name="large",
@@ -71,16 +71,20 @@ def region_of(path: Path, side: int) -> Region:
     return Region.open(path)
 
 
-def head_on(region: Region) -> Head:
-    """A head as finetune makes it by default, untrained."""
-    inputs: tuple[HeadInput, ...] = ("features", "bands", "context")
+def head_on(
+    region: Region,
+    inputs: tuple[HeadInput, ...] = ("features", "bands", "context"),
+    norm: Literal["batch", "group"] = "batch",
+    members: int = 2,
+) -> Head:
+    """An untrained head, by default as finetune makes it."""
     config = HeadConfig(
         inputs=inputs,
         in_channels=region.channels(inputs),
         widths=(128, 128, 64, 64, 32),
         outputs=CLASSES,
-        norm="batch",
-        members=2,
+        norm=norm,
+        members=members,
     )
     header = region.header
     document = HeadHeader(

@@ -126,6 +126,17 @@ def test_the_gradient_of_overlapping_windows_is_that_of_four_gathers_per_pixel(n
     torch.testing.assert_close(grid.tables.grad, tables.grad, atol=5e-5, rtol=0)
 
 
+def test_a_window_is_encoded_in_float32_whatever_precision_follows() -> None:
+    grid = random_grid(encoding_config("hashed-center"))
+    exact, upstream = grid([(3, 5)], 16, 16), torch.randn(1, 12, 16, 16)
+    (expected,) = torch.autograd.grad(exact, grid.tables, upstream)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = grid([(3, 5)], 16, 16)
+        (found,) = torch.autograd.grad(encoded, grid.tables, upstream)
+    assert torch.equal(encoded, exact)
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("table_size", [1, 1000, 2**17, 2**26])
 @pytest.mark.parametrize("level", [0, 1, 10, 23])
 def test_hashes_are_wrapping_signed_arithmetic_with_a_remainder_that_is_never_negative(
@@ -150,8 +161,8 @@ def test_every_pixel_of_a_lite_field_lies_between_nodes_that_have_entries(height
     grid = HashGrid(config.model_copy(update={"features": 1, "sizing": "uniform", "table_size": 1}))
     grid.config = config  # the addresses of the full tables, without the tables
     for level in range(config.levels):
-        rows, cols = (grid.axis(level, size - 8, 8) for size in config.shape)
-        entries = grid.entries(level, rows, cols).view(rows.count, cols.count)
+        rows, cols = (grid.axes(size - 8, 8)[level] for size in config.shape)
+        entries = grid.entries(level, rows, cols).view(cols.count, rows.count).T
         assert config.is_direct(level)
         assert entries.max() < config.entries(level)
         # Along a row of nodes columns only grow: none of them is the next row's first.
@@ -165,7 +176,7 @@ def test_every_pixel_of_a_lite_field_lies_between_nodes_that_have_entries(height
 def test_a_window_gathers_at_most_four_nodes_per_pixel_however_fine_a_level_is(name: str) -> None:
     grid = HashGrid(preset(name, height=64, width=64, dates=1, bands=1, table_size=2**10).encoding)
     for level in range(grid.config.levels):
-        rows, cols = grid.axis(level, 8, 4), grid.axis(level, 16, 6)
+        rows, cols = grid.axes(8, 4)[level], grid.axes(16, 6)[level]
         assert len(grid.entries(level, rows, cols)) <= (2 * 4) * (2 * 6)
 
 

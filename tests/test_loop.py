@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lianet_user.errors import ArtifactError, LabelError, TrainingError, TrainingWarning
-from lianet_user.field.head import HeadLayers
+from lianet_user.field.head import HeadLayers, head_halo
 from lianet_user.grid import Window
 from lianet_user.header import IGNORE, ClassEntry, Numbers, NumberScores, Scores
 from lianet_user.training.crops import BalancedCrops, WindowCrops, class_weights, cut
@@ -102,6 +102,27 @@ def test_inputs_and_labels_of_a_crop_lie_on_each_other_however_it_is_turned() ->
             labelled = labels != IGNORE
             assert labelled.any()
             assert torch.equal(fine[labelled], labels[labelled].long())
+
+
+def test_points_are_cut_around_with_no_more_than_their_answers_depend_on() -> None:
+    made = samples()
+    for sample in made:
+        sample.labels[:] = IGNORE
+        sample.labels[20, 24] = 1
+    reach = head_halo(len(QUICK.widths), 1)
+    large = dataclasses.replace(QUICK, crop=40)
+    crops = BalancedCrops(made, CLASSES, large)
+    assert 2 * reach + 1 <= crops.size < 2 * reach + 1 + 8
+    for step in range(10):
+        inputs, labels = crops.draw((0,), step)
+        assert inputs.shape[2:] == labels.shape[1:] == (crops.size, crops.size)
+        _, rows, cols = (labels != IGNORE).nonzero().T
+        assert len(rows) == large.batch
+        assert min(rows.min(), cols.min()) >= reach
+        assert max(rows.max(), cols.max()) < crops.size - reach
+    made[0].labels[:] = 1  # a polygon among points is one patch in many
+    made[1].labels[:] = 1
+    assert BalancedCrops(made[:2], CLASSES, large).size == 40
 
 
 def test_every_window_comes_once_an_epoch() -> None:

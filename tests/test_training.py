@@ -96,6 +96,23 @@ def test_a_sample_holds_the_inputs_of_its_own_window_and_a_margin_around_its_lab
         assert (int(cols.max()) + 1 + window.col + 9 == window.col_end) or window.col_end == width
 
 
+@pytest.mark.parametrize(("halo", "windows"), [(None, 1), (20, 2), (400, 1)])
+def test_points_far_apart_are_computed_one_by_one_where_that_is_less(halo: int | None, windows: int) -> None:
+    values = np.full((3 * BLOCK, 3 * BLOCK), IGNORE)
+    values[5, 5], values[2 * BLOCK + 90, 2 * BLOCK + 90] = 0, 1
+    asked: list[Window] = []
+
+    def source(window: Window, date: dt.date) -> Tensor:
+        asked.append(window)
+        return coordinates(window, date)
+
+    samples = make_samples(source, label_map(values, 2), margin=6, halo=halo)
+    assert len(asked) == windows
+    assert len(samples) == 2
+    for sample in samples:
+        assert torch.equal(sample.inputs.float(), coordinates(sample.window))
+
+
 def test_samples_of_a_region_are_what_a_head_reads_there(make_region: RegionFactory) -> None:
     geobox = grid(150, 270)
     field = preset("lite", height=150, width=270, dates=1, bands=2, table_size=2**12)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lianet_user.cli.console import (
+    RUNNING,
     AsJson,
     Device,
     Overwrite,
@@ -26,6 +27,7 @@ from lianet_user.cli.console import (
     wrote,
 )
 from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.option_groups import grouped
 from lianet_user.cli.pretrain import alone, refuse_unfinished
 from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
@@ -59,6 +61,15 @@ def finetune(
     ] = None,
     unit: Annotated[str, typer.Option(help="Of numbers, as 'm' or '%'.")] = "",
     resume: Resume = False,
+    cache_gb: Annotated[
+        float,
+        grouped(
+            RUNNING,
+            "GB of features kept in memory; what is more lies in a file beside the head meanwhile.",
+            "--cache-gb",
+            min=0.0,
+        ),
+    ] = 4.0,
     device: Device = "auto",
     picture: Annotated[bool, typer.Option(help="Draw labels, prediction and reconstruction beside the head.")] = True,
     report: Annotated[bool, typer.Option(help="Write a report (.html) beside the head.")] = True,
@@ -132,6 +143,7 @@ def finetune(
                 unit=unit,
                 checkpoint=checkpoint,
                 resume=resume,
+                cache_gb=cache_gb,
                 listener=show,
             )
         except StoppedError:

@@ -3,7 +3,8 @@
 Over a window that follows the axes a level needs only its own block of nodes, and bilinear interpolation separates into
 columns and rows. So each level gathers its block once and interpolates it twice in one dimension: the same numbers as
 four gathers per pixel, for a fraction of the memory traffic, and a backward pass that adds whole blocks instead of
-scattering every pixel.
+scattering every pixel. One dimension is interpolated by a matrix product where its nodes are few, and else by adding rows
+of the block, which are long.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,8 +51,14 @@ def level_seed(level: int) -> int:
 
 def hash_nodes(rows: Tensor, cols: Tensor, level: int, table_size: int) -> Tensor:
     """Table entries of the block of nodes `rows` x `cols` (int64 vectors of length R and C): int64 (R, C)."""
-    mixed = (cols * _C1)[None, :] ^ (rows * _C2)[:, None] ^ level_seed(level)
+    mixed = (cols * _C1)[None, :] ^ ((rows * _C2) ^ level_seed(level))[:, None]
+    if table_size & (table_size - 1) == 0:
+        return mixed.bitwise_and_(table_size - 1)  # the same remainder, without a division for every node
     return torch.remainder(mixed, table_size)
+
+
+FEW_NODES = 48
+"""Along a dimension: for so many a matrix product, most of whose factors are zeros, is still the fastest."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,60 @@ class _Axis:
     """Per pixel the weight of the node above it, 0..1."""
     aligned: bool
     """Every pixel lies on its lower node: there is nothing to interpolate."""
+    matrix: Tensor | None
+    """(pixels, nodes) of weights, where the nodes are few."""
 
     @property
     def count(self) -> int:
         return self.nodes.shape[0]
+
+    def spread(self, block: Tensor) -> Tensor:
+        """Nodes (count, channels) to pixels (pixels, channels)."""
+        if self.matrix is not None:
+            return self.matrix @ block
+        if self.aligned:
+            return block if self.count == len(self.lower) else block.index_select(0, self.lower)
+        below, above = block.index_select(0, self.lower), block.index_select(0, self.lower + 1)
+        return below.lerp_(above, self.weight[:, None])
+
+    def gather(self, pixels: Tensor) -> Tensor:
+        """The transpose of :meth:`spread`: gradients of pixels (pixels, channels) to gradients of nodes."""
+        if self.matrix is not None:
+            return self.matrix.T @ pixels
+        if self.aligned and self.count == len(self.lower):
+            return pixels
+        block = pixels.new_zeros(self.count, pixels.shape[1])
+        if self.aligned:
+            return block.index_add_(0, self.lower, pixels)
+        above = pixels * self.weight[:, None]
+        return block.index_add_(0, self.lower, pixels - above).index_add_(0, self.lower + 1, above)
+
+
+def _axis(lower: np.ndarray, weight: np.ndarray, aligned: bool, furthest: int, device: torch.device) -> _Axis:
+    """
+    Args:
+        lower: node below each pixel, ascending.
+        weight: of the node above it.
+        aligned: whether no pixel needs that.
+        furthest: the most that `lower` grows from one pixel to the next.
+        device: for the result.
+    """
+
+    def held(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    above = 0 if aligned else 1
+    if furthest <= 1 + above:  # no node between the first and the last is left out
+        nodes, place = np.arange(lower[0], lower[-1] + above + 1), lower - lower[0]
+    else:
+        nodes = np.unique(np.concatenate([lower, lower + above]))
+        place = np.searchsorted(nodes, lower)
+    matrix = None
+    if not aligned and len(nodes) <= FEW_NODES:
+        matrix = np.zeros((len(lower), len(nodes)), np.float32)
+        pixel = np.arange(len(lower))
+        matrix[pixel, place], matrix[pixel, place + 1] = 1 - weight, weight
+    return _Axis(held(nodes), held(place), held(weight), aligned, None if matrix is None else held(matrix))
 
 
 class HashGrid(nn.Module):
@@ -99,55 +157,39 @@ class HashGrid(nn.Module):
         Returns:
             (windows, L * F, height, width), laid out channels last.
         """
-        encoded: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
-            self.tables, self, tuple(corners), height, width
-        )
+        with torch.autocast(self.tables.device.type, enabled=False):  # entries differ in their last digits
+            encoded: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
+                self.tables, self, tuple(corners), height, width
+            )
         return encoded.permute(0, 3, 1, 2)
 
-    def axis(self, level: int, first_pixel: int, count: int) -> _Axis:
-        """Nodes and weights of `count` pixels from `first_pixel` on, along either axis."""
+    def axes(self, first_pixel: int, count: int) -> list[_Axis]:
+        """For each level nodes and weights of `count` pixels from `first_pixel` on, along either axis."""
         offset = 0.5 if self.config.pixel_origin == "center" else 0.0
         # float32 and one product, as in the paper's release: far from the origin its rounding is part of the model.
-        pixels = torch.arange(first_pixel, first_pixel + count, dtype=torch.float32, device=self.tables.device)
-        position = (pixels + offset) * (self.config.cells(level) / self.config.extent)
-        node = position.floor()
-        weight = position - node if self.config.interpolation == "bilinear" else torch.full_like(node, 0.5)
-        lower = node.to(torch.int64)
-        aligned = not bool(weight.any())
-        nodes = torch.unique(lower if aligned else torch.cat([lower, lower + 1]))
-        return _Axis(nodes, torch.searchsorted(nodes, lower), weight, aligned)
+        pixels = np.arange(first_pixel, first_pixel + count, dtype=np.float32) + np.float32(offset)
+        positions = pixels * self._units[:, None]
+        nodes = np.floor(positions)
+        weights = positions - nodes if self.config.interpolation == "bilinear" else np.full_like(nodes, 0.5)
+        lowers = nodes.astype(np.int64)
+        furthest = np.diff(lowers).max(1, initial=0)
+        aligned = ~weights.any(1)
+        return [
+            _axis(*each, self.tables.device)
+            for each in zip(lowers, weights, aligned.tolist(), furthest.tolist(), strict=True)
+        ]
+
+    @cached_property
+    def _units(self) -> np.ndarray:
+        """Nodes per pixel of each level: float32 (levels,)."""
+        cells = [self.config.cells(level) / self.config.extent for level in range(self.config.levels)]
+        return np.array(cells, np.float32)
 
     def entries(self, level: int, rows: _Axis, cols: _Axis) -> Tensor:
-        """Entries of the level's table at a block of nodes, row by row: int64 (R * C,)."""
+        """Entries of the level's table at a block of nodes, column by column: int64 (C * R,)."""
         if self.config.is_direct(level):
-            return (rows.nodes[:, None] * self.config.nodes(level)[1] + cols.nodes[None, :]).reshape(-1)
-        return hash_nodes(rows.nodes, cols.nodes, level, self.config.table_size).reshape(-1)
-
-
-def _spread(block: Tensor, axis: _Axis, dim: int) -> Tensor:
-    """Nodes to pixels along one dimension."""
-    if axis.aligned:
-        return block if block.shape[dim] == axis.lower.shape[0] else block.index_select(dim, axis.lower)
-    shape = [1] * block.dim()
-    shape[dim] = -1
-    below = block.index_select(dim, axis.lower)
-    above = block.index_select(dim, axis.lower + 1)
-    return below.lerp_(above, axis.weight.view(shape))
-
-
-def _gather(pixels: Tensor, axis: _Axis, dim: int) -> Tensor:
-    """The transpose of :func:`_spread`: gradients of pixels to gradients of nodes."""
-    if axis.aligned and pixels.shape[dim] == axis.count:
-        return pixels
-    shape = list(pixels.shape)
-    shape[dim] = axis.count
-    block = pixels.new_zeros(shape)
-    if axis.aligned:
-        return block.index_add_(dim, axis.lower, pixels)
-    view = [1] * pixels.dim()
-    view[dim] = -1
-    above = pixels * axis.weight.view(view)
-    return block.index_add_(dim, axis.lower, pixels - above).index_add_(dim, axis.lower + 1, above)
+            return (cols.nodes[:, None] + rows.nodes[None, :] * self.config.nodes(level)[1]).view(-1)
+        return hash_nodes(rows.nodes, cols.nodes, level, self.config.table_size).T.reshape(-1)
 
 
 class _Encode(torch.autograd.Function):
@@ -157,30 +199,38 @@ class _Encode(torch.autograd.Function):
     def forward(
         ctx: Any, tables: Tensor, grid: HashGrid, corners: tuple[Corner, ...], height: int, width: int
     ) -> Tensor:
-        config = grid.config
-        out = tables.new_empty(len(corners), height, width, config.channels)
+        out = tables.new_empty(len(corners), height, width, grid.config.channels)
         plan = []
         for index, (row, col) in enumerate(corners):
-            for level in range(config.levels):
-                rows, cols = grid.axis(level, row, height), grid.axis(level, col, width)
+            levels = []
+            for level, (rows, cols) in enumerate(zip(grid.axes(row, height), grid.axes(col, width), strict=True)):
                 entries = grid.entries(level, rows, cols)
-                block = tables[grid.spans[level]].index_select(0, entries).view(rows.count, cols.count, -1)
-                channels = slice(level * config.features, (level + 1) * config.features)
-                out[index, :, :, channels] = _spread(_spread(block, rows, 0), cols, 1)
+                block = tables[grid.spans[level]].index_select(0, entries).view(cols.count, -1)
+                # (C, R, F) to (width, R, F) to (R, width, F) to (height, width, F)
+                across = cols.spread(block).view(width, rows.count, -1).transpose(0, 1).reshape(rows.count, -1)
+                levels.append(rows.spread(across).view(height, width, -1))
                 plan.append((index, level, rows, cols, entries))
+            torch.cat(levels, 2, out=out[index])
         ctx.grid, ctx.plan, ctx.table_shape = grid, plan, tables.shape
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad,) = grad_outputs
-        features = ctx.grid.config.features
         tables = grad.new_zeros(ctx.table_shape, dtype=torch.float32)
-        for index, level, rows, cols, entries in ctx.plan:
-            pixels = grad[index, :, :, level * features : (level + 1) * features].float().contiguous()
-            block = _gather(_gather(pixels, cols, 1), rows, 0)
-            tables[ctx.grid.spans[level]].index_add_(0, entries, block.reshape(-1, features))
+        with torch.autocast(grad.device.type, enabled=False):
+            _Encode._add_gradients(ctx, grad, tables)
         return tables, None, None, None, None
+
+    @staticmethod
+    def _add_gradients(ctx: Any, grad: Tensor, tables: Tensor) -> None:
+        features = ctx.grid.config.features
+        for index, level, rows, cols, entries in ctx.plan:
+            pixels = grad[index, :, :, level * features : (level + 1) * features].float()
+            height, width = pixels.shape[:2]
+            across = rows.gather(pixels.reshape(height, -1)).view(rows.count, width, features)
+            block = cols.gather(across.transpose(0, 1).reshape(width, -1))
+            tables[ctx.grid.spans[level]].index_add_(0, entries, block.view(-1, features))
 
 
 class TimeVectors(nn.Module):

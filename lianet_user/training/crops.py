@@ -8,9 +8,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from lianet_user.errors import LabelError
+from lianet_user.field.head import head_halo
 from lianet_user.header import IGNORE
 from lianet_user.training.goal import Goal
 from lianet_user.training.samples import Sample
@@ -60,11 +62,13 @@ def class_weights(samples: Sequence[Sample], classes: int, power: float) -> Tens
 class BalancedCrops:
     """Crops around labelled pixels, class by class in turn, so that rare classes are seen as often as common ones.
 
-    Numbers are all of one class. Crops are turned and mirrored.
+    Numbers are all of one class. Crops are turned and mirrored. Where labels are points or little more, a crop is no larger
+    than what answers at such a label depend on, and the label lies in its middle: the rest would teach nothing.
     """
 
     def __init__(self, samples: Sequence[Sample], goal: Goal, settings: FinetuneSettings) -> None:
-        self.samples, self.size, self.batch = samples, settings.crop, settings.batch
+        self.samples, self.batch = samples, settings.batch
+        self.size, self.inset = _crop_size(samples, settings)
         self.steps = settings.steps
         self.steps_per_epoch = settings.steps
         self.scale = samples[0].scale
@@ -88,7 +92,7 @@ class BalancedCrops:
             number, row, col = places[rng.integers(len(places))].tolist()
             sample = self.samples[number]
             top, left = (
-                _start(place, length, self.size, rng)
+                _start(place, length, self.size, rng, self.inset)
                 for place, length in ((row, sample.window.height), (col, sample.window.width))
             )
             inputs, labels = cut(sample, top, left, self.size)
@@ -153,10 +157,28 @@ def _complete(sample: Sample) -> bool:
     return int(sample.judged().labelled.sum()) == sample.own.pixels * sample.scale**2
 
 
-def _start(place: int, length: int, size: int, rng: np.random.Generator) -> int:
-    """Where a random stretch of `size` pixels of an axis begins that holds `place`."""
+def _crop_size(samples: Sequence[Sample], settings: FinetuneSettings) -> tuple[int, int]:
+    """Pixels along the side of a crop, and how far from its edges the label that it is cut around lies at least."""
+    reach = head_halo(len(settings.widths), samples[0].scale)
+    needed = math.ceil((_label_side(samples) + 2 * reach) / 8) * 8
+    return (needed, reach) if needed < settings.crop else (settings.crop, 0)
+
+
+def _label_side(samples: Sequence[Sample]) -> int:
+    """Pixels of the region along the longer side of a patch of labels; nine in ten are no larger."""
+    scale, sides = samples[0].scale, []
+    for sample in samples:
+        patches, _ = ndimage.label(sample.judged().labelled.numpy())
+        sides += [max(rows.stop - rows.start, cols.stop - cols.start) for rows, cols in ndimage.find_objects(patches)]
+    return math.ceil(float(np.quantile(sides, 0.9)) / scale)
+
+
+def _start(place: int, length: int, size: int, rng: np.random.Generator, inset: int) -> int:
+    """Where a random stretch of `size` pixels of an axis begins that holds `place`, `inset` pixels inside if it can be."""
     size = min(size, length)
-    return min(max(0, place - int(rng.integers(size))), length - size)
+    inset = min(inset, (size - 1) // 2)
+    before = inset + int(rng.integers(size - 2 * inset))
+    return min(max(0, place - before), length - size)
 
 
 def _at_most(places: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

@@ -52,6 +52,7 @@ def evaluate(head: Head, labels: Labels, listener: Listener | None = None) -> Ju
         margin=head.layers.halo,
         # GroupNorm's statistics run over the window: no smaller one than in training.
         tight=head.header.head.norm != "group",
+        halo=head.region.field.config.decoder.halo,
         listener=listener,
     )
     return judge(head.layers, samples, goal, device=head.region.device)

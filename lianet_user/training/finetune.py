@@ -22,6 +22,7 @@ from lianet_user.labels import Labels, Split, split_labels
 from lianet_user.region import Region
 from lianet_user.training.checkpoint import Fingerprint, labels_digest, round_path, split_digest
 from lianet_user.training.goal import Goal
+from lianet_user.training.held import CACHE_GB, HeldFeatures
 from lianet_user.training.judging import Judgement, judge
 from lianet_user.training.loop import Checkpoint, History, NotFiniteError, Step, fit
 from lianet_user.training.samples import Sample, keep, make_samples, moments, standardized
@@ -85,6 +86,7 @@ def finetune(
     unit: str = "",
     checkpoint: Path | None = None,
     resume: bool = False,
+    cache_gb: float = CACHE_GB,
     listener: Listener | None = None,
 ) -> Finetuned:
     """Train a head on labels.
@@ -107,12 +109,14 @@ def finetune(
         checkpoint: where to keep the run (:func:`lianet_user.training.checkpoint.head_checkpoint_path`); whoever saves the
             head removes it (:func:`lianet_user.training.checkpoint.remove_checkpoints`).
         resume: go on from it.
+        cache_gb: 10^9 bytes of features in memory; what is beyond them lies in a file, beside the checkpoint if there is one.
         listener: told where training stands. What it raises ends the run after the checkpoint was written.
 
     Raises:
         ArtifactError: `resume` without a checkpoint of this very run.
         InputError: the settings ask for other layers than those of `start`.
         LabelError: the labels lie on another grid, have a class that `start` lacks, or cannot be split.
+        OutputError: there is no room for features beyond `cache_gb`.
         RegionMismatchError: `start` is a head of another region.
         UnfinishedError: the loss stopped being finite.
 
@@ -128,7 +132,7 @@ def finetune(
     if settings is None:
         settings = FinetuneSettings.continuing(start.header) if start else settings_for("auto", labels, region.header)
     goal = goal_for(labels, settings, unit, start)
-    run = _Run(region, labels, settings, goal, start, report, untaught=untaught, checkpoint=checkpoint, resume=resume)
+    run = _Run(region, labels, settings, goal, start, report, untaught, checkpoint, resume, cache_gb)
     if folds:
         split = dataclasses.replace(folds[0], validation=np.zeros_like(folds[0].validation))
     return run.go(split or split_labels(labels, share=settings.validation, seed=settings.seed), folds)
@@ -166,6 +170,7 @@ class _Run:
     untaught: Sequence[int]
     checkpoint: Path | None
     resume: bool
+    cache_gb: float
     moments: tuple[Tensor, Tensor] | None = None
     """Mean and deviation of what is read, where it is standardised."""
     started: float = field(default_factory=time.monotonic)
@@ -181,7 +186,7 @@ class _Run:
             # A head that is trained on goes on reading as it did, unless what its region says has changed.
             same = self.start and self.start.header.region.sha256 == self.region.sha256
             self.moments = (layers.mean.cpu(), layers.std.cpu()) if same else moments(samples)
-            samples = standardized(samples, *self.moments)
+            samples = standardized(samples, *self.moments, in_place=True)
             layers = self._layers()
         if not keep(samples, split.trained):
             raise LabelError(
@@ -224,6 +229,8 @@ class _Run:
             self.labels if self.settings.dated else self.labels.once(),
             margin=max(WINDOW_MARGIN if windows else self.settings.crop // 2, layers.halo),
             tight=not windows,
+            halo=self.region.field.config.decoder.halo,
+            held=HeldFeatures(self.cache_gb, self.checkpoint.parent if self.checkpoint else None),
             listener=lambda done, total: self.report(FinetuneProgress("features", done, total)),
         )
 

@@ -81,6 +81,7 @@ def learning_curve(
         labels if settings.dated else labels.once(),
         margin=max(WINDOW_MARGIN, settings.crop // 2),
         tight=settings.sampling == "balanced",
+        halo=region.field.config.decoder.halo,
     )
     if settings.standardize:
         samples = standardized(samples, *moments(samples))

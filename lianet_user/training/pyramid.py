@@ -72,10 +72,10 @@ def _fill_tables(field: NeuralField, images: Tensor) -> Tensor:
     for level in range(encoding.levels):
         if not encoding.is_direct(level):
             continue
-        rows, cols = field.grid.axis(level, 0, height), field.grid.axis(level, 0, width)
+        rows, cols = field.grid.axes(0, height)[level], field.grid.axes(0, width)[level]
         spacing = encoding.extent / encoding.cells(level)
         nodes = _at_nodes(residual, rows.count, cols.count, spacing)
-        flat = nodes.flatten(1).T
+        flat = nodes.mT.flatten(1).T  # column by column, as entries are
         _, _, axes = torch.linalg.svd(flat.T @ flat)
         axes = axes[: encoding.features]  # fewer where there are fewer images
         values = flat @ axes.T

@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from lianet_user.grid import Window
 from lianet_user.header import IGNORE
 from lianet_user.labels import BLOCK, LabelMap, Labels
+from lianet_user.training.held import HeldFeatures
 
 SUPERTILE = 4
 """Blocks a side that the field is computed for together, so that their halos are not computed twice."""
@@ -83,16 +84,31 @@ def moments(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     return mean[:, None, None].float(), std[:, None, None].float()
 
 
-def standardized(samples: Sequence[Sample], mean: Tensor, std: Tensor) -> list[Sample]:
-    """The samples with inputs less a mean and divided by a deviation, each broadcast to (channels, height, width)."""
-    return [
-        dataclasses.replace(sample, inputs=((sample.inputs.float() - mean) / std).to(torch.float16))
-        for sample in samples
-    ]
+def standardized(samples: Sequence[Sample], mean: Tensor, std: Tensor, *, in_place: bool = False) -> list[Sample]:
+    """The samples with inputs less a mean and divided by a deviation, each broadcast to (channels, height, width).
+
+    Args:
+        samples: of which nobody else needs the inputs as they are, if `in_place`.
+        mean: of each channel.
+        std: likewise.
+        in_place: take no memory for the result.
+    """
+    found = []
+    for sample in samples:
+        values = ((sample.inputs.float() - mean) / std).to(torch.float16)
+        found.append(dataclasses.replace(sample, inputs=sample.inputs.copy_(values) if in_place else values))
+    return found
 
 
 def make_samples(
-    source: Source, labels: Labels, *, margin: int, tight: bool = True, listener: Listener | None = None
+    source: Source,
+    labels: Labels,
+    *,
+    margin: int,
+    tight: bool = True,
+    halo: int | None = None,
+    held: HeldFeatures | None = None,
+    listener: Listener | None = None,
 ) -> list[Sample]:
     """Cut the labels into windows, block by block and date by date, and compute what a head reads there: once.
 
@@ -101,6 +117,9 @@ def make_samples(
         labels: on the region's grid, or on a finer one.
         margin: pixels of surroundings kept on every side of a block's labels, at least the head's halo.
         tight: a window is no larger than the labels in its block and the margin; else it is the block and the margin.
+        halo: pixels around a window that the source computes with it: few labels far apart are then computed one by one. None
+            computes those that are near each other together, however few.
+        held: where the inputs are kept; None keeps all in memory.
         listener: told how many of how many labelled blocks are done.
     """
     jobs = [
@@ -112,24 +131,39 @@ def make_samples(
     ]
     total = sum(len(group) for _, _, group in jobs)
     samples: list[Sample] = []
+    held = held or HeldFeatures(math.inf)
     for number, date, group in jobs:
         each = labels.maps[number]
         windows = {place: _window(each, labels.scale, place, margin, tight) for place in group}
-        together = _union(list(windows.values()))
-        values = source(together, date).to(torch.float16).cpu()
-        for place, window in windows.items():
-            own = _block(each, labels.scale, place).intersection(window)
-            assert own is not None
-            found = torch.from_numpy(each.values[window.scaled(labels.scale).slices].copy())
-            inputs = values[(slice(None), *window.within(together).slices)].clone()
-            samples.append(Sample(date, window, own, found, inputs, number))
-            if listener:
-                listener(len(samples), total)
+        for together, places in _together(windows, halo, _shape(each, labels.scale)):
+            values = source(together, date).to(torch.float16).cpu()
+            for place in places:
+                window = windows[place]
+                own = _block(each, labels.scale, place).intersection(window)
+                assert own is not None
+                found = torch.from_numpy(each.values[window.scaled(labels.scale).slices].copy())
+                inputs = held.keep(values[(slice(None), *window.within(together).slices)])
+                samples.append(Sample(date, window, own, found, inputs, number))
+                if listener:
+                    listener(len(samples), total)
     return samples
 
 
 Place = tuple[int, int]
 """Row and column of a block."""
+
+
+def _together(
+    windows: Mapping[Place, Window], halo: int | None, shape: tuple[int, int]
+) -> list[tuple[Window, list[Place]]]:
+    """What to compute at once, and whose windows it holds: all that are near, or each by itself where that is less."""
+    union = _union(list(windows.values()))
+    if halo is None:
+        return [(union, list(windows))]
+    alone = sum(window.expanded(halo, 1, shape).pixels for window in windows.values())
+    if alone < union.expanded(halo, 1, shape).pixels:
+        return [(window, [place]) for place, window in windows.items()]
+    return [(union, list(windows))]
 
 
 def _labelled_blocks(labels: LabelMap, scale: int) -> list[Place]:

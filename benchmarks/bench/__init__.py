@@ -1,0 +1,1 @@
+"""The claims about speed: `python -m benchmarks.bench`, or `make bench`."""
