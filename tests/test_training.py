@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lianet_user.errors import LabelError, TrainingError
 from lianet_user.field.config import preset
+from lianet_user.field.head import HeadLayers, head_halo
 from lianet_user.field.model import NeuralField
 from lianet_user.grid import Window
 from lianet_user.head import Head
@@ -94,6 +95,24 @@ def test_a_sample_holds_the_inputs_of_its_own_window_and_a_margin_around_its_lab
         assert (int(rows.max()) + 1 + window.row + 9 == window.row_end) or window.row_end == height
         assert cols.min() + window.col == max(window.col + 9, 0) or window.col == 0
         assert (int(cols.max()) + 1 + window.col + 9 == window.col_end) or window.col_end == width
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_a_trimmed_sample_has_the_same_labels_and_the_same_answers_there(scale: int) -> None:
+    labels = patches(2 * BLOCK * scale, 3 * BLOCK * scale, 4, 0, count=20)
+    torch.manual_seed(0)
+    head = HeadLayers(2, (8, 8, 8, 8, 8), 4, "batch", scale).eval()
+    halo = head_halo(5, scale)
+    saved = 0
+    for sample in make_samples(coordinates, labels if scale == 1 else dataclasses.replace(labels, scale=4), margin=16):
+        trimmed = sample.trimmed(halo)
+        whole, part = sample.judged(), trimmed.judged()
+        answers = [head(each.inputs[None].float() / BLOCK)[0] for each in (sample, trimmed)]
+        assert torch.equal(trimmed.inputs.float(), coordinates(trimmed.window))
+        assert torch.equal(whole.labels[whole.labelled], part.labels[part.labelled])
+        assert torch.allclose(answers[0][:, whole.labelled], answers[1][:, part.labelled], atol=1e-4)
+        saved += sample.window.pixels - trimmed.window.pixels
+    assert saved > 0
 
 
 def test_samples_of_a_region_are_what_a_head_reads_there(make_region: RegionFactory) -> None:
