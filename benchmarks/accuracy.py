@@ -3,7 +3,7 @@
 Every contender gets the same labels, the same training blocks (by default 20 % of those with labels, `SplitPlan`) and is
 scored on all the others. Those of `lianet-user compare`, trained by the same code, and more that explain them:
 
-- `lianet-*`: the head on other inputs, with one member instead of two, or with BatchNorm on inputs as they are, to see what
+- `lianet-*`: the head on other inputs, with two members of half the steps, or with BatchNorm on inputs as they are, to see what
   each brings;
 - `bands-alone`: the same six layers on the raw imagery without its neighbourhood statistics;
 - `unet-context`: the U-Net with these statistics;
@@ -76,6 +76,7 @@ def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, 
     """By name."""
     plain = dataclasses.replace(settings, norm="batch", standardize=False)
     wide = dataclasses.replace(settings, crop=UNET_CROP)
+    two = dataclasses.replace(settings, members=2, steps=settings.steps // 2)
     head = Networks(head_on(settings), device)
     unet = Networks(lambda channels, outputs: UNet(channels, outputs, UNET), device)
     micro = Networks(lambda channels, outputs: UNet(channels, outputs, MICRO_UNET), device)
@@ -88,7 +89,7 @@ def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, 
         "lianet-features": Contender(remembered("features"), head, settings),
         "lianet-bands": Contender(remembered("bands"), head, settings),
         "lianet-context": Contender(remembered("bands", "context"), head, settings),
-        "lianet-one": Contender(remembered(*settings.inputs), head, dataclasses.replace(settings, members=1)),
+        "lianet-two": Contender(remembered(*settings.inputs), head, two),
         "lianet-batch": Contender(remembered(*settings.inputs), Networks(head_on(plain), device), plain),
         "bands": Contender(bands.with_context, head, settings),
         "bands-alone": Contender(bands, head, settings),

@@ -16,7 +16,7 @@ from lianet_user.field.context import CONTEXT_HALO, NEIGHBOURHOODS, STATISTICS, 
 from lianet_user.field.decoder import LIMIT
 from lianet_user.field.encoding import HashGrid, TimeVectors, hash_nodes, level_seed
 from lianet_user.field.folding import fold_norms
-from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble, HeadLayers
+from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble, HeadLayers, head_halo
 from lianet_user.field.model import NeuralField
 
 # --- the hash grid, as the paper's release writes it, pixel by pixel
@@ -368,6 +368,20 @@ def test_a_head_pixel_depends_on_its_halo_and_on_nothing_beyond() -> None:
         rows, cols = (ensemble(other) - ensemble(inputs)).abs().amax((0, 1)).nonzero().T
     assert ensemble.halo == 4
     assert (rows.min(), rows.max(), cols.min(), cols.max()) == (11, 19, 11, 19)
+
+
+def test_a_finer_heads_answers_depend_on_its_halo_and_on_nothing_beyond() -> None:
+    head = HeadLayers(3, (8, 8, 8, 8, 8), 2, "channel", 4).eval()
+    randomize(head)
+    inputs = torch.randn(1, 3, 41, 41, generator=torch.Generator().manual_seed(0))
+    other = inputs.clone()
+    other[..., 20, 20] += 10.0
+    with torch.inference_mode():
+        rows, cols = (head(other) - head(inputs)).abs().amax((0, 1)).nonzero().T
+    halo = head_halo(5, 4)
+    for found in (rows, cols):
+        assert (20 - halo) * 4 <= found.min() < found.max() < (20 + halo + 1) * 4
+        assert found.max() >= (20 + halo) * 4 - 4  # it is no larger than it has to be, but for a pixel
 
 
 def test_context_is_the_mean_and_deviation_of_each_neighbourhood_cut_at_the_edge() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lianet_user.errors import LabelError, TrainingError
 from lianet_user.field.config import preset
+from lianet_user.field.head import HeadLayers, head_halo
 from lianet_user.field.model import NeuralField
 from lianet_user.grid import Window
 from lianet_user.head import Head
@@ -113,6 +114,24 @@ def test_points_far_apart_are_computed_one_by_one_where_that_is_less(halo: int |
         assert torch.equal(sample.inputs.float(), coordinates(sample.window))
 
 
+@pytest.mark.parametrize("scale", [1, 4])
+def test_a_trimmed_sample_has_the_same_labels_and_the_same_answers_there(scale: int) -> None:
+    labels = patches(2 * BLOCK * scale, 3 * BLOCK * scale, 4, 0, count=20)
+    torch.manual_seed(0)
+    head = HeadLayers(2, (8, 8, 8, 8, 8), 4, "batch", scale).eval()
+    halo = head_halo(5, scale)
+    saved = 0
+    for sample in make_samples(coordinates, labels if scale == 1 else dataclasses.replace(labels, scale=4), margin=16):
+        trimmed = sample.trimmed(halo)
+        whole, part = sample.judged(), trimmed.judged()
+        answers = [head(each.inputs[None].float() / BLOCK)[0] for each in (sample, trimmed)]
+        assert torch.equal(trimmed.inputs.float(), coordinates(trimmed.window))
+        assert torch.equal(whole.labels[whole.labelled], part.labels[part.labelled])
+        assert torch.allclose(answers[0][:, whole.labelled], answers[1][:, part.labelled], atol=1e-4)
+        saved += sample.window.pixels - trimmed.window.pixels
+    assert saved > 0
+
+
 def test_samples_of_a_region_are_what_a_head_reads_there(make_region: RegionFactory) -> None:
     geobox = grid(150, 270)
     field = preset("lite", height=150, width=270, dates=1, bands=2, table_size=2**12)
@@ -203,7 +222,7 @@ def test_a_head_says_what_it_was_trained_on(separable: Region, labels: Labels) -
     assert header.classes == labels.classes
     assert header.dates == (dt.date(2017, 2, 16),)
     assert (header.region.sha256, header.region.path) == (separable.sha256, str(separable.path))
-    assert header.head.norm == "batch"
+    assert header.head.norm == "channel"
     assert (header.head.members, header.head.in_channels) == (2, separable.channels(QUICK.inputs))
     assert header.provenance.settings["steps"] == 2
     assert header.provenance.settings["inputs"] == "bands context"

@@ -25,7 +25,7 @@ from lianet_user.training.goal import Goal
 from lianet_user.training.held import CACHE_GB, HeldFeatures
 from lianet_user.training.judging import Judgement, judge
 from lianet_user.training.loop import Checkpoint, History, NotFiniteError, Step, fit
-from lianet_user.training.samples import Sample, keep, make_samples, moments, standardized
+from lianet_user.training.samples import Sample, Where, keep, make_samples, moments, standardized
 from lianet_user.training.start import labels_for, layers_of, missing_classes, new_layers
 from lianet_user.training.tasks import FinetuneSettings, settings_for
 
@@ -179,7 +179,7 @@ class _Run:
         layers = self._layers()
         samples = self._samples(layers)
         if self.start:
-            known = [sample for part in parts or (split,) for sample in keep(samples, part.validated)]
+            known = [sample for part in parts or (split,) for sample in self._judged(layers, samples, part.validated)]
             before = judge(layers.eval(), known, self.goal, device=self.region.device).scores()
             self.report(FinetuneProgress("start", 1, 1, scores=before))
         if self.settings.standardize:
@@ -210,7 +210,15 @@ class _Run:
         return self._finished(layers, samples, split, judgement, history, folds=len(parts))
 
     def _judge(self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split, judgement: Judgement) -> None:
-        judge(layers.together, keep(samples, split.validated), self.goal, judgement, self.region.device)
+        judged = self._judged(layers, samples, split.validated)
+        judge(layers.together, judged, self.goal, judgement, self.region.device)
+
+    def _judged(self, layers: HeadEnsemble, samples: Sequence[Sample], where: Where) -> list[Sample]:
+        """The samples to judge by, no larger than answers at their labels need."""
+        kept = keep(samples, where)
+        if layers.config.norm == "group":  # its statistics run over the whole window
+            return kept
+        return [sample.trimmed(layers.halo) for sample in kept]
 
     def _layers(self) -> HeadEnsemble:
         if self.start:
@@ -253,7 +261,7 @@ class _Run:
         history = fit(
             list(layers.members),
             keep(samples, split.trained),
-            keep(samples, split.validated),
+            self._judged(layers, samples, split.validated),
             self.goal,
             self.settings,
             listener=tell,
@@ -287,7 +295,7 @@ class _Run:
     ) -> Finetuned:
         region, labels = self.region, self.labels
         assert region.sha256 is not None
-        tested = keep(samples, split.tested)
+        tested = self._judged(layers, samples, split.tested)
         measured = bool(judgement.by_date)
         settings = {
             name: value if not isinstance(value, tuple) else " ".join(map(str, value))

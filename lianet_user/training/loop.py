@@ -287,7 +287,9 @@ class _Run:
         return inputs * torch.from_numpy(kept / (1 - self.settings.dropout)).float()
 
     def _answer(self, inputs: Tensor) -> Tensor:
-        return self.goal.activated(self.member(inputs).float())
+        with training_autocast(self.device):
+            raw = self.member(inputs.contiguous(memory_format=torch.channels_last))
+        return self.goal.activated(raw.float())
 
     def _look(self) -> None:
         """Judge the member, and keep its state if it is the best so far."""

@@ -23,6 +23,8 @@ SUPERTILE = 4
 
 Source = Callable[[Window, dt.date], Tensor]
 Listener = Callable[[int, int], None]
+Where = Callable[[Window], np.ndarray]
+"""Which pixels of a window of the region count: bool (height, width)."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,24 @@ class Sample:
         kept[self.own.within(self.window).slices] = True
         return self.keeping(kept)
 
+    def trimmed(self, halo: int) -> Sample:
+        """The same cut to what answers at the labels of its own ground depend on: `halo` pixels around them."""
+        rows, cols = (np.flatnonzero(self.judged().labelled.numpy().any(axis)) // self.scale for axis in (1, 0))
+        inner = Window(int(rows[0]), int(cols[0]), int(rows[-1] - rows[0]) + 1, int(cols[-1] - cols[0]) + 1)
+        part = inner.expanded(halo, 1, (self.window.height, self.window.width))
+        window = part.shifted(self.window.row, self.window.col)
+        own = self.own.intersection(window)
+        assert own is not None
+        return dataclasses.replace(
+            self,
+            window=window,
+            own=own,
+            labels=self.labels[part.scaled(self.scale).slices],
+            inputs=self.inputs[(slice(None), *part.slices)],
+        )
 
-def keep(samples: Sequence[Sample], where: Callable[[Window], np.ndarray]) -> list[Sample]:
+
+def keep(samples: Sequence[Sample], where: Where) -> list[Sample]:
     """The samples with labels only where a mask of their window says so; those that are left without any are dropped."""
     kept = (sample.keeping(where(sample.window)) for sample in samples)
     return [sample for sample in kept if sample.judged().labelled.any()]
@@ -76,9 +94,10 @@ def moments(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     """Mean and deviation of what is read, over all pixels of the windows: float32 (channels, 1, 1) each; no deviation is 0."""
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for sample in samples:
-        values = sample.inputs.double().flatten(1)
+        values = sample.inputs.float().flatten(1)
+        variance, own = (moment.double() for moment in torch.var_mean(values, 1, correction=0))
         count += values.shape[1]
-        total, squares = total + values.sum(1), squares + values.square().sum(1)
+        total, squares = total + values.shape[1] * own, squares + values.shape[1] * (variance + own**2)
     mean = total / count
     std = (squares / count - mean**2).clamp_min(0).sqrt().clamp_min(1e-6)
     return mean[:, None, None].float(), std[:, None, None].float()
