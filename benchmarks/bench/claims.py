@@ -215,7 +215,7 @@ def _share(name: str, work: str, run: Work, precision: torch.dtype, turns: int, 
 def agreement(head_path: Path, shipped: Path) -> list[Row]:
     """How many pixels of a map come out otherwise in bfloat16 than in float32."""
     window = Window(130, 400, 448, 448)
-    exact, fast = (Head.open(head_path, shipped, precision=kind).answers(window) for kind in ("float32", "auto"))  # type: ignore[arg-type]
+    exact, fast = (Head.open(head_path, shipped, precision=kind).answers(window) for kind in ("float32", "auto"))
     same = (exact.argmax(0) == fast.argmax(0)).double().mean().item()
     most = (exact.exp() - fast.exp()).abs().max().item()
     return [

@@ -20,7 +20,10 @@ POINTS = 100
 
 @dataclass(frozen=True)
 class Taken:
-    """What a process took: seconds of the wall clock, of processors, and MB of memory at most."""
+    """What a process took: seconds of the wall clock, of processors, and MB of memory at most.
+
+    Linux counts the memory of the process that started it too, so the last is only right if that one is smaller.
+    """
 
     wall: float
     cpu: float
@@ -68,7 +71,7 @@ def command_row(claim: str, work: str, taken: Taken, target: float, spare: float
     return Row(
         claim=claim,
         work=work,
-        ours=f"{taken.wall:.3g} s, {taken.cpu:.3g} s of processors, {taken.peak_mb:.0f} MB",
+        ours=f"{taken.wall:.3g} s, {taken.cpu:.3g} s of processors",
         baseline="",
         ratio=None,
         spread=None,
