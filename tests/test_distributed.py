@@ -174,7 +174,7 @@ def test_two_processes_train_as_one_does(both: tuple[State, State]) -> None:
                 # Parameters hardly move in a few steps. Not element by element: rounding decides what a ReLU lets pass.
                 assert (found[name] - tensor).norm() < 0.01 * tensor.norm(), name
             else:
-                torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=0)
+                torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-5)
     assert sum(name.startswith("grad.") for name in alone) == len(list(untrained().parameters()))
 
 
@@ -196,7 +196,7 @@ def test_a_norm_over_uneven_shares_is_that_of_the_whole(both: tuple[State, State
             torch.testing.assert_close(found[f"norm.{name}"].float(), whole[name], atol=1e-6, rtol=1e-6)
     for name in ("weight.grad", "bias.grad"):
         total = both[0][f"norm.{name}"] + both[1][f"norm.{name}"]
-        torch.testing.assert_close(total, whole[name], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(total, whole[name], atol=2e-5, rtol=1e-5)
 
 
 # --- alone

@@ -503,6 +503,10 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(folder: Folder) -> None:
     assert folder.run(*FINETUNE[:3], "-o", whole, "--overwrite", *steps) == 0
     code = (
         "import os, sys\n"
+        "from contextlib import nullcontext\n"
+        "import lianet_user.head, lianet_user.region\n"
+        "for module in (lianet_user.head, lianet_user.region):\n"  # as the run beside it: see float32_answers
+        "    module.answering_autocast = lambda device, precision: nullcontext()\n"
         "from lianet_user.training import checkpoint, loop\n"
         "save = loop.save_checkpoint\n"
         "loop.CHECKPOINT_EVERY = 10\n"
@@ -634,4 +638,4 @@ def test_a_mistyped_command_line_points_to_its_help(
 ) -> None:
     with warnings.catch_warnings():
         assert cli._run(words) == errors.EXIT_BAD_INPUT
-    assert capfd.readouterr().err.rstrip().endswith(f"see {help_of}")
+    assert capfd.readouterr().err.rstrip().lower().endswith(f"see {help_of}".lower())

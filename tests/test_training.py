@@ -222,7 +222,7 @@ def test_a_head_says_what_it_was_trained_on(separable: Region, labels: Labels) -
     assert header.classes == labels.classes
     assert header.dates == (dt.date(2017, 2, 16),)
     assert (header.region.sha256, header.region.path) == (separable.sha256, str(separable.path))
-    assert header.head.norm == "channel"
+    assert header.head.norm == "batch"
     assert (header.head.members, header.head.in_channels) == (2, separable.channels(QUICK.inputs))
     assert header.provenance.settings["steps"] == 2
     assert header.provenance.settings["inputs"] == "bands context"
