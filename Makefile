@@ -45,6 +45,8 @@ lint: install  ## style and types
 test: lint  ## everything a change has to pass
 	# a process for each core, up to four, and a thread in each
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	# the tutorials: each test by itself, since they stand in one file
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m slow
 
 bench: install  ## measure the claims about speed; some twenty minutes on two idle cores
 	$(BIN)/python -m benchmarks.bench --results benchmarks/results/speed.json

@@ -80,6 +80,7 @@ def _printed(cell: Any) -> str:
 
 
 def _compare(name: str, cells: list[Any]) -> None:
+    wrong = []
     for cell, following in zip(cells, [*cells[1:], None], strict=True):
         if cell.cell_type != "code":
             continue
@@ -88,12 +89,12 @@ def _compare(name: str, cells: list[Any]) -> None:
         if shown is not None:
             words = re.escape(shown[1].strip()).replace(r"\.\.\.", ".*?")
             if not re.search(re.sub(r"(\\\s|\s)+", r"\\s+", words), printed, re.DOTALL):
-                raise TutorialError(f"{name} shows\n{shown[1]}\nbut this cell\n{cell.source}\nprints\n{printed}")
+                wrong.append(f"{name} shows\n{shown[1]}\nbut this cell\n{cell.source}\nprints\n{printed}")
         for warning in WARNING.findall(printed):
             if shown is None or warning not in shown[1]:
-                raise TutorialError(
-                    f"{name}: this cell\n{cell.source}\nwarns, and the page does not show it:\n{warning}"
-                )
+                wrong.append(f"{name}: this cell\n{cell.source}\nwarns, and the page does not show it:\n{warning}")
+    if wrong:
+        raise TutorialError("\n\n".join(wrong))
 
 
 def main() -> None:
