@@ -3,8 +3,8 @@
 Every contender gets the same labels, the same training blocks (by default 20 % of those with labels, `SplitPlan`) and is
 scored on all the others. Those of `lianet-user compare`, trained by the same code, and more that explain them:
 
-- `lianet-*`: the head on other inputs, with two members of half the steps, or with BatchNorm on inputs as they are, to see what
-  each brings;
+- `lianet-*`: the head on other inputs, on inputs as they are, or with one member of all steps, to see what each brings;
+- `few` and `many`: what `finetune` trains from few labels and from many, whichever these are;
 - `bands-alone`: the same six layers on the raw imagery without its neighbourhood statistics;
 - `unet-context`: the U-Net with these statistics;
 - `place`: the six layers on coordinates alone, which shows what knowing the place gives away.
@@ -43,6 +43,7 @@ from lianet_user.training.compare import MARGIN, UNET_CROP, SplitPlan
 from lianet_user.training.goal import Goal
 from lianet_user.training.ground import common_ground
 from lianet_user.training.samples import Sample, Source, keep, make_samples
+from lianet_user.training.tasks import MANY, settings_for
 from lianet_user.training.unet import MICRO_UNET, UNET, UNet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,9 +75,10 @@ def place_source(height: int, width: int) -> Source:
 
 def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, device: str) -> dict[str, Contender]:
     """By name."""
-    plain = dataclasses.replace(settings, norm="batch", standardize=False)
+    plain = dataclasses.replace(settings, standardize=False)
     wide = dataclasses.replace(settings, crop=UNET_CROP)
-    two = dataclasses.replace(settings, members=2, steps=settings.steps // 2)
+    one = dataclasses.replace(settings, members=1, steps=settings.steps * settings.members)
+    few = FinetuneSettings()
     head = Networks(head_on(settings), device)
     unet = Networks(lambda channels, outputs: UNet(channels, outputs, UNET), device)
     micro = Networks(lambda channels, outputs: UNet(channels, outputs, MICRO_UNET), device)
@@ -89,8 +91,10 @@ def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, 
         "lianet-features": Contender(remembered("features"), head, settings),
         "lianet-bands": Contender(remembered("bands"), head, settings),
         "lianet-context": Contender(remembered("bands", "context"), head, settings),
-        "lianet-two": Contender(remembered(*settings.inputs), head, two),
-        "lianet-batch": Contender(remembered(*settings.inputs), Networks(head_on(plain), device), plain),
+        "lianet-plain": Contender(remembered(*settings.inputs), head, plain),
+        "lianet-one": Contender(remembered(*settings.inputs), head, one),
+        "few": Contender(remembered(*few.inputs), Networks(head_on(few), device), few),
+        "many": Contender(remembered(*MANY.inputs), Networks(head_on(MANY), device), MANY),
         "bands": Contender(bands.with_context, head, settings),
         "bands-alone": Contender(bands, head, settings),
         "forest": Contender(bands, Forest(), settings),
@@ -110,7 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
     scene = open_imagery([str(arguments.imagery)], ImageryOptions(bands=names))
     bands = ImageryBands(scene, region, labels.dates)
     ground = common_ground(labels, [bands.valid])
-    settings = FinetuneSettings()
+    settings = settings_for("auto", ground.labels, region.header, arguments.share)
     goal = Goal.of(ground.labels, settings)
     done = {(row["contender"], row["split"]) for row in _rows(arguments.results) if row["share"] == arguments.share}
     every = contenders(region, bands, settings, arguments.device)

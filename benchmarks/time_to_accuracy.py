@@ -36,13 +36,13 @@ from lianet_user.grid import Window
 from lianet_user.header import Scores
 from lianet_user.labels import LabelOptions, Labels, Split, read_labels, split_labels
 from lianet_user.region import Region
-from lianet_user.training import FinetuneSettings, finetune
+from lianet_user.training import finetune
 from lianet_user.training.finetune import WINDOW_MARGIN, FinetuneProgress
 from lianet_user.training.goal import Goal
 from lianet_user.training.loop import rate_at
 from lianet_user.training.metrics import figure_of_merit
 from lianet_user.training.samples import Sample, keep, make_samples
-from lianet_user.training.tasks import TASKS
+from lianet_user.training.tasks import TASKS, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOK_EPOCHS = 5
@@ -185,7 +185,7 @@ def one_epoch(region: Region, labels: Labels, split: Split, seed: int) -> Row:
 def ours(region: Region, labels: Labels, split: Split, seed: int) -> Row:
     """Run `finetune` to its end; the curve holds the looks at its members, and last the finished head."""
     clock, curve = Clock(), list[tuple[float, float, float | None]]()
-    settings = FinetuneSettings(seed=seed)
+    settings = dataclasses.replace(settings_for("auto", labels, region.header), seed=seed)
 
     def listen(progress: FinetuneProgress) -> None:
         looked = progress.stage == "training" and progress.done % settings.validate_every == 0

@@ -102,7 +102,7 @@ def test_mapped_pixels_are_those_of_the_whole_map(head: Head) -> None:
 
 
 def test_a_curve_is_judged_on_ground_that_no_share_of_a_repeat_was_trained_on(region: Region, labels: Labels) -> None:
-    points = learning_curve(region, labels, shares=(0.2, 0.5, 1.0), repeats=2, settings=QUICK)
+    points = learning_curve(region, labels, shares=(0.2, 0.5, 1.0), repeats=2, settings=lambda _: QUICK)
     assert [(point.repeat, point.share) for point in points] == [(r, s) for r in (0, 1) for s in (0.2, 0.5, 1.0)]
     for repeat in (0, 1):
         own = [point for point in points if point.repeat == repeat]

@@ -111,9 +111,9 @@ def compare(
     from lianet_user.training.compare import SplitPlan
     from lianet_user.training.compare import compare as run
 
-    settings = training_options.settings(label_map, header, split_options)
-    words = split_options.words(header)
-    plan = SplitPlan(folds=folds or 5, share_train=share_train, repeats=repeats, seed=settings.seed, **words)
+    words = split_options.words(header) | {"seed": split_options.seed or 0}
+    plan = SplitPlan(folds=folds or 5, share_train=share_train, repeats=repeats, **words)
+    settings = training_options.settings(label_map, header, split_options, trained=plan.trained)
     where = choose_device(device)
     with progress(quiet) as bars:
         comparison = run(

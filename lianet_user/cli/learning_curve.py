@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ from lianet_user.cli.training_options import SplitOptions, TrainingOptions, spli
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
+    from lianet_user.training import FinetuneSettings
     from lianet_user.training.learning_curve import CurvePoint
 
 
@@ -59,7 +61,7 @@ def learning_curve(
     import dataclasses
 
     from lianet_user.artifact import open_region_file, refuse_existing, replacing
-    from lianet_user.labels import read_labels
+    from lianet_user.labels import SHARE, read_labels
 
     plot = output.with_suffix(".png")
     for path in (output, plot):
@@ -73,7 +75,11 @@ def learning_curve(
     from lianet_user.report import learning_curve_figure
     from lianet_user.training.learning_curve import learning_curve as study
 
-    settings = training_options.settings(read, header, split_options)
+    def settings(share: float) -> FinetuneSettings:
+        trained = share * (1 - (split_options.validation or SHARE))
+        return training_options.settings(read, header, split_options, trained=trained)
+
+    all_of_it = settings(1.0)
     with progress(quiet) as bars:
         points = study(
             Region.open(region_path, choose_device(device)),
@@ -82,11 +88,9 @@ def learning_curve(
             repeats=repeats,
             settings=settings,
             split=lambda repeat: split_options.split(
-                read, header, dataclasses.replace(settings, seed=settings.seed + repeat)
+                read, header, dataclasses.replace(all_of_it, seed=all_of_it.seed + repeat)
             ),
-            listener=lambda run, runs, step, steps: bars.task("training")(
-                run * steps + step, runs * steps, f"run {run + 1} of {runs}"
-            ),
+            listener=lambda done, runs: bars.task("training")(done, runs, f"run {math.ceil(done)} of {runs}"),
         )
     rows = [_row(point) for point in points]
     with replacing(output) as temporary, open(temporary, "w", newline="") as file:

@@ -68,17 +68,32 @@ class TrainingOptions:
     """Settings by name."""
 
     def settings(
-        self, labels: Labels, region: RegionHeader, split: SplitOptions, start: HeadHeader | None = None
+        self,
+        labels: Labels,
+        region: RegionHeader,
+        split: SplitOptions,
+        start: HeadHeader | None = None,
+        trained: float | None = None,
     ) -> FinetuneSettings:
         """The settings of the preset, or with a head to train on its own, and what was typed in their place.
+
+        Args:
+            labels: to train on and to judge by.
+            region: that they lie in.
+            split: what was typed about it.
+            start: the head to train on.
+            trained: share of the labels that is trained on; None takes what is not kept for validation.
 
         Raises:
             InputError: the preset is unknown, or not for such labels.
         """
+        from lianet_user.labels import SHARE
         from lianet_user.training import FinetuneSettings
         from lianet_user.training.tasks import settings_for
 
-        chosen = FinetuneSettings.continuing(start) if start else settings_for(self.preset, labels, region)
+        if trained is None:
+            trained = 1 - (split.validation or SHARE)
+        chosen = FinetuneSettings.continuing(start) if start else settings_for(self.preset, labels, region, trained)
         given = self.given | {
             name: value for name, value in (("validation", split.validation), ("seed", split.seed)) if value is not None
         }

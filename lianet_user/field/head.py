@@ -13,6 +13,7 @@ from lianet_user.field.config import HeadConfig
 from lianet_user.field.decoder import group_norm
 
 PAPER_WIDTHS = (128, 128, 64, 64, 32)
+SLIM_WIDTHS = (64, 64, 64, 64, 32)
 DEEP_WIDTHS = (128, 128, 128, 128, 64, 64, 64, 64, 32, 32)
 """The deeper head of the authors' later releases: eleven convolutions with the one to the outputs."""
 

@@ -80,6 +80,11 @@ class SplitPlan:
         if self.repeats < 1:
             raise InputError(f"--repeats {self.repeats}: expected 1 or more")
 
+    @property
+    def trained(self) -> float:
+        """Share of the labelled blocks that a contender is trained on."""
+        return 1 - 1 / self.folds if self.share_train is None else self.share_train
+
     def splits(self, labels: Labels) -> tuple[Split, ...]:
         """
         Raises:
@@ -136,7 +141,8 @@ def compare(
     """
     if labels.scale != 1:
         raise LabelError("models are compared on the region's own grid: leave --scale away")
-    settings = settings or settings_for("auto", labels, region.header)
+    plan = plan or SplitPlan()
+    settings = settings or settings_for("auto", labels, region.header, plan.trained)
     report = listener or (lambda *_: None)
     rasters = _rasters(features, region, labels)
     names = _chosen(contenders, labels, imagery is not None, bool(rasters))
@@ -145,7 +151,7 @@ def compare(
         bands = ImageryBands(imagery, region, labels.dates, lambda *done: report("statistics", *done))
     readers = [reader.valid for reader in (bands, *rasters.values()) if reader is not None]
     ground = common_ground(labels, readers, lambda *done: report("valid", *done))
-    splits = (plan or SplitPlan()).splits(ground.labels)
+    splits = plan.splits(ground.labels)
     goal = Goal.of(ground.labels, settings)
     teams = _teams(names, region, bands, rasters, settings, ground, device)
     outcomes: list[Outcome] = []

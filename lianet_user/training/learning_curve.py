@@ -11,7 +11,7 @@ import numpy as np
 from lianet_user.errors import LabelError
 from lianet_user.grid import Window
 from lianet_user.header import AnyScores, Scores
-from lianet_user.labels import Labels, Split, split_labels
+from lianet_user.labels import SHARE, Labels, Split, split_labels
 from lianet_user.region import Region
 from lianet_user.training.finetune import WINDOW_MARGIN, check_ground, goal_for
 from lianet_user.training.goal import Goal
@@ -53,9 +53,9 @@ def learning_curve(
     *,
     shares: Sequence[float] = SHARES,
     repeats: int = 3,
-    settings: FinetuneSettings | None = None,
+    settings: Callable[[float], FinetuneSettings] | None = None,
     split: Callable[[int], Split] | None = None,
-    listener: Callable[[int, int, int, int], None] | None = None,
+    listener: Callable[[float, int], None] | None = None,
 ) -> list[CurvePoint]:
     """Train on growing shares of the training blocks, and judge each on the same ground that none of them has.
 
@@ -66,29 +66,30 @@ def learning_curve(
         labels: on its grid.
         shares: of the training blocks, 0 to 1.
         repeats: with other splits and other blocks.
-        settings: of each training; None takes the defaults for such labels.
+        settings: gives those of a share, which all read the same; None takes what `finetune` does with so many labels.
         split: gives the split of a repeat; None draws it from the settings' share and the repeat.
-        listener: told runs done, runs in all, steps done and steps in all of the run.
+        listener: told runs done, with the part of the present one, and runs in all.
 
     Raises:
         LabelError: the labels lie on another grid, or cannot be split.
     """
     check_ground(region, labels)
-    settings = settings or settings_for("auto", labels, region.header)
-    goal = goal_for(labels, settings, "", None)
+    settings_of = settings or (lambda share: settings_for("auto", labels, region.header, share * (1 - SHARE)))
+    reading = settings_of(max(shares))
+    goal = goal_for(labels, reading, "", None)
     samples = make_samples(
-        lambda window, date: region.head_input(window, date, settings.inputs),
-        labels if settings.dated else labels.once(),
-        margin=max(WINDOW_MARGIN, settings.crop // 2),
-        tight=settings.sampling == "balanced",
+        lambda window, date: region.head_input(window, date, reading.inputs),
+        labels if reading.dated else labels.once(),
+        margin=max(WINDOW_MARGIN, reading.crop // 2),
+        tight=reading.sampling == "balanced",
         halo=region.field.config.decoder.halo,
     )
-    if settings.standardize:
+    if reading.standardize:
         samples = standardized(samples, *moments(samples))
     points: list[CurvePoint] = []
     total = repeats * len(shares)
     for repeat in range(repeats):
-        kept = split(repeat) if split else split_labels(labels, share=settings.validation, seed=repeat)
+        kept = split(repeat) if split else split_labels(labels, share=reading.validation, seed=repeat)
         judged = keep(samples, kept.validated)
         order = _block_order(keep(samples, kept.trained), kept, goal, min(shares), repeat)
         for share in sorted(shares):
@@ -97,14 +98,15 @@ def learning_curve(
             count = _count(share, len(order))
             chosen[tuple(np.transpose(order[:count]))] = True
             training = keep(samples, _Chosen(kept, chosen))
-            layers = new_layers(region, labels, goal, settings)
+            chosen_settings = settings_of(share)
+            layers = new_layers(region, labels, goal, chosen_settings)
 
             def tell(step: Step) -> None:
                 if listener:
-                    listener(len(points), total, step.done, step.total)
+                    listener(len(points) + step.done / step.total, total)
 
             # Without looks: choosing a state on the ground that judges would favour small shares, which waver more.
-            fit(list(layers.members), training, (), goal, settings, listener=tell)
+            fit(list(layers.members), training, (), goal, chosen_settings, listener=tell)
             pixels = _class_pixels(training, goal)
             points.append(
                 CurvePoint(

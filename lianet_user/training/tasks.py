@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from lianet_user.errors import InputError, did_you_mean
 from lianet_user.field.config import HeadInput, reads_a_date
-from lianet_user.field.head import PAPER_WIDTHS
+from lianet_user.field.head import PAPER_WIDTHS, SLIM_WIDTHS
 from lianet_user.header import HeadHeader, RegionHeader
 from lianet_user.labels import SHARE, Labels
 from lianet_user.labels.options import Task
@@ -147,15 +147,25 @@ TASKS = {
 AUTO = "auto"
 
 
-def settings_for(preset: str, labels: Labels, region: RegionHeader) -> FinetuneSettings:
+def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: float = 1 - SHARE) -> FinetuneSettings:
     """The settings of a task; `auto` chooses by the labels.
+
+    Args:
+        preset: `auto`, or of :data:`TASKS`.
+        labels: to train on and to judge by.
+        region: that they lie in.
+        trained: share of the labels that is trained on.
 
     Raises:
         InputError: there is no such task, or the labels are not what it takes.
     """
     if preset == AUTO:
-        chosen = FinetuneSettings() if labels.classes else SHARES if labels.task == "coverage" else NUMBERS
         lite = region.field.decoder.architecture == "lite"
+        if labels.classes:
+            pixels = trained * labels.report.labelled / labels.scale**2
+            chosen = MANY if lite and pixels >= MANY_PIXELS and not labels.lasting else FinetuneSettings()
+        else:
+            chosen = SHARES if labels.task == "coverage" else NUMBERS
         return dataclasses.replace(chosen, **LASTING) if labels.lasting and lite else chosen
     if preset not in TASKS:
         raise InputError(
@@ -169,6 +179,12 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader) -> FinetuneS
         )
     return task.settings
 
+
+MANY_PIXELS = 150_000
+MANY = FinetuneSettings(widths=SLIM_WIDTHS, norm="channel", members=1, class_weight=0.0, steps=1000, validate_every=125)
+"""`auto` for classes with so many labelled pixels to train on, in a `lite` region: one narrow member, trained for longer, is
+better there than two, and sooner done. Where fewer labels teach, two wide ones are (benchmarks/README.md, "Few labels and
+many")."""
 
 NUMBERS = FinetuneSettings(norm="channel", loss="l1", rate=1e-3, steps=250)
 """`auto` for numbers. BatchNorm computes something else in training than in a finished head, and numbers suffer most from it:
