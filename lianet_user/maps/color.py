@@ -31,9 +31,9 @@ def _band_of(bands: Sequence[Band], wavelength: float, names: Sequence[str]) -> 
     return next((index for index, band in enumerate(bands) if band.name in names), None)
 
 
-def stretched(reflectance: np.ndarray) -> NDArray[np.uint8]:
-    """Reflectance (height, width, 3) for the eye: each band from its 2nd to its 98th percentile, as uint8."""
-    low, high = np.percentile(reflectance, (2, 98), axis=(0, 1))
-    scaled = (reflectance - low) / np.maximum(high - low, 1e-6)
+def stretched(bands: np.ndarray) -> NDArray[np.uint8]:
+    """Bands (height, width, 3), in any unit, for the eye: each from its 2nd to its 98th percentile, as uint8."""
+    low, high = np.percentile(bands, (2, 98), axis=(0, 1))
+    scaled = (bands - low) / np.maximum(high - low, 1e-6)
     colors: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
     return colors

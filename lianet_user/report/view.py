@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lianet_user.field.config import HeadInput
 from lianet_user.grid import Window
 from lianet_user.head import TILE, Head
 from lianet_user.labels import LabelMap, Labels
 from lianet_user.labels.labelmap import PixelValues
 from lianet_user.maps.color import stretched, true_color_bands
-from lianet_user.region import Region
+from lianet_user.region import Region, crop
 
 VIEW = 2048
 """Pixels of the labels a side shown, and held in memory, at most: of a larger labelled area the part with most labels is
@@ -71,10 +72,21 @@ def map_view(head: Head, labels: Labels) -> MappedView:
         head: just trained, or opened.
         labels: on the grid of the head's maps; their classes are the head's.
     """
-    view = labelled_view(labels)
+    view, region, inputs = labelled_view(labels), head.region, head.header.head.inputs
     values, doubt = np.empty_like(view.labels), np.empty(view.labels.shape, np.float32)
+    reads_bands = "bands" in inputs
+    colors = np.empty((view.window.height, view.window.width, 3), np.float32)
+    before = region.channels(("features",)) if "features" in inputs else 0
+    shown = [before + band for band in true_color_bands(region.header.bands)]
+
+    def read(outer: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> torch.Tensor:
+        found = region.head_input(outer, date, inputs)
+        if reads_bands:  # the image is among what the head reads
+            colors[tile.within(view.window).slices] = _colors(crop(found, tile, outer)[shown])
+        return found
+
     for tile in view.window.tiles(TILE // view.scale):
-        answers = head.answers(tile, view.date)
+        answers = head.answers(tile, view.date, read=read)
         inside = tile.within(view.window).scaled(view.scale).slices
         if head.header.classes:
             values[inside] = answers.argmax(0).to(torch.uint8).cpu().numpy()
@@ -82,7 +94,8 @@ def map_view(head: Head, labels: Labels) -> MappedView:
         else:
             values[inside] = answers[0].cpu().numpy()
             doubt[inside] = np.abs(values[inside] - view.labels[inside])
-    return MappedView(view, remembered_image(head.region, view.window, view.date), values, doubt)
+    image = stretched(colors) if reads_bands else remembered_image(region, view.window, view.date)
+    return MappedView(view, image, values, doubt)
 
 
 def most_labelled(labels: Labels) -> LabelMap:
@@ -122,11 +135,18 @@ def remembered_image(
 ) -> NDArray[np.uint8]:
     """What the region remembers of a window, for the eye: uint8 (height, width, 3)."""
     bands = list(true_color_bands(region.header.bands))
-    reflectance = np.empty((window.height, window.width, 3), np.float32)
+    values = np.empty((window.height, window.width, 3), np.float32)
     done = 0
     for tile in window.tiles(TILE):
-        reflectance[tile.within(window).slices] = region.reconstruct(tile, date)[bands].permute(1, 2, 0).cpu().numpy()
+        # As a head reads them, which is faster than `reconstruct`: the colours are stretched, whatever the unit.
+        values[tile.within(window).slices] = _colors(region.head_input(tile, date, ("bands",))[bands])
         done += tile.pixels
         if listener:
             listener(done, window.pixels)
-    return stretched(reflectance)
+    return stretched(values)
+
+
+def _colors(bands: torch.Tensor) -> NDArray[np.float32]:
+    """Three bands (3, height, width) as pixels (height, width, 3)."""
+    colors: NDArray[np.float32] = bands.permute(1, 2, 0).cpu().numpy()
+    return colors

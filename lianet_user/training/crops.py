@@ -160,7 +160,7 @@ def _complete(sample: Sample) -> bool:
 def _crop_size(samples: Sequence[Sample], settings: FinetuneSettings) -> tuple[int, int]:
     """Pixels along the side of a crop, and how far from its edges the label that it is cut around lies at least."""
     reach = head_halo(len(settings.widths), samples[0].scale)
-    needed = math.ceil((_label_side(samples) + 2 * reach) / 8) * 8
+    needed = _label_side(samples) + 2 * reach
     return (needed, reach) if needed < settings.crop else (settings.crop, 0)
 
 

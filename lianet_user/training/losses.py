@@ -7,9 +7,11 @@ empty tensor; smp's DiceLoss multiplies ignored answers by 0, which keeps what i
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Final, Literal
 
 import torch
@@ -19,10 +21,6 @@ from torch.nn import functional
 from lianet_user.errors import InputError, did_you_mean
 from lianet_user.field.torchvision_ops import import_torchvision
 from lianet_user.header import IGNORE
-
-import_torchvision()  # segmentation-models-pytorch needs it
-
-from segmentation_models_pytorch.losses import DiceLoss, FocalLoss, LovaszLoss  # noqa: E402
 
 HUBER_DELTA: Final = 0.1
 """Errors above it count linearly: the paper's, for building density."""
@@ -47,18 +45,24 @@ def _cross_entropy(
     return total / weight.where(weight > 0, 1.0)
 
 
+def _smp() -> ModuleType:
+    """The losses of segmentation-models-pytorch: importing them takes seconds, which only those who ask for one should wait."""
+    import_torchvision()
+    return importlib.import_module("segmentation_models_pytorch.losses")
+
+
 def _focal(answers: Tensor, reference: Tensor) -> Tensor:
-    return FocalLoss("multiclass", gamma=FOCAL_GAMMA)(answers, reference)
+    return _smp().FocalLoss("multiclass", gamma=FOCAL_GAMMA)(answers, reference)
 
 
 def _dice(answers: Tensor, reference: Tensor) -> Tensor:
     # smp counts a class that is not there as 0 in its mean: the fewer classes a batch shows, the less would dice weigh.
     present = reference.unique()
-    return DiceLoss("multiclass", classes=present)(answers.T[None], reference[None])
+    return _smp().DiceLoss("multiclass", classes=present)(answers.T[None], reference[None])
 
 
 def _lovasz(answers: Tensor, reference: Tensor) -> Tensor:
-    return LovaszLoss("multiclass")(answers, reference)
+    return _smp().LovaszLoss("multiclass")(answers, reference)
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,8 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: flo
         lite = region.field.decoder.architecture == "lite"
         if labels.classes:
             pixels = trained * labels.report.labelled / labels.scale**2
-            chosen = MANY if lite and pixels >= MANY_PIXELS and not labels.lasting else FinetuneSettings()
+            tier = FEW if pixels < FEW_PIXELS else MANY if pixels >= MANY_PIXELS else FinetuneSettings()
+            chosen = tier if lite and not labels.lasting else FinetuneSettings()
         else:
             chosen = SHARES if labels.task == "coverage" else NUMBERS
         return dataclasses.replace(chosen, **LASTING) if labels.lasting and lite else chosen
@@ -180,7 +181,10 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: flo
     return task.settings
 
 
-MANY_PIXELS = 150_000
+FEW_PIXELS, MANY_PIXELS = 1_000, 150_000
+FEW = FinetuneSettings(widths=SLIM_WIDTHS, steps=250)
+"""`auto` for classes with fewer labelled pixels to train on, as of points, in a `lite` region. As good as wider layers and
+more steps on a hundred points, in a third of the time (benchmarks/README.md, "Few labels and many")."""
 MANY = FinetuneSettings(widths=SLIM_WIDTHS, norm="channel", members=1, class_weight=0.0, steps=1000, validate_every=125)
 """`auto` for classes with so many labelled pixels to train on, in a `lite` region: one narrow member, trained for longer, is
 better there than two, and sooner done. Where fewer labels teach, two wide ones are (benchmarks/README.md, "Few labels and
