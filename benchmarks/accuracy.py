@@ -3,8 +3,9 @@
 Every contender gets the same labels, the same training blocks (by default 20 % of those with labels, `SplitPlan`) and is
 scored on all the others. Those of `lianet-user compare`, trained by the same code, and more that explain them:
 
-- `lianet-*`: the head on other inputs, on inputs as they are, or with one member of all steps, to see what each brings;
-- `few` and `many`: what `finetune` trains from few labels and from many, whichever these are;
+- `lianet-*`: the head on other inputs, on inputs as they are, with layers of the paper's widths, or with one member of all
+  steps, to see what each brings;
+- `some` and `many`: what `finetune` trains from so many labels, whichever these are;
 - `bands-alone`: the same six layers on the raw imagery without its neighbourhood statistics;
 - `unet-context`: the U-Net with these statistics;
 - `place`: the six layers on coordinates alone, which shows what knowing the place gives away.
@@ -32,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lianet_user.field.head import PAPER_WIDTHS
 from lianet_user.grid import Window
 from lianet_user.header import Scores
 from lianet_user.imagery import ImageryOptions, open_imagery
@@ -43,7 +45,7 @@ from lianet_user.training.compare import MARGIN, UNET_CROP, SplitPlan
 from lianet_user.training.goal import Goal
 from lianet_user.training.ground import common_ground
 from lianet_user.training.samples import Sample, Source, keep, make_samples
-from lianet_user.training.tasks import MANY, settings_for
+from lianet_user.training.tasks import MANY, SOME, settings_for
 from lianet_user.training.unet import MICRO_UNET, UNET, UNet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +80,7 @@ def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, 
     plain = dataclasses.replace(settings, standardize=False)
     wide = dataclasses.replace(settings, crop=UNET_CROP)
     one = dataclasses.replace(settings, members=1, steps=settings.steps * settings.members)
-    few = FinetuneSettings()
+    paper = dataclasses.replace(settings, widths=PAPER_WIDTHS)
     head = Networks(head_on(settings), device)
     unet = Networks(lambda channels, outputs: UNet(channels, outputs, UNET), device)
     micro = Networks(lambda channels, outputs: UNet(channels, outputs, MICRO_UNET), device)
@@ -93,7 +95,8 @@ def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, 
         "lianet-context": Contender(remembered("bands", "context"), head, settings),
         "lianet-plain": Contender(remembered(*settings.inputs), head, plain),
         "lianet-one": Contender(remembered(*settings.inputs), head, one),
-        "few": Contender(remembered(*few.inputs), Networks(head_on(few), device), few),
+        "lianet-wide": Contender(remembered(*paper.inputs), Networks(head_on(paper), device), paper),
+        "some": Contender(remembered(*SOME.inputs), Networks(head_on(SOME), device), SOME),
         "many": Contender(remembered(*MANY.inputs), Networks(head_on(MANY), device), MANY),
         "bands": Contender(bands.with_context, head, settings),
         "bands-alone": Contender(bands, head, settings),

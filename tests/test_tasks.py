@@ -14,7 +14,7 @@ from lianet_user.field.head import DEEP_WIDTHS, HeadLayers
 from lianet_user.header import ClassEntry
 from lianet_user.labels import LabelMap, Labels
 from lianet_user.training.losses import LOSSES
-from lianet_user.training.tasks import TASKS, FinetuneSettings, settings_for
+from lianet_user.training.tasks import FEW, FEW_PIXELS, MANY, MANY_PIXELS, SOME, TASKS, FinetuneSettings, settings_for
 
 CLASSES = tuple(ClassEntry(name=name, color="#000000") for name in "ab")
 
@@ -57,12 +57,36 @@ def test_every_task_names_a_loss_for_its_kind() -> None:
 
 
 def test_auto_chooses_by_the_labels(labels: Labels, region_header: RegionHeaderFactory) -> None:
-    assert settings_for("auto", labels, region_header()) == FinetuneSettings()
+    assert settings_for("auto", counted(labels, 30_000), region_header()) == SOME
     numbers = settings_for("auto", dataclasses.replace(labels, classes=(), task="regression"), region_header())
     assert numbers.loss == "l1"
     assert numbers.dated
     shares = settings_for("auto", dataclasses.replace(labels, classes=(), task="coverage"), region_header())
     assert shares == dataclasses.replace(numbers, loss="mse")
+
+
+def counted(labels: Labels, pixels: int) -> Labels:
+    """As if so many pixels were labelled."""
+    return dataclasses.replace(labels, report=dataclasses.replace(labels.report, labelled=pixels))
+
+
+def test_auto_trains_by_how_many_labels_there_are(labels: Labels, region_header: RegionHeaderFactory) -> None:
+    header = region_header()
+    assert header.field.decoder.architecture == "lite"
+    enough, plenty = 1.25 * FEW_PIXELS, 1.25 * MANY_PIXELS  # a fifth is not trained on
+    for pixels, expected in (
+        (enough - 1, FEW), (enough, SOME), (plenty - 2, SOME), (plenty, MANY)
+    ):  # fmt: skip
+        assert settings_for("auto", counted(labels, int(pixels)), header) == expected
+    # What counts is what is trained on, on ground: sixteen labels of a finer grid are one pixel.
+    assert settings_for("auto", counted(labels, int(plenty)), header, 0.2) == SOME
+    fine = dataclasses.replace(counted(labels, int(plenty)), scale=4)
+    assert settings_for("auto", fine, header) == SOME
+    # Neither was measured on the paper's fields.
+    decoder = region_header().field.decoder.model_copy(update={"architecture": "base"})
+    field = header.field.model_copy(update={"decoder": decoder})
+    base = header.model_copy(update={"field": field})
+    assert settings_for("auto", counted(labels, 10), base) == FinetuneSettings()
 
 
 def test_labels_that_last_are_learned_from_what_all_dates_have_in_common(

@@ -160,7 +160,9 @@ def _complete(sample: Sample) -> bool:
 def _crop_size(samples: Sequence[Sample], settings: FinetuneSettings) -> tuple[int, int]:
     """Pixels along the side of a crop, and how far from its edges the label that it is cut around lies at least."""
     reach = head_halo(len(settings.widths), samples[0].scale)
-    needed = _label_side(samples) + 2 * reach
+    side = _label_side(samples)
+    # Around a patch of labels a larger crop holds more of it or of the next; around a point nothing more.
+    needed = side + 2 * reach if side == 1 else math.ceil((side + 2 * reach) / 8) * 8
     return (needed, reach) if needed < settings.crop else (settings.crop, 0)
 
 

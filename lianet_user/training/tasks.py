@@ -86,7 +86,7 @@ class FinetuneSettings:
             header: of the head: its layers are kept, and its share and seed of the split where it states them.
         """
         fresh, stated = cls(), header.provenance.settings
-        share, seed = stated.get("validation"), stated.get("seed")
+        share, seed, weight = (stated.get(name) for name in ("validation", "seed", "class_weight"))
         return cls(
             inputs=header.head.inputs,
             widths=header.head.widths,
@@ -94,6 +94,7 @@ class FinetuneSettings:
             members=header.head.members,
             steps=fresh.steps // 2,
             rate=fresh.rate / 3,
+            class_weight=weight if isinstance(weight, float) and 0 <= weight <= 1 else fresh.class_weight,
             validation=share if isinstance(share, float) and 0 < share < 1 else fresh.validation,
             seed=seed if isinstance(seed, int) and seed >= 0 else fresh.seed,
         )
@@ -163,8 +164,8 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: flo
         lite = region.field.decoder.architecture == "lite"
         if labels.classes:
             pixels = trained * labels.report.labelled / labels.scale**2
-            tier = FEW if pixels < FEW_PIXELS else MANY if pixels >= MANY_PIXELS else FinetuneSettings()
-            chosen = tier if lite and not labels.lasting else FinetuneSettings()
+            slim = FEW if pixels < FEW_PIXELS else SOME if pixels < MANY_PIXELS else MANY
+            chosen = slim if lite and not labels.lasting else FinetuneSettings()
         else:
             chosen = SHARES if labels.task == "coverage" else NUMBERS
         return dataclasses.replace(chosen, **LASTING) if labels.lasting and lite else chosen
@@ -181,14 +182,14 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: flo
     return task.settings
 
 
-FEW_PIXELS, MANY_PIXELS = 1_000, 150_000
-FEW = FinetuneSettings(widths=SLIM_WIDTHS, steps=250)
-"""`auto` for classes with fewer labelled pixels to train on, as of points, in a `lite` region. As good as wider layers and
-more steps on a hundred points, in a third of the time (benchmarks/README.md, "Few labels and many")."""
-MANY = FinetuneSettings(widths=SLIM_WIDTHS, norm="channel", members=1, class_weight=0.0, steps=1000, validate_every=125)
-"""`auto` for classes with so many labelled pixels to train on, in a `lite` region: one narrow member, trained for longer, is
-better there than two, and sooner done. Where fewer labels teach, two wide ones are (benchmarks/README.md, "Few labels and
-many")."""
+FEW_PIXELS, MANY_PIXELS = 1_000, 200_000
+SOME = FinetuneSettings(widths=SLIM_WIDTHS)
+FEW = dataclasses.replace(SOME, steps=250)
+MANY = dataclasses.replace(SOME, norm="channel", members=1, class_weight=0.0, steps=1000, validate_every=125)
+"""`auto` for classes in a `lite` region, by the labelled pixels to train on: fewer than :data:`FEW_PIXELS`, as of points, more,
+or :data:`MANY_PIXELS` and more. Layers of these widths are as good as the paper's, in half the time. The fewer labels there are,
+the fewer steps they need and the more BatchNorm and a second member help; the norm of channels is better where there are very
+many (benchmarks/README.md, "Few labels and many")."""
 
 NUMBERS = FinetuneSettings(norm="channel", loss="l1", rate=1e-3, steps=250)
 """`auto` for numbers. BatchNorm computes something else in training than in a finished head, and numbers suffer most from it:
