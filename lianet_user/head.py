@@ -310,6 +310,6 @@ def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
     config = file.header.head
 
     def try_out(layers: HeadEnsemble) -> None:
-        layers(torch.empty(1, config.in_channels, 8, 8))
+        layers(torch.zeros(1, config.in_channels, 8, 8))
 
     return built(lambda: HeadEnsemble(config), file, try_out)

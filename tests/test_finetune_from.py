@@ -98,6 +98,18 @@ def accuracy(scores: AnyScores | None) -> float:
 # --- where training starts
 
 
+def test_a_head_of_few_labels_gets_better_on_more(region: Region, labels: Labels, tmp_path: Path) -> None:
+    values = labels.maps[0].values.copy()
+    values[:, 20:] = IGNORE
+    first = labels_on(GRID, values, CLASSES)
+    finetune(region, first, settings=dataclasses.replace(QUICK, steps=10)).head.save(tmp_path / "first.safetensors")
+    head = Head.open(tmp_path / "first.safetensors")
+    new, before, _ = train_on(head, region, labels, gentle(head, steps=40, rate=QUICK.rate))
+    assert before.pixels == new.header.scores.pixels  # type: ignore[union-attr]
+    assert accuracy(new.header.scores) > accuracy(before) + 0.02
+    assert new.header.provenance.settings["from_sha256"] == head.sha256
+
+
 def test_a_head_trained_on_for_one_step_keeps_its_score(region: Region, labels: Labels, head: Head) -> None:
     new, _, _ = train_on(head, region, labels, gentle(head))
     assert accuracy(head.header.scores) > 0.8

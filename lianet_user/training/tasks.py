@@ -186,10 +186,10 @@ FEW_PIXELS, MANY_PIXELS = 1_000, 200_000
 SOME = FinetuneSettings(widths=SLIM_WIDTHS)
 FEW = dataclasses.replace(SOME, steps=250)
 MANY = dataclasses.replace(SOME, norm="channel", members=1, class_weight=0.0, steps=1000, validate_every=125)
-"""`auto` for classes in a `lite` region, by the labelled pixels to train on: fewer than :data:`FEW_PIXELS`, as of points, more,
-or :data:`MANY_PIXELS` and more. Layers of these widths are as good as the paper's, in half the time. The fewer labels there are,
-the fewer steps they need and the more BatchNorm and a second member help; the norm of channels is better where there are very
-many (benchmarks/README.md, "Few labels and many")."""
+"""`auto` for classes in a `lite` region, by the labelled pixels to train on: fewer than :data:`FEW_PIXELS`, as of points,
+more, or :data:`MANY_PIXELS` and more. Layers of these widths are as good as the paper's, in half the time. The fewer labels
+there are, the fewer steps they need and the more BatchNorm and a second member help; the norm of channels is better where
+there are very many (benchmarks/README.md, "Few labels and many")."""
 
 NUMBERS = FinetuneSettings(norm="channel", loss="l1", rate=1e-3, steps=250)
 """`auto` for numbers. BatchNorm computes something else in training than in a finished head, and numbers suffer most from it:
