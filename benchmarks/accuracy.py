@@ -15,6 +15,8 @@ Run it with
     python benchmarks/accuracy.py --imagery FOLDER --splits 10 --results accuracy.jsonl
     python benchmarks/accuracy.py --results accuracy.jsonl --summary
 
+With `--points N` only so many labelled pixels of the training blocks teach, drawn at random, and three of every class at least.
+
 Results are appended split by split, so a run that was interrupted goes on where it stopped.
 """
 
@@ -25,6 +27,7 @@ import dataclasses
 import datetime as dt
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,9 @@ from lianet_user.training.tasks import MANY, SOME, settings_for
 from lianet_user.training.unet import MICRO_UNET, UNET, UNet
 
 ROOT = Path(__file__).resolve().parents[1]
+LEAST_POINTS = 3
+"""Of every class."""
+
 Row = dict[str, Any]
 """One line of the results file."""
 
@@ -109,6 +115,27 @@ def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, 
     }
 
 
+def points(samples: Sequence[Sample], goal: Goal, count: int, seed: int) -> list[Sample]:
+    """The samples with so many labelled pixels at random, three of every class among them."""
+    places, classes = [], []
+    for number, sample in enumerate(samples):
+        own = sample.judged()
+        rows, cols = np.nonzero(own.labelled.numpy())
+        places.append(np.stack([np.full(len(rows), number), rows, cols], 1))
+        classes.append(own.labels.numpy()[rows, cols])
+    every, values, rng = np.concatenate(places), np.concatenate(classes), np.random.default_rng(seed)
+    least = [rng.choice(np.flatnonzero(values == index), LEAST_POINTS) for index in range(len(goal.classes))]
+    chosen = every[np.concatenate([*least, rng.choice(len(every), count - LEAST_POINTS * len(goal.classes))])]
+
+    def mask(number: int, sample: Sample) -> np.ndarray:
+        found = np.zeros((sample.window.height, sample.window.width), bool)
+        found[tuple(chosen[chosen[:, 0] == number, 1:].T)] = True
+        return found
+
+    own = (sample.keeping(mask(number, sample)) for number, sample in enumerate(samples))
+    return [sample for sample in own if sample.labelled.any()]
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Run the splits that the results file does not hold yet."""
     region = Region.open(arguments.region, arguments.device)
@@ -117,9 +144,11 @@ def run(arguments: argparse.Namespace) -> None:
     scene = open_imagery([str(arguments.imagery)], ImageryOptions(bands=names))
     bands = ImageryBands(scene, region, labels.dates)
     ground = common_ground(labels, [bands.valid])
-    settings = settings_for("auto", ground.labels, region.header, arguments.share)
+    trained = arguments.points / labels.report.labelled if arguments.points else arguments.share
+    settings = settings_for("auto", labels, region.header, trained)
     goal = Goal.of(ground.labels, settings)
-    done = {(row["contender"], row["split"]) for row in _rows(arguments.results) if row["share"] == arguments.share}
+    asked = {"share": arguments.share, "points": arguments.points}
+    done = {(row["contender"], row["split"]) for row in _rows(arguments.results, asked)}
     every = contenders(region, bands, settings, arguments.device)
     for name in arguments.contenders or every:
         wanted = [n for n in range(arguments.first, arguments.first + arguments.splits) if (name, n) not in done]
@@ -129,11 +158,13 @@ def run(arguments: argparse.Namespace) -> None:
             seeded = dataclasses.replace(every[name].settings, seed=number)
             started = time.monotonic()
             training, judged = keep(samples, split.trained), keep(samples, split.validated)
+            if arguments.points:
+                training = points(training, goal, arguments.points, number)
             scores = every[name].learner(training, judged, goal, seeded, lambda *_: None).scores
             assert isinstance(scores, Scores)
             row = {
                 "contender": name,
-                "share": arguments.share,
+                **asked,
                 "split": number,
                 "macro_f1": scores.macro_f1,
                 "accuracy": scores.accuracy,
@@ -146,10 +177,10 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"split {number} {name:18} macro-F1 {row['macro_f1']:.3f}  {row['seconds']} s", flush=True)
 
 
-def summary(path: Path, share: float, reference: str = "lianet") -> None:
+def summary(path: Path, share: float, points: int, reference: str = "lianet") -> None:
     """One row per contender: mean over its splits, pooled, and the paired ratio with its 95 % interval."""
     table: dict[str, dict[int, Row]] = {}
-    for row in (row for row in _rows(path) if row["share"] == share):
+    for row in _rows(path, {"share": share, "points": points}):
         table.setdefault(row["contender"], {})[row["split"]] = row
     if reference not in table:
         return  # there is nothing to put beside it yet
@@ -174,8 +205,9 @@ def summary(path: Path, share: float, reference: str = "lianet") -> None:
         )
 
 
-def _rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def _rows(path: Path, asked: Row) -> list[Row]:
+    rows = [{"points": 0} | json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [row for row in rows if asked.items() <= row.items()]
 
 
 if __name__ == "__main__":
@@ -185,6 +217,7 @@ if __name__ == "__main__":
     parser.add_argument("--imagery", type=Path, help="folder of the Sentinel-2 band files the region was encoded from")
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--share", type=float, default=0.2, help="of the labelled blocks, to train on")
+    parser.add_argument("--points", type=int, default=0, help="labelled pixels to train on; 0 takes all")
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="seed of the first split")
     parser.add_argument("--contenders", nargs="*")
@@ -193,4 +226,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if not given.summary:
         run(given)
-    summary(given.results, given.share)
+    summary(given.results, given.share, given.points)
