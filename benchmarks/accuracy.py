@@ -132,8 +132,8 @@ def points(samples: Sequence[Sample], goal: Goal, count: int, seed: int) -> list
         found[tuple(chosen[chosen[:, 0] == number, 1:].T)] = True
         return found
 
-    own = (sample.keeping(mask(number, sample)) for number, sample in enumerate(samples))
-    return [sample for sample in own if sample.labelled.any()]
+    kept = [sample.keeping(mask(number, sample)) for number, sample in enumerate(samples)]
+    return [sample for sample in kept if sample.labelled.any()]
 
 
 def run(arguments: argparse.Namespace) -> None:
