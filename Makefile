@@ -48,7 +48,7 @@ test: lint  ## everything a change has to pass
 	# the tutorials: each test by itself, since they stand in one file
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m slow
 
-bench: install  ## measure the claims about speed; some twenty minutes on two idle cores
+bench: install  ## measure the claims about speed; some ten minutes on two idle cores
 	$(BIN)/python -m benchmarks.bench --results benchmarks/results/speed.json
 
 clean:  ## remove what can be made again, the environment excepted

@@ -198,9 +198,10 @@ def summary(path: Path, share: float, points: int, reference: str = "lianet") ->
         ours, theirs = (np.array([table[each][split]["macro_f1"] for split in shared]) for each in (reference, name))
         draws = rng.integers(len(shared), size=(10_000, len(shared)))
         low, high = np.percentile(ours[draws].mean(1) / theirs[draws].mean(1), [2.5, 97.5])
+        deviation = f"{own.std(ddof=1):.3f}" if len(own) > 1 else "-"
         seconds = np.median([row["seconds"] for row in rows.values()])
         print(
-            f"| {name} | {len(own)} | {own.mean():.3f} | {own.std(ddof=1):.3f} | {f1:.3f} |"
+            f"| {name} | {len(own)} | {own.mean():.3f} | {deviation} | {f1:.3f} |"
             f" {ours.mean() / theirs.mean():.3f} | {low:.3f}-{high:.3f} | {seconds:.0f} |"
         )
 

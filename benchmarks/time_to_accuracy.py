@@ -36,13 +36,13 @@ from lianet_user.grid import Window
 from lianet_user.header import Scores
 from lianet_user.labels import LabelOptions, Labels, Split, read_labels, split_labels
 from lianet_user.region import Region
-from lianet_user.training import finetune
+from lianet_user.training import FinetuneSettings, finetune
 from lianet_user.training.finetune import WINDOW_MARGIN, FinetuneProgress
 from lianet_user.training.goal import Goal
 from lianet_user.training.loop import rate_at
 from lianet_user.training.metrics import figure_of_merit
 from lianet_user.training.samples import Sample, keep, make_samples
-from lianet_user.training.tasks import TASKS, settings_for
+from lianet_user.training.tasks import SOME, TASKS, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOK_EPOCHS = 5
@@ -51,6 +51,9 @@ LOOK_EPOCHS = 5
 PUBLISHED = dataclasses.replace(TASKS["land-cover"].settings, complete_windows=False)
 """Windows that polygons fill completely are rare: all are taken."""
 EPOCHS, CLIP = PUBLISHED.epochs or 0, PUBLISHED.clip or 0.0
+
+TRAININGS = {"finetune-some": SOME, "finetune-paper-widths": FinetuneSettings()}
+"""What `finetune` would train from fewer labels, and what it trained before that depended on their number."""
 
 Row = dict[str, Any]
 """One line of the results file. `curve` holds seconds of processor and of wall clock, and the macro F1 reached by then."""
@@ -182,10 +185,9 @@ def one_epoch(region: Region, labels: Labels, split: Split, seed: int) -> Row:
     return {"cpu_seconds": clock.cpu, "wall_seconds": clock.wall}
 
 
-def ours(region: Region, labels: Labels, split: Split, seed: int) -> Row:
+def ours(region: Region, labels: Labels, split: Split, settings: FinetuneSettings) -> Row:
     """Run `finetune` to its end; the curve holds the looks at its members, and last the finished head."""
     clock, curve = Clock(), list[tuple[float, float, float | None]]()
-    settings = dataclasses.replace(settings_for("auto", labels, region.header), seed=seed)
 
     def listen(progress: FinetuneProgress) -> None:
         looked = progress.stage == "training" and progress.done % settings.validate_every == 0
@@ -218,9 +220,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     for number in arguments.splits:
         split = split_labels(labels, seed=number)
-        for seed in arguments.seeds:
-            if ("finetune", number, seed) not in done:
-                add("finetune", number, seed, ours(region, labels, split, seed))
+        for name in arguments.trainings:
+            settings = TRAININGS.get(name) or settings_for("auto", labels, region.header)
+            for seed in arguments.seeds:
+                if (name, number, seed) not in done:
+                    add(name, number, seed, ours(region, labels, split, dataclasses.replace(settings, seed=seed)))
         if ("published", number, number) not in done:
             kept = arguments.results.with_suffix(f".{number}.pt")
             add("published", number, number, published(region, labels, split, number, kept))
@@ -238,9 +242,9 @@ def summary(path: Path) -> None:
         here = [row for row in rows if row["split"] == slow["split"]]
         again = [EPOCHS * row["cpu_seconds"] for row in here if row["contender"] == "epoch"]
         seconds = again[-1] if again else slow["cpu_seconds"]
-        for fast in (row for row in here if row["contender"] == "finetune"):
+        for fast in (row for row in here if row["contender"].startswith("finetune")):
             reached = "yes" if fast["macro_f1"] >= slow["macro_f1"] else "no"
-            own, seed = fast["cpu_seconds"], fast["note"] or fast["seed"]
+            own, seed = fast["cpu_seconds"], f"{fast['seed']} {fast['note'] or fast['contender']}"
             print(
                 f"| {slow['split']} | {slow['macro_f1']:.3f} | {seconds / 60:.1f} | {seed} | {fast['macro_f1']:.3f} |"
                 f" {reached} | {own / 60:.2f} | {seconds / own:.1f} |"
@@ -258,6 +262,9 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--splits", type=int, nargs="*", default=[0], help="seeds of the splits")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of our heads, on each split")
+    parser.add_argument(
+        "--trainings", nargs="*", default=["finetune"], choices=["finetune", *TRAININGS], help="of ours"
+    )
     parser.add_argument("--note", default="", help="kept with the results")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--summary", action="store_true", help="only print the table")

@@ -14,7 +14,17 @@ from lianet_user.field.head import DEEP_WIDTHS, HeadLayers
 from lianet_user.header import ClassEntry
 from lianet_user.labels import LabelMap, Labels
 from lianet_user.training.losses import LOSSES
-from lianet_user.training.tasks import FEW, FEW_PIXELS, MANY, MANY_PIXELS, SOME, TASKS, FinetuneSettings, settings_for
+from lianet_user.training.tasks import (
+    FEW,
+    FEW_PIXELS,
+    MANY,
+    MANY_PIXELS,
+    MANY_STEPS,
+    SOME,
+    TASKS,
+    FinetuneSettings,
+    settings_for,
+)
 
 CLASSES = tuple(ClassEntry(name=name, color="#000000") for name in "ab")
 
@@ -78,6 +88,7 @@ def test_auto_trains_by_how_many_labels_there_are(labels: Labels, region_header:
         (enough - 1, FEW), (enough, SOME), (plenty - 2, SOME), (plenty, MANY)
     ):  # fmt: skip
         assert settings_for("auto", counted(labels, int(pixels)), header) == expected
+    assert settings_for("auto", counted(labels, int(plenty)), header, steps=MANY_STEPS - 1) == SOME
     # What counts is what is trained on, on ground: sixteen labels of a finer grid are one pixel.
     assert settings_for("auto", counted(labels, int(plenty)), header, 0.2) == SOME
     fine = dataclasses.replace(counted(labels, int(plenty)), scale=4)

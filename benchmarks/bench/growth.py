@@ -84,7 +84,8 @@ def predict(folder: Path, height: int, width: int) -> Taken:
 
 
 def pretrain(folder: Path, side: int, dates: int) -> Taken:
-    words = ["pretrain", imagery(folder, side, dates), "-o", f"region_{side}_{dates}.safetensors", "--steps", STEPS]
+    words = ["pretrain", imagery(folder, side, dates), "--bands", "B02,B03,B04,B08"]
+    words += ["-o", f"region_{side}_{dates}.safetensors", "--steps", STEPS]
     return run([*words, "--licence", "none", "--attribution", "none", "--overwrite"], folder, 1)
 
 

@@ -93,7 +93,11 @@ class TrainingOptions:
 
         if trained is None:
             trained = 1 - (split.validation or SHARE)
-        chosen = FinetuneSettings.continuing(start) if start else settings_for(self.preset, labels, region, trained)
+        chosen = (
+            FinetuneSettings.continuing(start)
+            if start
+            else settings_for(self.preset, labels, region, trained, self.given.get("steps"))
+        )
         given = self.given | {
             name: value for name, value in (("validation", split.validation), ("seed", split.seed)) if value is not None
         }

@@ -148,7 +148,9 @@ TASKS = {
 AUTO = "auto"
 
 
-def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: float = 1 - SHARE) -> FinetuneSettings:
+def settings_for(
+    preset: str, labels: Labels, region: RegionHeader, trained: float = 1 - SHARE, steps: int | None = None
+) -> FinetuneSettings:
     """The settings of a task; `auto` chooses by the labels.
 
     Args:
@@ -156,6 +158,7 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: flo
         labels: to train on and to judge by.
         region: that they lie in.
         trained: share of the labels that is trained on.
+        steps: of each member, where they are decided already.
 
     Raises:
         InputError: there is no such task, or the labels are not what it takes.
@@ -164,7 +167,9 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: flo
         lite = region.field.decoder.architecture == "lite"
         if labels.classes:
             pixels = trained * labels.report.labelled / labels.scale**2
-            slim = FEW if pixels < FEW_PIXELS else SOME if pixels < MANY_PIXELS else MANY
+            slim = FEW if pixels < FEW_PIXELS else SOME
+            if pixels >= MANY_PIXELS and (steps is None or steps >= MANY_STEPS):
+                slim = MANY
             chosen = slim if lite and not labels.lasting else FinetuneSettings()
         else:
             chosen = SHARES if labels.task == "coverage" else NUMBERS
@@ -183,6 +188,8 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: flo
 
 
 FEW_PIXELS, MANY_PIXELS = 1_000, 200_000
+MANY_STEPS = 500
+"""The norm of channels starts slowly: with fewer steps BatchNorm is better, however many labels there are."""
 SOME = FinetuneSettings(widths=SLIM_WIDTHS)
 FEW = dataclasses.replace(SOME, steps=250)
 MANY = dataclasses.replace(SOME, norm="channel", members=1, class_weight=0.0, steps=1000, validate_every=125)
