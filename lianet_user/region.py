@@ -13,6 +13,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -309,30 +310,36 @@ def built(make: Callable[[], M], file: ArtifactFile[Any], try_out: Callable[[M],
     Raises:
         ArtifactError: nothing can be built or computed from those numbers, or the tensors are others.
     """
+    with _fitting(file), torch.device("meta"), _Unfilled():
+        sketch = make().to("meta")
+    check_stored(sketch, file)
+    with _Unfilled():
+        module = make()
+    load_stored(module, file)
+    with _fitting(file), torch.inference_mode():
+        try_out(module.eval())
+    module.train()  # as modules are made
+    return module
+
+
+@contextmanager
+def _fitting(file: ArtifactFile[Any]) -> Iterator[None]:
+    """
+    Raises:
+        ArtifactError: in place of whatever torch says of numbers that make no network.
+    """
     try:
-        with torch.device("meta"), _Unfilled():
-            sketch = make().to("meta")
-        check_stored(sketch, file)
-        with _Unfilled():
-            module = make()
-        load_stored(module, file)
-        with torch.inference_mode():
-            try_out(module.eval())
-    except ArtifactError:
-        raise
-    except Exception as error:  # whatever torch says of numbers that make no network
+        yield
+    except Exception as error:
         raise ArtifactError(
             f"{file.path} describes layers that do not fit together ({brief(str(error), 200)}): get the file again"
         ) from error
-    module.train()  # as modules are made
-    return module
 
 
 class _Unfilled(TorchFunctionMode):
     """Modules are made without the random numbers that a file's tensors replace.
 
-    It is not for speed alone: where a tensor has no storage, torch fills it by way of its compiler, whose import takes a
-    second of every command.
+    Filling a tensor that has no storage makes torch import its compiler, which takes a second of every command.
     """
 
     FILLING = frozenset(("normal_", "uniform_", "fill_", "zero_"))
