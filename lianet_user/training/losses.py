@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Final, Literal
 
@@ -45,6 +45,7 @@ def _cross_entropy(
     return total / weight.where(weight > 0, 1.0)
 
 
+@cache
 def _smp() -> ModuleType:
     """The losses of segmentation-models-pytorch: importing them takes seconds, which only those who ask for one should wait."""
     import_torchvision()
