@@ -147,6 +147,9 @@ def test_training_on_is_gentler_by_default_and_keeps_the_layers(head: Head) -> N
     assert (settings.inputs, settings.widths, settings.members) == (QUICK.inputs, QUICK.widths, QUICK.members)
     assert settings.steps < fresh.steps
     assert settings.rate < fresh.rate
+    assert settings.class_weight == fresh.class_weight
+    stated = head.header.provenance.model_copy(update={"settings": {"class_weight": 0.0}})
+    assert FinetuneSettings.continuing(head.header.model_copy(update={"provenance": stated})).class_weight == 0
 
 
 def test_a_head_says_which_it_was_trained_on_from(region: Region, labels: Labels, head: Head) -> None:

@@ -113,7 +113,7 @@ def compare(
 
     words = split_options.words(header) | {"seed": split_options.seed or 0}
     plan = SplitPlan(folds=folds or 5, share_train=share_train, repeats=repeats, **words)
-    settings = training_options.settings(label_map, header, split_options, trained=plan.trained)
+    settings = training_options.settings(label_map, header, split_options, plan.trained)
     where = choose_device(device)
     with progress(quiet) as bars:
         comparison = run(

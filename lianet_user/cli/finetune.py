@@ -114,8 +114,8 @@ def finetune(
 
     checkpoint = head_checkpoint_path(output)
     refuse_unfinished(checkpoint, output, resume or overwrite)
-    trained_on = None if folds is None else 1.0
-    settings = training_options.settings(label_map, header, split_options, start_header, trained_on)
+    share = split_options.trained if folds is None else 1.0
+    settings = training_options.settings(label_map, header, split_options, share, start_header)
     parts = split_options.folds(label_map, header, settings, folds) if folds is not None else ()
     split = None if parts else split_options.split(label_map, header, settings)
     before: AnyScores | None = None

@@ -61,7 +61,7 @@ def learning_curve(
     import dataclasses
 
     from lianet_user.artifact import open_region_file, refuse_existing, replacing
-    from lianet_user.labels import SHARE, read_labels
+    from lianet_user.labels import read_labels
 
     plot = output.with_suffix(".png")
     for path in (output, plot):
@@ -76,8 +76,7 @@ def learning_curve(
     from lianet_user.training.learning_curve import learning_curve as study
 
     def settings(share: float) -> FinetuneSettings:
-        trained = share * (1 - (split_options.validation or SHARE))
-        return training_options.settings(read, header, split_options, trained=trained)
+        return training_options.settings(read, header, split_options, share * split_options.trained)
 
     all_of_it = settings(1.0)
     with progress(quiet) as bars:

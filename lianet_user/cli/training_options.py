@@ -27,6 +27,13 @@ class SplitOptions:
     split_buffer: int | None
     test_area: Path | None
 
+    @property
+    def trained(self) -> float:
+        """Share of the labelled blocks that is not kept for validation."""
+        from lianet_user.labels import SHARE
+
+        return 1 - (self.validation or SHARE)
+
     def split(self, labels: Labels, region: RegionHeader, settings: FinetuneSettings) -> Split:
         """The ground to train on and the ground to judge by.
 
@@ -72,8 +79,8 @@ class TrainingOptions:
         labels: Labels,
         region: RegionHeader,
         split: SplitOptions,
+        trained: float,
         start: HeadHeader | None = None,
-        trained: float | None = None,
     ) -> FinetuneSettings:
         """The settings of the preset, or with a head to train on its own, and what was typed in their place.
 
@@ -81,18 +88,15 @@ class TrainingOptions:
             labels: to train on and to judge by.
             region: that they lie in.
             split: what was typed about it.
+            trained: share of the labels that is trained on.
             start: the head to train on.
-            trained: share of the labels that is trained on; None takes what is not kept for validation.
 
         Raises:
             InputError: the preset is unknown, or not for such labels.
         """
-        from lianet_user.labels import SHARE
         from lianet_user.training import FinetuneSettings
         from lianet_user.training.tasks import settings_for
 
-        if trained is None:
-            trained = 1 - (split.validation or SHARE)
         chosen = (
             FinetuneSettings.continuing(start)
             if start

@@ -165,14 +165,12 @@ def settings_for(
     """
     if preset == AUTO:
         lite = region.field.decoder.architecture == "lite"
-        if labels.classes:
-            pixels = trained * labels.report.labelled / labels.scale**2
-            slim = FEW if pixels < FEW_PIXELS else SOME
-            if pixels >= MANY_PIXELS and (steps is None or steps >= MANY_STEPS):
-                slim = MANY
-            chosen = slim if lite and not labels.lasting else FinetuneSettings()
-        else:
+        if not labels.classes:
             chosen = SHARES if labels.task == "coverage" else NUMBERS
+        elif lite and not labels.lasting:
+            chosen = _by_count(trained * labels.report.labelled / labels.scale**2, steps)
+        else:
+            chosen = FinetuneSettings()
         return dataclasses.replace(chosen, **LASTING) if labels.lasting and lite else chosen
     if preset not in TASKS:
         raise InputError(
@@ -185,6 +183,13 @@ def settings_for(
             f" {labels.task}, {labels.scale} times: give --task {task.kind} --scale {task.scale}, or another preset"
         )
     return task.settings
+
+
+def _by_count(pixels: float, steps: int | None) -> FinetuneSettings:
+    """Of classes, by the labelled pixels that train, and the steps where they are decided."""
+    if pixels < FEW_PIXELS:
+        return FEW
+    return MANY if pixels >= MANY_PIXELS and (steps is None or steps >= MANY_STEPS) else SOME
 
 
 FEW_PIXELS, MANY_PIXELS = 1_000, 200_000
