@@ -180,6 +180,11 @@ class Head:
         return self.header.head.scale
 
     @property
+    def tile(self) -> int:
+        """Pixels of the head's maps along the side of a tile: as many as whole pixels of the region hold."""
+        return TILE // self.scale * self.scale
+
+    @property
     def geobox(self) -> GeoBox:
         """The grid of the head's maps over the whole region: the region's, or one `scale` times as fine."""
         return finer(self.region.geobox, self.scale)
@@ -260,19 +265,16 @@ class Head:
 
         uint8, the most probable class; or float32, the number.
         """
-        answers = self.answers(window, date)
-        if self.header.classes:
-            return answers.argmax(0).to(torch.uint8).cpu().numpy()
-        return answers[0].cpu().numpy()
+        return self.decided(self.answers(window, date)).cpu().numpy()
 
-    def tiles(self, window: Window, date: dt.date | None = None) -> Iterator[tuple[Window, np.ndarray]]:
-        """The map over a window tile by tile, row by row; arguments as `answers`.
+    def decided(self, answers: Tensor) -> Tensor:
+        """What a map holds of answers (outputs, ...): uint8, the most probable class; or float32, the number."""
+        return answers.argmax(0).to(torch.uint8) if self.header.classes else answers[0]
 
-        Yields:
-            Where the tile lies in that map, in its own pixels, and its values.
-        """
-        for tile in window.tiles(TILE // self.scale):
-            yield tile.within(window).scaled(self.scale), self.values(tile, date)
+    def map_tiles(self, window: Window) -> Iterator[Window]:
+        """The windows of the region that a map over `window` is computed in, row by row: by `predict` and all who count on
+        its map, because answers differ by rounding where the same ground is computed in another window."""
+        return window.tiles(self.tile // self.scale)
 
     def predict(self, bbox: Bounds | None = None, crs: str = "EPSG:4326", date: dt.date | None = None) -> xr.DataArray:
         """The map over a box, in memory, on :attr:`geobox`: for maps larger than memory use `lianet_user.predict`.
@@ -298,8 +300,8 @@ class Head:
         window, _ = self.region.window_of(bbox, crs)
         fine = window.scaled(self.scale)
         values = np.empty((fine.height, fine.width), np.uint8 if self.header.classes else np.float32)
-        for place, tile in self.tiles(window, date):
-            values[place.slices] = tile
+        for tile in self.map_tiles(window):
+            values[tile.within(window).scaled(self.scale).slices] = self.values(tile, date)
         geobox = window_geobox(self.geobox, fine)
         if self.header.numbers is not None:
             return wrap_xr(values, geobox, nodata=float("nan")).assign_attrs(units=self.header.numbers.unit)

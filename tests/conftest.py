@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -40,9 +41,9 @@ RegionFactory = Callable[..., Region]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Sums in one order, and several test runs beside each other do not fight for the cores."""
-    torch.set_num_threads(1)
+def threads() -> None:
+    """Several test runs beside each other do not fight for the cores; OMP_NUM_THREADS asks for more threads."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(scope="session", autouse=True)

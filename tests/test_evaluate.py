@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+import torch
 from affine import Affine
+from agreement import nearly_tied
 from conftest import RegionFactory, labels_on
 from odc.geo.geobox import GeoBox
 from sklearn.metrics import confusion_matrix
 
 from lianet_user.errors import LabelError, TrainingWarning
+from lianet_user.grid import Window
 from lianet_user.head import Head
 from lianet_user.header import IGNORE, ClassEntry, Scores
 from lianet_user.labels import LabelMap, Labels, split_folds
+from lianet_user.labels.report import NumberSummary
+from lianet_user.maps import predict
 from lianet_user.region import Region
 from lianet_user.training import FinetuneSettings, finetune
-from lianet_user.training.evaluate import evaluate, mapped_pixels
+from lianet_user.training.evaluate import evaluate
 from lianet_user.training.learning_curve import learning_curve
 
 GRID = GeoBox((160, 280), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
@@ -51,27 +58,52 @@ def others(labels: Labels) -> Labels:
     return dataclasses.replace(labels, report=dataclasses.replace(labels.report, source="a survey"))
 
 
-def test_figures_are_those_of_the_maps_at_each_date_and_of_their_mean(head: Head, labels: Labels) -> None:
-    judged = evaluate(head, others(labels))
-    window, reference = head.region.window, labels.maps[0].values
+@pytest.mark.numerics
+def test_figures_are_those_of_the_maps_that_predict_writes(
+    head: Head, labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the pixel, of a head that is undecided everywhere too: both are counted on the same tiles."""
+    monkeypatch.setattr("lianet_user.head.TILE", 96)
+    reference = labels.maps[0].values
     inside = reference != IGNORE
-    total = np.zeros((2, 2), int)
-    for date in (FIRST, SECOND):
-        expected = confusion_matrix(reference[inside], head.values(window, date)[inside])
-        (found,) = (each.scores for each in judged.dated_scores() if each.date == date)
-        assert isinstance(found, Scores)
-        # Inputs are kept as float16: a pixel between two classes may fall otherwise.
-        assert np.abs(np.array(found.confusion) - expected).sum() <= 0.01 * inside.sum()
-        total += np.array(found.confusion)
-    together = judged.scores()
-    assert isinstance(together, Scores)
-    assert np.array_equal(np.array(together.confusion), total)
-    mean = np.mean([head.answers(window, date).exp().numpy() for date in (FIRST, SECOND)], 0).argmax(0)
+    for number, each in enumerate((head, nearly_tied(head))):
+        maps = []
+        judged = evaluate(each, others(labels)).judgement
+        for date in (FIRST, SECOND):
+            (written,) = predict(each, tmp_path / f"{number}-{date}.tif", dates=[date])
+            with rasterio.open(written.path) as file:
+                maps.append(file.read(1))
+            (found,) = (dated.scores for dated in judged.dated_scores() if dated.date == date)
+            assert isinstance(found, Scores)
+            assert np.array_equal(found.confusion, confusion_matrix(reference[inside], maps[-1][inside]))
+        together = judged.scores()
+        assert isinstance(together, Scores)
+        expected = [confusion_matrix(reference[inside], mapped[inside]) for mapped in maps]
+        assert np.array_equal(together.confusion, np.sum(expected, 0))
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_the_mean_over_the_dates_is_of_probabilities_or_of_numbers(
+    head: Head, labels: Labels, region: Region, kind: str
+) -> None:
+    if kind == "numbers":
+        shares = np.where(labels.maps[0].labelled, labels.maps[0].values / 2 + 0.25, np.nan).astype(np.float32)
+        report = dataclasses.replace(labels.report, numbers=NumberSummary(0.25, 0.5, 0.75, 0.25))
+        dated = (LabelMap(shares, labels.dates),)
+        labels = dataclasses.replace(labels, task="regression", classes=(), maps=dated, report=report)
+        head = finetune(region, labels, settings=QUICK).head
+    judged = evaluate(head, others(labels)).judgement
     assert judged.of_mean is not None
     found = judged.of_mean.compute()
-    assert isinstance(found, Scores)
-    expected = confusion_matrix(reference[inside], mean[inside])
-    assert np.abs(np.array(found.confusion) - expected).sum() <= 0.01 * inside.sum()
+    (window,) = head.map_tiles(region.window)
+    answers = torch.stack([head.answers(window, date) for date in (FIRST, SECOND)])
+    each, inside = labels.maps[0], labels.maps[0].labelled
+    if isinstance(found, Scores):
+        mean = answers.exp().mean(0).argmax(0).numpy()
+        assert np.array_equal(found.confusion, confusion_matrix(each.values[inside], mean[inside]))
+    else:
+        mean = answers.mean(0)[0].numpy()
+        assert found.mae == pytest.approx(np.abs(mean - each.values)[inside].mean(), rel=1e-5)
 
 
 def test_a_head_holds_its_figures_for_each_date(head: Head) -> None:
@@ -96,9 +128,46 @@ def test_labels_of_another_kind_or_with_unknown_classes_are_refused(head: Head, 
         evaluate(head, dataclasses.replace(others(labels), task="regression", classes=(), maps=(numbers,)))
 
 
-def test_mapped_pixels_are_those_of_the_whole_map(head: Head) -> None:
-    expected = np.bincount(head.values(head.region.window, SECOND).ravel(), minlength=2)
-    assert mapped_pixels(head, SECOND).tolist() == expected.tolist()
+def test_tiles_without_labels_are_computed_for_areas_only(
+    head: Head, labels: Labels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lianet_user.head.TILE", 96)
+    values = np.full_like(labels.maps[0].values, IGNORE)
+    values[100, 200], values[150, 279] = 0, 1
+    few = dataclasses.replace(others(labels), maps=(LabelMap(values, (SECOND,)),))
+    asked: list[tuple[Window, dt.date | None]] = []
+    answers = head.answers
+    monkeypatch.setattr(head, "answers", lambda *of: asked.append(of) or answers(*of))
+    told: list[tuple[int, int]] = []
+    evaluate(head, few, listener=lambda *done: told.append(done))
+    assert asked == [(Window(96, 192, 64, 88), SECOND)]
+    assert told == [(64 * 88, 64 * 88)]
+    found = evaluate(head, few, areas=True).areas
+    assert {date for _, date in asked} == {SECOND}
+    assert len(asked) == 1 + 6
+    assert found is not None
+    assert sum(each.mapped_ha for each in found.classes) == pytest.approx(160 * 280 / 100)
+
+
+@pytest.mark.numerics
+def test_areas_of_short_trainings_are_those_of_their_maps(
+    region: Region, labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Undecided heads, whose classes rounding decides here and there; and a survey of all ground, so that no pixel may go
+    another way in the map than among the labels."""
+    monkeypatch.setattr("lianet_user.head.TILE", 96)
+    every = region.head_input(region.window, FIRST, ("context",))[0].numpy()
+    survey = others(labels_on(GRID, (every > np.median(every)).astype(np.uint8), CLASSES, (FIRST,)))
+    training = dataclasses.replace(labels, maps=(LabelMap(labels.maps[0].values, (FIRST,)),))
+    for seed in range(20):
+        quick = dataclasses.replace(QUICK, steps=4, seed=seed)
+        head = finetune(region, training, settings=quick).head
+        found = evaluate(head, survey, areas=True).areas
+        assert found is not None
+        (result,) = predict(head, tmp_path / f"{seed}.tif")
+        with rasterio.open(result.path) as file:
+            pixels = np.bincount(file.read(1).ravel(), minlength=2)
+        assert [each.mapped_ha for each in found.classes] == pytest.approx((pixels / 100).tolist(), rel=1e-12)
 
 
 def test_a_curve_is_judged_on_ground_that_no_share_of_a_repeat_was_trained_on(region: Region, labels: Labels) -> None:

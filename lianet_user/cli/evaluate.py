@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +25,7 @@ from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
     from lianet_user.head import Head
-    from lianet_user.training.areas import Areas
-    from lianet_user.training.judging import Judgement
+    from lianet_user.training.evaluate import Evaluation
 
 
 @reads_labels
@@ -50,12 +48,6 @@ def evaluate(
 
     Example: lianet-user evaluate head.safetensors plots.gpkg --field class --areas
     """
-    from lianet_user.artifact import open_head_file
-    from lianet_user.errors import InputError
-
-    header = open_head_file(head).header
-    if areas and not header.classes:
-        raise InputError(f"--areas: {head} maps numbers, and areas are of classes: leave it away")
     given = given_region(region, quiet)
 
     from lianet_user.head import Head
@@ -68,41 +60,20 @@ def evaluate(
         for line in read.report.lines():
             out.print(line, soft_wrap=True)
     with progress(quiet) as bars:
-        judgement = run(opened, read, bars.task("comparing"))
-        estimates = _estimates(opened, judgement, bars.task("mapping")) if areas else None
+        found = run(opened, read, areas=areas, listener=bars.task("mapping"))
     if as_json:
-        print(json.dumps(_document(judgement, estimates), indent=2))
+        print(json.dumps(_document(found), indent=2))
     elif not quiet:
-        _print(opened, judgement, estimates)
+        _print(opened, found)
         then(f"lianet-user predict {head}", f"to do better where it is least sure: lianet-user suggest {head}")
 
 
-def _estimates(head: Head, judgement: Judgement, listener: Callable[[int, int], None]) -> Areas:
-    """
-    Raises:
-        InputError: the labels describe several dates, and areas are of one map.
-    """
-    from lianet_user.errors import InputError
-    from lianet_user.training.areas import estimate_areas
-    from lianet_user.training.evaluate import mapped_pixels
-    from lianet_user.training.metrics import ClassMeter
-
-    if len(judgement.by_date) > 1:
-        raise InputError(
-            f"--areas: the labels describe {len(judgement.by_date)} dates, and areas are of the map of one: give it with --date"
-        )
-    (date,) = judgement.by_date
-    assert isinstance(judgement.all, ClassMeter)
-    resolution = head.geobox.resolution
-    mapped = mapped_pixels(head, date, listener)
-    return estimate_areas(judgement.all.confusion, mapped, abs(resolution.x * resolution.y), head.header.classes)
-
-
-def _print(head: Head, judgement: Judgement, areas: Areas | None) -> None:
+def _print(head: Head, found: Evaluation) -> None:
     from rich.table import Table
 
     from lianet_user.cli.scores import print_dates, print_scores
 
+    judgement, areas = found.judgement, found.areas
     unit = head.header.numbers.unit if head.header.numbers else ""
     print_scores("Against these labels", judgement.scores(), unit)
     print_dates(judgement.dated_scores(), judgement.of_mean.compute() if judgement.of_mean else None, unit)
@@ -119,10 +90,11 @@ def _print(head: Head, judgement: Judgement, areas: Areas | None) -> None:
         warn(CAVEAT)
 
 
-def _document(judgement: Judgement, areas: Areas | None) -> dict[str, object]:
+def _document(found: Evaluation) -> dict[str, object]:
+    judgement = found.judgement
     return {
         "scores": judgement.scores().model_dump(mode="json"),
         "scores_by_date": [each.model_dump(mode="json") for each in judgement.dated_scores()],
         "scores_of_mean": judgement.of_mean.compute().model_dump(mode="json") if judgement.of_mean else None,
-        "areas": areas.as_dict() if areas else None,
+        "areas": found.areas.as_dict() if found.areas else None,
     }

@@ -12,14 +12,21 @@ Precision = Literal["auto", "float32"]
 otherwise (benchmarks/README.md). `float32`: everywhere the same."""
 
 
+LIMITED = ("DEFAULT", "AVX2")
+"""What torch calls itself where it computes without AVX-512."""
+
+
 def native_bfloat16(device: torch.device) -> bool:
     """Whether a device computes bfloat16 itself: CUDA, and processors with AVX-512 BF16 or AMX; emulated, it is slower.
 
-    Decided by what the processor says of itself and not by timing, so that a run can be repeated.
+    Decided by what the processor says of itself and not by timing, so that a run can be repeated. Where torch is told to do
+    without the processor's newer instructions (`ATEN_CPU_CAPABILITY`), it does without bfloat16 too.
     """
+    if device.type != "cpu":
+        return device.type == "cuda"
     # Not public, and absent in some versions of torch; without the answer float32 is right everywhere.
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device.type == "cuda" or (device.type == "cpu" and bool(supported()))
+    return bool(supported()) and torch.backends.cpu.get_cpu_capability() not in LIMITED
 
 
 def training_autocast(device: torch.device) -> AbstractContextManager[object]:

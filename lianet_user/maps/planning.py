@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import lianet_user.head
 from lianet_user.errors import InputError, OutputError, listed
 from lianet_user.head import Head
 from lianet_user.maps.answering import Answer, Source, TileComputer, wanted_answers
@@ -158,7 +157,7 @@ def map_pass(
     unsure: Uncertainty | None,
 ) -> Pass:
     """The maps of some heads, and how to compute a tile of them."""
-    side = lianet_user.head.TILE
+    side = each.heads[0].tile
     if each.mosaic:
         pairs = zip(each.heads, each.dates, strict=True)
         sources = [Source((head,), date, place(head.geobox, ground.geobox, side)) for head, date in pairs]

@@ -85,7 +85,7 @@ def map_view(head: Head, labels: Labels) -> MappedView:
             colors[tile.within(view.window).slices] = _colors(crop(found, tile, outer)[shown])
         return found
 
-    for tile in view.window.tiles(TILE // view.scale):
+    for tile in head.map_tiles(view.window):
         answers = head.answers(tile, view.date, read=read)
         inside = tile.within(view.window).scaled(view.scale).slices
         if head.header.classes:

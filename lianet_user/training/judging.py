@@ -38,6 +38,18 @@ class Judgement:
     def __post_init__(self) -> None:
         self.all = self.goal.meter()
 
+    def count(self, date: dt.date, reference: Tensor, decided: Tensor) -> None:
+        """Compare what a map of a date holds with labels, as :meth:`lianet_user.training.metrics.Meter.update` does."""
+        if date not in self.by_date:
+            self.by_date[date] = self.goal.meter()
+        for meter in (self.all, self.by_date[date]):
+            meter.update(reference, decided)
+
+    def count_mean(self, reference: Tensor, decided: Tensor) -> None:
+        """The same of what the mean over several dates comes to."""
+        self.of_mean = self.of_mean or self.goal.meter()
+        self.of_mean.update(reference, decided)
+
     def scores(self) -> AnyScores:
         return self.all.compute()
 
@@ -75,14 +87,10 @@ def judge(
             own = sample.judged()
             reference = own.labels
             anywhen = reference if anywhen is None else torch.where(own.labelled, reference, anywhen)
-            if sample.date not in judgement.by_date:
-                judgement.by_date[sample.date] = goal.meter()
-            for meter in (judgement.all, judgement.by_date[sample.date]):
-                meter.update(reference, goal.decided(found))
+            judgement.count(sample.date, reference, goal.decided(found))
             answers.append(found)
         if len(answers) > 1 and anywhen is not None:
-            judgement.of_mean = judgement.of_mean or goal.meter()
-            judgement.of_mean.update(anywhen, goal.decided(goal.averaged(answers)))
+            judgement.count_mean(anywhen, goal.decided(goal.averaged(answers)))
     return judgement
 
 

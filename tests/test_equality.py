@@ -1,0 +1,118 @@
+"""What is promised about equality (docs/reference/equality.md), asked of the hardest case: every pixel a near tie."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from agreement import assert_same_answers, assert_same_classes, nearly_tied
+from conftest import RegionHeaderFactory
+from odc.geo.geobox import GeoBox
+from test_maps import make_head
+
+from lianet_user.cube import open_datacube
+from lianet_user.grid import Window
+from lianet_user.head import Head
+from lianet_user.maps import change, picture, predict
+
+pytestmark = pytest.mark.numerics
+
+GRID = GeoBox((150, 203), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
+FIRST, LAST = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
+TILE = 64
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles_and_coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lianet_user.head.TILE", TILE)
+    monkeypatch.setattr("lianet_user.cube.array.TILE", TILE)
+    monkeypatch.setattr(picture, "DPI", 30)
+
+
+@pytest.fixture(params=[1, 4])
+def tied(request: pytest.FixtureRequest, region_header: RegionHeaderFactory, tmp_path: Path) -> Head:
+    head = make_head(region_header(geobox=GRID, dates=2), tmp_path, scale=request.param)
+    return nearly_tied(head)
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        values: np.ndarray = file.read(1)
+    return values
+
+
+def test_nothing_but_rounding_decides(tied: Head) -> None:
+    """Or the tests below prove nothing."""
+    answers = tied.answers(tied.region.window, FIRST)
+    best, second = answers.topk(2, 0).values
+    assert (best - second).max() < 1e-4
+    assert all(share > 0.1 for share in answers.argmax(0).flatten().bincount(minlength=3) / answers[0].numel())
+
+
+def test_other_windows_answer_within_the_bound(tied: Head) -> None:
+    whole = tied.answers(tied.region.window, FIRST)
+    for window in (Window(0, 0, 37, 41), Window(31, 17, 90, 131), Window(149, 0, 1, 203), Window(40, 202, 110, 1)):
+        place = (slice(None), *window.scaled(tied.scale).slices)
+        part = tied.answers(window, FIRST)
+        assert_same_answers(part, whole[place])
+        assert assert_same_classes(part.argmax(0), whole[place]) == 1.0
+
+
+def test_another_number_of_threads_answers_within_the_bound(tied: Head) -> None:
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            found.append(tied.answers(tied.region.window, FIRST))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert_same_answers(other, found[0])
+        assert_same_classes(other.argmax(0), found[0])
+
+
+def test_maps_of_one_tile_grid_are_the_same_to_the_bit(tied: Head, tmp_path: Path) -> None:
+    """Written, written again, taken up again after an interruption, in memory, as a cube, and as a change of classes."""
+    predict(tied, tmp_path / "once.tif", dates=[FIRST])
+    predict(tied, tmp_path / "again.tif", dates=[FIRST])
+    once = read(tmp_path / "once.tif")
+    assert np.array_equal(read(tmp_path / "again.tif"), once)
+
+    def stop(done: int, total: int) -> None:
+        if done > total / 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(tied, tmp_path / "resumed.tif", dates=[FIRST], listener=stop)
+    told: list[int] = []
+    predict(tied, tmp_path / "resumed.tif", dates=[FIRST], resume=True, listener=lambda done, _: told.append(done))
+    assert told[0] > 0  # it did not begin anew
+    assert np.array_equal(read(tmp_path / "resumed.tif"), once)
+    assert np.array_equal(tied.predict(date=FIRST).to_numpy(), once)
+    tied.save(tmp_path / "head.safetensors")
+    assert np.array_equal(open_datacube(tmp_path / "head.safetensors")["class"].sel(time=str(FIRST)).squeeze(), once)
+    predict(tied, tmp_path / "last.tif", dates=[LAST])
+    change(tied, tmp_path / "change.tif", first=FIRST, last=LAST)
+    codes = once.astype(int) * len(tied.header.classes) + read(tmp_path / "last.tif")
+    assert np.array_equal(read(tmp_path / "change.tif"), codes)
+
+
+def test_heads_mapped_together_answer_within_the_bound(tied: Head, tmp_path: Path) -> None:
+    other = Head(tied.header, tied.layers, tied.region, tmp_path / "other.safetensors")
+    tied.path = tmp_path / "tied.safetensors"
+    predict([tied, other], tmp_path / "maps", dates=[FIRST])
+    for name in ("tied", "other"):
+        assert_same_classes(read(tmp_path / "maps" / f"{name}_{FIRST}.tif"), tied.answers(tied.region.window, FIRST))
+
+
+def test_folded_norms_answer_within_the_bound(tied: Head) -> None:
+    inputs = tied.region.head_input(tied.region.window, FIRST, tied.header.head.inputs)[None]
+    with torch.inference_mode():
+        as_trained = tied.layers(inputs)[0]
+    assert_same_answers(tied.answers(tied.region.window, FIRST), as_trained)
