@@ -4,11 +4,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# Tests in a process for each core, up to four. Each gets a stretch of them, so that files share what they set up, and takes
+# over from others when it is done.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+# Instructions of older processors: none beyond SSE 4.1, and AVX2 without AVX-512 and bfloat16.
+OLDEST := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41
+AVX2 := ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2
+TWO_THREADS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo tutorials docs test lint bench clean
+.PHONY: help install demo tutorials docs test test-portable lint bench clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## create .venv with the tested versions of everything
 
@@ -43,10 +51,15 @@ lint: install  ## style and types
 	$(BIN)/mypy
 
 test: lint  ## everything a change has to pass
-	# a process for each core, up to four, and a thread in each
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-	# the tutorials: each test by itself, since they stand in one file
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m 'not heavy'
+	# what rounding may tell apart, as the oldest processors compute it
+	$(OLDEST) OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m 'numerics and not heavy'
+
+test-portable: install  ## the tests as older processors compute, with one thread and with two
+	$(OLDEST) OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m 'not heavy'
+	$(AVX2) OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m 'not heavy'
+	$(OLDEST) $(TWO_THREADS) $(BIN)/pytest -m 'numerics and not heavy'
+	$(AVX2) $(TWO_THREADS) $(BIN)/pytest -m 'not heavy and not slow'
 
 bench: install  ## measure the claims about speed; some ten minutes on two idle cores
 	$(BIN)/python -m benchmarks.bench --results benchmarks/results/speed.json

@@ -42,8 +42,12 @@ def assert_same_classes(found: NDArray[np.uint8] | Tensor, answers: Tensor, boun
     return float((best - second <= 2 * bound).float().mean())
 
 
+NEARLY = 3e-7
+"""How much the weights of nearly tied classes differ, relative to their size: a few units in the last place."""
+
+
 def nearly_tied(head: Head, seed: int = 0) -> Head:
-    """The same head with classes that are as good as equal on every pixel, so that rounding alone decides between them."""
+    """The same head with classes that are as good as equal on every pixel, so that rounding may decide between them."""
     layers = copy.deepcopy(head.layers)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -52,6 +56,6 @@ def nearly_tied(head: Head, seed: int = 0) -> Head:
             assert isinstance(last, torch.nn.Conv2d)
             assert last.bias is not None
             noise = torch.randn(last.weight.shape, generator=generator)
-            last.weight.copy_(last.weight[:1] * (1 + 1e-7 * noise))
+            last.weight.copy_(last.weight[:1] * (1 + NEARLY * noise))
             last.bias.copy_(last.bias[:1].expand_as(last.bias))
     return Head(head.header, layers, head.region, head.path, head.sha256)

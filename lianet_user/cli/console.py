@@ -45,7 +45,7 @@ ComputedIn = Annotated[
     str,
     grouped(
         RUNNING,
-        "auto, or float32: slower where the processor has bfloat16, and the same on every machine.",
+        "auto, or float32: slower where the processor has bfloat16, and the same on every machine but for rounding.",
         "--precision",
         metavar="KIND",
     ),

@@ -9,7 +9,7 @@ import torch
 
 Precision = Literal["auto", "float32"]
 """`auto`: bfloat16 where it is native, which takes half the time, and the classes of one pixel in a thousand come out
-otherwise (benchmarks/README.md). `float32`: everywhere the same."""
+otherwise (benchmarks/README.md). `float32`: everywhere the same but for rounding (docs/reference/equality.md)."""
 
 
 LIMITED = ("DEFAULT", "AVX2")
