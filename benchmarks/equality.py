@@ -13,7 +13,7 @@ counted from the corner of the region, in float32 by the best instructions there
 Told of each: the largest difference of an answer, the pixels whose class is another, and how far the two best classes are apart
 there at most. `docs/reference/equality.md` states bounds that lie above these.
 
-    lianet-user finetune models/havelland.safetensors tutorials/data/havelland_landcover.gpkg --field class -o demo/head.safetensors
+    make demo
     python -m benchmarks.equality demo/head.safetensors
 """
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lianet_user.head import Head
 
-ANSWERS = 5e-4
+ANSWERS = 1e-3
 """How far a head's answers may differ where they are computed in float32 in windows of another shape, by other instructions
-or by another number of threads: logarithms of class probabilities, or numbers as a share of the head's scale."""
+or by another number of threads: logarithms of class probabilities, or numbers as a share of the head's scale. Twice what
+`benchmarks/equality.py` found of a trained head: .0005, between AVX-512 and SSE 4.1."""
 
 
 def assert_same_answers(found: Tensor, expected: Tensor, bound: float = ANSWERS) -> None:
