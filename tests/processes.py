@@ -17,6 +17,11 @@ PRELOADED = [
     "safetensors.torch",
 ]
 
+if sys.platform == "linux":
+    CONTEXT = multiprocessing.get_context("forkserver")
+else:
+    CONTEXT = multiprocessing.get_context("spawn")
+
 
 class Child:
     """A process that calls a function of a module, with one thread as the tests have, and what it says.
@@ -29,12 +34,11 @@ class Child:
         variables: of its environment, besides those of the tests' when the first of these processes was started.
     """
 
-    def __init__(self, folder: Path, call: Callable[..., object], *arguments: object, **variables: str) -> None:
-        context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        context.set_forkserver_preload(PRELOADED)
+    def __init__(self, folder: Path, call: Callable[..., int | None], *arguments: object, **variables: str) -> None:
+        CONTEXT.set_forkserver_preload(PRELOADED)
         folder.mkdir(parents=True, exist_ok=True)
         self._said = [folder / name for name in ("out.txt", "err.txt")]
-        self._process: BaseProcess = context.Process(target=_begin, args=(self._said, variables, call, arguments))
+        self._process: BaseProcess = CONTEXT.Process(target=_begin, args=(self._said, variables, call, arguments))
         self._process.start()
 
     @property
@@ -69,7 +73,7 @@ class Child:
 
 
 def _begin(
-    said: list[Path], variables: dict[str, str], call: Callable[..., object], arguments: tuple[object, ...]
+    said: list[Path], variables: dict[str, str], call: Callable[..., int | None], arguments: tuple[object, ...]
 ) -> None:
     import torch
 

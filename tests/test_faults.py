@@ -502,21 +502,18 @@ def test_every_call_that_writes_fails_in_turn(folder: Folder, tmp_path: Path) ->
 
 def run_until_the_first_checkpoint(folder: Folder, words: list[str]) -> int:
     """In a process of its own, which SIGKILL ends."""
-    import lianet_user.head
-    import lianet_user.region
-    from lianet_user.training import loop
-
-    for module in (lianet_user.head, lianet_user.region):  # as the run beside it: see float32_answers
-        module.answering_autocast = lambda device, precision: nullcontext()  # type: ignore[assignment]
-    save = loop.save_checkpoint
-    loop.CHECKPOINT_EVERY = 10
+    from lianet_user.training.checkpoint import save_checkpoint
 
     def once(*arguments: Any) -> None:
-        save(*arguments)
+        save_checkpoint(*arguments)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    loop.save_checkpoint = once
-    return folder.run(*words)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("head", "region"):  # as the run beside it: see float32_answers
+            patch.setattr(f"lianet_user.{module}.answering_autocast", lambda device, precision: nullcontext())
+        patch.setattr("lianet_user.training.loop.CHECKPOINT_EVERY", 10)
+        patch.setattr("lianet_user.training.loop.save_checkpoint", once)
+        return folder.run(*words)
 
 
 def test_a_run_that_is_killed_goes_on_where_it_stopped(folder: Folder, tmp_path: Path) -> None:
