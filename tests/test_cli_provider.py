@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +18,8 @@ import rasterio
 import xarray as xr
 from affine import Affine
 from conftest import RegionFactory
+from processes import Child
+from processes import lianet as command_line
 from pyproj import CRS
 
 from lianet_user.artifact import open_region_file
@@ -304,25 +303,25 @@ def test_grids_that_do_not_match_are_refused_and_resampled_onto_one_that_is_give
 # --- interrupted runs
 
 
-def process(*arguments: object, **variables: str) -> subprocess.Popen[str]:
-    """The command line in a process of its own, with one thread as the tests have."""
-    words = [sys.executable, "-m", "lianet_user", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def process(folder: Path, *arguments: object, **variables: str) -> Child:
+    """The command line in a process of its own."""
+    return Child(folder, command_line, *map(str, arguments), **variables)
 
 
-def test_a_killed_run_is_not_lost_by_accident_and_ends_as_an_uninterrupted_one(tmp_path: Path, stacks: Path) -> None:
+def test_a_killed_run_is_not_lost_by_accident_and_ends_as_an_uninterrupted_one(
+    tmp_path: Path, stacks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     output = tmp_path / "killed.safetensors"
     common = ("pretrain", stacks, "--config", config(tmp_path, steps=12))
-    child = process(*common, "-o", output)
+    child = process(tmp_path_factory.mktemp("said"), *common, "-o", output)
     try:
         deadline = time.monotonic() + 60
-        while not checkpoint_path(output).exists() and child.poll() is None and time.monotonic() < deadline:
+        while not checkpoint_path(output).exists() and child.running and time.monotonic() < deadline:
             time.sleep(0.002)
     finally:
         child.kill()
-        child.communicate()
-    assert child.returncode < 0  # it did not come to its end
+    assert child.code is not None
+    assert child.code < 0, child.said  # it did not come to its end
     assert not output.exists()
     said = refusal(*common, "-o", output)
     assert "unfinished run" in said
@@ -340,7 +339,9 @@ def test_a_killed_run_is_not_lost_by_accident_and_ends_as_an_uninterrupted_one(t
 # --- several processes
 
 
-def test_processes_started_as_torchrun_does_write_one_file_that_one_process_would(tmp_path: Path, stacks: Path) -> None:
+def test_processes_started_as_torchrun_does_write_one_file_that_one_process_would(
+    tmp_path: Path, stacks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = str(held.getsockname()[1])
@@ -348,6 +349,7 @@ def test_processes_started_as_torchrun_does_write_one_file_that_one_process_woul
     common = ("pretrain", stacks, "--config", config(tmp_path, batch=4, rate=2e-4, table_rate=2e-4), "--device", "cpu")
     children = [
         process(
+            tmp_path_factory.mktemp("said"),
             *(*common, "-o", output),
             RANK=str(rank),
             WORLD_SIZE="2",
@@ -358,11 +360,11 @@ def test_processes_started_as_torchrun_does_write_one_file_that_one_process_woul
         for rank in range(2)
     ]
     try:
-        told = [child.communicate(timeout=120) for child in children]
+        told = [child.wait(120) for child in children]
     finally:
         for child in children:
             child.kill()
-    assert [child.returncode for child in children] == [0, 0], told
+    assert [child.code for child in children] == [0, 0], told
     assert f"wrote {output}" in told[0][0]
     assert told[1] == ("", "")  # the first speaks for all
     assert sorted(path.name for path in tmp_path.iterdir()) == ["region.toml", "shared.safetensors", "stacks"]

@@ -1,20 +1,15 @@
-"""Several processes with their shares of a batch end where one process with all of it does.
-
-Started as a script, with torchrun's variables set, this file is one of the processes.
-"""
+"""Several processes with their shares of a batch end where one process with all of it does."""
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from processes import Child
 from torch import Tensor, distributed, nn
 
 from lianet_user.errors import InputError
@@ -125,8 +120,7 @@ def uneven(rank: int) -> slice:
 
 
 def main(folder: Path) -> None:
-    """One of the processes."""
-    torch.set_num_threads(1)
+    """One of the processes, with torchrun's variables set."""
     processes = Processes.join("cpu")
     results = train(processes)
     values, weights = norm_inputs()
@@ -149,17 +143,13 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, State]:
     started = []
     try:
         for rank in range(2):
-            variables = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            with (folder / f"{rank}.txt").open("w") as said:
-                started.append(subprocess.Popen([sys.executable, __file__, folder], env=variables, stderr=said))
-        for process in started:
-            process.wait(120)
+            variables = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            started.append(Child(folder / str(rank), main, folder, **variables))
+        told = "".join(process.wait(120)[1] for process in started)
     finally:
         for process in started:
             process.kill()
-            process.wait()
-        told = "".join((folder / f"{rank}.txt").read_text() for rank in range(2))
-    assert [process.returncode for process in started] == [0, 0], told
+    assert [process.code for process in started] == [0, 0], told
     assert "Warning" not in told
     first, second = (safetensors.torch.load_file(folder / f"{rank}.safetensors") for rank in range(2))
     return first, second
@@ -252,7 +242,3 @@ def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match="process 1 of this machine has no CUDA device of its own, there are 1"):
         Processes.join("cuda")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

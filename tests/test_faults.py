@@ -19,7 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from conftest import Folder, refused
+from processes import Child
 
 from lianet_user import artifact, cli, errors, lock
 from lianet_user.artifact import open_head_file, open_region_file, replacing
@@ -438,20 +439,23 @@ def test_a_folder_that_cannot_be_flushed_does_not_lose_what_was_written(
     assert (tmp_path / "a.txt").read_bytes() == b"new"
 
 
-def test_a_limit_on_the_size_of_files_is_a_full_disk(folder: Folder) -> None:
-    # In a process of its own, because a limit that was lowered stays low.
-    code = (
-        "import resource, signal, sys\n"
-        "from lianet_user.cli import _run\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        f"sys.exit(_run({FINETUNE!r}))\n"
-    )
+def run_with_small_files(folder: Folder) -> int:
+    """In a process of its own, because a limit that was lowered stays low."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    return folder.run(*FINETUNE)
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk(folder: Folder, tmp_path: Path) -> None:
     folder.file(EARLIER, "new.safetensors")
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder.path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == errors.EXIT_BAD_INPUT, done.stderr
-    assert "error: cannot write" in done.stderr
-    assert "ulimit -f" in done.stderr
+    child = Child(tmp_path / "said", run_with_small_files, folder)
+    try:
+        _, told = child.wait(300)
+    finally:
+        child.kill()
+    assert child.code == errors.EXIT_BAD_INPUT, told
+    assert "error: cannot write" in told
+    assert "ulimit -f" in told
     assert (folder.path / "new.safetensors").read_bytes() == EARLIER
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4096
 
@@ -496,29 +500,33 @@ def test_every_call_that_writes_fails_in_turn(folder: Folder, tmp_path: Path) ->
     assert all(each["calls"] > 10 for each in found)
 
 
-def test_a_run_that_is_killed_goes_on_where_it_stopped(folder: Folder) -> None:
+def run_until_the_first_checkpoint(folder: Folder, words: list[str]) -> int:
+    """In a process of its own, which SIGKILL ends."""
+    from lianet_user.training.checkpoint import save_checkpoint
+
+    def once(*arguments: Any) -> None:
+        save_checkpoint(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("head", "region"):  # as the run beside it: see float32_answers
+            patch.setattr(f"lianet_user.{module}.answering_autocast", lambda device, precision: nullcontext())
+        patch.setattr("lianet_user.training.loop.CHECKPOINT_EVERY", 10)
+        patch.setattr("lianet_user.training.loop.save_checkpoint", once)
+        return folder.run(*words)
+
+
+def test_a_run_that_is_killed_goes_on_where_it_stopped(folder: Folder, tmp_path: Path) -> None:
     """SIGKILL in the middle of the training: no head, the lock is free, and what it left is no obstacle."""
     whole = folder.path / "whole.safetensors"
     steps = ["--steps", "40", *FINETUNE[8:]]
     assert folder.run(*FINETUNE[:3], "-o", whole, "--overwrite", *steps) == 0
-    code = (
-        "import os, sys\n"
-        "from contextlib import nullcontext\n"
-        "import lianet_user.head, lianet_user.region\n"
-        "for module in (lianet_user.head, lianet_user.region):\n"  # as the run beside it: see float32_answers
-        "    module.answering_autocast = lambda device, precision: nullcontext()\n"
-        "from lianet_user.training import checkpoint, loop\n"
-        "save = loop.save_checkpoint\n"
-        "loop.CHECKPOINT_EVERY = 10\n"
-        "def once(*arguments):\n"
-        "    save(*arguments)\n"
-        "    os.kill(os.getpid(), 9)\n"
-        "loop.save_checkpoint = once\n"
-        "from lianet_user.cli import _run\n"
-        f"_run({[*FINETUNE[:6], *steps]!r})\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder.path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    child = Child(tmp_path / "said", run_until_the_first_checkpoint, folder, [*FINETUNE[:6], *steps])
+    try:
+        told = child.wait(300)
+    finally:
+        child.kill()
+    assert child.code == -signal.SIGKILL, told
     assert not (folder.path / "new.safetensors").exists()
     assert folder.run(*FINETUNE[:6], *steps, "--resume") == 0
     one, other = (open_head_file(path).tensors() for path in (whole, folder.path / "new.safetensors"))

@@ -24,13 +24,15 @@ from lianet_user.header import ClassEntry, HeadHeader, RegionRef
 from lianet_user.region import Region
 
 HAVELLAND = Path(__file__).resolve().parents[1] / "models" / "havelland.safetensors"
-WHOLE = Window(120, 200, 397, 411)
-"""An odd size at an odd place, to be computed in one piece."""
+WHOLE = Window(149, 259, 271, 163)
+"""An odd size at an odd place, to be computed in one piece: a little longer than the largest of the tiles, and wide enough
+for four of the others to meet."""
 TILES = (97, 128, 256)
 SAMPLE = Window(300, 300, 128, 128)
 """What the head's scores are made equally large on."""
-LARGE = Window(101, 150, 523, 531)
-"""The same for tiles as large as those of maps."""
+LARGE = (Window(101, 150, 67, 531), Window(101, 150, 523, 71))
+"""The same for tiles as long as those of maps, and no wider than it takes: one that ends below another is no other case than
+one that ends beside it, and where four of them meet, smaller ones show."""
 
 
 @pytest.fixture(scope="module")
@@ -113,16 +115,18 @@ def test_logits_and_classes_of_tiles_are_those_of_the_whole(head: Head, logits: 
 
 
 def test_classes_of_tiles_of_512_px_are_those_of_the_whole(head: Head) -> None:
-    whole = head.answers(LARGE)
-    for window in LARGE.tiles(512):
-        check_decisions(head.answers(window), whole[(slice(None), *window.within(LARGE).slices)])
+    for large in LARGE:
+        whole = head.answers(large)
+        first, second = large.tiles(512)
+        for window in (first, second):
+            check_decisions(head.answers(window), whole[(slice(None), *window.within(large).slices)])
 
 
 def test_answers_in_the_processors_own_precision_are_nearly_those_in_float32(
     head: Head, logits: Tensor, native_answers: None
 ) -> None:
     """Random layers are the hardest case: no class is far ahead anywhere."""
-    window = Window(150, 260, 256, 256)
+    window = Window(150, 260, 256, 160)
     exact = logits[(slice(None), *window.within(WHOLE).slices)]
     found = head.answers(window)
     assert found.dtype == torch.float32
@@ -132,7 +136,7 @@ def test_answers_in_the_processors_own_precision_are_nearly_those_in_float32(
         torch.testing.assert_close(found, exact, atol=1e-4, rtol=0)
     else:
         assert not torch.equal(found, exact)
-    parts = Window(0, 0, 256, 256).tiles(128)
+    parts = Window(0, 0, window.height, window.width).tiles(128)
     whole = torch.zeros_like(found)
     for part in parts:
         whole[(slice(None), *part.slices)] = head.answers(part.shifted(window.row, window.col))

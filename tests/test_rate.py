@@ -281,12 +281,20 @@ def region_path(region_header: RegionHeaderFactory, tmp_path: Path) -> Path:
     return tmp_path / "region"
 
 
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Rate]:
+    return {}
+
+
 @pytest.fixture
-def rows(region_path: Path) -> dict[str, Rate]:
-    told: list[str] = []
-    table = rate_table(region_path, imagery(), listener=told.append)
-    assert {row.codec for row in table} <= {*told}
-    return {row.codec: row for row in table}
+def rows(region_path: Path, kept: dict[str, Rate]) -> dict[str, Rate]:
+    """Made once, since the codecs search for a while and `region_path` is the same region in every test."""
+    if not kept:
+        told: list[str] = []
+        table = rate_table(region_path, imagery(), listener=told.append)
+        assert {row.codec for row in table} <= {*told}
+        kept |= {row.codec: row for row in table}
+    return kept
 
 
 def test_the_table_compares_sizes_of_the_same_imagery(rows: dict[str, Rate], region_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -84,11 +85,12 @@ def features_in_region(
     ).astype(object)
     _refuse_useless(layer, fates)
     west, south, east, north = map(float, shapely.total_bounds(layer.geometries[fates == "outside"]))
-    all_outside = outside_error(layer.path, (west, south, east, north), layer.crs, geobox)
+    # Not made before it is needed: it says both extents in several CRSs, each with a transformation of its own.
+    all_outside = partial(outside_error, layer.path, (west, south, east, north), layer.crs, geobox)
     try:
         boxes = _boxes(geobox, layer.crs, reach)
     except AreaError as error:
-        raise all_outside from error
+        raise all_outside() from error
 
     rows = np.flatnonzero(np.isin(fates, ("outside", *BLOCKING)))
     rows = rows[_near(shapely.bounds(layer.geometries[rows]), boxes)]
@@ -113,7 +115,7 @@ def features_in_region(
     used = np.flatnonzero(fates[rows] == "used")
     if not len(used):
         _refuse_useless(layer, fates)
-        raise all_outside
+        raise all_outside()
     geometries = _assembled(moved, len(rows))
     kinds = dimensions[rows[used]]
     count_of = {fate: int((fates == fate).sum()) for fate in FATES}
