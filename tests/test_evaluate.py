@@ -137,7 +137,12 @@ def test_tiles_without_labels_are_computed_for_areas_only(
     few = dataclasses.replace(others(labels), maps=(LabelMap(values, (SECOND,)),))
     asked: list[tuple[Window, dt.date | None]] = []
     answers = head.answers
-    monkeypatch.setattr(head, "answers", lambda *of: asked.append(of) or answers(*of))
+
+    def counted(window: Window, date: dt.date | None = None) -> torch.Tensor:
+        asked.append((window, date))
+        return answers(window, date)
+
+    monkeypatch.setattr(head, "answers", counted)
     told: list[tuple[int, int]] = []
     evaluate(head, few, listener=lambda *done: told.append(done))
     assert asked == [(Window(96, 192, 64, 88), SECOND)]
