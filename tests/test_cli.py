@@ -168,19 +168,8 @@ def test_labels_in_other_forms_are_checked_and_trained_on(name: str, other_label
     assert checked.returncode == 0, checked.stderr
     report = json.loads(checked.stdout)["report"]
     done = here(
-        *(
-            "finetune",
-            REGION,
-            name,
-            *FORMS[name],
-            "--steps",
-            5,
-            "--members",
-            1,
-            "--no-picture",
-            "--no-report",
-            "--json",
-        ),
+        *("finetune", REGION, name, *FORMS[name], "--steps", 5, "--members", 1),
+        *("--no-picture", "--no-report", "--json"),
         *("-o", f"{name}.safetensors"),
         cwd=other_labels,
     )
