@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -159,14 +160,29 @@ def test_a_learning_curve_is_a_table_and_a_plot(region: Region, classes: Path, t
     assert table.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+SOON_KEPT = """
+from lianet_user.cli import main
+from lianet_user.training import loop
+
+loop.CHECKPOINT_EVERY = 5
+main()
+"""
+"""The command line, whose trainings keep a checkpoint so soon that almost all steps are left to be interrupted in."""
+
+
+@pytest.mark.usefixtures("native_answers")  # as in the process that is stopped
 def test_a_terminated_finetune_says_how_to_go_on_and_ends_on_the_same_head(
-    region: Region, classes: Path, tmp_path: Path
+    region: Region, classes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = [str(word) for word in ("--date", "2017-02-16", *QUICK, "--steps", "400", "--overwrite")]
+    command = ("finetune", region.path, classes, "--date", "2017-02-16", *QUICK, "--steps", 150)
     whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
-    command = [sys.executable, "-m", "lianet_user", "finetune", str(region.path), str(classes), *options]
-    subprocess.run([*command, "-o", str(whole)], check=True, capture_output=True)
-    process = subprocess.Popen([*command, "-o", str(stopped)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert lianet(*command, "-o", whole) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-c", SOON_KEPT, *map(str, command), "--overwrite", "-o", str(stopped)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # which decides how sums are rounded
+    )
     checkpoint = head_checkpoint_path(stopped)
     while not checkpoint.exists():
         assert process.poll() is None
@@ -176,16 +192,42 @@ def test_a_terminated_finetune_says_how_to_go_on_and_ends_on_the_same_head(
     assert process.returncode == EXIT_TERMINATED
     assert b"--resume" in said
     assert not stopped.exists()
-    refused = subprocess.run([*command[:-1], "-o", str(stopped)], check=False, capture_output=True)
-    assert (refused.returncode, b"--resume" in refused.stderr) == (EXIT_BAD_INPUT, True)
-    changed = [*command, "-o", str(stopped), "--resume", "--rate", "0.5"]
-    refused = subprocess.run(changed, check=False, capture_output=True)
-    assert refused.returncode == EXIT_BAD_INPUT
-    assert b"rate (then" in refused.stderr
-    subprocess.run([*command, "-o", str(stopped), "--resume"], check=True, capture_output=True)
+    capfd.readouterr()
+    assert lianet(*command, "-o", stopped) == EXIT_BAD_INPUT
+    assert "--resume" in capfd.readouterr().err
+    assert lianet(*command, "--overwrite", "-o", stopped, "--resume", "--rate", 0.5) == EXIT_BAD_INPUT
+    assert "rate (then" in capfd.readouterr().err
+    assert lianet(*command, "--overwrite", "-o", stopped, "--resume") == 0
     assert not checkpoint.exists()
     one, other = (Head.open(path).layers.state_dict() for path in (whole, stopped))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "mention"),
+    [
+        ("finetune", ("--loss", "huber"), "huber is for numbers"),
+        ("finetune", ("--resume",), "without --resume"),
+        ("learning-curve", ("--loss", "huber"), "huber is for numbers"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_features_are_computed(
+    command: str,
+    options: tuple[str, ...],
+    mention: str,
+    region: Region,
+    classes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def computing(*_: object) -> None:
+        raise AssertionError("features are computed")
+
+    monkeypatch.setattr(Region, "head_input", computing)
+    words = (command, region.path, classes, "--date", "2017-02-16", *options)
+    assert lianet(*words, "-o", tmp_path / "x.safetensors") == EXIT_BAD_INPUT
+    assert mention in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_head(
@@ -202,7 +244,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_head(
 
     monkeypatch.setattr(loop._Run, "_gradients", breaking)
     head = tmp_path / "head.safetensors"
-    options = ("--date", "2017-02-16", *QUICK, "--steps", 200)
+    options = ("--date", "2017-02-16", *QUICK, "--steps", 150)
     assert lianet("finetune", region.path, classes, "-o", head, *options) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "not finite at step 110" in said

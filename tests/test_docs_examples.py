@@ -1,8 +1,8 @@
 """Every command line in README.md, in docs/ and in a command's help works: each is run in a folder that holds what it names.
 
-Heads, regions and figures of that folder mean nothing: trainings take a few steps, and the havelland is a stand-in of 60 m
-pixels and random weights. What is proved is that a line does what its page says: it ends well, writes what it names, and says
-what to do next.
+Heads, regions and figures of that folder mean nothing: trainings take a few steps, the havelland is a stand-in of 120 m pixels
+and random weights, and bouconne one of 20 m. What is proved is that a line does what its page says: it ends well, writes what
+it names, and says what to do next.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import typer
 import xarray as xr
 from affine import Affine
 from conftest import randomize
-from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from shapely.geometry import box
 
@@ -121,18 +120,21 @@ def test_every_command_has_an_example_in_its_help_and_its_options_in_groups() ->
 # --- the folder
 
 
-def write_region(path: Path, seed: int = 0) -> Region:
-    """The havelland in pixels of 60 m, with random weights."""
-    header = open_region_file(MODELS / "havelland.safetensors").header
-    grid = GridHeader.of(GeoBox((128, 256), Affine(60, 0, 330_000, 0, -60, 5_822_040), "EPSG:32633"))
-    config = preset("lite", height=128, width=256, bands=len(header.bands), table_size=2**12)
+def write_region(path: Path, like: str, factor: int, seed: int = 0) -> Region:
+    """A shipped region in pixels `factor` times as long, with random weights; with a seed, of another name."""
+    header = open_region_file(MODELS / f"{like}.safetensors").header
+    geobox = header.grid.geobox.zoom_out(factor)
+    height, width = geobox.shape
+    config = preset(
+        "lite", height=height, width=width, bands=len(header.bands), time=header.field.time, table_size=2**12
+    )
     field = NeuralField(config)
     randomize(field, seed)
     with torch.no_grad():  # reflectance of about a quarter
         field.reconstruction.get_buffer("mean").fill_(0.25)
         field.reconstruction.get_buffer("std").fill_(0.01)
-    name = "havelland" if seed == 0 else path.stem
-    save_region(path, header.model_copy(update={"name": name, "grid": grid, "field": config, "quality": ()}), field)
+    changes = {"name": path.stem if seed else like, "grid": GridHeader.of(geobox), "field": config, "quality": ()}
+    save_region(path, header.model_copy(update=changes), field)
     return Region.open(path)
 
 
@@ -143,7 +145,7 @@ def write_stack(path: Path, region: Region, cloudy: bool = False) -> None:
     names = [band.name for band in region.header.bands]
     if cloudy:
         scene = np.full(bands.shape[1:], 4, np.uint16)
-        scene[:40, :40] = 9
+        scene[:20, :20] = 9
         bands, names = np.concatenate([bands, scene[None]]), [*names, "SCL"]
     count, height, width = bands.shape
     layout = {"count": count, "height": height, "width": width, "dtype": "uint16", "transform": region.geobox.affine}
@@ -152,9 +154,8 @@ def write_stack(path: Path, region: Region, cloudy: bool = False) -> None:
         file.descriptions = names
 
 
-def write_cube(path: Path) -> None:
+def write_cube(path: Path, region: Region) -> None:
     """Two dates of four bands and a scene classification, of what bouconne remembers."""
-    region = Region.open(MODELS / "bouconne.safetensors")
     window = region.window_of((1.22, 43.64, 1.23, 43.65))[0]
     dates = region.header.dates[1:3]
     values = np.stack([region.reconstruct(window, date).numpy() for date in dates])
@@ -206,9 +207,11 @@ def write_labels(folder: Path) -> None:
     pd.DataFrame({"code": codes, "name": codes, "color": colors}).to_csv(folder / "classes.csv", index=False)
     area = gpd.GeoDataFrame(geometry=[box(331_000, 5_816_000, 344_000, 5_821_000)], crs="EPSG:32633")
     area.to_file(folder / "area.gpkg")
-    squares(folder / "models" / "havelland.safetensors", 20, stand=["a", "b", "c"]).to_file(folder / "stands.gpkg")
+    squares(folder / "models" / "havelland.safetensors", 10, stand=["a", "b", "c"]).to_file(folder / "stands.gpkg")
     squares(MODELS / "romania.safetensors", 20, stand=["a", "b"]).to_file(folder / "stands-romania.gpkg")
-    squares(MODELS / "bouconne.safetensors", 9, crop=["maize", "wheat", "forest"]).to_file(folder / "crops.gpkg")
+    squares(folder / "models" / "bouconne.safetensors", 5, crop=["maize", "wheat", "forest"]).to_file(
+        folder / "crops.gpkg"
+    )
     cover = np.indices((50, 50)).sum(0).astype(np.uint8)
     transform = open_region_file(MODELS / "romania.safetensors").header.grid.geobox.affine @ Affine.scale(2)
     layout = {"count": 1, "height": 50, "width": 50, "dtype": "uint8", "transform": transform}
@@ -241,7 +244,7 @@ def cheaply(line: str) -> None:
 
 @pytest.fixture(scope="module")
 def defaults() -> Any:
-    """The command line with CHEAP's defaults, which may replace what lies there already."""
+    """The command line with CHEAP's defaults, which may replace what lies there already; pictures are small."""
     cheap: dict[str, Any] = {}
     for name, command in every_command().items():
         own = {"overwrite": True} if any(each.name == "overwrite" for each in command.params) else {}
@@ -250,6 +253,7 @@ def defaults() -> Any:
     for name, values in CHEAP.items():
         cheap[name].update(values)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lianet_user.maps.picture.DPI", 30)
         patch.setitem(cli.app.info.context_settings, "default_map", cheap)  # type: ignore[arg-type]
         yield
 
@@ -262,10 +266,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, defaults: Any) -> Path:
     (folder / "regions").mkdir()
     (folder / "tutorials" / "data").mkdir(parents=True)
     shutil.copy(LABELS, folder / "tutorials" / "data")
-    havelland = write_region(folder / "models" / "havelland.safetensors")
-    write_region(folder / "east-region.safetensors", seed=1)
-    for name in ("bouconne", "romania"):
-        shutil.copy(MODELS / f"{name}.safetensors", folder / "models")
+    havelland = write_region(folder / "models" / "havelland.safetensors", "havelland", 12)
+    write_region(folder / "east-region.safetensors", "havelland", 12, seed=1)
+    bouconne = write_region(folder / "models" / "bouconne.safetensors", "bouconne", 2)
+    shutil.copy(MODELS / "romania.safetensors", folder / "models")
     shutil.copy(MODELS / "romania.safetensors", folder / "regions")
     publish(folder / "models", name="models", title="models", description="models")
     publish(folder / "regions", name="regions", title="regions", description="regions")
@@ -276,7 +280,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, defaults: Any) -> Path:
     write_stack(folder / "new" / "S2_20180216.tif", havelland)
     for day in ("20211103", "20220313"):
         write_stack(folder / "clouded" / f"S2_{day}.tif", havelland, cloudy=True)
-    write_cube(folder / "cube.nc")
+    write_cube(folder / "cube.nc", bouconne)
     (folder / "region.toml").write_text(README_TOML[0], encoding="utf-8")
     (folder / "about.toml").write_text(README_TOML[1], encoding="utf-8")
     with contextlib.chdir(folder):

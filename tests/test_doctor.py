@@ -24,16 +24,21 @@ def looked(name: str) -> list[Finding]:
     return doctor._safely(name, LOOKS[name])
 
 
-def test_a_machine_that_runs_the_tests_is_not_broken() -> None:
-    findings = doctor.examine()
+@pytest.fixture(scope="module")
+def findings() -> list[Finding]:
+    """About this machine, as it is."""
+    return doctor.examine()
+
+
+def test_a_machine_that_runs_the_tests_is_not_broken(findings: list[Finding]) -> None:
     assert {finding.topic for finding in findings} >= set(LOOKS) - {"memory"}
     assert not is_broken(findings), [finding for finding in findings if finding.level == "broken"]
     (tested,) = [finding for finding in findings if finding.topic == "self-test"]
     assert "were written, read and compared" in tested.found
 
 
-def test_everything_that_is_not_fine_says_what_to_do() -> None:
-    assert all(finding.advice for finding in doctor.examine() if finding.level != "fine")
+def test_everything_that_is_not_fine_says_what_to_do(findings: list[Finding]) -> None:
+    assert all(finding.advice for finding in findings if finding.level != "fine")
 
 
 def test_what_is_broken_ends_with_1_and_the_rest_is_still_said(

@@ -20,7 +20,7 @@ from lianet_user.head import Head
 from lianet_user.header import AnyScores, HeadHeader, Provenance, RegionRef
 from lianet_user.labels import Labels, Split, split_labels
 from lianet_user.region import Region
-from lianet_user.training.checkpoint import Fingerprint, labels_digest, round_path, split_digest
+from lianet_user.training.checkpoint import Fingerprint, labels_digest, load_checkpoint, round_path, split_digest
 from lianet_user.training.goal import Goal
 from lianet_user.training.held import CACHE_GB, HeldFeatures
 from lianet_user.training.judging import Judgement, judge
@@ -177,6 +177,7 @@ class _Run:
 
     def go(self, split: Split, parts: Sequence[Split]) -> Finetuned:
         layers = self._layers()
+        self._refuse(parts[0] if parts else split)
         samples = self._samples(layers)
         if self.start:
             known = [sample for part in parts or (split,) for sample in self._judged(layers, samples, part.validated)]
@@ -208,6 +209,17 @@ class _Run:
             raise UnfinishedError(str(error), last_good) from error
         self._judge(layers, samples, split, judgement)
         return self._finished(layers, samples, split, judgement, history, folds=len(parts))
+
+    def _refuse(self, first: Split) -> None:
+        """Refuse what can be refused before the features are computed, which takes minutes on a large region.
+
+        Raises:
+            ArtifactError: the checkpoint to go on from is missing, or of another run.
+            InputError: the loss is none for such labels.
+        """
+        self.goal.loss(self.settings, None, self.untaught)
+        if self.checkpoint and self.resume:
+            load_checkpoint(self.checkpoint, self._fingerprint(first))
 
     def _judge(self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split, judgement: Judgement) -> None:
         judged = self._judged(layers, samples, split.validated)

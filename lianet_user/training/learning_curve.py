@@ -77,6 +77,7 @@ def learning_curve(
     settings_of = settings or (lambda share: settings_for("auto", labels, region.header, share * (1 - SHARE)))
     reading = settings_of(max(shares))
     goal = goal_for(labels, reading, "", None)
+    goal.loss(reading, None)  # one that is none for such labels is refused before the features are computed
     samples = make_samples(
         lambda window, date: region.head_input(window, date, reading.inputs),
         labels if reading.dated else labels.once(),
