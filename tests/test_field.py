@@ -19,6 +19,8 @@ from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble, HeadLayers, head_halo
 from lianet_user.field.model import NeuralField
 
+pytestmark = pytest.mark.numerics
+
 # --- the hash grid, as the paper's release writes it, pixel by pixel
 
 

@@ -25,6 +25,8 @@ from lianet_user.head import Head
 from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionRef
 from lianet_user.region import Region
 
+pytestmark = pytest.mark.numerics
+
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
 
 

@@ -97,6 +97,7 @@ def check_decisions(part: Tensor, whole: Tensor) -> None:
     assert_same_classes(part.argmax(0), whole)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("tile", TILES)
 def test_features_of_tiles_are_those_of_the_whole(havelland: Region, features: Tensor, tile: int) -> None:
     for window in WHOLE.tiles(tile):
@@ -104,6 +105,7 @@ def test_features_of_tiles_are_those_of_the_whole(havelland: Region, features: T
         torch.testing.assert_close(part, features[(slice(None), *window.within(WHOLE).slices)], atol=1e-4, rtol=0)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("tile", [128, 256])
 def test_logits_and_classes_of_tiles_are_those_of_the_whole(head: Head, logits: Tensor, tile: int) -> None:
     shares = logits.argmax(0).flatten().bincount() / WHOLE.pixels
@@ -114,6 +116,7 @@ def test_logits_and_classes_of_tiles_are_those_of_the_whole(head: Head, logits: 
         check_decisions(head.answers(window), logits[(slice(None), *window.within(WHOLE).slices)])
 
 
+@pytest.mark.numerics
 def test_classes_of_tiles_of_512_px_are_those_of_the_whole(head: Head) -> None:
     for large in LARGE:
         whole = head.answers(large)
@@ -122,6 +125,7 @@ def test_classes_of_tiles_of_512_px_are_those_of_the_whole(head: Head) -> None:
             check_decisions(head.answers(window), whole[(slice(None), *window.within(large).slices)])
 
 
+@pytest.mark.numerics
 def test_answers_in_the_processors_own_precision_are_nearly_those_in_float32(
     head: Head, logits: Tensor, native_answers: None
 ) -> None:
@@ -143,6 +147,7 @@ def test_answers_in_the_processors_own_precision_are_nearly_those_in_float32(
     assert (whole.argmax(0) == found.argmax(0)).float().mean() > 0.9995
 
 
+@pytest.mark.numerics
 def test_a_region_that_was_opened_for_float32_answers_in_it(head: Head, logits: Tensor, native_answers: None) -> None:
     window = Window(150, 260, 64, 64)
     exact = Head(head.header, head.layers, Region.open(HAVELLAND, precision="float32"))

@@ -24,6 +24,8 @@ from lianet_user.grid import Window
 from lianet_user.header import RegionHeader
 from lianet_user.region import Region, psnr, save_region
 
+pytestmark = pytest.mark.numerics
+
 ALL: tuple[HeadInput, ...] = ("features", "bands", "context")
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
 

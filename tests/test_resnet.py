@@ -9,6 +9,8 @@ from conftest import randomize
 from lianet_user.field.resnet import BLOCKS, ResNetEncoder
 from lianet_user.field.torchvision_ops import import_torchvision
 
+pytestmark = pytest.mark.numerics
+
 
 def reference(name: str, channels: int, depth: int) -> torch.nn.Module:
     """The library's encoder without the stages that it builds and never runs."""

@@ -34,6 +34,8 @@ from lianet_user.training import PretrainSettings, pretrain
 from lianet_user.training.update import UpdateSettings, update
 from lianet_user.windows import Axis, Lattice, PatchCache, blended, drawn_from, head_lattice
 
+pytestmark = pytest.mark.numerics
+
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 ALL: tuple[HeadInput, ...] = ("features", "bands", "context", "encoding")
 SECOND = dt.date(2017, 3, 16)
