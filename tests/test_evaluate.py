@@ -20,9 +20,9 @@ from lianet_user.errors import LabelError, TrainingWarning
 from lianet_user.grid import Window
 from lianet_user.head import Head
 from lianet_user.header import IGNORE, ClassEntry, Scores
-from lianet_user.labels import LabelMap, Labels, split_folds
+from lianet_user.labels import LabelMap, Labels, Split, split_folds
 from lianet_user.labels.report import NumberSummary
-from lianet_user.maps import predict
+from lianet_user.maps import picture, predict
 from lianet_user.region import Region
 from lianet_user.training import FinetuneSettings, finetune
 from lianet_user.training.evaluate import evaluate
@@ -156,17 +156,23 @@ def test_tiles_without_labels_are_computed_for_areas_only(
 
 @pytest.mark.numerics
 def test_areas_of_short_trainings_are_those_of_their_maps(
-    region: Region, labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_region: RegionFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Undecided heads, whose classes rounding decides here and there; and a survey of all ground, so that no pixel may go
     another way in the map than among the labels."""
-    monkeypatch.setattr("lianet_user.head.TILE", 96)
-    every = region.head_input(region.window, FIRST, ("context",))[0].numpy()
-    survey = others(labels_on(GRID, (every > np.median(every)).astype(np.uint8), CLASSES, (FIRST,)))
-    training = dataclasses.replace(labels, maps=(LabelMap(labels.maps[0].values, (FIRST,)),))
+    monkeypatch.setattr("lianet_user.head.TILE", 40)
+    monkeypatch.setattr(picture, "DPI", 30)
+    geobox = GeoBox((56, 72), GRID.affine, GRID.crs)
+    region = make_region(name="little", geobox=geobox)
+    brightness = region.head_input(region.window, FIRST, ("context",))[0].numpy()
+    every = (brightness > np.median(brightness)).astype(np.uint8)
+    some = np.where(np.random.default_rng(0).random(every.shape) < 1 / 3, every, IGNORE)
+    survey, training = others(labels_on(geobox, every, CLASSES)), labels_on(geobox, some, CLASSES)
+    chosen = np.zeros((4, 5), bool)
+    chosen[1, 1] = chosen[2, 3] = True
     for seed in range(20):
         quick = dataclasses.replace(QUICK, steps=4, seed=seed)
-        head = finetune(region, training, settings=quick).head
+        head = finetune(region, training, settings=quick, split=Split(every.shape, 16, chosen)).head
         found = evaluate(head, survey, areas=True).areas
         assert found is not None
         (result,) = predict(head, tmp_path / f"{seed}.tif")

@@ -65,7 +65,6 @@ def parity() -> tuple[dict[str, Any], dict[str, np.ndarray], Callable[[str, tupl
         return json.loads((PARITY / "base.json").read_text()), dict(arrays), module.fill
 
 
-@pytest.mark.numerics
 def test_base_computes_what_the_authors_code_computes(
     parity: tuple[dict[str, Any], dict[str, np.ndarray], Callable[[str, tuple[int, ...]], np.ndarray]], tmp_path: Path
 ) -> None:
@@ -256,7 +255,6 @@ RELEASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[float]]] = {
 two pixels, (5, 7) and (20, 31), of the 32 x 32 window at row 96, column 200 on 2 May 2018 at 10:20:21."""
 
 
-@pytest.mark.numerics
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_later_releases_field_computes_what_their_code_computes(release: str, tmp_path: Path) -> None:
     options, about, expected = RELEASES[release]
