@@ -36,14 +36,15 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from lianet_user.cube import open_datacube
+    from lianet_user.datacube import open_datacube
     from lianet_user.errors import LianetError
+    from lianet_user.finetuning import finetune
     from lianet_user.head import Head
     from lianet_user.imagery import ImageryOptions, open_imagery
     from lianet_user.labels import LabelOptions, check_labels, read_labels
     from lianet_user.maps import change, predict, reconstruct
+    from lianet_user.pretraining import PretrainSettings, RegionWords, UpdateSettings, pretrain, update
     from lianet_user.region import Region
-    from lianet_user.training import PretrainSettings, RegionWords, UpdateSettings, finetune, pretrain, update
 
 __all__ = [
     "Head",
@@ -71,14 +72,15 @@ __version__ = version("lianet-user")
 __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cube": ["open_datacube"],
+        "datacube": ["open_datacube"],
         "errors": ["LianetError"],
         "head": ["Head"],
         "imagery": ["ImageryOptions", "open_imagery"],
         "labels": ["LabelOptions", "check_labels", "read_labels"],
         "maps": ["change", "predict", "reconstruct"],
         "region": ["Region"],
-        "training": ["PretrainSettings", "RegionWords", "UpdateSettings", "finetune", "pretrain", "update"],
+        "finetuning": ["finetune"],
+        "pretraining": ["PretrainSettings", "RegionWords", "UpdateSettings", "pretrain", "update"],
     },
 )
 

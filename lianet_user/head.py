@@ -15,18 +15,16 @@ import torch
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from lianet_user.artifact import ArtifactFile, open_head_file, write_artifact
-from lianet_user.catalog.of_head import region_of_head
-from lianet_user.cf import class_flags
+from lianet_user.catalog.fetch import region_of_head
 from lianet_user.errors import ArtifactError, RegionMismatchError
 from lianet_user.field.config import HeadInput
-from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.field.precision import Precision, answering_autocast
-from lianet_user.grid import Bounds, Window, finer, window_geobox
-from lianet_user.header import IGNORE, HeadHeader
+from lianet_user.field.inference import Precision, answering_autocast, fold_norms
+from lianet_user.files.artifact import ArtifactFile, open_head_file, write_artifact
+from lianet_user.files.header import IGNORE, HeadHeader, class_flags
+from lianet_user.geo.grid import Bounds, Window, finer, window_geobox
+from lianet_user.geo.patches import Lattice, blended, head_lattice
 from lianet_user.region import Region, built, crop, stored
-from lianet_user.windows import Lattice, blended, head_lattice
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -3,7 +3,7 @@
 Everything computed from a field, for training and for maps, goes through :class:`Region`, and obeys one rule: a pixel has
 one value, whatever window it is asked in. A window of `lite` is computed with the decoder's halo around it, snapped outward
 to the decoder's stride and cropped, and the halo stops at the region's border. Fields that normalise over space are
-computed in patches at fixed places, and blended (:mod:`lianet_user.windows`).
+computed in patches at fixed places, and blended (:mod:`lianet_user.geo.patches`).
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lianet_user.artifact import ArtifactFile, open_region_file, write_artifact
-from lianet_user.codebook import SIZE as CODEBOOK_SIZE
-from lianet_user.codebook import decode as decode_tables
-from lianet_user.codebook import encode as encode_tables
 from lianet_user.errors import ArtifactError, PartlyOutsideWarning, brief
 from lianet_user.field.config import HeadInput, reads_a_date
 from lianet_user.field.context import CONTEXT_HALO, STATISTICS, context
 from lianet_user.field.decoder import LiteReconstruction, Part
-from lianet_user.field.folding import fold_norms
+from lianet_user.field.inference import Precision, answering_autocast, fold_norms
 from lianet_user.field.model import NeuralField
-from lianet_user.field.precision import Precision, answering_autocast
-from lianet_user.grid import Bounds, Window, bounds_of, format_bounds, parse_crs, whole, window_of_bounds
-from lianet_user.header import RegionHeader
-from lianet_user.windows import Parts, PatchCache, blended, field_lattice
+from lianet_user.files.artifact import ArtifactFile, open_region_file, write_artifact
+from lianet_user.files.codebook import SIZE as CODEBOOK_SIZE
+from lianet_user.files.codebook import decode as decode_tables
+from lianet_user.files.codebook import encode as encode_tables
+from lianet_user.files.header import RegionHeader
+from lianet_user.geo.grid import Bounds, Window, bounds_of, format_bounds, parse_crs, whole, window_of_bounds
+from lianet_user.geo.patches import Parts, PatchCache, blended, field_lattice
 
 TABLES, CODEBOOK = "grid.tables", "grid.codebook"
 """Tensors of a region file: the tables, and the values they read where they are stored as int8."""

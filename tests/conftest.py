@@ -23,10 +23,10 @@ from torch import nn
 
 from lianet_user import cli, errors
 from lianet_user.field.config import preset
+from lianet_user.field.inference import answering_autocast
 from lianet_user.field.model import NeuralField
-from lianet_user.field.precision import answering_autocast
-from lianet_user.grid import Window
-from lianet_user.header import IGNORE, Acquisition, Band, ClassEntry, GridHeader, Provenance, RegionHeader
+from lianet_user.files.header import IGNORE, Acquisition, Band, ClassEntry, GridHeader, Provenance, RegionHeader
+from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, Patch, Resident
 from lianet_user.labels import LabelMap, LabelReport, Labels
 from lianet_user.labels.report import ClassCount
@@ -231,7 +231,7 @@ def refused(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="session")
 def whole_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `folder` holds, written once."""
-    from lianet_user import selftest
+    from lianet_user import doctor as selftest
 
     folder = tmp_path_factory.mktemp("made") / "here"
     folder.mkdir()

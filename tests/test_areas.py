@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lianet_user.errors import InputError
-from lianet_user.header import ClassEntry
-from lianet_user.training.areas import CAVEAT, COLUMNS, Estimate, estimate_areas
+from lianet_user.evaluation.areas import CAVEAT, COLUMNS, Estimate, estimate_areas
+from lianet_user.files.header import ClassEntry
 
 MAPPED = np.array([200_000, 150_000, 3_200_000, 6_450_000])
 """Pixels of 30 m: deforestation, forest gain, stable forest, stable non-forest (Olofsson et al. 2014)."""

@@ -21,8 +21,10 @@ import torch
 from conftest import RegionHeaderFactory
 from odc.geo.geobox import GeoBox
 
-from lianet_user import artifact
-from lianet_user.artifact import (
+from lianet_user.errors import ArtifactError, DateError, OutputError
+from lianet_user.field.config import HeadConfig
+from lianet_user.files import artifact
+from lianet_user.files.artifact import (
     METADATA_KEY,
     open_head_file,
     open_region_file,
@@ -30,9 +32,16 @@ from lianet_user.artifact import (
     replacing,
     write_artifact,
 )
-from lianet_user.errors import ArtifactError, DateError, OutputError
-from lianet_user.field.config import HeadConfig
-from lianet_user.header import Acquisition, Band, ClassEntry, GridHeader, HeadHeader, Quality, RegionHeader, RegionRef
+from lianet_user.files.header import (
+    Acquisition,
+    Band,
+    ClassEntry,
+    GridHeader,
+    HeadHeader,
+    Quality,
+    RegionHeader,
+    RegionRef,
+)
 
 TENSORS: dict[str, np.ndarray] = {
     "encoding.table": np.linspace(-1, 1, 24, dtype=np.float16).reshape(3, 8),
@@ -130,8 +139,8 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, header: Regi
 
 def test_reading_a_header_needs_no_torch(region_file: Path) -> None:
     code = (
-        "import sys, lianet_user.artifact\n"
-        f"lianet_user.artifact.open_region_file({str(region_file)!r})\n"
+        "import sys, lianet_user.files.artifact\n"
+        f"lianet_user.files.artifact.open_region_file({str(region_file)!r})\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
@@ -153,7 +162,7 @@ def test_directory(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_named_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    code = f"from lianet_user.artifact import open_region_file; open_region_file({str(tmp_path / 'pipe')!r})"
+    code = f"from lianet_user.files.artifact import open_region_file; open_region_file({str(tmp_path / 'pipe')!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
     assert "it is not a regular file" in done.stderr
 

@@ -21,17 +21,16 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
 from lianet_user.errors import ImageryError, InputError
+from lianet_user.evaluation import baselines
+from lianet_user.evaluation.baselines import MICRO_UNET, UNET, Forest, ImageryBands, RasterFeatures, UNet, UNetShape
 from lianet_user.field.context import context
-from lianet_user.grid import Window
-from lianet_user.header import IGNORE, Band, ClassEntry, Numbers, NumberScores, Scores
+from lianet_user.files.header import IGNORE, Band, ClassEntry, Numbers, NumberScores, Scores
+from lianet_user.finetuning.samples import Sample
+from lianet_user.finetuning.settings import FinetuneSettings
+from lianet_user.finetuning.targets import Goal
+from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, Patch
 from lianet_user.imagery.features import FeatureRaster
-from lianet_user.training import baselines
-from lianet_user.training.baselines import Forest, ImageryBands, RasterFeatures
-from lianet_user.training.goal import Goal
-from lianet_user.training.samples import Sample
-from lianet_user.training.tasks import FinetuneSettings
-from lianet_user.training.unet import MICRO_UNET, UNET, UNet, UNetShape
 
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
 WINDOW = Window(7, 11, 40, 52)

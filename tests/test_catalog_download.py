@@ -223,7 +223,7 @@ def test_the_hub_needs_an_extra_that_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 def test_addresses_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub")
-    from lianet_user.catalog.hub import hub_request
+    from lianet_user.catalog.download import hub_request
 
     monkeypatch.setattr(hub, "get_token", lambda: "secret")
     address, headers = hub_request("hf://owner/regions@v2/items/a.json")

@@ -18,15 +18,15 @@ import pytest
 from conftest import RegionFactory
 from web import Request, Web, cut, endless, serving, status, whole, without_ranges
 
-from lianet_user.artifact import open_region_file
 from lianet_user.catalog import add, chosen_place, fetch, find_region, open_catalog, publish
 from lianet_user.catalog import cache as cache_module
 from lianet_user.catalog import download as download_module
-from lianet_user.catalog import getting as getting_module
+from lianet_user.catalog import fetch as getting_module
 from lianet_user.catalog.cache import cached_file, cached_models
-from lianet_user.catalog.of_head import region_of_head
+from lianet_user.catalog.fetch import region_of_head
 from lianet_user.errors import ArtifactError, CatalogError, CatalogWarning, DownloadError, LianetError, OutputError
-from lianet_user.header import HeadHeader, RegionRef
+from lianet_user.files.artifact import open_region_file
+from lianet_user.files.header import HeadHeader, RegionRef
 from lianet_user.region import save_region
 
 pytest.importorskip("pystac")

@@ -20,14 +20,13 @@ from test_maps import CLASSES, make_head
 from lianet_user.cli import _run
 from lianet_user.errors import DateError, InputError, OutputError
 from lianet_user.field.config import HeadInput
-from lianet_user.grid import Window, bounds_of, window_geobox
+from lianet_user.files.header import BandQuality, ClassEntry, Numbers, Quality
+from lianet_user.geo.grid import Window, bounds_of, window_geobox
 from lianet_user.head import Head
-from lianet_user.header import BandQuality, ClassEntry, Numbers, Quality
 from lianet_user.maps import MapArea, picture
-from lianet_user.maps.change import ChangeResult
+from lianet_user.maps.change import ChangeResult, TransitionProduct
 from lianet_user.maps.change import change as map_change
 from lianet_user.maps.summary import NumberStatistics
-from lianet_user.maps.transitions import TransitionProduct
 from lianet_user.region import Region
 
 FIRST, LAST = dt.date(2017, 2, 16), dt.date(2017, 3, 16)

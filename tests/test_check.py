@@ -13,8 +13,8 @@ from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelError, TrainingWarning
 from lianet_user.field.config import preset
-from lianet_user.grid import whole
-from lianet_user.header import IGNORE, ClassEntry
+from lianet_user.files.header import IGNORE, ClassEntry
+from lianet_user.geo.grid import whole
 from lianet_user.labels import LabelMap, Labels, check_labels, split_labels
 
 GRID = GeoBox((300, 400), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")

@@ -27,10 +27,10 @@ import rasterio.warp
 from rasterio.errors import NotGeoreferencedWarning
 from shapely.geometry import box
 
-from lianet_user.artifact import open_head_file, open_region_file
 from lianet_user.cli import _run
 from lianet_user.cli.console import progress
-from lianet_user.header import Scores
+from lianet_user.files.artifact import open_head_file, open_region_file
+from lianet_user.files.header import Scores
 
 ROOT = Path(__file__).resolve().parents[1]
 REGION = ROOT / "models" / "havelland.safetensors"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from web import cut, serving, without_ranges
 
-from lianet_user.artifact import open_region_file
 from lianet_user.cli import _run
 from lianet_user.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK
+from lianet_user.files.artifact import open_region_file
 
 pytest.importorskip("pystac")
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,7 +199,7 @@ def test_quiet_is_quiet_about_downloads(
 ) -> None:
     monkeypatch.setenv("LIANET_CATALOG", str(MODELS))
     if arguments[0] == "check":  # a folder's models need no fetching
-        monkeypatch.setattr("lianet_user.catalog.getting._here", lambda _: None)
+        monkeypatch.setattr("lianet_user.catalog.fetch._here", lambda _: None)
     _, text, errors = run(capsys, *arguments)
     assert list((place / "cache" / "models").glob("romania-*.safetensors"))
     assert not text
@@ -210,7 +210,7 @@ def test_who_has_no_catalogue_is_told_how_to_name_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of an installed wheel."""
-    monkeypatch.setattr("lianet_user.catalog.reading.ROOT_NAME", "none.json")
+    monkeypatch.setattr("lianet_user.catalog.read.ROOT_NAME", "none.json")
     run(capsys, "models", "add", ROMANIA)
     for arguments, code in (
         (("info", "rumania"), EXIT_BAD_INPUT),

@@ -22,15 +22,15 @@ from processes import Child
 from processes import lianet as command_line
 from pyproj import CRS
 
-from lianet_user.artifact import open_region_file
 from lianet_user.cli import _run, console
 from lianet_user.cli.config_file import merged, read_config
-from lianet_user.header import RegionHeader
+from lianet_user.files.artifact import open_region_file
+from lianet_user.files.header import RegionHeader
 from lianet_user.imagery import ImageryOptions
-from lianet_user.importing import read_about
+from lianet_user.paper_import import read_about
+from lianet_user.pretraining import PretrainSettings, RegionWords
+from lianet_user.pretraining.pretrain import checkpoint_path
 from lianet_user.region import Region
-from lianet_user.training import PretrainSettings, RegionWords
-from lianet_user.training.pretrain import checkpoint_path
 
 HEIGHT, WIDTH = 48, 60  # the width is no multiple of the stride
 WEST, NORTH = 500_000.0, 5_800_000.0

@@ -21,14 +21,14 @@ from conftest import RegionFactory
 from odc.geo.geobox import GeoBox
 from shapely.geometry import box
 
-from lianet_user.artifact import open_head_file
 from lianet_user.cli import _run
 from lianet_user.errors import EXIT_BAD_INPUT, EXIT_TERMINATED
+from lianet_user.files.artifact import open_head_file
+from lianet_user.files.checkpoint import head_checkpoint_path
+from lianet_user.files.header import NumberScores, Scores
+from lianet_user.finetuning.crops import Batch
 from lianet_user.head import Head
-from lianet_user.header import NumberScores, Scores
 from lianet_user.region import Region
-from lianet_user.training.checkpoint import head_checkpoint_path
-from lianet_user.training.crops import Batch
 
 GRID = GeoBox((96, 160), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
 QUICK = ("--steps", 12, "--members", 1, "--batch", 2, "--crop", 16, "--block", 16, "--no-picture", "--no-report")
@@ -162,7 +162,7 @@ def test_a_learning_curve_is_a_table_and_a_plot(region: Region, classes: Path, t
 
 SOON_KEPT = """
 from lianet_user.cli import main
-from lianet_user.training import loop
+from lianet_user.finetuning import trainer as loop
 
 loop.CHECKPOINT_EVERY = 5
 main()
@@ -233,7 +233,7 @@ def test_what_can_be_refused_is_refused_before_features_are_computed(
 def test_a_loss_that_is_not_finite_keeps_the_last_good_head(
     region: Region, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lianet_user.training import loop
+    from lianet_user.finetuning import trainer as loop
 
     calls = {"made": 0}
     real = loop._Run._gradients

@@ -19,16 +19,24 @@ from odc.geo.geobox import GeoBox
 
 from lianet_user.cli import _run
 from lianet_user.errors import ImageryError, InputError, LabelError
-from lianet_user.grid import Window
-from lianet_user.header import IGNORE, Band, ClassEntry, ClassScore, NumberScores, Scores
+from lianet_user.evaluation import baselines
+from lianet_user.evaluation.common_ground import common_ground
+from lianet_user.evaluation.compare import (
+    CLASS_FIGURES,
+    NUMBER_FIGURES,
+    OF_MEAN,
+    Comparison,
+    Outcome,
+    SplitPlan,
+    compare,
+)
+from lianet_user.files.header import IGNORE, Band, ClassEntry, ClassScore, NumberScores, Scores
+from lianet_user.finetuning import FinetuneSettings, finetune
+from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, Patch
 from lianet_user.labels import LabelMap, Labels, split_labels
 from lianet_user.labels.report import NumberSummary
 from lianet_user.region import Region
-from lianet_user.training import FinetuneSettings, baselines, finetune
-from lianet_user.training.compare import OF_MEAN, SplitPlan, compare
-from lianet_user.training.comparison import CLASS_FIGURES, NUMBER_FIGURES, Comparison, Outcome
-from lianet_user.training.ground import common_ground
 
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
 CLASSES = tuple(ClassEntry(name=name, color="#000000") for name in ("water", "field", "forest"))

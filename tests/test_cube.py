@@ -34,11 +34,11 @@ from test_maps import CLASSES, make_head
 from xarray.backends import BackendEntrypoint
 
 import lianet_user
-from lianet_user.cf import class_flags
 from lianet_user.cli import _run
-from lianet_user.cube import LianetBackend, array, open_datacube, source, writing
-from lianet_user.cube.source import Source
-from lianet_user.cube.writing import write_datacube
+from lianet_user.datacube import LianetBackend, array, open_datacube, source
+from lianet_user.datacube import write as writing
+from lianet_user.datacube.source import Source
+from lianet_user.datacube.write import write_datacube
 from lianet_user.errors import (
     AreaError,
     ArtifactError,
@@ -49,9 +49,9 @@ from lianet_user.errors import (
     RegionMismatchError,
 )
 from lianet_user.field.config import KrigedTime, preset
-from lianet_user.grid import Window
+from lianet_user.files.header import IGNORE, Acquisition, Band, ClassEntry, Numbers, class_flags
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, Acquisition, Band, ClassEntry, Numbers
 from lianet_user.region import Region
 
 pytest.importorskip("netCDF4")
@@ -179,7 +179,7 @@ def test_opening_computes_nothing_and_needs_no_torch(region: Region, head: Path,
     assert not windows
     assert not source._open
     code = (
-        "import sys, pathlib; from lianet_user.cube import *; backend = LianetBackend()\n"
+        "import sys, pathlib; from lianet_user.datacube import *; backend = LianetBackend()\n"
         "for path in sys.argv[1:]: assert backend.guess_can_open(path); open_datacube(path)\n"
         "assert 'torch' not in sys.modules"
     )

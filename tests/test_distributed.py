@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 from lianet_user.errors import InputError
 from lianet_user.field.config import preset
 from lianet_user.field.model import NeuralField
-from lianet_user.training.distributed import VARIABLES, Processes, SyncNorm, synchronize_norms
+from lianet_user.pretraining.distributed import VARIABLES, Processes, SyncNorm, synchronize_norms
 
 SIDE, WINDOW, BATCH, STEPS = 64, 48, 4, 6
 FROZEN = 4

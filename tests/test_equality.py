@@ -15,8 +15,8 @@ from conftest import RegionHeaderFactory
 from odc.geo.geobox import GeoBox
 from test_maps import make_head
 
-from lianet_user.cube import open_datacube
-from lianet_user.grid import Window
+from lianet_user.datacube import open_datacube
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.maps import change, picture, predict
 

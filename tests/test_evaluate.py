@@ -17,16 +17,16 @@ from odc.geo.geobox import GeoBox
 from sklearn.metrics import confusion_matrix
 
 from lianet_user.errors import LabelError, TrainingWarning
-from lianet_user.grid import Window
+from lianet_user.evaluation.evaluate import evaluate
+from lianet_user.evaluation.learning_curve import learning_curve
+from lianet_user.files.header import IGNORE, ClassEntry, Scores
+from lianet_user.finetuning import FinetuneSettings, finetune
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, ClassEntry, Scores
 from lianet_user.labels import LabelMap, Labels, Split, split_folds
 from lianet_user.labels.report import NumberSummary
 from lianet_user.maps import picture, predict
 from lianet_user.region import Region
-from lianet_user.training import FinetuneSettings, finetune
-from lianet_user.training.evaluate import evaluate
-from lianet_user.training.learning_curve import learning_curve
 
 GRID = GeoBox((160, 280), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)

@@ -31,14 +31,15 @@ import rasterio.shutil
 from conftest import Folder, refused
 from processes import Child
 
-from lianet_user import artifact, cli, errors, lock
-from lianet_user.artifact import open_head_file, open_region_file, replacing
-from lianet_user.cli import unforeseen
+from lianet_user import cli, errors
+from lianet_user.cli import crash_report as unforeseen
 from lianet_user.errors import ArtifactError, LianetError, LianetWarning, OutputError, RegionMismatchError
-from lianet_user.lock import only_run
-from lianet_user.training.checkpoint import head_checkpoint_path
+from lianet_user.files import artifact, lock
+from lianet_user.files.artifact import open_head_file, open_region_file, replacing
+from lianet_user.files.checkpoint import head_checkpoint_path
+from lianet_user.files.lock import only_run
 
-training = importlib.import_module("lianet_user.training.finetune")  # the package has a function of this name
+training = importlib.import_module("lianet_user.finetuning.finetune")  # the package has a function of this name
 QUICK = "--steps 4 --members 1 --batch 2 --crop 16 --block 16 --no-picture --no-report -q".split()
 FINETUNE = ["finetune", "region.safetensors", "labels.tif", "-o", "new.safetensors", "--overwrite", *QUICK]
 PREDICT = ["predict", "head.safetensors", "-o", "map.tif", "--overwrite", "-q"]
@@ -69,7 +70,7 @@ def disk_full_at_the_write(folder: Folder, patch: pytest.MonkeyPatch) -> list[st
 
 
 def disk_full_at_the_checkpoint(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    from lianet_user.training import checkpoint
+    from lianet_user.files import checkpoint
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -180,7 +181,7 @@ def two_runs_on_a_map(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
 
 def a_kept_tile_that_is_a_pickle(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """Left by a run that was stopped, and then exchanged: `pytest.fail` is not called."""
-    from lianet_user.maps import writing
+    from lianet_user.maps import engine as writing
 
     stop = KeyboardInterrupt()
 
@@ -218,7 +219,7 @@ def disk_fails_in_libtiff(folder: Folder, patch: pytest.MonkeyPatch) -> list[str
 
 def no_room_in_the_cache(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     patch.setenv("LIANET_CACHE", str(folder.path / "cache"))
-    patch.setattr("lianet_user.catalog.getting.SPARE", 2**60)
+    patch.setattr("lianet_user.catalog.fetch.SPARE", 2**60)
     return ["models", "fetch", "romania", "--catalog", str(Path(__file__).parents[1] / "models")]
 
 
@@ -502,7 +503,7 @@ def test_every_call_that_writes_fails_in_turn(folder: Folder, tmp_path: Path) ->
 
 def run_until_the_first_checkpoint(folder: Folder, words: list[str]) -> int:
     """In a process of its own, which SIGKILL ends."""
-    from lianet_user.training.checkpoint import save_checkpoint
+    from lianet_user.files.checkpoint import save_checkpoint
 
     def once(*arguments: Any) -> None:
         save_checkpoint(*arguments)
@@ -511,8 +512,8 @@ def run_until_the_first_checkpoint(folder: Folder, words: list[str]) -> int:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("head", "region"):  # as the run beside it: see float32_answers
             patch.setattr(f"lianet_user.{module}.answering_autocast", lambda device, precision: nullcontext())
-        patch.setattr("lianet_user.training.loop.CHECKPOINT_EVERY", 10)
-        patch.setattr("lianet_user.training.loop.save_checkpoint", once)
+        patch.setattr("lianet_user.finetuning.trainer.CHECKPOINT_EVERY", 10)
+        patch.setattr("lianet_user.finetuning.trainer.save_checkpoint", once)
         return folder.run(*words)
 
 

@@ -15,8 +15,8 @@ from lianet_user.field.config import EncodingConfig, FieldConfig, HeadConfig, pr
 from lianet_user.field.context import CONTEXT_HALO, NEIGHBOURHOODS, STATISTICS, context
 from lianet_user.field.decoder import LIMIT
 from lianet_user.field.encoding import HashGrid, TimeVectors, hash_nodes, level_seed
-from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble, HeadLayers, head_halo
+from lianet_user.field.inference import fold_norms
 from lianet_user.field.model import NeuralField
 
 pytestmark = pytest.mark.numerics

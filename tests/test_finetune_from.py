@@ -14,17 +14,17 @@ from affine import Affine
 from conftest import RegionFactory, labels_on
 from odc.geo.geobox import GeoBox
 
-from lianet_user.artifact import open_head_file
 from lianet_user.cli import _run
 from lianet_user.errors import EXIT_BAD_INPUT, InputError, LabelError, RegionMismatchError, TrainingWarning
-from lianet_user.grid import Window
+from lianet_user.files.artifact import open_head_file
+from lianet_user.files.header import IGNORE, AnyScores, ClassEntry, Scores
+from lianet_user.finetuning import FinetuneProgress, FinetuneSettings, finetune
+from lianet_user.finetuning.initial_head import labels_for
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, AnyScores, ClassEntry, Scores
 from lianet_user.labels import BLOCK, Labels
 from lianet_user.maps import predict as write_map
 from lianet_user.region import Region
-from lianet_user.training import FinetuneProgress, FinetuneSettings, finetune
-from lianet_user.training.start import labels_for
 
 GRID = GeoBox((96, 3 * BLOCK), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
 QUICK = FinetuneSettings(

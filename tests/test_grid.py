@@ -11,7 +11,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import AreaError
-from lianet_user.grid import (
+from lianet_user.geo.grid import (
     Bounds,
     Window,
     bounds_in,

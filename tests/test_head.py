@@ -16,13 +16,13 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import ODCExtension  # noqa: F401  # gives arrays their `odc`
 
-from lianet_user.artifact import open_head_file, write_artifact
 from lianet_user.errors import AreaError, ArtifactError, DateError, RegionMismatchError
 from lianet_user.field.config import HeadConfig, HeadInput, preset
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.grid import Window, bounds_of, window_geobox
+from lianet_user.files.artifact import open_head_file, write_artifact
+from lianet_user.files.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionRef
+from lianet_user.geo.grid import Window, bounds_of, window_geobox
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionRef
 from lianet_user.region import Region
 
 pytestmark = pytest.mark.numerics

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lianet_user.errors import OutputError
-from lianet_user.training.held import HeldFeatures
+from lianet_user.finetuning.samples import HeldFeatures
 
 
 def features(seed: int) -> torch.Tensor:
@@ -41,7 +41,7 @@ def test_it_copies_what_it_is_given_and_keeps_the_order_of_a_part(tmp_path: Path
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     with (
-        mock.patch("lianet_user.training.held.tempfile.TemporaryFile", side_effect=full),
+        mock.patch("lianet_user.finetuning.samples.tempfile.TemporaryFile", side_effect=full),
         pytest.raises(OutputError, match="No space left on device: make room"),
     ):
         HeldFeatures(0.0, tmp_path).keep(features(0))

@@ -24,8 +24,6 @@ import torch
 from conftest import Folder, refused
 
 from lianet_user import errors
-from lianet_user.artifact import METADATA_KEY, open_head_file, open_region_file
-from lianet_user.container import MAX_TENSORS, parse_json
 from lianet_user.errors import (
     AreaError,
     ArtifactError,
@@ -36,6 +34,8 @@ from lianet_user.errors import (
     MapError,
     RegionMismatchError,
 )
+from lianet_user.files.artifact import METADATA_KEY, open_head_file, open_region_file
+from lianet_user.files.container import MAX_TENSORS, parse_json
 
 Change = Callable[[dict[str, Any]], object]
 Make = Callable[[Folder], Path]

@@ -14,9 +14,9 @@ import xarray as xr
 from pyproj import CRS
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window
-from lianet_user.header import Acquisition
-from lianet_user.imagery.arrays import open_arrays
+from lianet_user.files.header import Acquisition
+from lianet_user.geo.grid import Window
+from lianet_user.imagery.netcdf_zarr import open_arrays
 from lianet_user.imagery.opening import open_imagery
 from lianet_user.imagery.options import ImageryOptions
 

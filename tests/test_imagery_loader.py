@@ -15,11 +15,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import ImageryError, InputError
-from lianet_user.grid import Window
-from lianet_user.header import Acquisition, Band
-from lianet_user.imagery import loader as module
-from lianet_user.imagery.cube import Imagery, Patch
-from lianet_user.imagery.loader import REDRAWS, Batch, Loader
+from lianet_user.files.header import Acquisition, Band
+from lianet_user.geo.grid import Window
+from lianet_user.imagery.imagery import Imagery, Patch
+from lianet_user.pretraining import loader as module
+from lianet_user.pretraining.loader import REDRAWS, Batch, Loader
 
 HEIGHT, WIDTH, SHAPE = 90, 117, (96, 120)
 BANDS, DATES, SIZE, STRIDE, BATCH = 2, 3, 32, 8, 6

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window, whole
-from lianet_user.header import Acquisition
+from lianet_user.files.header import Acquisition
+from lianet_user.geo.grid import Window, whole
 from lianet_user.imagery.masks import MaskPlane, MaskRule, mask_files, mask_planes, mask_rule
 from lianet_user.imagery.options import SCL_CLEAR, ImageryOptions
 from lianet_user.imagery.rasters import RasterFile, RasterPlane

@@ -17,8 +17,8 @@ from pyproj import Transformer
 from rasterio.errors import NotGeoreferencedWarning
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window, whole
-from lianet_user.header import Acquisition, Band
+from lianet_user.files.header import Acquisition, Band
+from lianet_user.geo.grid import Window, whole
 from lianet_user.imagery.grids import Resampled, factor_of, gridded, on_grid, pixel_metres, same_grid
 from lianet_user.imagery.masks import MaskPlane, MaskRule
 from lianet_user.imagery.planes import Plane, PlaneImagery

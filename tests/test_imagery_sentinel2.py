@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import from_origin
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window
+from lianet_user.geo.grid import Window
 from lianet_user.imagery.options import ImageryOptions
 from lianet_user.imagery.planes import PlaneImagery
 from lianet_user.imagery.sensors import WAVELENGTHS_NM

@@ -19,11 +19,11 @@ from affine import Affine
 from rasterio.windows import Window as RasterWindow
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window, whole
-from lianet_user.imagery.documents import read_items
+from lianet_user.geo.grid import Window, whole
 from lianet_user.imagery.opening import open_imagery
 from lianet_user.imagery.options import ImageryOptions
 from lianet_user.imagery.stac import open_stac
+from lianet_user.imagery.stac_assets import read_items
 
 pytest.importorskip("odc.stac")
 

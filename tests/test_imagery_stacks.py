@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window
-from lianet_user.header import Acquisition
+from lianet_user.files.header import Acquisition
+from lianet_user.geo.grid import Window
 from lianet_user.imagery.options import ImageryOptions
 from lianet_user.imagery.planes import PlaneImagery
 from lianet_user.imagery.stacks import is_stacks, open_stacks

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window
-from lianet_user.header import Acquisition, Band
-from lianet_user.imagery.cube import Imagery, Patch
+from lianet_user.files.header import Acquisition, Band
+from lianet_user.geo.grid import Window
+from lianet_user.imagery.imagery import Imagery, Patch
 from lianet_user.imagery.statistics import TILE, measure
 
 

@@ -24,10 +24,10 @@ from lianet_user.field.config import FourierTime, HeadConfig, MlpTime, Sinusoida
 from lianet_user.field.encoding import TimeMlp, TimeWaves
 from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble
 from lianet_user.field.model import NeuralField
-from lianet_user.grid import Window
-from lianet_user.header import RegionHeader
-from lianet_user.importing import import_checkpoint, read_about
-from lianet_user.importing.checkpoint import published_name
+from lianet_user.files.header import RegionHeader
+from lianet_user.geo.grid import Window
+from lianet_user.paper_import import import_checkpoint, read_about
+from lianet_user.paper_import.checkpoint import published_name
 from lianet_user.region import Region
 
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelWarning
-from lianet_user.header import IGNORE
+from lianet_user.files.header import IGNORE
 from lianet_user.labels import LabelOptions, read_labels
 
 UTM = "EPSG:32633"

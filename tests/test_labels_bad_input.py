@@ -21,7 +21,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning
 
 from lianet_user.errors import DateError, InputError, LabelError
-from lianet_user.header import IGNORE
+from lianet_user.files.header import IGNORE
 from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.labels.report import FeatureCounts
 

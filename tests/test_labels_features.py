@@ -21,9 +21,9 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelError
+from lianet_user.geo.transformation import transformation
 from lianet_user.labels.features import FATES, Features, area_in_region, features_in_region
 from lianet_user.labels.rasterize import PixelRule, decide_classes, split_parts, to_pixel_coordinates
-from lianet_user.labels.transformation import transformation
 from lianet_user.labels.vector import Area
 
 UTM = "EPSG:32633"

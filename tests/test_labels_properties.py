@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from lianet_user.header import IGNORE
+from lianet_user.files.header import IGNORE
 from lianet_user.labels import LabelOptions, Labels, check_labels, read_labels
 
 # The labels drawn here are often too small or contradict each other.

@@ -22,12 +22,12 @@ from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
 
 from lianet_user.errors import LabelError
-from lianet_user.header import IGNORE
+from lianet_user.files.header import IGNORE
+from lianet_user.geo.transformation import transformation
 from lianet_user.labels.classes import TableEntry
 from lianet_user.labels.options import LabelOptions
 from lianet_user.labels.raster import raster_classes, raster_numbers, sample_values
 from lianet_user.labels.rasterfile import RasterSource, open_raster
-from lianet_user.labels.transformation import transformation
 
 GRID = GeoBox((40, 60), Affine(10, 0, 330_000, 0, -10, 5_822_040), "EPSG:32633")
 ROTATED = GeoBox((40, 60), GRID.affine @ Affine.rotation(25), "EPSG:32633")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from lianet_user.header import IGNORE
+from lianet_user.files.header import IGNORE
 from lianet_user.labels.options import OnConflict, Rule
 from lianet_user.labels.rasterize import (
     SUBPIXELS,

@@ -11,8 +11,8 @@ from pyproj import Transformer
 from pyproj.enums import WktVersion
 
 from lianet_user.errors import LabelError
-from lianet_user.grid import bounds_of
-from lianet_user.labels.transformation import transformation
+from lianet_user.geo.grid import bounds_of
+from lianet_user.geo.transformation import transformation
 
 HAVELLAND = GeoBox((768, 1536), Affine(10, 0, 330_000, 0, -10, 5_822_040), "EPSG:32633")
 TIMISOARA = GeoBox((100, 100), Affine(10, 0, 210_000, 0, -10, 5_080_000), "EPSG:32635")

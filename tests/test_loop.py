@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from lianet_user.errors import ArtifactError, LabelError, TrainingError, TrainingWarning
 from lianet_user.field.head import HeadLayers, head_halo
-from lianet_user.grid import Window
-from lianet_user.header import IGNORE, ClassEntry, Numbers, NumberScores, Scores
-from lianet_user.training.crops import BalancedCrops, WindowCrops, class_weights, cut
-from lianet_user.training.goal import Goal
-from lianet_user.training.judging import judge
-from lianet_user.training.loop import Checkpoint, NotFiniteError, Step, fit, rate_at
-from lianet_user.training.samples import Sample
-from lianet_user.training.tasks import FinetuneSettings
+from lianet_user.files.header import IGNORE, ClassEntry, Numbers, NumberScores, Scores
+from lianet_user.finetuning.crops import BalancedCrops, WindowCrops, class_weights, cut
+from lianet_user.finetuning.samples import Sample
+from lianet_user.finetuning.settings import FinetuneSettings
+from lianet_user.finetuning.targets import Goal
+from lianet_user.finetuning.trainer import Checkpoint, NotFiniteError, Step, fit, rate_at
+from lianet_user.finetuning.validation import judge
+from lianet_user.geo.grid import Window
 
 DATE = dt.date(2017, 2, 16)
 CLASSES = Goal(tuple(ClassEntry(name=name, color="#000000") for name in "abc"), None)
@@ -287,7 +287,7 @@ def test_memory_that_does_not_hold_a_batch_is_met_with_smaller_pieces(monkeypatc
             return answer
 
     monkeypatch.setattr(
-        "lianet_user.training.loop.training_autocast", lambda device: torch.autocast("cpu", enabled=False)
+        "lianet_user.finetuning.trainer.training_autocast", lambda device: torch.autocast("cpu", enabled=False)
     )
     roomy, tight = Tight(8), Tight(2)
     fit([roomy], samples(), (), CLASSES, settings)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lianet_user.errors import InputError
-from lianet_user.header import IGNORE
-from lianet_user.training.losses import FOCAL_GAMMA, HUBER_DELTA, LOSSES, make_loss
+from lianet_user.files.header import IGNORE
+from lianet_user.finetuning.losses import FOCAL_GAMMA, HUBER_DELTA, LOSSES, make_loss
 
 Array = NDArray[np.float64]
 

@@ -28,13 +28,22 @@ from lianet_user.errors import AreaError, DateError, OutputError, PartlyOutsideW
 from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import NeuralField
-from lianet_user.grid import Window, bounds_of, whole, window_geobox
+from lianet_user.files.header import (
+    IGNORE,
+    ClassEntry,
+    HeadHeader,
+    Numbers,
+    Provenance,
+    RegionHeader,
+    RegionRef,
+    Scores,
+)
+from lianet_user.geo.grid import Window, bounds_of, whole, window_geobox
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionHeader, RegionRef, Scores
 from lianet_user.maps import ClassCounts, MapArea, MapResult, geotiff, picture, style
 from lianet_user.maps import predict as predict_maps
-from lianet_user.maps.kept import kept_path
 from lianet_user.maps.product import ClassProduct
+from lianet_user.maps.resume_store import kept_path
 from lianet_user.region import Region, save_region
 
 SIDECARS = ("map.tif.aux.xml", "map.qml", "map.png")

@@ -23,11 +23,12 @@ from test_maps_numbers import HEIGHTS
 
 from lianet_user.cli import _run
 from lianet_user.errors import LeftoverWarning, OutputError
-from lianet_user.grid import Window
+from lianet_user.files.lock import only_run
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
-from lianet_user.lock import only_run
-from lianet_user.maps import predict, writing
-from lianet_user.maps.kept import RUN, kept_path
+from lianet_user.maps import engine as writing
+from lianet_user.maps import predict
+from lianet_user.maps.resume_store import RUN, kept_path
 
 TILES = 12
 """Of 32 pixels, in a region of 96 x 128."""

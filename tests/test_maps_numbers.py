@@ -27,9 +27,9 @@ from test_maps import CLASSES, contents, make_head, predict
 
 from lianet_user.cli import _run
 from lianet_user.errors import DateError, OutputError
-from lianet_user.grid import Window, bounds_of, whole, window_geobox
+from lianet_user.files.header import IGNORE, Numbers
+from lianet_user.geo.grid import Window, bounds_of, whole, window_geobox
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, Numbers
 from lianet_user.maps import ClassCounts, NumberStatistics, geotiff, picture, style
 from lianet_user.maps.product import NumberProduct
 

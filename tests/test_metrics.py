@@ -23,8 +23,8 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from lianet_user.header import IGNORE, ClassEntry, NumberScores, Scores
-from lianet_user.training.metrics import ClassMeter, NumberMeter, figure_of_merit, meter_for, scores
+from lianet_user.files.header import IGNORE, ClassEntry, NumberScores, Scores
+from lianet_user.finetuning.metrics import ClassMeter, NumberMeter, figure_of_merit, meter_for, scores
 
 Floats = NDArray[np.float32]
 

@@ -14,13 +14,13 @@ from agreement import assert_same_answers, assert_same_classes
 from conftest import randomize
 from torch import Tensor
 
-from lianet_user.artifact import open_region_file
 from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.field.precision import computed_in
-from lianet_user.grid import Window
+from lianet_user.field.inference import computed_in
+from lianet_user.files.artifact import open_region_file
+from lianet_user.files.header import ClassEntry, HeadHeader, RegionRef
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
-from lianet_user.header import ClassEntry, HeadHeader, RegionRef
 from lianet_user.region import Region
 
 HAVELLAND = Path(__file__).resolve().parents[1] / "models" / "havelland.safetensors"

@@ -15,20 +15,20 @@ from affine import Affine
 from conftest import resident
 from odc.geo.geobox import GeoBox
 
-from lianet_user.artifact import open_region_file
 from lianet_user.errors import ArtifactError, DateError, ImageryError, InputError, LianetError, TrainingError
 from lianet_user.field.config import KrigedTime, TemporalCovariance, preset
 from lianet_user.field.kriging import kriging_weights
 from lianet_user.field.model import NeuralField
-from lianet_user.header import Band, RegionHeader
+from lianet_user.files.artifact import open_region_file
+from lianet_user.files.header import Band, RegionHeader
 from lianet_user.imagery import Imagery, Patch
 from lianet_user.imagery.refine import block_mean, refine
 from lianet_user.imagery.statistics import measure
+from lianet_user.pretraining import PretrainProgress, PretrainSettings, RegionWords, pretrain
+from lianet_user.pretraining.gap_filling import images_without_gaps
+from lianet_user.pretraining.pyramid import start_from_pyramid
+from lianet_user.pretraining.quality import measure_quality
 from lianet_user.region import Region
-from lianet_user.training import PretrainProgress, PretrainSettings, RegionWords, pretrain
-from lianet_user.training.gaps import images_without_gaps
-from lianet_user.training.pyramid import start_from_pyramid
-from lianet_user.training.quality import measure_quality
 
 HEIGHT, WIDTH = 96, 132  # the width is no multiple of the stride
 GSD = (10, 10, 20, 20, 60)

@@ -18,15 +18,15 @@ from pyproj.crs import BoundCRS
 from pyproj.crs.coordinate_operation import ToWGS84Transformation
 from skimage.metrics import structural_similarity
 
-from lianet_user.artifact import open_region_file
 from lianet_user.cli import _run
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window
-from lianet_user.header import Acquisition, Band, BandQuality, Quality
-from lianet_user.imagery.cube import Imagery, Patch
+from lianet_user.files.artifact import open_region_file
+from lianet_user.files.header import Acquisition, Band, BandQuality, Quality
+from lianet_user.geo.grid import Window
+from lianet_user.imagery.imagery import Imagery, Patch
 from lianet_user.imagery.refine import block_mean, refine
+from lianet_user.pretraining.quality import compare, measure_quality
 from lianet_user.region import Region
-from lianet_user.training.quality import compare, measure_quality
 
 HEIGHT, WIDTH = 96, 132
 GSD = (10, 20, 60, 10)

@@ -17,8 +17,8 @@ from conftest import RegionFactory
 
 from lianet_user.cli import _run
 from lianet_user.errors import DateError, EstimateWarning, InputError, OutputError
-from lianet_user.grid import Window, bounds_of, window_geobox
-from lianet_user.header import Band
+from lianet_user.files.header import Band
+from lianet_user.geo.grid import Window, bounds_of, window_geobox
 from lianet_user.maps import MapArea, picture
 from lianet_user.maps.files import MapFiles
 from lianet_user.maps.indices import spectral_index

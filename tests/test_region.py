@@ -14,14 +14,14 @@ from conftest import RegionFactory, RegionHeaderFactory, randomize
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from lianet_user.artifact import open_region_file, write_artifact
 from lianet_user.errors import ArtifactError, DateError
 from lianet_user.field.config import HeadInput, preset
 from lianet_user.field.context import STATISTICS, context
 from lianet_user.field.encoding import TimeVectors
 from lianet_user.field.model import NeuralField
-from lianet_user.grid import Window
-from lianet_user.header import RegionHeader
+from lianet_user.files.artifact import open_region_file, write_artifact
+from lianet_user.files.header import RegionHeader
+from lianet_user.geo.grid import Window
 from lianet_user.region import Region, psnr, save_region
 
 pytestmark = pytest.mark.numerics

@@ -23,13 +23,14 @@ from test_maps import CLASSES, make_head
 from lianet_user.errors import OutputError
 from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.grid import Window, finer
+from lianet_user.files.header import IGNORE, Band, ClassScore, HeadHeader, Numbers, NumberScores, Scores
+from lianet_user.geo.grid import Window, finer
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, Band, ClassScore, HeadHeader, Numbers, NumberScores, Scores
 from lianet_user.labels import BLOCK, LabelMap, Labels
 from lianet_user.labels.report import NumberSummary
 from lianet_user.labels.split import Split
-from lianet_user.maps import color, picture
+from lianet_user.maps import images as color
+from lianet_user.maps import picture
 from lianet_user.maps.picture import number_image
 from lianet_user.maps.style import RAMP, rgb
 from lianet_user.region import Region

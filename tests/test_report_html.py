@@ -22,16 +22,15 @@ from test_maps import CLASSES, make_head
 from test_report import SCORES, head_of, numbers_on, split_of, words
 
 from lianet_user.errors import OutputError
-from lianet_user.grid import Window
+from lianet_user.files.header import IGNORE, ClassEntry, ClassScore, DatedScores, NumberScores, Scores
+from lianet_user.finetuning.trainer import History
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, ClassEntry, ClassScore, DatedScores, NumberScores, Scores
 from lianet_user.labels import Labels
 from lianet_user.labels.split import Split
 from lianet_user.maps import picture
 from lianet_user.report import MappedView, charts, write_report
-from lianet_user.report.places import doubtful_places
-from lianet_user.report.view import View
-from lianet_user.training.loop import History
+from lianet_user.report.view import View, doubtful_places
 
 HISTORY = (
     History(0, [(10, 1.5), (20, 0.5)], [(10, 0.4), (20, 0.6)], 20),

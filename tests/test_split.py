@@ -22,8 +22,8 @@ from odc.geo.geobox import GeoBox
 from scipy.ndimage import distance_transform_cdt
 
 from lianet_user.errors import LabelError, LabelWarning, TrainingWarning
-from lianet_user.grid import Window, whole
-from lianet_user.header import IGNORE, ClassEntry
+from lianet_user.files.header import IGNORE, ClassEntry
+from lianet_user.geo.grid import Window, whole
 from lianet_user.labels import BLOCK, LabelMap, Labels, Split, read_test_area, split_folds, split_labels
 from lianet_user.labels.blocks import count_zones, strata_of
 

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from lianet_user.cli import app
 from lianet_user.errors import AreaError, InputError, LabelError, LabelWarning, OutputError
-from lianet_user.grid import Window, bounds_of, window_geobox
+from lianet_user.files.header import Numbers
+from lianet_user.geo.grid import Window, bounds_of, window_geobox
 from lianet_user.head import Head
-from lianet_user.header import Numbers
 from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.labels.qgis import stored_style
 from lianet_user.maps import picture
@@ -33,7 +33,7 @@ from lianet_user.maps.suggest import (
     suggest,
     write_suggestions,
 )
-from lianet_user.report.suggested import suggestions_figure
+from lianet_user.report.figures import suggestions_figure
 
 NUMBERS = Numbers(unit="m", offset=2.0, scale=30.0, low=0.0, high=40.0)
 
@@ -248,7 +248,7 @@ def test_the_file_is_filled_in_and_given_back(
 def test_the_picture_shows_every_place(head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Suggestions] = []
     monkeypatch.setattr(picture, "DPI", 30)
-    monkeypatch.setattr("lianet_user.report.suggested.SIDE", 50)
+    monkeypatch.setattr("lianet_user.report.figures.SIDE", 50)
     save = picture.save_png
 
     def seen(figure: object, path: Path) -> None:

@@ -11,10 +11,9 @@ from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import InputError
 from lianet_user.field.head import DEEP_WIDTHS, HeadLayers
-from lianet_user.header import ClassEntry
-from lianet_user.labels import LabelMap, Labels
-from lianet_user.training.losses import LOSSES
-from lianet_user.training.tasks import (
+from lianet_user.files.header import ClassEntry
+from lianet_user.finetuning.losses import LOSSES
+from lianet_user.finetuning.settings import (
     FEW,
     FEW_PIXELS,
     MANY,
@@ -25,6 +24,7 @@ from lianet_user.training.tasks import (
     FinetuneSettings,
     settings_for,
 )
+from lianet_user.labels import LabelMap, Labels
 
 CLASSES = tuple(ClassEntry(name=name, color="#000000") for name in "ab")
 

@@ -24,15 +24,15 @@ from torch import Tensor
 from lianet_user.field.config import DecoderConfig, FieldConfig, HeadConfig, HeadInput, preset
 from lianet_user.field.context import STATISTICS
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.grid import Window
+from lianet_user.files.header import ClassEntry, HeadHeader, Numbers, RegionRef
+from lianet_user.geo.grid import Window
+from lianet_user.geo.patches import Axis, Lattice, PatchCache, blended, drawn_from, head_lattice
 from lianet_user.head import Head
-from lianet_user.header import ClassEntry, HeadHeader, Numbers, RegionRef
-from lianet_user.imagery.loader import Batch, Loader
-from lianet_user.importing import import_checkpoint, read_about
+from lianet_user.paper_import import import_checkpoint, read_about
+from lianet_user.pretraining import PretrainSettings, pretrain
+from lianet_user.pretraining.loader import Batch, Loader
+from lianet_user.pretraining.update import UpdateSettings, update
 from lianet_user.region import Region, crop
-from lianet_user.training import PretrainSettings, pretrain
-from lianet_user.training.update import UpdateSettings, update
-from lianet_user.windows import Axis, Lattice, PatchCache, blended, drawn_from, head_lattice
 
 pytestmark = pytest.mark.numerics
 
@@ -281,7 +281,7 @@ def test_pretraining_and_updates_meet_no_ground_past_the_border(
         return batch
 
     monkeypatch.setattr(Loader, "get", recorded)
-    module = sys.modules["lianet_user.training.pretrain"]  # the package gives its name to the function
+    module = sys.modules["lianet_user.pretraining.pretrain"]  # the package gives its name to the function
     monkeypatch.setattr(module, "field_config", lambda *_: narrow("resunet", height, width, patch=32))
     settings = PretrainSettings(preset="base", steps=2, batch=2, window=32, report_every=2)
     pretrain(imagery.only([0, 1]), tmp_path / "old", WORDS, settings=settings)

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.patches import Rectangle
 from pictures import show
 
-from lianet_user.grid import Window
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.maps import picture

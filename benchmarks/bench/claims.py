@@ -18,16 +18,15 @@ from benchmarks.bench.published import PATCH, SETTINGS, PublishedField, Publishe
 from benchmarks.large_map import head_on, region_of
 from lianet_user.field.config import preset
 from lianet_user.field.encoding import HashGrid
-from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadLayers
-from lianet_user.field.precision import answering_autocast, computed_in
-from lianet_user.grid import Window
+from lianet_user.field.inference import answering_autocast, computed_in, fold_norms
+from lianet_user.files.header import ClassEntry
+from lianet_user.finetuning.samples import Sample
+from lianet_user.finetuning.targets import Goal
+from lianet_user.finetuning.trainer import _Run as Training  # the very steps that finetune takes
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
-from lianet_user.header import ClassEntry
 from lianet_user.region import Region
-from lianet_user.training.goal import Goal
-from lianet_user.training.loop import _Run as Training  # the very steps that finetune takes
-from lianet_user.training.samples import Sample
 
 CLASSES, SIDE = 6, 320
 CPU = torch.device("cpu")
@@ -113,7 +112,7 @@ def step(folder: Path, turns: int, batch: int = 4) -> list[Row]:
         training.advance()
 
     exact = torch.autocast("cpu", enabled=False)
-    with mock.patch("lianet_user.training.loop.training_autocast", return_value=exact):
+    with mock.patch("lianet_user.finetuning.trainer.training_autocast", return_value=exact):
         ours = training._gradients(_batch(training))
     torch.testing.assert_close(ours, steps.loss().item(), atol=1e-3, rtol=0)
     found = in_turns(advance, steps, turns, (2, 1))

@@ -102,7 +102,7 @@ def held(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     Raises:
         OutputError: the cache cannot be written.
     """
-    from lianet_user.lock import HeldError, locked
+    from lianet_user.files.lock import HeldError, locked
 
     file = path.with_name(f".{path.name}.lock")
     with ExitStack() as stack:
@@ -129,7 +129,7 @@ def unwritable(folder: Path, error: Exception) -> OutputError:
 
 def remember(place: str, models: tuple[Model, ...]) -> None:
     """Keep what a remote catalogue says, for days without network. A cache that cannot be written is no reason to stop."""
-    from lianet_user.artifact import replacing
+    from lianet_user.files.artifact import replacing
 
     path = _snapshot_path(place)
     snapshot = Snapshot(place=place, read=dt.datetime.now(dt.UTC).replace(microsecond=0), models=models)

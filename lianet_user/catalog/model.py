@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lianet_user.catalog.places import brief, joined
 from lianet_user.errors import CatalogError, printable
 from lianet_user.field.config import Schema
-from lianet_user.grid import Bounds
-from lianet_user.header import Date, RegionHeader, Sha256
+from lianet_user.files.header import Date, RegionHeader, Sha256
+from lianet_user.geo.grid import Bounds
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from lianet_user.artifact import ArtifactFile
+    from lianet_user.files.artifact import ArtifactFile
 
 ARTIFACT_TYPE: Final = "lianet-region"
 """`mlm:artifact_type` of a region file: what tells our items from other models in the same catalogue."""

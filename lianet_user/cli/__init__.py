@@ -33,10 +33,10 @@ from lianet_user.cli import (
     quality,
     reconstruct,
     suggest,
-    unforeseen,
     update,
     zones,
 )
+from lianet_user.cli import crash_report as unforeseen
 from lianet_user.cli.console import error, warn
 from lianet_user.errors import (
     EXIT_BAD_INPUT,

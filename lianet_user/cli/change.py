@@ -15,6 +15,7 @@ from lianet_user.cli.console import (
     RegionOption,
     choose_device,
     given_region,
+    grouped,
     out,
     progress,
     region_file,
@@ -32,7 +33,6 @@ from lianet_user.cli.map_options import (
     shower,
     writes_maps,
 )
-from lianet_user.cli.option_groups import grouped
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def change(
 
     Example: lianet-user change head.safetensors --from 2018-05-13 --to 2018-09-15 -o change.tif
     """
-    from lianet_user.artifact import declared_kind, open_head_file, open_region_file, refuse_existing
+    from lianet_user.files.artifact import declared_kind, open_head_file, open_region_file, refuse_existing
 
     refuse_existing(output, writing_options.overwrite)
     path = region_file(source, quiet)

@@ -33,7 +33,7 @@ def check(
 
     Example: lianet-user check models/havelland.safetensors landcover.gpkg --field class
     """
-    from lianet_user.artifact import open_region_file, refuse_existing
+    from lianet_user.files.artifact import open_region_file, refuse_existing
     from lianet_user.labels import SHARE, check_labels, read_labels
 
     if picture:

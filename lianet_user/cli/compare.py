@@ -31,7 +31,7 @@ from lianet_user.labels.options import LabelOptions
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from lianet_user.training.comparison import Comparison, Row
+    from lianet_user.evaluation.compare import Comparison, Row
 
 
 @reads_labels
@@ -83,9 +83,9 @@ def compare(
 
     Example: lianet-user compare models/havelland.safetensors landcover.gpkg --field class --imagery imagery/
     """
-    from lianet_user.artifact import open_region_file, refuse_existing
     from lianet_user.cli.config_file import read_config
     from lianet_user.errors import InputError
+    from lianet_user.files.artifact import open_region_file, refuse_existing
 
     if folds is not None and share_train is not None:
         raise InputError("--folds and --share-train both say which ground is judged: give one of them")
@@ -107,9 +107,9 @@ def compare(
     elif imagery_options or config:
         raise InputError("options of imagery, and none is given: name it with --imagery")
 
+    from lianet_user.evaluation.compare import SplitPlan
+    from lianet_user.evaluation.compare import compare as run
     from lianet_user.region import Region
-    from lianet_user.training.compare import SplitPlan
-    from lianet_user.training.compare import compare as run
 
     words = split_options.words(header) | {"seed": split_options.seed or 0}
     plan = SplitPlan(folds=folds or 5, share_train=share_train, repeats=repeats, **words)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from lianet_user.errors import InputError, did_you_mean
-from lianet_user.toml import read_toml
+from lianet_user.files.toml import read_toml
 
 TABLES = ("imagery", "training", "region")
 T = TypeVar("T")

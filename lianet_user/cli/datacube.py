@@ -16,15 +16,15 @@ from lianet_user.cli.console import (
     RegionOption,
     choose_device,
     given_region,
+    grouped,
     progress,
     then,
     wrote,
 )
 from lianet_user.cli.map_options import WHAT, WHERE
-from lianet_user.cli.option_groups import grouped
 
 if TYPE_CHECKING:
-    from lianet_user.cube.writing import CubeResult
+    from lianet_user.datacube.write import CubeResult
 
 
 def datacube(
@@ -59,9 +59,9 @@ def datacube(
 
     Example: lianet-user datacube models/bouconne.safetensors --bands B04,B08 -o cube.zarr
     """
-    from lianet_user.cube.dataset import described
-    from lianet_user.cube.writing import check_output, write_datacube
-    from lianet_user.grid import parse_bbox
+    from lianet_user.datacube.dataset import described
+    from lianet_user.datacube.write import check_output, write_datacube
+    from lianet_user.geo.grid import parse_bbox
 
     check_output(output, overwrite)
     box = parse_bbox(bbox) if bbox is not None else None

@@ -24,8 +24,8 @@ from lianet_user.cli.label_options import LabelsPath, reads_labels
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
+    from lianet_user.evaluation.evaluate import Evaluation
     from lianet_user.head import Head
-    from lianet_user.training.evaluate import Evaluation
 
 
 @reads_labels
@@ -50,9 +50,9 @@ def evaluate(
     """
     given = given_region(region, quiet)
 
+    from lianet_user.evaluation.evaluate import evaluate as run
     from lianet_user.head import Head
     from lianet_user.labels import read_labels
-    from lianet_user.training.evaluate import evaluate as run
 
     opened = Head.open(head, given, choose_device(device))
     read = read_labels(labels, opened.region.header, labels_options)
@@ -78,7 +78,7 @@ def _print(head: Head, found: Evaluation) -> None:
     print_scores("Against these labels", judgement.scores(), unit)
     print_dates(judgement.dated_scores(), judgement.of_mean.compute() if judgement.of_mean else None, unit)
     if areas is not None:
-        from lianet_user.training.areas import CAVEAT, COLUMNS
+        from lianet_user.evaluation.areas import CAVEAT, COLUMNS
 
         table = Table(title="Areas in hectares and accuracies, with 95 % intervals", title_justify="left")
         for number, column in enumerate(COLUMNS):

@@ -18,6 +18,7 @@ from lianet_user.cli.console import (
     Resume,
     StoppedError,
     choose_device,
+    grouped,
     out,
     progress,
     region_file,
@@ -27,14 +28,13 @@ from lianet_user.cli.console import (
     wrote,
 )
 from lianet_user.cli.label_options import LabelsPath, reads_labels
-from lianet_user.cli.option_groups import grouped
 from lianet_user.cli.pretrain import alone, refuse_unfinished
 from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
-    from lianet_user.header import AnyScores
-    from lianet_user.training import Finetuned, FinetuneProgress
+    from lianet_user.files.header import AnyScores
+    from lianet_user.finetuning import Finetuned, FinetuneProgress
 
 
 @reads_labels
@@ -85,8 +85,8 @@ def finetune(
 
     Example: lianet-user finetune models/havelland.safetensors landcover.gpkg --field class
     """
-    from lianet_user.artifact import open_head_file, open_region_file, refuse_existing
     from lianet_user.errors import InputError
+    from lianet_user.files.artifact import open_head_file, open_region_file, refuse_existing
 
     figure, page = output.with_suffix(".png"), output.with_suffix(".html")
     written = [output, *([figure] if picture else []), *([page] if report else [])]
@@ -106,11 +106,11 @@ def finetune(
         for line in label_map.report.lines():
             out.print(line, soft_wrap=True)
 
+    from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
+    from lianet_user.finetuning import finetune as train
+    from lianet_user.finetuning.finetune import UnfinishedError
     from lianet_user.head import Head
     from lianet_user.region import Region
-    from lianet_user.training import finetune as train
-    from lianet_user.training.checkpoint import head_checkpoint_path, remove_checkpoints
-    from lianet_user.training.finetune import UnfinishedError
 
     checkpoint = head_checkpoint_path(output)
     refuse_unfinished(checkpoint, output, resume or overwrite)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.option_groups import grouped, option_group
+from lianet_user.cli.console import grouped, option_group
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def opened(paths: list[str], table: dict[str, Any], given: dict[str, Any], quiet
     """
     from lianet_user.cli.config_file import merged
     from lianet_user.cli.console import err, out
-    from lianet_user.header import acquisition_of
+    from lianet_user.files.header import acquisition_of
     from lianet_user.imagery import ImageryOptions, open_imagery
 
     values = {**table, **given}

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import Overwrite, Quiet, then, wrote
-from lianet_user.cli.option_groups import grouped
+from lianet_user.cli.console import Overwrite, Quiet, grouped, then, wrote
 from lianet_user.cli.pretrain import (
     WORDS,
     RegionAttribution,
@@ -63,10 +62,10 @@ def import_checkpoint(
 
     Example: lianet-user import-checkpoint results/ --about region.toml -o munich.safetensors
     """
-    from lianet_user.artifact import refuse_existing
     from lianet_user.errors import InputError
-    from lianet_user.importing import import_checkpoint as run
-    from lianet_user.importing import read_about
+    from lianet_user.files.artifact import refuse_existing
+    from lianet_user.paper_import import import_checkpoint as run
+    from lianet_user.paper_import import read_about
 
     refuse_existing(output, overwrite)
     try:

@@ -10,8 +10,8 @@ from lianet_user.cli.console import AsJson, RegionName, out, region_file, then
 from lianet_user.errors import printable
 
 if TYPE_CHECKING:
-    from lianet_user.artifact import ArtifactFile
-    from lianet_user.header import Quality, RegionHeader
+    from lianet_user.files.artifact import ArtifactFile
+    from lianet_user.files.header import Quality, RegionHeader
 
 BANDS_SHOWN = 6
 """Dates that a region has at most for the figures of every band to be printed."""
@@ -25,7 +25,7 @@ def info(
 
     Example: lianet-user info models/havelland.safetensors
     """
-    from lianet_user.artifact import open_region_file
+    from lianet_user.files.artifact import open_region_file
 
     file = open_region_file(region_file(region, quiet=False))
     if as_json:
@@ -38,7 +38,7 @@ def info(
 def _summary(file: ArtifactFile[RegionHeader], header: RegionHeader) -> dict[str, Any]:
     from odc.geo.crs import CRS
 
-    from lianet_user.grid import bounds_of
+    from lianet_user.geo.grid import bounds_of
 
     geobox = header.grid.geobox
     return {
@@ -56,7 +56,7 @@ def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
     from odc.geo.crs import CRS
     from rich.table import Table
 
-    from lianet_user.grid import bounds_of, crs_name, format_bounds
+    from lianet_user.geo.grid import bounds_of, crs_name, format_bounds
 
     geobox = header.grid.geobox
     assert geobox.crs is not None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lianet_user.cli.option_groups import grouped, option_group
+from lianet_user.cli.console import grouped, option_group
 from lianet_user.errors import InputError
 from lianet_user.labels.options import AskedTask, LabelOptions, OnConflict
 

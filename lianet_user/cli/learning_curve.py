@@ -28,8 +28,8 @@ from lianet_user.cli.training_options import SplitOptions, TrainingOptions, spli
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
-    from lianet_user.training import FinetuneSettings
-    from lianet_user.training.learning_curve import CurvePoint
+    from lianet_user.evaluation.learning_curve import CurvePoint
+    from lianet_user.finetuning import FinetuneSettings
 
 
 @reads_labels
@@ -60,7 +60,7 @@ def learning_curve(
     """
     import dataclasses
 
-    from lianet_user.artifact import open_region_file, refuse_existing, replacing
+    from lianet_user.files.artifact import open_region_file, refuse_existing, replacing
     from lianet_user.labels import read_labels
 
     plot = output.with_suffix(".png")
@@ -71,9 +71,9 @@ def learning_curve(
     header = open_region_file(region_path).header
     read = read_labels(labels, header, labels_options)
 
+    from lianet_user.evaluation.learning_curve import learning_curve as study
     from lianet_user.region import Region
     from lianet_user.report import learning_curve_figure
-    from lianet_user.training.learning_curve import learning_curve as study
 
     def settings(share: float) -> FinetuneSettings:
         return training_options.settings(read, header, split_options, share * split_options.trained)
@@ -141,7 +141,7 @@ def _print(points: list[CurvePoint]) -> None:
     from rich.table import Table
 
     from lianet_user.cli.scores import figure
-    from lianet_user.header import Scores
+    from lianet_user.files.header import Scores
 
     classes = isinstance(points[0].scores, Scores)
     table = Table(title="On ground that was not trained on, mean over the repeats", title_justify="left")

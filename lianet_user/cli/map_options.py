@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lianet_user.cli.console import Progress, StoppedError, warn
-from lianet_user.cli.option_groups import grouped, option_group
+from lianet_user.cli.console import Progress, StoppedError, grouped, option_group, warn
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def _area_options(
     ] = None,
     strict: Annotated[bool, grouped(WHERE, "Refuse an area that lies partly outside the region.", "--strict")] = False,
 ) -> AreaOptions:
-    from lianet_user.grid import parse_bbox
+    from lianet_user.geo.grid import parse_bbox
 
     if bbox is None and bbox_crs is not None:
         raise InputError(
@@ -135,7 +134,7 @@ def resumable(target: Path, command: str) -> Iterator[None]:
     try:
         yield
     except (StoppedError, KeyboardInterrupt):
-        from lianet_user.maps.kept import kept_path
+        from lianet_user.maps.resume_store import kept_path
 
         if kept_path(target).exists():
             given = sys.argv[1:] if command in sys.argv else [command, "..."]

@@ -55,8 +55,8 @@ def list_models(
 
     Example: lianet-user models list --bbox 12,52,13,53 --date 2017-01-01/2017-12-31
     """
-    from lianet_user.artifact import refuse_existing
-    from lianet_user.grid import parse_bbox
+    from lianet_user.files.artifact import refuse_existing
+    from lianet_user.geo.grid import parse_bbox
 
     box = parse_bbox(bbox) if bbox is not None else None
     time = _time(date) if date is not None else None
@@ -92,7 +92,7 @@ def fetch_models(
     Example: lianet-user models fetch havelland
     """
     from lianet_user.catalog import fetch
-    from lianet_user.catalog.getting import tell
+    from lianet_user.catalog.fetch import tell
 
     opened = _opened(catalog)
     tell(opened)
@@ -176,7 +176,7 @@ def publish_models(
 
 def _opened(catalog: str | None, offline: bool = False) -> Catalog:
     from lianet_user.catalog import chosen_place, open_catalog
-    from lianet_user.catalog.reading import NAME_ONE
+    from lianet_user.catalog.read import NAME_ONE
     from lianet_user.errors import CatalogError
 
     place = chosen_place(catalog)
@@ -187,11 +187,11 @@ def _opened(catalog: str | None, offline: bool = False) -> Catalog:
 
 def _all_models(catalog: str | None, offline: bool) -> tuple[list[Model], str | None]:
     """The models of the catalogue, and those on this machine that it does not know."""
-    from lianet_user.artifact import open_region_file
     from lianet_user.catalog import Model, chosen_place, open_catalog
     from lianet_user.catalog.cache import cached_models
-    from lianet_user.catalog.getting import tell
+    from lianet_user.catalog.fetch import tell
     from lianet_user.errors import ArtifactError, CatalogWarning
+    from lianet_user.files.artifact import open_region_file
 
     place = chosen_place(catalog)
     found: list[Model] = []
@@ -217,9 +217,9 @@ def _print(found: list[Model], place: str | None, of: int) -> None:
     from rich.table import Table
 
     from lianet_user.catalog.coverage import dates_of, marks, sketch
-    from lianet_user.catalog.getting import here
-    from lianet_user.catalog.reading import NAME_ONE
-    from lianet_user.grid import format_bounds
+    from lianet_user.catalog.fetch import here
+    from lianet_user.catalog.read import NAME_ONE
+    from lianet_user.geo.grid import format_bounds
 
     where = place or "none"
     if not found:
@@ -249,14 +249,14 @@ def _print(found: list[Model], place: str | None, of: int) -> None:
 
 
 def _document(model: Model) -> dict[str, Any]:
-    from lianet_user.catalog.getting import here
+    from lianet_user.catalog.fetch import here
 
     path = here(model)
     return {**model.model_dump(mode="json"), "path": str(path) if path else None}
 
 
 def _time(text: str) -> tuple[dt.date, dt.date]:
-    from lianet_user.header import parse_date
+    from lianet_user.files.header import parse_date
 
     first, slash, last = text.partition("/")
     start, end = parse_date(first), parse_date(last if slash else first)

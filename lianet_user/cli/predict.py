@@ -17,6 +17,7 @@ from lianet_user.cli.console import (
     Quiet,
     choose_device,
     choose_precision,
+    grouped,
     out,
     progress,
     region_file,
@@ -34,11 +35,10 @@ from lianet_user.cli.map_options import (
     shower,
     writes_maps,
 )
-from lianet_user.cli.option_groups import grouped
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
-    from lianet_user.field.precision import Precision
+    from lianet_user.field.inference import Precision
     from lianet_user.head import Head
     from lianet_user.maps import MapResult
 
@@ -97,7 +97,7 @@ def predict(
 
     Example: lianet-user predict --bbox 12.55,52.46,12.65,52.50 -o map.tif
     """
-    from lianet_user.artifact import open_head_file, refuse_existing
+    from lianet_user.files.artifact import open_head_file, refuse_existing
 
     paths = heads or [Path("head.safetensors")]
     several = len(paths) > 1 or bool(date and (len(date) > 1 or date[0] == "all" or ".." in date[0]))
@@ -111,7 +111,7 @@ def predict(
     regions = [region_file(text, quiet) for text in region or ()]
 
     from lianet_user.maps import predict as write_maps
-    from lianet_user.maps.planning import map_count, planned
+    from lianet_user.maps.predict import map_count, planned
 
     with progress(quiet) as bars, stoppable() as stop_if_asked:
         opened = _open(paths, regions, choose_device(device), kind)
@@ -171,7 +171,7 @@ class _Beside:
         if zones and not zones.exists():
             raise InputError(f"--zones {zones}: there is no such file")
         if table:
-            from lianet_user.artifact import refuse_existing
+            from lianet_user.files.artifact import refuse_existing
 
             refuse_existing(table, overwrite)
         return cls(polygons, zones, table)
@@ -194,7 +194,7 @@ class _Beside:
 
 def _open(paths: Sequence[Path], given: Sequence[Path], device: str, precision: Precision) -> list[Head]:
     """The heads; those of one region share it."""
-    from lianet_user.artifact import open_head_file, open_region_file
+    from lianet_user.files.artifact import open_head_file, open_region_file
     from lianet_user.head import Head
     from lianet_user.region import Region
 

@@ -17,6 +17,8 @@ from lianet_user.cli.console import (
     Resume,
     choose_device,
     err,
+    grouped,
+    option_group,
     progress,
     speaks,
     then,
@@ -25,11 +27,10 @@ from lianet_user.cli.console import (
     wrote,
 )
 from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
-from lianet_user.cli.option_groups import grouped, option_group
 
 if TYPE_CHECKING:
-    from lianet_user.header import RegionHeader
-    from lianet_user.training import PretrainProgress
+    from lianet_user.files.header import RegionHeader
+    from lianet_user.pretraining import PretrainProgress
 
 WORDS = "What the file says of itself"
 RegionName = Annotated[str | None, grouped(WORDS, "Short name of the region. Default: the file's name.")]
@@ -93,9 +94,9 @@ def pretrain(
 
     Example: lianet-user pretrain imagery/ -o havelland.safetensors --licence CC-BY-4.0 --attribution "..."
     """
-    from lianet_user.artifact import refuse_existing
     from lianet_user.cli.config_file import merged, read_config
     from lianet_user.errors import InputError
+    from lianet_user.files.artifact import refuse_existing
 
     refuse_existing(output, overwrite)
     context.with_resource(alone(output))
@@ -109,9 +110,9 @@ def pretrain(
             f"{' and '.join(missing)} missing: a region file says whose imagery it was made from and what others may do"
         )
 
-    from lianet_user.training import PretrainSettings, RegionWords
-    from lianet_user.training import pretrain as encode
-    from lianet_user.training.pretrain import checkpoint_path
+    from lianet_user.pretraining import PretrainSettings, RegionWords
+    from lianet_user.pretraining import pretrain as encode
+    from lianet_user.pretraining.pretrain import checkpoint_path
 
     about = merged(RegionWords, "region", words)
     settings = merged(PretrainSettings, "training", tables["training"] | training_options)
@@ -128,7 +129,7 @@ def pretrain(
 
 def alone(output: Path) -> AbstractContextManager[None]:
     """Keep other runs from writing an output; of processes that work together, one does that for all."""
-    from lianet_user.lock import only_run
+    from lianet_user.files.lock import only_run
 
     return only_run(output) if speaks() else nullcontext()
 

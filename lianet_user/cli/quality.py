@@ -13,7 +13,7 @@ from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, re
 from lianet_user.cli.info import figure, print_dates
 
 if TYPE_CHECKING:
-    from lianet_user.training.rate import Rate
+    from lianet_user.pretraining.compression import Rate
 
 
 @reads_imagery
@@ -36,17 +36,17 @@ def quality(
     """
     import dataclasses
 
-    from lianet_user.artifact import open_region_file
     from lianet_user.cli.config_file import read_config
+    from lianet_user.files.artifact import open_region_file
 
     table = read_config(config)["imagery"]
     path = region_file(region, quiet)
     table.setdefault("bands", [band.name for band in open_region_file(path).header.bands])
     truth = opened(imagery, table, imagery_options, quiet or as_json)
 
+    from lianet_user.pretraining.compression import rate_table
+    from lianet_user.pretraining.quality import measure_quality
     from lianet_user.region import Region
-    from lianet_user.training.quality import measure_quality
-    from lianet_user.training.rate import rate_table
 
     where = choose_device(device)
     with progress(quiet) as bars:

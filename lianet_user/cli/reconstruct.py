@@ -13,6 +13,7 @@ from lianet_user.cli.console import (
     Quiet,
     RegionName,
     choose_device,
+    grouped,
     progress,
     region_file,
     stoppable,
@@ -29,7 +30,6 @@ from lianet_user.cli.map_options import (
     shower,
     writes_maps,
 )
-from lianet_user.cli.option_groups import grouped
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def reconstruct(
 
     Example: lianet-user reconstruct models/bouconne.safetensors --date 2018-07-08 --index ndvi -o ndvi.tif
     """
-    from lianet_user.artifact import open_region_file, refuse_existing
+    from lianet_user.files.artifact import open_region_file, refuse_existing
 
     span = _span(stretch)
     if span is not None and not rgb:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lianet_user.cli.console import out
 
 if TYPE_CHECKING:
-    from lianet_user.header import AnyScores, DatedScores, NumberScores, Scores
+    from lianet_user.files.header import AnyScores, DatedScores, NumberScores, Scores
 
 SHOWN_DATES = 8
 
@@ -21,7 +21,7 @@ def print_scores(title: str, scores: AnyScores, unit: str = "", before: AnyScore
         unit: of numbers.
         before: of the same kind, printed beside.
     """
-    from lianet_user.header import Scores
+    from lianet_user.files.header import Scores
 
     if isinstance(scores, Scores):
         _print_classes(title, scores, before if isinstance(before, Scores) else None)
@@ -31,7 +31,7 @@ def print_scores(title: str, scores: AnyScores, unit: str = "", before: AnyScore
 
 def print_dates(dated: tuple[DatedScores, ...], of_mean: AnyScores | None, unit: str = "") -> None:
     """A line for each date, of many only for the best and the worst; and one for the answers' mean over the dates."""
-    from lianet_user.training.metrics import figure_of_merit
+    from lianet_user.finetuning.metrics import figure_of_merit
 
     shown = list(dated)
     if len(dated) > SHOWN_DATES:
@@ -46,7 +46,7 @@ def print_dates(dated: tuple[DatedScores, ...], of_mean: AnyScores | None, unit:
 
 def headline(scores: AnyScores, unit: str = "") -> str:
     """The figures that say most, on a line."""
-    from lianet_user.header import Scores
+    from lianet_user.files.header import Scores
 
     if isinstance(scores, Scores):
         return f"macro F1 {figure(scores.macro_f1)}, accuracy {figure(scores.accuracy)}"

@@ -18,12 +18,12 @@ from lianet_user.cli.console import (
     RegionOption,
     choose_device,
     given_region,
+    grouped,
     progress,
     then,
     wrote,
 )
 from lianet_user.cli.map_options import WHERE
-from lianet_user.cli.option_groups import grouped
 
 if TYPE_CHECKING:
     from lianet_user.maps.suggest import Suggestions
@@ -57,10 +57,10 @@ def suggest(
 
     Example: lianet-user suggest head.safetensors -n 20 --labels landcover.gpkg -o suggest.gpkg
     """
-    from lianet_user.artifact import open_head_file, refuse_existing
     from lianet_user.errors import OutputError
-    from lianet_user.grid import parse_bbox
-    from lianet_user.header import parse_date
+    from lianet_user.files.artifact import open_head_file, refuse_existing
+    from lianet_user.files.header import parse_date
+    from lianet_user.geo.grid import parse_bbox
 
     if output.suffix.lower() != ".gpkg":
         raise OutputError(f"{output}: expected a name that ends in .gpkg, a GeoPackage: give one with -o")
@@ -94,7 +94,7 @@ def suggest(
         )
         write_suggestions(found, opened, output, overwrite=overwrite)
         if picture:
-            from lianet_user.report.suggested import suggestions_figure
+            from lianet_user.report.figures import suggestions_figure
 
             suggestions_figure(found, opened, figure)
     if as_json:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lianet_user.cli.option_groups import grouped, option_group
+from lianet_user.cli.console import grouped, option_group
 
 if TYPE_CHECKING:
-    from lianet_user.header import HeadHeader, RegionHeader
+    from lianet_user.files.header import HeadHeader, RegionHeader
+    from lianet_user.finetuning import FinetuneSettings
     from lianet_user.labels import Labels, Split
-    from lianet_user.training import FinetuneSettings
 
 TRAINING, JUDGING = "Training", "Validation"
 
@@ -94,8 +94,8 @@ class TrainingOptions:
         Raises:
             InputError: the preset is unknown, or not for such labels.
         """
-        from lianet_user.training import FinetuneSettings
-        from lianet_user.training.tasks import settings_for
+        from lianet_user.finetuning import FinetuneSettings
+        from lianet_user.finetuning.settings import settings_for
 
         chosen = (
             FinetuneSettings.continuing(start)

@@ -47,17 +47,17 @@ def update(
 
     Example: lianet-user update havelland.safetensors new/ -o havelland-2018.safetensors
     """
-    from lianet_user.artifact import refuse_existing
     from lianet_user.cli.config_file import merged, read_config
+    from lianet_user.files.artifact import refuse_existing
 
     refuse_existing(output, overwrite)
     context.with_resource(alone(output))
     quiet = quiet or not speaks()
     tables = read_config(config)
 
-    from lianet_user.training.pretrain import checkpoint_path
-    from lianet_user.training.update import UpdateSettings
-    from lianet_user.training.update import update as run
+    from lianet_user.pretraining.pretrain import checkpoint_path
+    from lianet_user.pretraining.update import UpdateSettings
+    from lianet_user.pretraining.update import update as run
 
     given = {"steps": steps, "target_db": target_db, "seed": seed}
     chosen = tables["training"] | {name: value for name, value in given.items() if value is not None}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from lianet_user.imagery.cube import Imagery, Patch, Resident
+    from lianet_user.imagery.imagery import Imagery, Patch, Resident
     from lianet_user.imagery.opening import open_imagery
     from lianet_user.imagery.options import ImageryOptions
 
@@ -27,7 +27,7 @@ __all__ = [
 __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cube": ["Imagery", "Patch", "Resident"],
+        "imagery": ["Imagery", "Patch", "Resident"],
         "opening": ["open_imagery"],
         "options": ["ImageryOptions"],
     },

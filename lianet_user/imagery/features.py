@@ -18,7 +18,7 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import LONLAT, Window, bounds_of, format_bounds, whole
+from lianet_user.geo.grid import LONLAT, Window, bounds_of, format_bounds, whole
 from lianet_user.imagery.rasters import RasterFile
 
 TILE = 256

@@ -15,7 +15,7 @@ from pyproj import Transformer
 from pyproj.exceptions import CRSError
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window, bounds_of, crs_name, format_bounds, whole
+from lianet_user.geo.grid import Window, bounds_of, crs_name, format_bounds, whole
 from lianet_user.imagery.refine import blocks
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import ImageryError, listed
-from lianet_user.grid import Window
-from lianet_user.header import Acquisition
+from lianet_user.files.header import Acquisition
+from lianet_user.geo.grid import Window
+from lianet_user.imagery.file_names import moment_of, rasters_in
 from lianet_user.imagery.grids import described, factor_of, on_grid
-from lianet_user.imagery.named import moment_of, rasters_in
 from lianet_user.imagery.options import SCL_CLEAR, ImageryOptions
 from lianet_user.imagery.rasters import RasterFile, RasterPlane
 from lianet_user.imagery.refine import block_all

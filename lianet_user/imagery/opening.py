@@ -16,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 
 from lianet_user.errors import ImageryError, listed
-from lianet_user.imagery.cube import Imagery, Selection
-from lianet_user.imagery.named import none_left, wanted
+from lianet_user.imagery.file_names import none_left, wanted
+from lianet_user.imagery.imagery import Imagery, Selection
 from lianet_user.imagery.options import ImageryOptions
 from lianet_user.imagery.sentinel2 import is_sentinel2, open_sentinel2
 
@@ -168,7 +168,7 @@ def _read(paths: Sequence[Path | str], options: ImageryOptions) -> Imagery:
 
         return open_stac(_inside(kinds, STAC), options)
     if kind == CUBE:
-        from lianet_user.imagery.arrays import open_arrays
+        from lianet_user.imagery.netcdf_zarr import open_arrays
 
         return open_arrays([Path(path) for path in _inside(kinds, CUBE)], options)
     if kind == BANDS:

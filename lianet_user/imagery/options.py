@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lianet_user.header import Acquisition
+from lianet_user.files.header import Acquisition
 
 SCL_CLEAR = (4, 5, 6, 7, 11)
 """Values of Sentinel-2's scene classification that show the ground: vegetation, bare, water, unclassified, snow."""

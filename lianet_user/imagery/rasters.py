@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window
+from lianet_user.geo.grid import Window
 
 # GDAL keeps decoded blocks of up to 5 % of the memory. Windows are drawn at random, so that few are met again.
 os.environ.setdefault("GDAL_CACHEMAX", "256")

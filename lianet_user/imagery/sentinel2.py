@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lianet_user.errors import ImageryError, did_you_mean, listed
-from lianet_user.header import Acquisition
-from lianet_user.imagery.assembly import assembled
+from lianet_user.files.header import Acquisition
+from lianet_user.imagery.file_names import RASTER_SUFFIXES, files_in, none_left, wanted
 from lianet_user.imagery.masks import SCL
-from lianet_user.imagery.named import RASTER_SUFFIXES, files_in, none_left, wanted
 from lianet_user.imagery.options import ImageryOptions
-from lianet_user.imagery.planes import Plane, PlaneImagery
+from lianet_user.imagery.planes import Plane, PlaneImagery, assembled
 from lianet_user.imagery.rasters import RasterFile, RasterPlane
 from lianet_user.imagery.sensors import CIRRUS, GSD_M, WAVELENGTHS_NM, canonical, scaling
 

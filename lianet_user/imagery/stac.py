@@ -19,10 +19,15 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import ImageryError, did_you_mean, listed
-from lianet_user.grid import Window, crs_name, window_geobox
-from lianet_user.header import Acquisition
-from lianet_user.imagery.assembly import assembled, grid_asked_for
-from lianet_user.imagery.assets import (
+from lianet_user.files.header import Acquisition
+from lianet_user.geo.grid import Window, crs_name, window_geobox
+from lianet_user.imagery.file_names import none_left, wanted
+from lianet_user.imagery.grids import TOLERANCE, described, same_crs
+from lianet_user.imagery.netcdf_zarr import PROVIDER
+from lianet_user.imagery.options import ImageryOptions
+from lianet_user.imagery.planes import Plane, PlaneImagery, assembled, grid_asked_for
+from lianet_user.imagery.sensors import OFFSET_SINCE, scaling, wavelengths
+from lianet_user.imagery.stac_assets import (
     ASSET,
     REMOTE,
     Layer,
@@ -30,16 +35,10 @@ from lianet_user.imagery.assets import (
     item_of,
     key_of,
     layer_of,
+    read_items,
     wavelength_of,
     when_of,
 )
-from lianet_user.imagery.cubes import PROVIDER
-from lianet_user.imagery.documents import read_items
-from lianet_user.imagery.grids import TOLERANCE, described, same_crs
-from lianet_user.imagery.named import none_left, wanted
-from lianet_user.imagery.options import ImageryOptions
-from lianet_user.imagery.planes import Plane, PlaneImagery
-from lianet_user.imagery.sensors import OFFSET_SINCE, scaling, wavelengths
 
 if TYPE_CHECKING:
     import pystac

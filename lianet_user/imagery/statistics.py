@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lianet_user.errors import ImageryError, listed
-from lianet_user.grid import Window
-from lianet_user.imagery.cube import Imagery, Patch
+from lianet_user.geo.grid import Window
+from lianet_user.imagery.imagery import Imagery, Patch
 
 TILE = 512
 """Pixels along the side of what is read at once, and all that is ever held."""

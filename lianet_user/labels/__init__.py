@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from lianet_user.labels.area_of_interest import read_test_area
     from lianet_user.labels.check import Check, check_labels
     from lianet_user.labels.labelmap import LabelMap, Labels
     from lianet_user.labels.options import LabelOptions
     from lianet_user.labels.read import read_labels
     from lianet_user.labels.report import LabelReport
     from lianet_user.labels.split import BLOCK, BUFFER, SHARE, Split, split_folds, split_labels
-    from lianet_user.labels.testarea import read_test_area
 
 __all__ = [
     "BLOCK",
@@ -47,7 +47,7 @@ __getattr__, _, _ = lazy_loader.attach(
         "read": ["read_labels"],
         "report": ["LabelReport"],
         "split": ["BLOCK", "BUFFER", "SHARE", "Split", "split_folds", "split_labels"],
-        "testarea": ["read_test_area"],
+        "area_of_interest": ["read_test_area"],
     },
 )
 

@@ -18,10 +18,9 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from lianet_user.errors import LabelError
 from lianet_user.labels.classes import ClassTable, TableEntry
+from lianet_user.labels.label_values import plain_text
 from lianet_user.labels.palette import normalized_color
-from lianet_user.labels.plain import plain_text
-from lianet_user.labels.qgis import stored_style
-from lianet_user.labels.safexml import MAX_BYTES, parse_xml
+from lianet_user.labels.qgis import MAX_BYTES, parse_xml, stored_style
 
 TAG = "CLASSES"
 """As `maps.style.tags` writes it."""

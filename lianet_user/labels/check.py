@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from lianet_user.grid import whole
-from lianet_user.header import RegionHeader
+from lianet_user.files.header import RegionHeader
+from lianet_user.geo.grid import whole
 from lianet_user.labels.blocks import BoolArray, labelled_blocks, strata_of, stratum_pixels, widened
 from lianet_user.labels.labelmap import Labels
 from lianet_user.labels.report import LabelReport

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lianet_user.errors import LabelError, did_you_mean, listed
-from lianet_user.header import ClassEntry
+from lianet_user.files.header import ClassEntry
+from lianet_user.labels.label_values import plain_text
 from lianet_user.labels.options import LabelOptions
 from lianet_user.labels.palette import class_colors, normalized_color
-from lianet_user.labels.plain import plain_text
 
 MAX_CLASSES = 254
 """A map is uint8 with 255 for "no data"; 254 stays free."""

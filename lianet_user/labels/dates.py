@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lianet_user.errors import DateError
-from lianet_user.header import RegionHeader, parse_date
+from lianet_user.files.header import RegionHeader, parse_date
 from lianet_user.labels.options import EVERY_DATE
 
 Date = dt.date

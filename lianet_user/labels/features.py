@@ -13,12 +13,12 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import AreaError, LabelError
-from lianet_user.grid import Bounds, bounds_in, bounds_of, crs_name
+from lianet_user.geo.grid import Bounds, bounds_in, bounds_of, crs_name
+from lianet_user.geo.transformation import Transformation
 from lianet_user.labels.crossings import pixels_along, pixels_of_points
 from lianet_user.labels.outside import outside_error
 from lianet_user.labels.rasterize import Geometries, Mask, Parts, split_parts, to_pixel_coordinates
 from lianet_user.labels.report import FeatureCounts
-from lianet_user.labels.transformation import Transformation
 from lianet_user.labels.vector import Area, VectorLayer
 
 BEND = 0.01

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelWarning
-from lianet_user.header import RegionHeader
+from lianet_user.files.header import RegionHeader
+from lianet_user.geo.transformation import Transformation, transformation
 from lianet_user.labels.classes import ClassTable, Legend, make_legend, read_class_table
 from lianet_user.labels.dates import described_dates, held_dates
 from lianet_user.labels.features import Features, area_in_region, features_in_region
+from lianet_user.labels.label_values import choose_task, plain_labels, plain_numbers, plain_text
 from lianet_user.labels.labelmap import LabelMap, Reading
 from lianet_user.labels.options import WHOLE_REGION, LabelOptions, Task
 from lianet_user.labels.palette import normalized_color
-from lianet_user.labels.plain import choose_task, plain_labels, plain_numbers, plain_text
 from lianet_user.labels.rasterize import (
     Decided,
     Parts,
@@ -33,7 +34,6 @@ from lianet_user.labels.rasterize import (
     to_pixel_coordinates,
     touches_own,
 )
-from lianet_user.labels.transformation import Transformation, transformation
 from lianet_user.labels.vector import VectorLayer, read_area, read_layer
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelError, LabelWarning
-from lianet_user.header import IGNORE, ClassEntry
+from lianet_user.files.header import IGNORE, ClassEntry
 from lianet_user.labels.classes import Legend
 from lianet_user.labels.options import Task
 from lianet_user.labels.report import ClassCount, FeatureCounts, LabelReport, NumberSummary, RasterCounts

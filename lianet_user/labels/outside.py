@@ -8,7 +8,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import AreaError, LabelError
-from lianet_user.grid import LONLAT, Bounds, bounds_in, bounds_of, crs_name, format_bounds
+from lianet_user.geo.grid import LONLAT, Bounds, bounds_in, bounds_of, crs_name, format_bounds
 
 
 def outside_error(path: Path, extent: Bounds, crs: CRS, geobox: GeoBox) -> LabelError:

@@ -4,7 +4,7 @@ Every pixel of the label grid is divided into n x n sub-pixels (:func:`_subpixel
 the raster's pixel in which its centre lies: nearest neighbour, so no value is invented. Then the rules of
 :mod:`lianet_user.labels.rasterize` decide the pixel, as they do for features.
 
-The centres are carried over by the very operation that carries features (:mod:`lianet_user.labels.transformation`), so
+The centres are carried over by the very operation that carries features (:mod:`lianet_user.geo.transformation`), so
 the two kinds of labels cannot lie apart. It is computed at nodes and interpolated between them, after a check that this is
 right to :data:`TOLERANCE`; where it is not (poles, the antimeridian, odd projections) every centre is computed.
 """
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelError
-from lianet_user.grid import Window, whole
-from lianet_user.header import IGNORE
+from lianet_user.files.header import IGNORE
+from lianet_user.geo.grid import Window, whole
+from lianet_user.geo.transformation import Transformation, transformation
 from lianet_user.labels.options import Rule
 from lianet_user.labels.outside import outside_error
 from lianet_user.labels.rasterfile import Array, Mask, RasterSource, read_block, reading
 from lianet_user.labels.rasterize import classes_of_subpixels, numbers_of_subpixels
-from lianet_user.labels.transformation import Transformation, transformation
 
 MOST_PIXELS_USED = 2**33
 MOST_VALUES = 2**16

@@ -22,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from lianet_user.errors import LabelError
-from lianet_user.grid import crs_name
+from lianet_user.geo.grid import crs_name
 from lianet_user.labels.categories import class_table, color_table
 from lianet_user.labels.classes import ClassTable
 from lianet_user.labels.options import LabelOptions

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lianet_user.errors import LabelError, TrainingWarning, listed
-from lianet_user.grid import Window
+from lianet_user.geo.grid import Window
 from lianet_user.labels.blocks import (
     LARGEST,
     BoolArray,

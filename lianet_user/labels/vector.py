@@ -19,11 +19,18 @@ from pyproj.exceptions import CRSError
 from lianet_user.errors import LabelError, did_you_mean, listed
 from lianet_user.labels.classes import ClassTable
 from lianet_user.labels.formats import PARQUET, find_format, vector_location
-from lianet_user.labels.gdal_layers import feature_numbers, layer_named, layer_source, layers_of
+from lianet_user.labels.layers import (
+    Source,
+    feature_numbers,
+    layer_named,
+    layer_source,
+    layers_of,
+    parquet_source,
+    table_source,
+)
 from lianet_user.labels.options import LabelOptions
 from lianet_user.labels.qgis import stored_style
 from lianet_user.labels.rasterize import Geometries
-from lianet_user.labels.sources import Source, parquet_source, table_source
 
 USUAL_COLUMNS = ("class", "label", "landcover", "land_cover", "fclass", "category")
 COLOR_COLUMNS = ("color", "colour")

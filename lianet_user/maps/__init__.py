@@ -21,10 +21,10 @@ None of them holds a whole map.
 
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.change import ChangeResult, change
+from lianet_user.maps.engine import MapJob, Pass, write_maps
 from lianet_user.maps.predict import MapResult, predict
 from lianet_user.maps.reconstruct import reconstruct
 from lianet_user.maps.summary import ClassCounts, NumberStatistics, Shares
-from lianet_user.maps.writing import MapJob, Pass, write_maps
 
 __all__ = [
     "ChangeResult",

@@ -21,7 +21,7 @@ from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
 from lianet_user.errors import AreaError, PartlyOutsideWarning, listed
-from lianet_user.grid import (
+from lianet_user.geo.grid import (
     LONLAT,
     Bounds,
     Window,
@@ -34,8 +34,8 @@ from lianet_user.grid import (
     window_geobox,
     window_of_bounds,
 )
+from lianet_user.labels.area_of_interest import ground_area, read_polygons
 from lianet_user.labels.rasterize import to_pixel_coordinates
-from lianet_user.labels.testarea import ground_area, read_polygons
 
 EDGE_POINTS = 100
 """Vertices along each edge of a box that is taken to another CRS, where it may bend."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import math
 import os
@@ -16,29 +17,156 @@ import rasterio
 import rasterio.windows
 import torch
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 from odc.geo.geobox import GeoBox
 
-from lianet_user.artifact import refuse_existing
 from lianet_user.errors import DateError, InputError
 from lianet_user.field.config import reads_a_date
-from lianet_user.grid import Window, whole
+from lianet_user.files.artifact import refuse_existing, replacing
+from lianet_user.files.header import IGNORE, ClassEntry, RegionHeader, parse_date
+from lianet_user.geo.grid import Window, whole
+from lianet_user.geo.ground_area import Ground
 from lianet_user.head import Head
-from lianet_user.header import RegionHeader, parse_date
-from lianet_user.maps.answering import whole_pixels
+from lianet_user.maps import picture, style
 from lianet_user.maps.area import MapArea
+from lianet_user.maps.dates import Moment, moment_of
+from lianet_user.maps.engine import Compute, Listener, MapJob, Pass, grid_words, ground_words, write_maps
 from lianet_user.maps.files import MapFiles
-from lianet_user.maps.ground import Ground
+from lianet_user.maps.geotiff import Layer
 from lianet_user.maps.images import MeasureProduct
-from lianet_user.maps.moments import Moment, moment_of
 from lianet_user.maps.product import Product
 from lianet_user.maps.reconstruct import Remembered
-from lianet_user.maps.runs import grid_words, ground_words
-from lianet_user.maps.site import Site
 from lianet_user.maps.style import attribution, region_tags, tags
-from lianet_user.maps.summary import NumberStatistics, Summary
-from lianet_user.maps.transitions import TransitionProduct, write_matrix
-from lianet_user.maps.writing import Compute, Listener, MapJob, Pass, write_maps
+from lianet_user.maps.summary import ClassCounts, NumberStatistics, Summary
+from lianet_user.maps.tile_computer import Site, whole_pixels
 from lianet_user.region import Region, crop
+
+# --- From-to maps: what each pixel was and what it became, as one code, and how much ground each change takes.
+
+
+PALE, FORMER = 0.8, 0.25
+"""Share of white in what did not change, and of the former class's colour in what did."""
+LONGEST = 60
+"""Characters of a class's name in the name of a change."""
+NO_CHANGE_KNOWN = 65535
+"""In maps of two bytes; in those of one, as in maps of classes, it is 255."""
+SHOWN = 250
+"""Codes that a picture tells apart."""
+
+
+class TransitionProduct:
+    """A map of from-to codes, ``from * classes + to``: uint8 up to 15 classes, else uint16.
+
+    What did not change has its class's colour, pale; what did has the colour of what it became, with some of what it was.
+    """
+
+    def __init__(self, classes: tuple[ClassEntry, ...]) -> None:
+        self.classes = classes
+        count = len(classes)
+        self.small = count**2 <= IGNORE
+        nodata = IGNORE if self.small else NO_CHANGE_KNOWN
+        self.entries = [_entry(before, after) for before in classes for after in classes]
+        palette = {code: style.rgb(entry.color) for code, entry in enumerate(self.entries)} if self.small else {}
+        self.layer = Layer(
+            bands=("change",),
+            dtype="uint8" if self.small else "uint16",
+            nodata=nodata,
+            predictor="NO",
+            overviews="MODE",
+            palette={nodata: (255, 255, 255)} | palette if palette else {},
+        )
+        self.tags = {
+            "CODES": f"value = {count} * class before + class after, classes from 0: {', '.join(_names(classes))}",
+            **(style.class_tags(self.entries) if self.small else {}),
+        }
+        self.title = f"change between {count} classes"
+        self._pixels = np.zeros(count**2, np.int64)
+
+    def codes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Of class indices, uint8 of any shape."""
+        codes: np.ndarray = (before.astype(np.int64) * len(self.classes) + after).astype(self.layer.dtype)
+        return codes
+
+    def add(self, values: np.ndarray) -> None:
+        known = values[values != self.layer.nodata]
+        self._pixels += np.bincount(known.ravel(), minlength=len(self._pixels))
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """int64 (classes, classes): pixels of each class before, by their class after."""
+        return self._pixels.reshape(len(self.classes), len(self.classes))
+
+    @property
+    def summary(self) -> ClassCounts:
+        """Of the codes that occur."""
+        return ClassCounts({self.entries[code].name: int(self._pixels[code]) for code in np.flatnonzero(self._pixels)})
+
+    def write_pam(self, path: Path) -> None:
+        if self.small:
+            style.write_pam(path, self.entries, self._pixels.tolist())
+        else:
+            codes = np.flatnonzero(self._pixels)
+            style.write_pam(path, [self.entries[code] for code in codes], self._pixels[codes].tolist(), codes.tolist())
+
+    def write_qml(self, path: Path) -> None:
+        codes = np.flatnonzero(self._pixels)
+        style.write_qml(path, [self.entries[code] for code in codes], codes.tolist())
+
+    def figure(self, values: np.ndarray, geobox: GeoBox, *, title: str, attribution: str) -> Figure:
+        codes = self._in_order()[:SHOWN]
+        place = np.full(NO_CHANGE_KNOWN + 1, IGNORE, np.uint8)
+        place[codes] = np.arange(len(codes))
+        shown = [self.entries[code] for code in codes]
+        pixels = self._pixels[codes].tolist()
+        return picture.class_figure(place[values[0]], geobox, shown, pixels, title=title, attribution=attribution)
+
+    def _in_order(self) -> list[int]:
+        """The codes that occur: changes, the largest first, and then what did not change."""
+        count = len(self.classes)
+        occurring = [int(code) for code in np.flatnonzero(self._pixels)]
+        return sorted(occurring, key=lambda code: (code // count == code % count, -self._pixels[code]))
+
+
+def write_matrix(path: Path, classes: tuple[ClassEntry, ...], hectares: np.ndarray) -> None:
+    """Write a table of hectares with sums: a row for each class before, a column for each class after.
+
+    Args:
+        path: of the CSV file.
+        classes: in the order of the matrix.
+        hectares: (classes, classes).
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    names = [entry.name for entry in classes]
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["hectares from \\ to", *names, "sum"])
+        for name, row in zip(names, hectares, strict=True):
+            rows.writerow([name, *(f"{each:.4f}" for each in (*row, row.sum()))])
+        rows.writerow(["sum", *(f"{each:.4f}" for each in (*hectares.sum(0), hectares.sum()))])
+
+
+def _entry(before: ClassEntry, after: ClassEntry) -> ClassEntry:
+    first, second = _names((before, after))
+    if before == after:
+        return ClassEntry(name=f"{first} (unchanged)", color=_mixed("#ffffff", before.color, PALE))
+    return ClassEntry(name=f"{first} -> {second}", color=_mixed(before.color, after.color, FORMER))
+
+
+def _names(classes: tuple[ClassEntry, ...]) -> list[str]:
+    return [picture.shortened(entry.name, LONGEST) for entry in classes]
+
+
+def _mixed(one: str, other: str, share: float) -> str:
+    """So much of one colour in the other."""
+    pairs = zip(style.rgb(one), style.rgb(other), strict=True)
+    red, green, blue = (round(share * first + (1 - share) * second) for first, second in pairs)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+# ---
+
 
 DIFFERENCES = colormaps["PuOr"]
 """From less, orange, over white, which is no difference, to more, violet: for the colour-blind too."""
@@ -116,7 +244,7 @@ def change(
         extrapolate: let a region estimate dates before its first acquisition and after its last.
         overwrite: replace an earlier map and what lies beside it.
         resume: go on from what an interrupted run with the same arguments left.
-        listener: as in :func:`lianet_user.maps.writing.write_maps`.
+        listener: as in :func:`lianet_user.maps.engine.write_maps`.
         creation_options: likewise.
 
     Raises:

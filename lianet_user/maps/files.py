@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lianet_user.artifact import refuse_existing
 from lianet_user.errors import OutputError
+from lianet_user.files.artifact import refuse_existing
 
 SUFFIXES = (".tif", ".tiff")
 

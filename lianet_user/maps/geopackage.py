@@ -12,9 +12,9 @@ import pandas as pd
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
-from lianet_user.artifact import refuse_existing, replacing
 from lianet_user.errors import OutputError, printable
-from lianet_user.header import ClassEntry
+from lianet_user.files.artifact import refuse_existing, replacing
+from lianet_user.files.header import ClassEntry
 from lianet_user.maps.style import rgb
 
 WRITE_ERRORS = (DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError)

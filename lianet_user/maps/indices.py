@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 
 from lianet_user.errors import InputError, did_you_mean, listed
-from lianet_user.header import Band
+from lianet_user.files.header import Band
 
 USUAL = {("SAVI", "L"): 0.5}
 """Constants that the list gives a value for all its indices, which is not the one their authors use."""

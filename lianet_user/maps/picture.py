@@ -27,8 +27,8 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ig
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 
-from lianet_user.grid import Window, whole
-from lianet_user.header import ClassEntry, Numbers
+from lianet_user.files.header import ClassEntry, Numbers
+from lianet_user.geo.grid import Window, whole
 from lianet_user.maps.style import RAMP, rgb
 from lianet_user.maps.summary import NumberStatistics, spelt
 

@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from odc.geo.geobox import GeoBox
 
-from lianet_user.header import IGNORE, ClassEntry, Numbers
+from lianet_user.files.header import IGNORE, ClassEntry, Numbers
 from lianet_user.maps import picture, style
-from lianet_user.maps.layer import Layer
+from lianet_user.maps.geotiff import Layer
 from lianet_user.maps.summary import ClassCounts, NumberStatistics, RunningStatistics, Summary
 
 

@@ -13,20 +13,35 @@ from pathlib import Path
 import numpy as np
 
 from lianet_user.errors import InputError, OutputError, did_you_mean, listed
-from lianet_user.grid import Window, whole
-from lianet_user.header import Band
+from lianet_user.files.header import Band
+from lianet_user.geo.grid import Window, whole
 from lianet_user.maps.area import MapArea
-from lianet_user.maps.color import true_color_bands
+from lianet_user.maps.dates import Moment, chosen_moments
+from lianet_user.maps.engine import (
+    Listener,
+    MapJob,
+    Pass,
+    grid_words,
+    ground_words,
+    only_picture,
+    output_folder,
+    write_maps,
+)
 from lianet_user.maps.files import SUFFIXES, MapFiles
-from lianet_user.maps.images import LightProduct, MeasureProduct, ReflectanceProduct, Stretch, around_mean, stretch_of
+from lianet_user.maps.images import (
+    LightProduct,
+    MeasureProduct,
+    ReflectanceProduct,
+    Stretch,
+    around_mean,
+    stretch_of,
+    true_color_bands,
+)
 from lianet_user.maps.indices import SpectralIndex, spectral_index
-from lianet_user.maps.moments import Moment, chosen_moments
 from lianet_user.maps.predict import MapResult
 from lianet_user.maps.product import Product
-from lianet_user.maps.runs import grid_words, ground_words, only_picture, output_folder
-from lianet_user.maps.site import Site
 from lianet_user.maps.style import region_tags
-from lianet_user.maps.writing import Listener, MapJob, Pass, write_maps
+from lianet_user.maps.tile_computer import Site
 from lianet_user.region import Region
 
 SAMPLES, SAMPLE_SIDE, SAMPLE_DATES = 3, 48, 4
@@ -116,7 +131,7 @@ def reconstruct(
         region: opened.
         output: ``*.tif`` or ``*.tiff`` of the one image; of several (by date or kind) the folder for them.
         area: where; by default the whole region on its own grid.
-        dates: as in :func:`lianet_user.maps.moments.chosen_moments`.
+        dates: as in :func:`lianet_user.maps.dates.chosen_moments`.
         bands: names of those to write.
         rgb: write an image in true colours, 8 bits each.
         indices: spectral indices to write, see :func:`lianet_user.maps.indices.spectral_index`.
@@ -126,7 +141,7 @@ def reconstruct(
         float32: write reflectance as it is computed, instead of as uint16 in steps of 0.0001.
         overwrite: replace earlier images and what lies beside them.
         resume: go on from what an interrupted run with the same arguments left.
-        listener: as in :func:`lianet_user.maps.writing.write_maps`.
+        listener: as in :func:`lianet_user.maps.engine.write_maps`.
         creation_options: likewise.
 
     Returns:

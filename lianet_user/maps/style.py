@@ -19,8 +19,8 @@ from xml.etree.ElementTree import Element, SubElement
 from matplotlib import colormaps
 from matplotlib.colors import Colormap, to_hex
 
+from lianet_user.files.header import ClassEntry, Numbers, RegionHeader
 from lianet_user.head import Head
-from lianet_user.header import ClassEntry, Numbers, RegionHeader
 from lianet_user.maps.summary import NumberStatistics, spelt
 
 RAMP = colormaps["viridis"]

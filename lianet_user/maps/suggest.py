@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 
 from lianet_user.errors import AreaError, InputError, LabelWarning
-from lianet_user.grid import Bounds, Window
+from lianet_user.files.header import RegionHeader
+from lianet_user.geo.grid import Bounds, Window
+from lianet_user.geo.transformation import transformation
 from lianet_user.head import TILE, Head
-from lianet_user.header import RegionHeader
 from lianet_user.labels.blocks import BoolArray
 from lianet_user.labels.features import features_in_region
 from lianet_user.labels.formats import is_raster
 from lianet_user.labels.options import EVERY_DATE, WHOLE_REGION, LabelOptions
 from lianet_user.labels.rasterize import to_pixel_coordinates
 from lianet_user.labels.read import read_labels
-from lianet_user.labels.transformation import transformation
 from lianet_user.labels.vector import read_layer
 from lianet_user.maps.geopackage import categories_qml, check_geopackage, write_geopackage
 

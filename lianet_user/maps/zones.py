@@ -24,17 +24,17 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from rasterio.io import DatasetReader
 
-from lianet_user.artifact import refuse_existing, replacing
 from lianet_user.errors import AreaError, LabelError, OutputError, PartlyOutsideWarning, listed
-from lianet_user.grid import Window
+from lianet_user.files.artifact import refuse_existing, replacing
+from lianet_user.geo.grid import Window
+from lianet_user.geo.ground_area import Ground
+from lianet_user.geo.transformation import transformation
 from lianet_user.labels.features import areas_in_crs_of
 from lianet_user.labels.from_features import warn_of_missing_grids
 from lianet_user.labels.rasterize import to_pixel_coordinates
-from lianet_user.labels.transformation import transformation
 from lianet_user.labels.vector import Area, read_zones
-from lianet_user.maps.finished import FinishedMap, open_finished, opened
 from lianet_user.maps.geopackage import write_geopackage
-from lianet_user.maps.ground import Ground
+from lianet_user.maps.map_reader import FinishedMap, open_finished, opened
 
 CELLS = 2**22
 """Pixels that are read at once."""

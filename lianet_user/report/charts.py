@@ -22,8 +22,8 @@ from lianet_user.maps.picture import FAINT, INK, TEXT, shortened
 from lianet_user.report.words import printable
 
 if TYPE_CHECKING:
-    from lianet_user.training.learning_curve import CurvePoint
-    from lianet_user.training.loop import History
+    from lianet_user.evaluation.learning_curve import CurvePoint
+    from lianet_user.finetuning.trainer import History
 
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Of members; more than these are drawn in the first, because nobody tells twenty lines apart."""

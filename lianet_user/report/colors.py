@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from lianet_user.header import IGNORE, ClassEntry, Numbers
+from lianet_user.files.header import IGNORE, ClassEntry, Numbers
 from lianet_user.labels import Labels
 from lianet_user.labels.labelmap import PixelValues
 from lianet_user.maps.picture import class_image, number_image

@@ -22,10 +22,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
-from lianet_user.artifact import replacing, software_versions
-from lianet_user.grid import LONLAT, Window, bounds_of, crs_name, window_geobox
+from lianet_user.files.artifact import replacing, software_versions
+from lianet_user.files.header import HeadHeader, Scores
+from lianet_user.geo.grid import LONLAT, Window, bounds_of, crs_name, window_geobox
 from lianet_user.head import Head
-from lianet_user.header import HeadHeader, Scores
 from lianet_user.labels import Labels
 from lianet_user.labels.split import Split
 from lianet_user.maps import picture
@@ -33,11 +33,10 @@ from lianet_user.maps.picture import draw_image, pixel_metres, shortened
 from lianet_user.report import charts, words
 from lianet_user.report.colors import Image, class_pixels, colored, labelled, number_steps, over
 from lianet_user.report.figures import draw_split, outlined
-from lianet_user.report.places import doubtful_places
-from lianet_user.report.view import MappedView, map_view
+from lianet_user.report.view import MappedView, doubtful_places, map_view
 
 if TYPE_CHECKING:
-    from lianet_user.training.loop import History
+    from lianet_user.finetuning.trainer import History
 
 PANEL = 6.5
 """Inches of the longer side of a map."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lianet_user.errors import STEERING, listed
-from lianet_user.header import AnyScores, HeadHeader, NumberScores, Scores
+from lianet_user.files.header import AnyScores, HeadHeader, NumberScores, Scores
 from lianet_user.labels.split import Split
 
 NOTHING = "-"

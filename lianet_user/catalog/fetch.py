@@ -1,0 +1,336 @@
+"""From a name to a region file: out of the cache, or out of a catalogue and into it, checked to the last byte."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from lianet_user.catalog import cache
+from lianet_user.catalog.cache import cached_file
+from lianet_user.catalog.download import Listener, download, hash_of
+from lianet_user.catalog.model import Model
+from lianet_user.catalog.places import brief, is_remote
+from lianet_user.catalog.read import NAME_ONE, Catalog, chosen_place, open_catalog
+from lianet_user.errors import (
+    ArtifactError,
+    CatalogError,
+    CatalogWarning,
+    DownloadError,
+    OutputError,
+    did_you_mean,
+    listed,
+)
+from lianet_user.files.artifact import open_region_file
+from lianet_user.files.header import HeadHeader
+
+SPARE: Final = 64 * 2**20
+"""Bytes that a download leaves free on the disk."""
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Announce = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def is_name(text: str) -> bool:
+    """Whether a text that is no file may be the name of a model: one word, and not the name of a region file."""
+    return _NAME.fullmatch(text) is not None and not text.endswith(".safetensors")
+
+
+def find_region(
+    region: str | os.PathLike[str],
+    catalog: str | None = None,
+    *,
+    announce: Announce = _silent,
+    listener: Listener | None = None,
+) -> Path:
+    """The file that somebody means by REGION: a path, or the name of a model.
+
+    A file of that path wins. A name is looked up in the catalogue in force, then among the models that are here. What is here
+    already is taken without asking the network, so a name keeps its meaning until `models fetch` brings a newer one.
+
+    Args:
+        region: path or name.
+        catalog: as in :func:`~lianet_user.catalog.read.chosen_place`.
+        announce: told in a line before anything is downloaded: what, from where, how large.
+        listener: told how many bytes are there, of how many.
+
+    Returns:
+        The path; where the text cannot be a name, the path that was given, whether it exists or not.
+
+    Raises:
+        CatalogError: no file and no model has that name.
+        DownloadError: the model has to be downloaded, and cannot be.
+        OutputError: the cache cannot be written.
+    """
+    path, text = Path(region), os.fspath(region)
+    if path.is_file() or not is_name(text):
+        return path
+    place = chosen_place(catalog)
+    known = _known(place)
+    if known is not None and (model := known.find(text)) is not None:
+        if here := _here(model):
+            return here
+        # A remote catalogue may have changed since: what is fetched is what it says now.
+    elif here := _only_one(text):
+        return here
+    if place is None:
+        names = sorted({each.name for each in cache.cached_models()})
+        raise CatalogError(
+            f"there is no file {text!r}, and no model of that name on this machine (it has {listed(names)}"
+            f"{did_you_mean(text, names)}): give the path of a region file, or {NAME_ONE}"
+        )
+    return _look_up(text, place, announce, listener)
+
+
+def fetch(
+    name: str, catalog: Catalog, *, announce: Announce = _silent, listener: Listener | None = None
+) -> tuple[Path, bool]:
+    """Bring a model of a catalogue into the cache, or find it there.
+
+    Returns:
+        Its path, and whether it was brought only now.
+
+    Raises:
+        CatalogError: the catalogue has no such model, or lies about it.
+        DownloadError: it cannot be downloaded, or is not what the catalogue describes.
+        OutputError: the cache cannot be written.
+    """
+    model = catalog.model(name)
+    path = cache.cached_path(model.name, model.sha256)
+    if cache.is_intact(path, model.sha256):
+        return path, False
+    with cache.held(path, announce):
+        if cache.is_intact(path, model.sha256):  # somebody else got it while we waited
+            return path, False
+        announce(f"fetching {model.name} ({model.megabytes}) from {brief(_without_query(model.place))}")
+        part = path.with_name(f"{path.name}.part")
+        _make_room(part, model)
+        if is_remote(model.place):
+            download(model.place, part, size=model.size, sha256=model.sha256, listener=listener)
+        else:
+            _copy(Path(model.place), part, model.size)
+        _admit(part, path, model)
+    return path, True
+
+
+def add(path: Path) -> tuple[Path, Model]:
+    """Put a region file of one's own into the cache, so that it is found by the name in its header.
+
+    Returns:
+        Its path there, and what it says of itself.
+
+    Raises:
+        ArtifactError: it is no whole region file.
+        CatalogError: another model of that name is here already.
+        OutputError: the cache cannot be written.
+    """
+    file = open_region_file(path)
+    file.tensors()
+    model = Model.of_file(file, file.sha256())
+    for other in cache.cached_models():
+        if other.name == model.name and other.digest != model.sha256[: cache.DIGITS]:
+            raise CatalogError(
+                f"another model named {model.name!r} is here already ({other.path}), and a name means one: delete that file"
+                " first, or use this one by its path"
+            )
+    target = cache.cached_path(model.name, model.sha256)
+    with cache.held(target, _silent):
+        if not cache.is_intact(target, model.sha256):
+            part = target.with_name(f"{target.name}.part")
+            _make_room(part, model)
+            _copy(path, part, model.size)
+            _admit(part, target, model)
+    return target, model
+
+
+def here(model: Model) -> Path | None:
+    """Where a model's file lies on this machine, as far as a look at names and sizes tells."""
+    for path in (cache.cached_path(model.name, model.sha256), *([] if is_remote(model.place) else [Path(model.place)])):
+        with suppress(OSError):
+            if path.stat().st_size == model.size:
+                return path
+    return None
+
+
+def _known(place: str | None) -> Catalog | None:
+    """What is known of a catalogue without network."""
+    if place is None:
+        return None
+    try:
+        return open_catalog(place, offline=True)
+    except DownloadError:
+        return None
+
+
+def _here(model: Model) -> Path | None:
+    """A model's file if it is here and intact: in the cache, or where a local catalogue has it."""
+    path = here(model)
+    if path is None:
+        return None
+    if hash_of(path) == model.sha256:
+        return path
+    cached = cache.cached_path(model.name, model.sha256)
+    if path == cached:
+        with suppress(OSError):
+            path.unlink()
+        warnings.warn(f"{path} was damaged since it was fetched: it is fetched again", CatalogWarning, stacklevel=3)
+        return _here(model)
+    raise CatalogError(
+        f"{path} is not the file that its catalogue describes (another sha256): publish the catalogue again with"
+        " lianet-user models publish, or get the file again"
+    )
+
+
+def _only_one(name: str) -> Path | None:
+    """The model of that name in the cache that no catalogue in force knows."""
+    found = [each for each in cache.cached_models() if each.name == name]
+    if len(found) > 1:
+        raise CatalogError(
+            f"{len(found)} models on this machine are named {name!r}: give the path of one of"
+            f" {listed([str(each.path) for each in found])}"
+        )
+    if not found:
+        return None
+    if not cache.is_intact(found[0].path, found[0].digest):
+        raise CatalogError(f"{found[0].path} was damaged since it was put there: delete it, and fetch or add it again")
+    return found[0].path
+
+
+def _look_up(name: str, place: str, announce: Announce, listener: Listener | None) -> Path:
+    try:
+        catalog = open_catalog(place)
+    except DownloadError as error:
+        raise DownloadError(f"there is no file {name!r}, and the name cannot be looked up: {error}") from error
+    tell(catalog)
+    if catalog.find(name) is None:
+        added = sorted({each.name for each in cache.cached_models()})
+        names = [model.name for model in catalog.models]
+        raise CatalogError(
+            f"there is no file {name!r}, and no model of that name: the catalogue {brief(place)} has {listed(names)}"
+            f"{did_you_mean(name, [*names, *added])}"
+        )
+    try:
+        return fetch(name, catalog, announce=announce, listener=listener)[0]
+    except DownloadError as error:
+        earlier = [str(each.path) for each in cache.cached_models() if each.name == name]
+        if earlier:
+            raise DownloadError(
+                f"{error}; an earlier one is here and can be given by its path: {listed(earlier)}"
+            ) from error
+        raise
+
+
+def tell(catalog: Catalog) -> None:
+    """Warn of what a catalogue holds and cannot be used, and of one that could not be reached.
+
+    Warns:
+        CatalogWarning: a line each.
+    """
+    if catalog.as_of is not None:
+        warnings.warn(
+            f"{brief(catalog.place)} cannot be reached: this is what it said on {catalog.as_of:%Y-%m-%d}",
+            CatalogWarning,
+            stacklevel=3,
+        )
+    for problem in catalog.problems[:10]:
+        warnings.warn(f"left out: {problem}", CatalogWarning, stacklevel=3)
+    if len(catalog.problems) > 10:
+        warnings.warn(f"left out: {len(catalog.problems) - 10} more", CatalogWarning, stacklevel=3)
+
+
+def _make_room(part: Path, model: Model) -> None:
+    try:
+        arrived = part.stat().st_size if part.exists() else 0
+        free = shutil.disk_usage(part.parent).free
+    except OSError as error:
+        raise cache.unwritable(part.parent, error) from error
+    if free < model.size - arrived + SPARE:
+        raise OutputError(
+            f"{part.parent} has {free / 1e6:.0f} MB free, and {model.name} needs {model.megabytes}: make room there, or name"
+            " another folder with LIANET_CACHE"
+        )
+
+
+def _copy(source: Path, part: Path, size: int) -> None:
+    """As a download: no more than `size` bytes, flushed."""
+    try:
+        with open(source, "rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                raise CatalogError(
+                    f"{source} is not the file that its catalogue describes: it has {found} bytes, expected {size}: publish"
+                    " the catalogue again with lianet-user models publish"
+                )
+            with open(part, "wb") as copy:
+                shutil.copyfileobj(file, copy)
+                copy.flush()
+                os.fsync(copy.fileno())
+    except OSError as error:
+        raise OutputError(
+            f"cannot copy {source} to {part}: {error.strerror or error}: the cache's folder can be named with LIANET_CACHE"
+        ) from error
+
+
+def _admit(part: Path, path: Path, model: Model) -> None:
+    """Give a file its name in the cache once it has proved to be what it should be; what has not is deleted."""
+    place = brief(model.place)
+    try:
+        if hash_of(part) != model.sha256:
+            raise CatalogError(
+                f"{place} is not the file that the catalogue describes (another sha256): tell who runs the catalogue"
+            )
+        try:
+            header = open_region_file(part).header
+        except ArtifactError as error:
+            raise CatalogError(
+                f"{place} is what the catalogue describes, but no region file ({error}): tell who runs the catalogue"
+            ) from error
+        if header.name != model.name:
+            raise CatalogError(
+                f"{place} is the region {header.name!r}, and the catalogue calls it {model.name!r}: tell who runs the catalogue"
+            )
+    except CatalogError:
+        part.unlink(missing_ok=True)
+        raise
+    try:
+        part.replace(path)
+    except OSError as error:
+        raise cache.unwritable(path.parent, error) from error
+
+
+def _without_query(place: str) -> str:
+    return place.partition("?")[0] if is_remote(place) else place
+
+
+# --- Where the region of a head is.
+
+
+def region_of_head(header: HeadHeader, head_path: Path, given: str | os.PathLike[str] | None = None) -> Path:
+    """The region file of a head: as given, else where it lay at training, else beside the head under the same name, else
+    among the models that were fetched.
+
+    Raises:
+        ArtifactError: it is in none of these places.
+    """
+    if given is not None:
+        return Path(given)
+    recorded = Path(header.region.path)
+    candidates = (recorded, head_path.absolute().parent / recorded.name)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if fetched := cached_file(header.region.sha256):
+        return fetched
+    raise ArtifactError(
+        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, candidates))}, nor among the"
+        " models that were fetched: say where it is with --region, or get it with lianet-user models fetch"
+    )

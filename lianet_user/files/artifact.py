@@ -1,0 +1,208 @@
+"""Region and head files: a safetensors container with one typed JSON header, read strictly, written atomically. No torch.
+
+The container's metadata has one entry, ``lianet``: a JSON document validated by :class:`RegionHeader` or
+:class:`HeadHeader`. Nothing is ever unpickled and nothing a file names is ever imported.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from lianet_user.errors import ArtifactError, OutputError, brief, write_error
+from lianet_user.files.container import (
+    DTYPES,
+    Container,
+    Tensors,
+    first_problem,
+    open_container,
+    parse_json,
+    write_container,
+)
+from lianet_user.files.header import FORMAT_VERSION, Header, HeadHeader, RegionHeader
+
+METADATA_KEY = "lianet"
+
+H = TypeVar("H", RegionHeader, HeadHeader)
+
+
+class ArtifactFile(Generic[H]):
+    """A validated file: its header is read and checked at once, tensors only when asked for."""
+
+    def __init__(self, container: Container, header: H) -> None:
+        self.path = container.path
+        self.header: H = header
+        self._container = container
+
+    @property
+    def parameters(self) -> int:
+        """Numbers stored in the file's tensors."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return self._container.shapes
+
+    @property
+    def dtypes(self) -> dict[str, np.dtype[Any]]:
+        return self._container.dtypes
+
+    @property
+    def size_bytes(self) -> int:
+        return self._container.size_bytes
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """All tensors, as stored.
+
+        Raises:
+            ArtifactError: the file changed under us or holds a value that is not finite.
+        """
+        return self._container.tensors()
+
+    def sha256(self) -> str:
+        """Of the file's bytes: what a head is tied to.
+
+        Raises:
+            ArtifactError: the file changed under us.
+        """
+        return self._container.sha256()
+
+
+def open_region_file(path: str | os.PathLike[str]) -> ArtifactFile[RegionHeader]:
+    """Read and check the header of a region file.
+
+    Raises:
+        ArtifactError: it cannot be read or is not a region file this version understands.
+    """
+    return _open(Path(path), RegionHeader, "region")
+
+
+def open_head_file(path: str | os.PathLike[str]) -> ArtifactFile[HeadHeader]:
+    """Read and check the header of a head file.
+
+    Raises:
+        ArtifactError: it cannot be read or is not a head file this version understands.
+    """
+    return _open(Path(path), HeadHeader, "head")
+
+
+def declared_kind(path: Path) -> Literal["region", "head"] | None:
+    """What a file says it is, unchecked: enough to choose how to open it. None where it says neither, or cannot be read."""
+    kinds: dict[object, Literal["region", "head"]] = {"lianet-region": "region", "lianet-head": "head"}
+    try:
+        metadata = open_container(path, "region").metadata
+        document = parse_json(metadata[METADATA_KEY].encode(), path, "region")
+        return kinds.get(document.get("format"))
+    except (ArtifactError, KeyError, UnicodeError):
+        return None
+
+
+def write_artifact(path: str | os.PathLike[str], header: Header, tensors: Tensors) -> None:
+    """Write a region or head file whole or not at all.
+
+    Raises:
+        OutputError: the folder does not exist or cannot be written.
+        ValueError: a tensor that could not be read back: of another dtype than DTYPES, or not finite.
+    """
+    # Not np.ascontiguousarray, which gives a scalar an axis.
+    stored = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    for name, array in stored.items():
+        if array.dtype not in DTYPES.values() or not np.isfinite(array).all():
+            raise ValueError(f"tensor {name!r} ({array.dtype}) is not stored: expected finite {', '.join(DTYPES)}")
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        write_container(file, stored, {METADATA_KEY: header.model_dump_json()})
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its name, flushed to disk, when the block ends without an error.
+
+    Raises:
+        OutputError: the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    try:
+        fd, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=f".partial{target.suffix}", dir=target.parent)
+        os.close(fd)
+    except OSError as error:
+        raise write_error(target, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, target)
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise write_error(target, error) from error
+    finally:
+        with suppress(OSError):  # a disk that fails also fails here, and what it failed with first is what to say
+            temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the new name outlive a power cut, on systems that can be asked for that."""
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """
+    Raises:
+        OutputError: `path` exists and may not be replaced, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: give the name of a file with -o")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists: choose another name with -o, or replace it with --overwrite")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(
+            f"the folder {path.absolute().parent} does not exist: make it first, or choose another with -o"
+        )
+
+
+def software_versions(*packages: str) -> dict[str, str]:
+    """Installed versions of this package and of `packages`, for provenance."""
+    from importlib.metadata import version
+
+    return {package: version(package) for package in ("lianet-user", *packages)}
+
+
+def _open(path: Path, schema: type[H], kind: str) -> ArtifactFile[H]:
+    container = open_container(path, kind)
+    text = container.metadata.get(METADATA_KEY)
+    if text is None:
+        raise ArtifactError(
+            f"{path} is a safetensors file but not a LIANet {kind} file (no {METADATA_KEY!r} entry in its metadata)"
+        )
+    document = parse_json(text.encode("utf-8", "surrogatepass"), path, kind)
+    expected = f"lianet-{kind}"
+    if document.get("format") != expected:
+        raise ArtifactError(f"{path} is a {brief(repr(document.get('format')))} file, expected a {expected!r} file")
+    if document.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} has format version {brief(repr(document.get('format_version')))}, this program reads"
+            f" {FORMAT_VERSION}: update lianet-user"
+        )
+    try:
+        header = schema.model_validate_json(text)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{path} has a header that is not valid: {first_problem(error)}: get the file again"
+        ) from error
+    return ArtifactFile(container, header)

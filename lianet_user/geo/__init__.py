@@ -1,0 +1,1 @@
+"""What maps, labels and imagery share of geography: grids and windows, patches, coordinate operations, resampling, areas."""

@@ -1,0 +1,188 @@
+"""Patches at fixed places, blended: how windows are computed where a network normalises over space.
+
+GroupNorm's statistics run over whatever it is given, so a pixel's value depends on the window that it is computed in. Such
+networks are therefore computed in patches of the size that they were trained on, at places that only the region decides:
+multiples of a step from its first pixel, and the last one moved back so that it ends at the border. A pixel is the
+weighted mean of the patches that hold it; weights fall to nothing towards a patch's edge, and sum to one. So a pixel has
+one value, whatever it is asked in, and it changes from patch to patch without an edge.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lianet_user.field.config import FieldConfig, HeadConfig
+from lianet_user.geo.grid import Window
+
+CACHE_BYTES = 2**28
+"""Of the patches that are kept: 32 of Base, which is what a tile of 512 px shares with the next one."""
+
+Parts = tuple[Tensor, ...]
+Compute = Callable[[Sequence[Window]], Iterable[Parts]]
+"""Patches to tensors whose last two axes are (scale * height, scale * width) of each, in the same order."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where patches lie along one axis: `length` pixels, in patches of `patch` that start at multiples of `step`."""
+
+    length: int
+    patch: int
+    step: int
+
+    @classmethod
+    def of(cls, length: int, patch: int) -> Axis:
+        """Patches that share a quarter of their side with the next one: sharing half of it would cost more than twice as
+        much and is no smoother (CONTRIBUTING.md, "One rule for every pixel")."""
+        return cls(length, patch, max(1, patch * 3 // 4))
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """First pixels of the patches. The last patch ends with the axis, unless the axis is shorter than one."""
+        last = max(0, self.length - self.patch)
+        return (*range(0, last, self.step), last)
+
+    def touching(self, begin: int, end: int) -> list[int]:
+        """First pixels of the patches that hold any pixel from `begin` up to `end`."""
+        return [start for start in self.starts if start < end and start + self.patch > begin]
+
+    def weights(self, start: int, scale: int = 1) -> np.ndarray:
+        """What a patch's pixels count for: float32 (scale * patch,); at every pixel they sum to one over the patches.
+
+        Args:
+            start: of the patch.
+            scale: pixels to weigh per pixel of the axis.
+        """
+        own = self._bump(scale)
+        total = np.zeros_like(own)
+        for other in self.touching(start, start + self.patch):
+            shift = (other - start) * scale
+            here = slice(max(0, shift), len(own) + min(0, shift))
+            total[here] += own[max(0, -shift) : len(own) - max(0, shift)]
+        return (own / total).astype(np.float32)
+
+    def _bump(self, scale: int) -> np.ndarray:
+        """One in the middle, down to nearly nothing at both ends along a raised cosine as long as the overlap."""
+        size, overlap = self.patch * scale, max(1, (self.patch - self.step) * scale)
+        inward = np.arange(size) + 0.5
+        rise = np.minimum(1.0, np.minimum(inward, size - inward) / overlap)
+        bump: np.ndarray = np.sin(np.pi / 2 * rise) ** 2
+        return bump
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Where patches lie on a region: every row of one axis with every column of the other."""
+
+    rows: Axis
+    cols: Axis
+
+    def patches(self, window: Window) -> list[Window]:
+        """The patches that hold any pixel of a window, column by column.
+
+        Maps are drawn in rows of tiles. So the last patches are those that the next tile needs again.
+        """
+        rows = self.rows.touching(window.row, window.row_end)
+        cols = self.cols.touching(window.col, window.col_end)
+        return [Window(row, col, self.rows.patch, self.cols.patch) for col in cols for row in rows]
+
+    def around(self, window: Window) -> Window:
+        """The window that the patches of a window fill together."""
+        patches = self.patches(window)
+        first, last = patches[0], patches[-1]
+        return Window(first.row, first.col, last.row_end - first.row, last.col_end - first.col)
+
+    def weights(self, patch: Window, scale: int = 1) -> Tensor:
+        """What a patch's pixels count for: float32 (scale * height, scale * width)."""
+        rows, cols = self.rows.weights(patch.row, scale), self.cols.weights(patch.col, scale)
+        return torch.from_numpy(np.outer(rows, cols))
+
+
+def field_lattice(config: FieldConfig, shape: tuple[int, int]) -> Lattice | None:
+    """Where a field is computed over a region of `shape` (height, width); None where it is computed window by window.
+
+    Patches are square, of the size that the field was trained on: in a smaller region as large as fits, in whole strides.
+    """
+    if not config.decoder.spatial_norm:
+        return None
+    side = config.decoder.patch_within(shape)
+    return Lattice(Axis.of(shape[0], side), Axis.of(shape[1], side))
+
+
+def drawn_from(config: FieldConfig, shape: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
+    """Where the windows may lie that a field is trained on, over imagery of `shape` (height, width).
+
+    A field that normalises over space is trained on patches inside the imagery, at any pixel, as in the paper: where it is
+    computed later on. The others are computed at multiples of their stride and past the border.
+
+    Returns:
+        Side of the windows, what their first rows and columns are multiples of, and the height and width they lie in.
+    """
+    stride, encoded = config.decoder.stride, config.encoding.shape
+    if config.decoder.spatial_norm and min(shape) >= stride:
+        return config.decoder.patch_within(shape), 1, shape
+    return config.decoder.patch_within(encoded), stride, encoded
+
+
+def head_lattice(config: HeadConfig, shape: tuple[int, int]) -> Lattice | None:
+    """Where a head is computed over a region of `shape` (height, width); None where it is computed window by window."""
+    if config.norm != "group":
+        return None
+    rows, cols = (Axis.of(length, min(config.patch, length)) for length in shape)
+    return Lattice(rows, cols)
+
+
+def blended(lattice: Lattice, window: Window, compute: Compute, scale: int = 1) -> Parts:
+    """What patches hold of a window, blended.
+
+    Args:
+        lattice: where they lie.
+        window: inside the lattice.
+        compute: gives each patch's tensors.
+        scale: pixels of the tensors per pixel of the lattice, along either axis.
+
+    Returns:
+        The same tensors with (scale * height, scale * width) of `window` as their last two axes.
+    """
+    sums: Parts = ()
+    patches = lattice.patches(window)
+    fine = window.scaled(scale)
+    for patch, parts in zip(patches, compute(patches), strict=True):
+        inside = patch.intersection(window)
+        assert inside is not None
+        source, place = (inside.scaled(scale).within(other).slices for other in (patch.scaled(scale), fine))
+        if not sums:
+            sums = tuple(part.new_zeros(*part.shape[:-2], fine.height, fine.width) for part in parts)
+        weights = lattice.weights(patch, scale)[source].to(parts[0].device)
+        for total, part in zip(sums, parts, strict=True):
+            total[(..., *place)].addcmul_(part[(..., *source)], weights)
+    return sums
+
+
+class PatchCache:
+    """The patches that were used last, up to a number of bytes."""
+
+    def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self.bytes = 0
+        self._held: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def get(self, key: Hashable) -> Tensor | None:
+        if key not in self._held:
+            return None
+        self._held.move_to_end(key)
+        return self._held[key]
+
+    def put(self, key: Hashable, values: Tensor) -> None:
+        assert key not in self._held
+        self._held[key] = values
+        self.bytes += values.nbytes
+        while self.bytes > self.most_bytes:
+            _, oldest = self._held.popitem(last=False)
+            self.bytes -= oldest.nbytes

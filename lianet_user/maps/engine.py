@@ -1,0 +1,259 @@
+"""Maps from anything that computes tiles: kept as they come, then written, checked and put in place together.
+
+This knows nothing of heads and regions. A :class:`Pass` names a grid, the maps on it and the function that computes a
+tile of all of them; :func:`write_maps` does the rest, and can be killed and taken up again at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+from rasterio.features import sieve
+
+from lianet_user.errors import OutputError
+from lianet_user.files.artifact import refuse_existing
+from lianet_user.geo.grid import Window, whole
+from lianet_user.maps.area import Destination
+from lianet_user.maps.files import MapFiles, map_files, put_in_place
+from lianet_user.maps.geotiff import check_disk_space, checked_options, read_decimated, write_map
+from lianet_user.maps.picture import save_png
+from lianet_user.maps.product import Product
+from lianet_user.maps.resume_store import Fingerprint, Kept, kept_for
+
+Listener = Callable[[int, int], None]
+"""Told the pixels done and in all, at the beginning and after every tile; what it raises ends the run, which can then be
+resumed."""
+
+Compute = Callable[[Window], Sequence[np.ndarray] | None]
+"""A window of the maps' grid -> the values of each map there, (bands, height, width) of its layer's type; None where none of
+them holds anything."""
+
+QUICKLOOK_SIDE = 1200
+"""Pixels of the map along the longer side of its quick-look."""
+
+
+@dataclass(frozen=True, eq=False)
+class MapJob:
+    """One map to make."""
+
+    path: Path
+    product: Product
+    """Before the first tile."""
+    tags: Mapping[str, str]
+    heading: str
+    """Above the map at a glance."""
+    attribution: str
+    """Below it."""
+    smallest: int = 1
+    """Pixels of the smallest patch of one class that is kept; smaller ones become what surrounds them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """Maps on one grid that are computed together."""
+
+    geobox: GeoBox
+    jobs: tuple[MapJob, ...]
+    compute: Compute
+    tile: int
+    """Pixels of the grid along the side of a tile: what is computed at once, and lost if the run is killed."""
+
+
+def write_maps(
+    passes: Sequence[Pass],
+    target: Path,
+    *,
+    fingerprint: Fingerprint,
+    overwrite: bool = False,
+    resume: bool = False,
+    listener: Listener | None = None,
+    creation_options: Mapping[str, str] | None = None,
+) -> None:
+    """Make maps: compute, write, check, draw, and put them all in place when the last one is finished.
+
+    Beside ``map.tif`` come what its product writes: ``map.tif.aux.xml`` (for GDAL), ``map.qml`` (style for QGIS) and
+    ``map.png`` (the map at a glance). Until everything is finished and checked, earlier maps stay as they are.
+
+    Args:
+        passes: what to make, in this order.
+        target: the one map, or the existing folder that all of them go to: names the run.
+        fingerprint: everything that the tiles depend on.
+        overwrite: replace earlier maps and what lies beside them.
+        resume: go on from what an interrupted run with the same fingerprint left.
+        listener: told of the progress.
+        creation_options: of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`.
+
+    Raises:
+        OutputError: a map exists, cannot be written, does not fit on the disk, or another run is writing it; with
+            `resume`, there is nothing to go on from.
+
+    Warns:
+        LeftoverWarning: an earlier run was interrupted, and what it left is discarded.
+    """
+    jobs = [(each, job) for each in passes for job in each.jobs]
+    options = [checked_options(creation_options or {}, job.product.layer) for _, job in jobs]
+    files = [map_files(job.path, overwrite) for _, job in jobs]
+    parent = target.absolute() if target.is_dir() else target.absolute().parent
+    check_disk_space(parent, [(whole(each.geobox).pixels, job.product.layer) for each, job in jobs])
+    with kept_for(target, fingerprint, resume) as kept:
+        _compute(passes, kept, listener)
+        made = []
+        places = [(each, number) for each in range(len(passes)) for number in range(len(passes[each].jobs))]
+        for (each, number), chosen in zip(places, options, strict=True):
+            made.append(_write(passes[each], f"{each}", number, kept, chosen))
+        for finished, final in zip(made, files, strict=True):
+            put_in_place(finished, final)
+
+
+def _compute(passes: Sequence[Pass], kept: Kept, listener: Listener | None) -> None:
+    """Compute every tile that is not there yet."""
+    total = sum(whole(each.geobox).pixels for each in passes)
+    todo = [
+        (each, window, name)
+        for number, each in enumerate(passes)
+        for window, name in _tiles(each, f"{number}")
+        if not kept.has(name)
+    ]
+    done = total - sum(window.pixels for _, window, _ in todo)
+    if listener:
+        listener(done, total)
+    for each, window, name in todo:
+        kept.save(name, each.compute(window))
+        done += window.pixels
+        if listener:
+            listener(done, total)
+
+
+def _write(run: Pass, name: str, number: int, kept: Kept, options: Mapping[str, str]) -> MapFiles:
+    """A map and what lies beside it, finished, in a folder of its own."""
+    job = run.jobs[number]
+    product, geobox = job.product, run.geobox
+    folder = kept.finished / f"{name}-{number}"
+    folder.mkdir()
+    made = MapFiles.of(folder / job.path.name)
+    tiles = _kept_tiles(run, name, number, kept)
+    if job.smallest > 1:
+        tiles = _sieved(tiles, geobox, job, folder)
+    write_map(made.tif, geobox, _counted(tiles, product), product.layer, job.tags, options)
+    for left in folder.glob("*.raw"):
+        left.unlink()
+    product.write_pam(made.pam)
+    product.write_qml(made.qml)
+    _draw(job, geobox, made)
+    return made
+
+
+def _draw(job: MapJob, geobox: GeoBox, made: MapFiles) -> None:
+    glance = read_decimated(made.tif, QUICKLOOK_SIDE, job.product.layer)
+    save_png(job.product.figure(glance, geobox, title=job.heading, attribution=job.attribution), made.png)
+
+
+def _tiles(run: Pass, name: str) -> Iterator[tuple[Window, str]]:
+    for window in whole(run.geobox).tiles(run.tile):
+        yield window, f"{name}-{window.row}-{window.col}"
+
+
+def _kept_tiles(run: Pass, name: str, number: int, kept: Kept) -> Iterator[tuple[Window, np.ndarray]]:
+    layer = run.jobs[number].product.layer
+    for window, tile in _tiles(run, name):
+        values = kept.load(tile, number)
+        yield window, layer.empty(window) if values is None else values
+
+
+def _counted(tiles: Iterator[tuple[Window, np.ndarray]], product: Product) -> Iterator[tuple[Window, np.ndarray]]:
+    for window, values in tiles:
+        product.add(values)
+        yield window, values
+
+
+def _sieved(
+    tiles: Iterator[tuple[Window, np.ndarray]], geobox: GeoBox, job: MapJob, folder: Path
+) -> Iterator[tuple[Window, np.ndarray]]:
+    """Tiles of classes without the patches that are too small.
+
+    What a patch becomes depends on how large its neighbours are, wherever they end, so this looks at the whole map. It
+    lies in files that are mapped into memory: the system drops their pages when it needs room for something else.
+    """
+    nodata = job.product.layer.nodata
+    shape = tuple(geobox.shape)
+    found, kept, mask = (_mapped(folder / f"{name}.raw", shape) for name in ("in", "out", "mask"))
+    windows = []
+    for window, values in tiles:
+        found[window.slices] = values[0]
+        mask[window.slices] = values[0] != nodata
+        windows.append(window)
+    sieve(found, job.smallest, out=kept, mask=mask, connectivity=4)
+    for window in windows:
+        yield window, np.array(kept[window.slices])[None]
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros in a file that is mapped into memory. They are written: a page for which the disk has no room ends the process."""
+    left, block = math.prod(shape), bytes(2**20)
+    with open(path, "wb") as file:
+        while left:
+            left -= file.write(block[:left])
+    return np.memmap(path, np.uint8, "r+", shape=shape)
+
+
+# --- What every run that writes maps has: a folder to write to, and words for its fingerprint.
+
+
+@contextmanager
+def output_folder(target: Path, several: bool) -> Iterator[None]:
+    """A folder for several maps, made if need be, and gone again if nothing came of it.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    made = several and not target.exists()
+    if made:
+        try:
+            target.mkdir()
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {target}: {error.strerror}: choose another with -o") from error
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # something is in it
+                target.rmdir()
+
+
+@contextmanager
+def only_picture(target: Path, overwrite: bool, resume: bool) -> Iterator[Path]:
+    """Where to write the map for `target`: itself; or, of a name that ends in .png, a place from which only the map at a
+    glance is kept.
+
+    Raises:
+        OutputError: the picture exists or cannot be written, or an interrupted run is to be resumed, of which nothing is kept.
+    """
+    if target.suffix.lower() != ".png":
+        yield target
+        return
+    if resume:
+        raise OutputError(f"{target} is a picture, of which an interrupted run keeps nothing: start without --resume")
+    refuse_existing(target, overwrite)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder:
+            made = Path(folder) / f"{target.stem}.tif"
+            yield made
+            MapFiles.of(made).png.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}: choose another place with -o") from error
+
+
+def grid_words(geobox: GeoBox, tile: int) -> list[object]:
+    return [geobox.crs.to_wkt() if geobox.crs else None, *tuple(geobox.affine)[:6], *geobox.shape, tile]
+
+
+def ground_words(ground: Destination) -> str | None:
+    return None if ground.ground is None else hashlib.sha256(ground.ground.wkb).hexdigest()
