@@ -29,6 +29,7 @@ from odc.geo.geobox import GeoBox
 from lianet_user.field.config import HeadConfig, HeadInput, preset
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import save_region
 from lianet_user.files.header import (
     Acquisition,
     Band,
@@ -43,7 +44,7 @@ from lianet_user.geo.grid import Window
 from lianet_user.head import TILE, Head
 from lianet_user.maps import predict
 from lianet_user.maps.resume_store import kept_path
-from lianet_user.region import Region, save_region
+from lianet_user.region import Region
 
 SIDE, BANDS, CLASSES = 10_980, 10, 6
 

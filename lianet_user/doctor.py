@@ -29,6 +29,7 @@ from lianet_user.errors import brief, one_line
 from lianet_user.field.config import HeadConfig, HeadInput, preset
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import software_versions
 from lianet_user.files.header import (
     Acquisition,
@@ -42,7 +43,7 @@ from lianet_user.files.header import (
 )
 from lianet_user.head import Head
 from lianet_user.maps import predict
-from lianet_user.region import Region, save_region
+from lianet_user.region import Region
 
 Level = Literal["fine", "look", "broken"]
 """`look`: it works, but something may surprise. `broken`: a command will fail."""

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from lianet_user.catalog.fetch import region_of_head
 from lianet_user.errors import ArtifactError, RegionMismatchError
-from lianet_user.field.config import HeadInput
+from lianet_user.field.config import HeadConfig, HeadInput
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.inference import Precision, answering_autocast, fold_norms
+from lianet_user.field.weights import built, stored
 from lianet_user.files.artifact import ArtifactFile, open_head_file, write_artifact
 from lianet_user.files.header import IGNORE, HeadHeader, class_flags
 from lianet_user.geo.grid import Bounds, Window, finer, window_geobox
-from lianet_user.geo.patches import Lattice, blended, head_lattice
-from lianet_user.region import Region, built, crop, stored
+from lianet_user.geo.patches import Axis, Lattice, blended
+from lianet_user.region import Region, crop
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -313,3 +314,11 @@ def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
         layers(torch.zeros(1, config.in_channels, 8, 8))
 
     return built(lambda: HeadEnsemble(config), file, try_out)
+
+
+def head_lattice(config: HeadConfig, shape: tuple[int, int]) -> Lattice | None:
+    """Where a head is computed over a region of `shape` (height, width); None where it is computed window by window."""
+    if config.norm != "group":
+        return None
+    rows, cols = (Axis.of(length, min(config.patch, length)) for length in shape)
+    return Lattice(rows, cols)

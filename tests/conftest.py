@@ -25,12 +25,13 @@ from lianet_user import cli, errors
 from lianet_user.field.config import preset
 from lianet_user.field.inference import answering_autocast
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import save_region
 from lianet_user.files.header import IGNORE, Acquisition, Band, ClassEntry, GridHeader, Provenance, RegionHeader
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, Patch, Resident
 from lianet_user.labels import LabelMap, LabelReport, Labels
 from lianet_user.labels.report import ClassCount
-from lianet_user.region import Region, save_region
+from lianet_user.region import Region
 
 # How long an example takes says how busy the machine is, nothing about the code.
 hypothesis.settings.register_profile("lianet", deadline=None)

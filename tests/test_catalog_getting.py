@@ -25,9 +25,9 @@ from lianet_user.catalog import fetch as getting_module
 from lianet_user.catalog.cache import cached_file, cached_models
 from lianet_user.catalog.fetch import region_of_head
 from lianet_user.errors import ArtifactError, CatalogError, CatalogWarning, DownloadError, LianetError, OutputError
+from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import HeadHeader, RegionRef
-from lianet_user.region import save_region
 
 pytest.importorskip("pystac")
 MODELS = Path(__file__).resolve().parents[1] / "models"

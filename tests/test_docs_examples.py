@@ -33,9 +33,10 @@ from lianet_user import cli
 from lianet_user.catalog import publish
 from lianet_user.field.config import preset
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import GridHeader
-from lianet_user.region import Region, save_region
+from lianet_user.region import Region
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "models"

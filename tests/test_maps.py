@@ -28,6 +28,7 @@ from lianet_user.errors import AreaError, DateError, OutputError, PartlyOutsideW
 from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import save_region
 from lianet_user.files.header import (
     IGNORE,
     ClassEntry,
@@ -44,7 +45,7 @@ from lianet_user.maps import ClassCounts, MapArea, MapResult, geotiff, picture, 
 from lianet_user.maps import predict as predict_maps
 from lianet_user.maps.product import ClassProduct
 from lianet_user.maps.resume_store import kept_path
-from lianet_user.region import Region, save_region
+from lianet_user.region import Region
 
 SIDECARS = ("map.tif.aux.xml", "map.qml", "map.png")
 CLASSES = (

@@ -19,12 +19,12 @@ from test_maps import contents, make_head, predict
 from test_maps_numbers import HEIGHTS, NORTH, WEST, answer_slope, slope
 
 from lianet_user.errors import AreaError, LabelError, PartlyOutsideWarning
-from lianet_user.geo.grid import Window, bounds_of, whole
+from lianet_user.geo.grid import Window, bounds_of, offset_on, whole
 from lianet_user.geo.resample import place
 from lianet_user.head import Head
 from lianet_user.maps import MapArea
 from lianet_user.maps import engine as writing
-from lianet_user.maps.area import Destination, destination, offset_on
+from lianet_user.maps.area import Destination, destination
 
 UTM33, UTM32, DEGREES, LAEA = "EPSG:32633", "EPSG:32632", "EPSG:4326", "EPSG:3035"
 GRID = GeoBox((96, 128), Affine(10.0, 0.0, WEST, 0.0, -10.0, NORTH), UTM33)

@@ -27,11 +27,10 @@ from lianet_user.cli import _run
 from lianet_user.errors import DateError, InputError, OutputError
 from lianet_user.field.config import HEAD_INPUTS, HeadInput
 from lianet_user.files.header import ClassEntry
-from lianet_user.geo.grid import Window, bounds_of
+from lianet_user.geo.grid import Window, bounds_of, offset_on
 from lianet_user.head import Head
 from lianet_user.maps import ClassCounts, MapArea, Shares, predict
 from lianet_user.maps import engine as writing
-from lianet_user.maps.area import offset_on
 from lianet_user.maps.dates import chosen_dates
 from lianet_user.maps.tile_computer import SharedReader
 from lianet_user.maps.uncertainty import uncertainty

@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import ArtifactError, ImageryError
 from lianet_user.field.config import DecoderConfig, FieldConfig, preset
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import save_region
 from lianet_user.files import codebook
 from lianet_user.files.artifact import open_region_file, write_artifact
 from lianet_user.files.header import Acquisition, Band, RegionHeader
@@ -25,7 +26,7 @@ from lianet_user.imagery.imagery import Imagery, Patch, Resident
 from lianet_user.imagery.refine import block_mean, refine
 from lianet_user.pretraining.compression import Archive, Numbers, Rate, jpeg2000, rate_table, search, zstd
 from lianet_user.pretraining.quality import measure_quality
-from lianet_user.region import Region, save_region
+from lianet_user.region import Region
 
 HEIGHT, WIDTH = 96, 128
 GSD = (10, 10, 20)

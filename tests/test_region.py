@@ -19,10 +19,11 @@ from lianet_user.field.config import HeadInput, preset
 from lianet_user.field.context import STATISTICS, context
 from lianet_user.field.encoding import TimeVectors
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import open_region_file, write_artifact
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import Window
-from lianet_user.region import Region, psnr, save_region
+from lianet_user.region import Region, psnr
 
 pytestmark = pytest.mark.numerics
 

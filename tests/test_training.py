@@ -19,6 +19,7 @@ from lianet_user.errors import LabelError, TrainingError
 from lianet_user.field.config import preset
 from lianet_user.field.head import HeadLayers, head_halo
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import save_region
 from lianet_user.files.header import IGNORE, ClassEntry, Scores
 from lianet_user.finetuning import FinetuneProgress, FinetuneSettings, finetune
 from lianet_user.finetuning.samples import make_samples
@@ -26,7 +27,7 @@ from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import BLOCK, LabelMap, Labels, Split
 from lianet_user.pretraining.pyramid import start_from_pyramid
-from lianet_user.region import Region, save_region
+from lianet_user.region import Region
 
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
 WARM = Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0)

@@ -72,8 +72,8 @@ def suggest(
     header = open_head_file(head).header  # a wrong file is refused before torch is imported
     given = given_region(region, quiet)
 
+    from lianet_user.geo.ground_area import pixel_metres
     from lianet_user.head import Head
-    from lianet_user.maps.picture import pixel_metres
     from lianet_user.maps.suggest import labelled_ground, write_suggestions
     from lianet_user.maps.suggest import suggest as find
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from torch import Tensor
 from lianet_user.errors import ArtifactError, brief, listed
 from lianet_user.files.artifact import replacing
 from lianet_user.files.container import open_container, parse_json, write_container
-from lianet_user.labels import Labels, Split
 
 MOST_ROUNDS = 64
 """Of a cross-validation, the last training on all labels included."""
@@ -144,25 +142,6 @@ def same_shapes(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None
         shapes = tuple(tuple(each[name].shape) if name in each else None for each in (own, stored))
         if shapes[0] != shapes[1]:
             raise ValueError(f"tensor {brief(name)!r} is {shapes[1]}, expected {shapes[0]}")
-
-
-def labels_digest(labels: Labels) -> str:
-    """A hash of everything about labels that training depends on."""
-    digest = hashlib.sha256()
-    digest.update(json.dumps([labels.task, labels.scale, [each.model_dump() for each in labels.classes]]).encode())
-    for each in labels.maps:
-        digest.update(json.dumps([str(date) for date in each.dates]).encode())
-        digest.update(each.values.tobytes())
-    return digest.hexdigest()
-
-
-def split_digest(split: Split) -> str:
-    """A hash of a split."""
-    digest = hashlib.sha256(json.dumps([split.shape, split.block, split.buffer]).encode())
-    digest.update(split.validation.tobytes())
-    if split.test is not None:
-        digest.update(split.test.tobytes())
-    return digest.hexdigest()
 
 
 def _short(value: object) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from lianet_user.errors import LabelError, TrainingError, brief, printable
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.files.artifact import software_versions
-from lianet_user.files.checkpoint import Fingerprint, labels_digest, load_checkpoint, round_path, split_digest
+from lianet_user.files.checkpoint import Fingerprint, load_checkpoint, round_path
 from lianet_user.files.header import AnyScores, HeadHeader, Provenance, RegionRef
 from lianet_user.finetuning.initial_head import labels_for, layers_of, missing_classes, new_layers
 from lianet_user.finetuning.samples import (
@@ -294,8 +294,8 @@ class _Run:
     def _fingerprint(self, split: Split) -> Fingerprint:
         return {
             "region": self.region.sha256,
-            "labels": labels_digest(self.labels),
-            "split": split_digest(split),
+            "labels": self.labels.digest(),
+            "split": split.digest(),
             "from": self.start.sha256 if self.start else None,
             "device": self.region.device.type,
             **{

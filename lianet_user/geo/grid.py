@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
@@ -19,6 +20,8 @@ from lianet_user.errors import AreaError
 
 Bounds = tuple[float, float, float, float]
 LONLAT = CRS("EPSG:4326")
+SAME = 1e-3
+"""Pixels that two grids may be apart and still be the same."""
 
 
 @dataclass(frozen=True, order=True)
@@ -205,3 +208,15 @@ def format_bounds(bounds: Bounds) -> str:
     """`W,S,E,N` with the digits a person needs: five places for degrees, none for metres."""
     places = 5 if max(map(abs, bounds)) <= 360 else 0
     return ",".join(f"{value:.{places}f}" for value in bounds)
+
+
+def offset_on(source: GeoBox, target: GeoBox) -> tuple[int, int] | None:
+    """Row and column of `source` where `target` begins, if its pixels are pixels of `source`; else None."""
+    if source.crs != target.crs:
+        return None
+    corners = ((0, 0), (target.width, 0), (0, target.height))
+    places = np.array([~source.affine @ (target.affine @ corner) for corner in corners])
+    if np.abs(places - places[0] - np.array(corners)).max() > SAME:
+        return None
+    col, row = np.rint(places[0])
+    return (int(row), int(col)) if np.abs(places[0] - (col, row)).max() < SAME else None

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Proj
+from pyproj import Geod, Proj, Transformer
 
 from lianet_user.errors import AreaWarning, MapError
 from lianet_user.geo.grid import crs_name
-from lianet_user.maps.picture import pixel_metres
 
 SQUARE_METRES = 10_000.0
 """In a hectare."""
@@ -92,3 +91,15 @@ class Ground:
         left = self.flattened(np.column_stack([np.zeros(height + 1), edges]))
         right = self.flattened(np.column_stack([np.ones(height + 1), edges]))
         return np.abs(np.diff(left[:, 1])) * np.abs(right[:-1, 0] - left[:-1, 0])
+
+
+def pixel_metres(geobox: GeoBox) -> tuple[float, float]:
+    """Width and height in metres on the ground of the pixel in the middle of a grid, whatever its CRS's units."""
+    assert geobox.crs is not None
+    height, width = geobox.shape
+    places = [(width / 2, height / 2), (width / 2 + 1, height / 2), (width / 2, height / 2 + 1)]
+    x, y = zip(*(geobox.affine @ place for place in places), strict=True)
+    longitudes, latitudes = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True).transform(x, y)
+    geod = Geod(ellps="WGS84")
+    across, down = (geod.inv(longitudes[0], latitudes[0], longitudes[other], latitudes[other])[2] for other in (1, 2))
+    return float(across), float(down)

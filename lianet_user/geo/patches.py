@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lianet_user.field.config import FieldConfig, HeadConfig
 from lianet_user.geo.grid import Window
 
 CACHE_BYTES = 2**28
@@ -102,40 +101,6 @@ class Lattice:
         """What a patch's pixels count for: float32 (scale * height, scale * width)."""
         rows, cols = self.rows.weights(patch.row, scale), self.cols.weights(patch.col, scale)
         return torch.from_numpy(np.outer(rows, cols))
-
-
-def field_lattice(config: FieldConfig, shape: tuple[int, int]) -> Lattice | None:
-    """Where a field is computed over a region of `shape` (height, width); None where it is computed window by window.
-
-    Patches are square, of the size that the field was trained on: in a smaller region as large as fits, in whole strides.
-    """
-    if not config.decoder.spatial_norm:
-        return None
-    side = config.decoder.patch_within(shape)
-    return Lattice(Axis.of(shape[0], side), Axis.of(shape[1], side))
-
-
-def drawn_from(config: FieldConfig, shape: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
-    """Where the windows may lie that a field is trained on, over imagery of `shape` (height, width).
-
-    A field that normalises over space is trained on patches inside the imagery, at any pixel, as in the paper: where it is
-    computed later on. The others are computed at multiples of their stride and past the border.
-
-    Returns:
-        Side of the windows, what their first rows and columns are multiples of, and the height and width they lie in.
-    """
-    stride, encoded = config.decoder.stride, config.encoding.shape
-    if config.decoder.spatial_norm and min(shape) >= stride:
-        return config.decoder.patch_within(shape), 1, shape
-    return config.decoder.patch_within(encoded), stride, encoded
-
-
-def head_lattice(config: HeadConfig, shape: tuple[int, int]) -> Lattice | None:
-    """Where a head is computed over a region of `shape` (height, width); None where it is computed window by window."""
-    if config.norm != "group":
-        return None
-    rows, cols = (Axis.of(length, min(config.patch, length)) for length in shape)
-    return Lattice(rows, cols)
 
 
 def blended(lattice: Lattice, window: Window, compute: Compute, scale: int = 1) -> Parts:

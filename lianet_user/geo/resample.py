@@ -19,9 +19,8 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from lianet_user.errors import AreaError
-from lianet_user.geo.grid import Window, whole, window_geobox
+from lianet_user.geo.grid import Window, offset_on, whole, window_geobox
 from lianet_user.geo.transformation import Transformation, transformation
-from lianet_user.maps.area import offset_on
 
 COARSE = 2.0
 """Source pixels along a pixel of the map from which on all that lie in it count."""

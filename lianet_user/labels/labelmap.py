@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import hashlib
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +64,15 @@ class Labels:
     def lasting(self) -> bool:
         """Whether every label holds at each of several dates, as a forest does and a harvest does not."""
         return len(self.dates) > 1 and all(set(each.dates) == set(self.dates) for each in self.maps)
+
+    def digest(self) -> str:
+        """A hash of everything that training depends on."""
+        digest = hashlib.sha256()
+        digest.update(json.dumps([self.task, self.scale, [each.model_dump() for each in self.classes]]).encode())
+        for each in self.maps:
+            digest.update(json.dumps([str(date) for date in each.dates]).encode())
+            digest.update(each.values.tobytes())
+        return digest.hexdigest()
 
     def once(self) -> Labels:
         """The same with every label at one of its dates only: for what answers the same at all of them."""

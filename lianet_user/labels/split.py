@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +65,14 @@ class Split:
     validation: BoolArray
     buffer: int = 0
     test: BoolArray | None = None
+
+    def digest(self) -> str:
+        """A hash of all of it."""
+        digest = hashlib.sha256(json.dumps([self.shape, self.block, self.buffer]).encode())
+        digest.update(self.validation.tobytes())
+        if self.test is not None:
+            digest.update(self.test.tobytes())
+        return digest.hexdigest()
 
     def validated(self, window: Window) -> BoolArray:
         """Where labels are kept for validation: bool (height, width) of a window."""

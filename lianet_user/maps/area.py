@@ -23,6 +23,7 @@ from shapely.geometry.base import BaseGeometry
 from lianet_user.errors import AreaError, PartlyOutsideWarning, listed
 from lianet_user.geo.grid import (
     LONLAT,
+    SAME,
     Bounds,
     Window,
     bounds_in,
@@ -39,8 +40,8 @@ from lianet_user.labels.rasterize import to_pixel_coordinates
 
 EDGE_POINTS = 100
 """Vertices along each edge of a box that is taken to another CRS, where it may bend."""
-SAME = 1e-3
-"""Pixels that two grids may be apart and still be the same."""
+
+
 NOTHING = 1e-6
 """Share of an area that is rounding."""
 
@@ -166,18 +167,6 @@ def destination(area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], st
             raise AreaError(f"{message}; --strict refuses that")
         warnings.warn(message, PartlyOutsideWarning, stacklevel=3)
     return found
-
-
-def offset_on(source: GeoBox, target: GeoBox) -> tuple[int, int] | None:
-    """Row and column of `source` where `target` begins, if its pixels are pixels of `source`; else None."""
-    if source.crs != target.crs:
-        return None
-    corners = ((0, 0), (target.width, 0), (0, target.height))
-    places = np.array([~source.affine @ (target.affine @ corner) for corner in corners])
-    if np.abs(places - places[0] - np.array(corners)).max() > SAME:
-        return None
-    col, row = np.rint(places[0])
-    return (int(row), int(col)) if np.abs(places[0] - (col, row)).max() < SAME else None
 
 
 def _check(area: MapArea) -> None:

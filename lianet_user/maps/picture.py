@@ -29,6 +29,7 @@ from pyproj import Geod, Transformer
 
 from lianet_user.files.header import ClassEntry, Numbers
 from lianet_user.geo.grid import Window, whole
+from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.maps.style import RAMP, rgb
 from lianet_user.maps.summary import NumberStatistics, spelt
 
@@ -323,18 +324,6 @@ def panel_size(geobox: GeoBox, window: Window, most_width: float, most_height: f
     width, height = across * window.width, down * window.height
     scale = min(most_width / width, most_height / height)
     return max(1.0, width * scale), max(1.0, height * scale)
-
-
-def pixel_metres(geobox: GeoBox) -> tuple[float, float]:
-    """Width and height in metres on the ground of the pixel in the middle of a grid, whatever its CRS's units."""
-    assert geobox.crs is not None
-    height, width = geobox.shape
-    places = [(width / 2, height / 2), (width / 2 + 1, height / 2), (width / 2, height / 2 + 1)]
-    x, y = zip(*(geobox.affine @ place for place in places), strict=True)
-    longitudes, latitudes = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True).transform(x, y)
-    geod = Geod(ellps="WGS84")
-    across, down = (geod.inv(longitudes[0], latitudes[0], longitudes[other], latitudes[other])[2] for other in (1, 2))
-    return float(across), float(down)
 
 
 def north(geobox: GeoBox, window: Window) -> float | None:

@@ -16,19 +16,19 @@ from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import InputError, OutputError, listed
 from lianet_user.field.inference import computed_in
-from lianet_user.geo.grid import Window, whole
+from lianet_user.field.weights import stored
+from lianet_user.geo.grid import Window, offset_on, whole
+from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.geo.resample import place
 from lianet_user.head import Head
-from lianet_user.maps.area import Destination, MapArea, destination, offset_on
+from lianet_user.maps.area import Destination, MapArea, destination
 from lianet_user.maps.dates import chosen_dates
 from lianet_user.maps.engine import Listener, MapJob, Pass, grid_words, ground_words, output_folder, write_maps
 from lianet_user.maps.files import SUFFIXES, MapFiles
-from lianet_user.maps.picture import pixel_metres
 from lianet_user.maps.style import attribution, tags
 from lianet_user.maps.summary import Summary
 from lianet_user.maps.tile_computer import Answer, Source, TileComputer, wanted_answers, whole_pixels
 from lianet_user.maps.uncertainty import Uncertainty
-from lianet_user.region import stored
 
 # --- Which maps there are: what heads are mapped together, on which ground, and what each map is called.
 

@@ -19,11 +19,11 @@ from torch import Tensor
 from lianet_user.errors import ArtifactError, InputError
 from lianet_user.field.config import FieldConfig
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import software_versions
 from lianet_user.files.header import GridHeader, Provenance, RegionHeader
 from lianet_user.paper_import.about import About
 from lianet_user.paper_import.options import OPTIONS_FILE, LIANetOptions, Options, field_config, read_options
-from lianet_user.region import save_region
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """What distributed training and compilation put in front of every name."""

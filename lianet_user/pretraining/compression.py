@@ -25,6 +25,7 @@ from rasterio.io import MemoryFile
 
 from lianet_user.errors import ArtifactError, OutputError
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import TABLES, load_stored, save_region
 from lianet_user.files.artifact import ArtifactFile, open_region_file
 from lianet_user.files.header import Quality, RegionHeader
 from lianet_user.geo.grid import Window
@@ -39,7 +40,7 @@ from lianet_user.pretraining.quality import (
     recall_of,
     require_match,
 )
-from lianet_user.region import TABLES, Region, load_stored, psnr, save_region
+from lianet_user.region import Region, psnr
 
 # --- Image codecs that a region file is compared with: digital numbers in, bytes out, reflectance back.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lianet_user.errors import InputError
+from lianet_user.field.config import FieldConfig
 from lianet_user.geo.grid import Window
 from lianet_user.imagery.imagery import Imagery
 
@@ -244,3 +245,18 @@ def _work(tasks: queue.SimpleQueue[tuple[Future[Corner], Callable[[], Corner]] |
             except BaseException as error:  # whatever it is, it belongs to who waits for the window
                 future.set_exception(error)
         del task, future, read  # or an idle thread holds a batch that nobody else needs
+
+
+def drawn_from(config: FieldConfig, shape: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
+    """Where the windows may lie that a field is trained on, over imagery of `shape` (height, width).
+
+    A field that normalises over space is trained on patches inside the imagery, at any pixel, as in the paper: where it is
+    computed later on. The others are computed at multiples of their stride and past the border.
+
+    Returns:
+        Side of the windows, what their first rows and columns are multiples of, and the height and width they lie in.
+    """
+    stride, encoded = config.decoder.stride, config.encoding.shape
+    if config.decoder.spatial_norm and min(shape) >= stride:
+        return config.decoder.patch_within(shape), 1, shape
+    return config.decoder.patch_within(encoded), stride, encoded

@@ -23,20 +23,20 @@ from lianet_user.field.decoder import LiteReconstruction
 from lianet_user.field.encoding import TimeWaves
 from lianet_user.field.kriging import YEAR_DAYS
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import replacing, software_versions
 from lianet_user.files.checkpoint import Fingerprint
 from lianet_user.files.header import GridHeader, Provenance, RegionHeader
-from lianet_user.geo.patches import drawn_from
 from lianet_user.imagery.imagery import Imagery, Resident
 from lianet_user.imagery.statistics import Statistics, measure
 from lianet_user.pretraining.distributed import Processes
 from lianet_user.pretraining.gap_filling import images_without_gaps
-from lianet_user.pretraining.loader import Loader
+from lianet_user.pretraining.loader import Loader, drawn_from
 from lianet_user.pretraining.pyramid import start_from_pyramid
 from lianet_user.pretraining.quality import measure_quality
 from lianet_user.pretraining.settings import PretrainSettings, field_config
 from lianet_user.pretraining.trainer import PretrainProgress, Trainer, Windows
-from lianet_user.region import Region, save_region
+from lianet_user.region import Region
 
 Listener = Callable[[PretrainProgress], None]
 
@@ -139,7 +139,7 @@ def finish(
         header: of the file; when and for how long it was trained, and how good it is, are added.
         imagery: to judge the field by.
         output: region file to write.
-        tables: how they are stored, see :func:`lianet_user.region.save_region`.
+        tables: how they are stored, see :func:`lianet_user.field.weights.save_region`.
         listener: told where training stands after every step.
         resume: go on from the checkpoint.
     """

@@ -23,18 +23,18 @@ from lianet_user.field.config import FieldConfig
 from lianet_user.field.decoder import CodedProjection, LiteReconstruction, LiteUNet
 from lianet_user.field.encoding import TimeCodes
 from lianet_user.field.model import NeuralField
+from lianet_user.field.weights import read_field
 from lianet_user.files.artifact import open_region_file, software_versions
 from lianet_user.files.header import Provenance, RegionHeader
-from lianet_user.geo.patches import drawn_from
 from lianet_user.imagery.imagery import Imagery
 from lianet_user.imagery.statistics import measure
 from lianet_user.pretraining.distributed import Processes
-from lianet_user.pretraining.loader import Loader
+from lianet_user.pretraining.loader import Loader, drawn_from
 from lianet_user.pretraining.pretrain import Listener, checkpoint_path, fingerprint, finish, in_memory
 from lianet_user.pretraining.quality import require_match
 from lianet_user.pretraining.settings import AtLeastOne, NotNegative, Rate, Seed, Side
 from lianet_user.pretraining.trainer import Schedule, Trainer, Windows
-from lianet_user.region import Region, read_field
+from lianet_user.region import Region
 
 FITTED_WINDOWS = 64
 """Windows of each new date that its code is fitted to before training."""

@@ -25,11 +25,12 @@ from matplotlib.image import imsave
 from lianet_user.files.artifact import replacing, software_versions
 from lianet_user.files.header import HeadHeader, Scores
 from lianet_user.geo.grid import LONLAT, Window, bounds_of, crs_name, window_geobox
+from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.head import Head
 from lianet_user.labels import Labels
 from lianet_user.labels.split import Split
 from lianet_user.maps import picture
-from lianet_user.maps.picture import draw_image, pixel_metres, shortened
+from lianet_user.maps.picture import draw_image, shortened
 from lianet_user.report import charts, words
 from lianet_user.report.colors import Image, class_pixels, colored, labelled, number_steps, over
 from lianet_user.report.figures import draw_split, outlined
