@@ -40,8 +40,8 @@ from lianet_user.files.header import (
     RegionHeader,
     RegionRef,
 )
-from lianet_user.geo.grid import Window
-from lianet_user.head import TILE, Head
+from lianet_user.geo.grid import TILE, Window
+from lianet_user.head import Head
 from lianet_user.maps import predict
 from lianet_user.maps.resume_store import kept_path
 from lianet_user.region import Region

@@ -23,7 +23,7 @@ from lianet_user.field.inference import Precision, answering_autocast, fold_norm
 from lianet_user.field.weights import built, stored
 from lianet_user.files.artifact import ArtifactFile, open_head_file, write_artifact
 from lianet_user.files.header import IGNORE, HeadHeader, class_flags
-from lianet_user.geo.grid import Bounds, Window, finer, window_geobox
+from lianet_user.geo.grid import TILE, Bounds, Window, finer, window_geobox
 from lianet_user.geo.patches import Axis, Lattice, blended
 from lianet_user.region import Region, crop
 
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 Reader = Callable[[Window, dt.date | None, Sequence[HeadInput]], Tensor]
 """Gives what a head reads of a window at a date; as :meth:`lianet_user.region.Region.head_input`."""
-
-TILE = 512
-"""Pixels of a map along the side of a tile: what memory follows, whatever the size of the map."""
 
 
 class Head:
@@ -179,11 +176,6 @@ class Head:
         return self.header.head.scale
 
     @property
-    def tile(self) -> int:
-        """Pixels of the head's maps along the side of a tile: as many as whole pixels of the region hold."""
-        return TILE // self.scale * self.scale
-
-    @property
     def geobox(self) -> GeoBox:
         """The grid of the head's maps over the whole region: the region's, or one `scale` times as fine."""
         return finer(self.region.geobox, self.scale)
@@ -266,22 +258,37 @@ class Head:
         """
         return self.decided(self.answers(window, date)).cpu().numpy()
 
+    def map_answers(
+        self, window: Window, date: dt.date | None = None, *, read: Reader | None = None, turned: bool = False
+    ) -> Tensor:
+        """:meth:`answers` over a window of :attr:`geobox`, which may begin and end inside a pixel of the region."""
+        ground = window.coarsened(self.scale)
+        return crop(self.answers(ground, date, read=read, turned=turned), window, ground.scaled(self.scale))
+
     def decided(self, answers: Tensor) -> Tensor:
         """What a map holds of answers (outputs, ...): uint8, the most probable class; or float32, the number."""
         return answers.argmax(0).to(torch.uint8) if self.header.classes else answers[0]
 
-    def map_tiles(self, window: Window) -> Iterator[Window]:
+    def map_tiles(self, window: Window, tile: int = TILE) -> Iterator[Window]:
         """The windows of the region that a map over `window` is computed in, row by row: by `predict` and all who count on
-        its map, because answers differ by rounding where the same ground is computed in another window."""
-        return window.tiles(self.tile // self.scale)
+        its map, because answers differ by rounding where the same ground is computed in another window.
 
-    def predict(self, bbox: Bounds | None = None, crs: str = "EPSG:4326", date: dt.date | None = None) -> xr.DataArray:
+        Args:
+            window: of the region.
+            tile: pixels of the map along the side of a tile.
+        """
+        return window.tiles(tile // self.scale)
+
+    def predict(
+        self, bbox: Bounds | None = None, crs: str = "EPSG:4326", date: dt.date | None = None, *, tile: int = TILE
+    ) -> xr.DataArray:
         """The map over a box, in memory, on :attr:`geobox`: for maps larger than memory use `lianet_user.predict`.
 
         Args:
             bbox: west, south, east, north in `crs`; None maps the whole region.
             crs: of `bbox`.
             date: as in `answers`.
+            tile: pixels along the side of what is computed at once.
 
         Returns:
             uint8 (y, x) with coordinates, CRS, and the class names as attributes; or float32 with the unit.
@@ -299,8 +306,8 @@ class Head:
         window, _ = self.region.window_of(bbox, crs)
         fine = window.scaled(self.scale)
         values = np.empty((fine.height, fine.width), np.uint8 if self.header.classes else np.float32)
-        for tile in self.map_tiles(window):
-            values[tile.within(window).scaled(self.scale).slices] = self.values(tile, date)
+        for part in self.map_tiles(window, tile):
+            values[part.within(window).scaled(self.scale).slices] = self.values(part, date)
         geobox = window_geobox(self.geobox, fine)
         if self.header.numbers is not None:
             return wrap_xr(values, geobox, nodata=float("nan")).assign_attrs(units=self.header.numbers.unit)

@@ -199,18 +199,23 @@ class Region:
         Returns:
             float32 (channels, height, width).
         """
-        parts: list[Tensor] = []
-        if reads_a_date(inputs):
-            parts += self._dated_input(window, date, inputs)
-        if "encoding" in inputs:
-            parts.append(self.field.grid([(window.row, window.col)], window.height, window.width))
-        if "series" in inputs:
-            for each in self.header.dates:
-                parts += self._dated_input(window, each, ("bands",))
-        return torch.cat(parts, 1)[0]
+        return torch.cat(list(self.head_parts(window, date, inputs).values()))
 
-    def _dated_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> list[Tensor]:
-        """The parts of :meth:`head_input` that a date decides, (1, channels, height, width) each."""
+    @torch.inference_mode()
+    def head_parts(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> dict[HeadInput, Tensor]:
+        """The parts of :meth:`head_input` by name, float32 (channels, height, width) each, in the order of HEAD_INPUTS."""
+        parts: dict[HeadInput, Tensor] = self._dated_parts(window, date, inputs) if reads_a_date(inputs) else {}
+        if "encoding" in inputs:
+            parts["encoding"] = self.field.grid([(window.row, window.col)], window.height, window.width)[0]
+        if "series" in inputs:
+            each = [self._dated_parts(window, known, ("bands",))["bands"] for known in self.header.dates]
+            parts["series"] = torch.cat(each)
+        return parts
+
+    def _dated_parts(
+        self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]
+    ) -> dict[HeadInput, Tensor]:
+        """The parts of :meth:`head_parts` that a date decides."""
         inner = window.expanded(CONTEXT_HALO, 1, self.shape) if "context" in inputs else window
         wants_features, wants_bands = "features" in inputs, bool({"bands", "context"} & set(inputs))
 
@@ -220,14 +225,14 @@ class Region:
 
         with answering_autocast(self.device, self.precision):
             *decoded, last = self._computed(inner, self._time(date), read)
-        parts = []
+        parts: dict[HeadInput, Tensor] = {}
         if wants_features:
-            features = crop(decoded[0] if wants_bands else last, window, inner)
-            parts.append(features.relu() if self.field.config.rectified else features)
+            features = crop(decoded[0] if wants_bands else last, window, inner)[0]
+            parts["features"] = features.relu() if self.field.config.rectified else features
         if "bands" in inputs:
-            parts.append(crop(last, window, inner))
+            parts["bands"] = crop(last, window, inner)[0]
         if "context" in inputs:
-            parts.append(crop(context(last), window, inner))
+            parts["context"] = crop(context(last), window, inner)[0]
         return parts
 
     def _time(self, date: dt.date | None, between: bool = False) -> int | float:

@@ -63,7 +63,7 @@ def test_figures_are_those_of_the_maps_that_predict_writes(
     head: Head, labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the pixel, of a head that is undecided everywhere too: both are counted on the same tiles."""
-    monkeypatch.setattr("lianet_user.head.TILE", 96)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 96)
     reference = labels.maps[0].values
     inside = reference != IGNORE
     for number, each in enumerate((head, nearly_tied(head))):
@@ -131,7 +131,7 @@ def test_labels_of_another_kind_or_with_unknown_classes_are_refused(head: Head, 
 def test_tiles_without_labels_are_computed_for_areas_only(
     head: Head, labels: Labels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lianet_user.head.TILE", 96)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 96)
     values = np.full_like(labels.maps[0].values, IGNORE)
     values[100, 200], values[150, 279] = 0, 1
     few = dataclasses.replace(others(labels), maps=(LabelMap(values, (SECOND,)),))
@@ -160,7 +160,7 @@ def test_areas_of_short_trainings_are_those_of_their_maps(
 ) -> None:
     """Undecided heads, whose classes rounding decides here and there; and a survey of all ground, so that no pixel may go
     another way in the map than among the labels."""
-    monkeypatch.setattr("lianet_user.head.TILE", 40)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 40)
     monkeypatch.setattr(picture, "DPI", 30)
     geobox = GeoBox((56, 72), GRID.affine, GRID.crs)
     region = make_region(name="little", geobox=geobox)

@@ -234,7 +234,7 @@ def test_a_finer_head_lies_on_the_same_ground(region: Region) -> None:
 
 def test_tiles_are_the_map_row_by_row(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
     head = make_head(region, numbers=Numbers(low=0.0, high=1.0), scale=4)
-    monkeypatch.setattr("lianet_user.head.TILE", 83)  # 20 pixels of the region, 80 of the map
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 83)  # 20 pixels of the region, 80 of the map
     window = Window(5, 9, 31, 47)
     tiles = list(head.map_tiles(window))
     assert [tile.within(window).scaled(4) for tile in tiles][:4] == [
@@ -303,7 +303,7 @@ def test_predict_maps_every_pixel_that_a_box_in_degrees_touches(head: Head) -> N
 
 def test_predict_without_a_box_maps_the_region_without_seams(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = head.answers(head.region.window)
-    monkeypatch.setattr("lianet_user.head.TILE", 41)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 41)
     array = head.predict()
     assert array.odc.geobox == head.region.geobox
     assert_same_classes(array.to_numpy(), whole)

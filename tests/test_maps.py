@@ -177,7 +177,7 @@ def test_a_box_in_degrees_is_covered(head: Head, folder: Path) -> None:
 
 
 def test_a_map_in_tiles_is_the_map_in_one(head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lianet_user.head.TILE", 80)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 80)
     progress: list[tuple[int, int]] = []
     predict(head, folder / "map.tif", listener=lambda done, total: progress.append((done, total)))
     with rasterio.open(folder / "map.tif") as dataset:

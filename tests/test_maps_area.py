@@ -61,7 +61,7 @@ def heads(
         kept["classes"] = make_head(region_header(), tmp_path_factory.mktemp("classes"))
     for head in kept.values():
         answer_slope(head, monkeypatch)
-    monkeypatch.setattr("lianet_user.head.TILE", 50)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 50)
     return kept
 
 
@@ -292,7 +292,7 @@ def test_ground_outside_the_polygons_is_not_computed(
         return answers(window, *arguments, **options)
 
     monkeypatch.setattr(head, "answers", counted)
-    monkeypatch.setattr("lianet_user.head.TILE", 20)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 20)
     corners = (
         shapely.box(WEST, NORTH - 95, WEST + 95, NORTH),
         shapely.box(WEST + 1205, NORTH - 960, WEST + 1280, NORTH - 900),

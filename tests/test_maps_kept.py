@@ -55,7 +55,7 @@ def head(
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "_draw", lambda job, geobox, made: made.png.touch())
-    monkeypatch.setattr("lianet_user.head.TILE", 32)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 32)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_every_pixel_lies_where_its_value_belongs(
 ) -> None:
     head = made(scale=scale, numbers=HEIGHTS if kind == "numbers" else None)
     answer_slope(head, monkeypatch)
-    monkeypatch.setattr("lianet_user.head.TILE", 60)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 60)
     box = bounds_of(window_geobox(head.region.geobox, window))
     result = predict(head, folder / "map.tif", bbox=box, bbox_crs="EPSG:32633")
     with rasterio.open(result.path) as dataset:
@@ -139,7 +139,7 @@ def test_a_file_holds_what_the_layers_answer(
     together = head.values(window)
     assert len(np.unique(together)) > 1
     box = bounds_of(window_geobox(head.region.geobox, window))
-    monkeypatch.setattr("lianet_user.head.TILE", 148)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 148)
     progress: list[tuple[int, int]] = []
     listener = lambda done, total: progress.append((done, total))  # noqa: E731
     predict(head, folder / "map.tif", bbox=box, bbox_crs="EPSG:32633", listener=listener)
@@ -178,7 +178,7 @@ def test_other_programs_read_type_unit_and_statistics(
     made: HeadFactory, folder: Path, monkeypatch: pytest.MonkeyPatch, task: str, unit: str, name: str
 ) -> None:
     head = made(numbers=HEIGHTS.model_copy(update={"unit": unit}), task=task)
-    monkeypatch.setattr("lianet_user.head.TILE", 50)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 50)
     result = predict(head, folder / "map.tif")
     with rasterio.open(result.path) as dataset:
         values = dataset.read(1).astype(np.float64)

@@ -218,7 +218,7 @@ def test_patches_smaller_than_the_area_go_and_others_stay(
 ) -> None:
     head = made()
     values = specks(head, monkeypatch)
-    monkeypatch.setattr("lianet_user.head.TILE", tile)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", tile)
     (result,) = predict(head, folder / "map.tif", min_area=0.2)  # 20 pixels of 10 m
     found = read(result.path)[0]
     before, after = patch_sizes(values), patch_sizes(found)
@@ -239,7 +239,7 @@ def test_what_replaces_a_patch_does_not_depend_on_the_tiles(
     head = made()
     specks(head, monkeypatch, 1)
     whole = read(predict(head, folder / "whole.tif", min_area=0.3)[0].path)
-    monkeypatch.setattr("lianet_user.head.TILE", 29)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 29)
     assert np.array_equal(read(predict(head, folder / "tiles.tif", min_area=0.3)[0].path), whole)
 
 
@@ -356,7 +356,7 @@ def test_regions_are_mosaicked_and_the_first_wins(
     west = GeoBox((64, 64), Affine(10, 0, 330_000, 0, -10, 5_820_000), "EPSG:32633")
     east = GeoBox((64, 64), west.affine @ Affine.translation(48, 16), "EPSG:32633")
     first, second = made("west", west), made("east", east)
-    monkeypatch.setattr("lianet_user.head.TILE", 40)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 40)
     results = predict([first, second], folder / "map.tif", probabilities=True)
     assert [result.path.name for result in results] == ["map.tif", "map_probabilities.tif"]
     result = results[0]

@@ -217,7 +217,7 @@ def test_a_picture_alone_leaves_nothing_else(region: Region, tmp_path: Path) -> 
 def test_an_interrupted_run_goes_on_to_the_same_image(
     region: Region, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lianet_user.head.TILE", 64)
+    monkeypatch.setattr("lianet_user.geo.grid.TILE", 64)
 
     def stop(done: int, total: int) -> None:
         if done > total // 2:

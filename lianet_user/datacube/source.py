@@ -131,15 +131,9 @@ class Source:
 
 
 def _answers(head: Head, layer: Layer, window: Window, date: dt.date) -> np.ndarray:
-    scale = head.scale
-    row, col = window.row // scale, window.col // scale
-    coarse = Window(row, col, -(-window.row_end // scale) - row, -(-window.col_end // scale) - col)
-    # A head's own words: what a cube holds is what its maps hold.
-    values = (
-        head.answers(coarse, date).exp().cpu().numpy() if layer == "probability" else head.values(coarse, date)[None]
-    )
-    part: np.ndarray = values[(..., *window.within(coarse.scaled(scale)).slices)]
-    return part
+    answers = head.map_answers(window, date)
+    values: np.ndarray = (answers.exp() if layer == "probability" else head.decided(answers)[None]).cpu().numpy()
+    return values
 
 
 def _slots() -> threading.BoundedSemaphore:

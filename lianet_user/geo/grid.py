@@ -20,6 +20,9 @@ from lianet_user.errors import AreaError
 
 Bounds = tuple[float, float, float, float]
 LONLAT = CRS("EPSG:4326")
+TILE = 512
+"""Pixels of a map along the side of a tile: what memory follows, whatever the size of the map."""
+
 SAME = 1e-3
 """Pixels that two grids may be apart and still be the same."""
 
@@ -56,6 +59,11 @@ class Window:
     def scaled(self, scale: int) -> Window:
         """The same ground in pixels of a grid `scale` times as fine."""
         return Window(self.row * scale, self.col * scale, self.height * scale, self.width * scale)
+
+    def coarsened(self, scale: int) -> Window:
+        """The pixels of a grid `scale` times as coarse that hold any of these."""
+        row, col = self.row // scale, self.col // scale
+        return Window(row, col, -(-self.row_end // scale) - row, -(-self.col_end // scale) - col)
 
     def within(self, outer: Window) -> Window:
         """The same pixels counted from the corner of `outer`."""

@@ -7,15 +7,13 @@ import datetime as dt
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import rasterio
 import rasterio.windows
-import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from odc.geo.geobox import GeoBox
@@ -24,22 +22,22 @@ from lianet_user.errors import DateError, InputError
 from lianet_user.field.config import reads_a_date
 from lianet_user.files.artifact import refuse_existing, replacing
 from lianet_user.files.header import IGNORE, ClassEntry, RegionHeader, parse_date
-from lianet_user.geo.grid import Window, whole
+from lianet_user.geo.grid import TILE, Window, whole
 from lianet_user.geo.ground_area import Ground
 from lianet_user.head import Head
 from lianet_user.maps import picture, style
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.dates import Moment, moment_of
-from lianet_user.maps.engine import Compute, Listener, MapJob, Pass, grid_words, ground_words, write_maps
+from lianet_user.maps.engine import Listener, MapJob, MapRequest, Pass, write_maps
 from lianet_user.maps.files import MapFiles
 from lianet_user.maps.geotiff import Layer
 from lianet_user.maps.images import MeasureProduct
 from lianet_user.maps.product import Product
-from lianet_user.maps.reconstruct import Remembered
+from lianet_user.maps.reconstruct import remembered
 from lianet_user.maps.style import attribution, region_tags, tags
 from lianet_user.maps.summary import ClassCounts, NumberStatistics, Summary
-from lianet_user.maps.tile_computer import Site, whole_pixels
-from lianet_user.region import Region, crop
+from lianet_user.maps.tile_computer import Site, TileComputer, Values
+from lianet_user.region import Region
 
 # --- From-to maps: what each pixel was and what it became, as one code, and how much ground each change takes.
 
@@ -170,8 +168,6 @@ def _mixed(one: str, other: str, share: float) -> str:
 
 DIFFERENCES = colormaps["PuOr"]
 """From less, orange, over white, which is no difference, to more, violet: for the colour-blind too."""
-TILE = 512
-"""Pixels along the side of what is read of a finished map at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,8 +202,7 @@ class _Plan:
     """What is mapped, of a region or of a head."""
 
     product: Product
-    compute: Compute
-    site: Site
+    computer: TileComputer
     tags: Mapping[str, str]
     attribution: str
     region: RegionHeader
@@ -226,6 +221,7 @@ def change(
     resume: bool = False,
     listener: Listener | None = None,
     creation_options: Mapping[str, str] | None = None,
+    tile: int = TILE,
 ) -> ChangeResult:
     """Map what differs between two dates.
 
@@ -244,8 +240,9 @@ def change(
         extrapolate: let a region estimate dates before its first acquisition and after its last.
         overwrite: replace an earlier map and what lies beside it.
         resume: go on from what an interrupted run with the same arguments left.
-        listener: as in :func:`lianet_user.maps.engine.write_maps`.
-        creation_options: likewise.
+        listener: told the pixels done and in all, at first and after every tile. What it raises ends the run.
+        creation_options: of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`.
+        tile: pixels along the side of what is computed at once: what memory follows.
 
     Raises:
         AreaError: the area lies outside the region, or what was asked for contradicts itself.
@@ -264,9 +261,17 @@ def change(
     started = time.monotonic()
     target = Path(output)
     moments = _moments(source, str(first), str(last), extrapolate)
-    area = area or MapArea()
-    plan = _of_head(source, moments, area) if isinstance(source, Head) else _of_region(source, moments, area)
-    product, site = plan.product, plan.site
+    request = MapRequest(
+        output=target,
+        area=area or MapArea(),
+        overwrite=overwrite,
+        resume=resume,
+        listener=listener,
+        creation_options=creation_options,
+        tile=tile,
+    )
+    plan = _of_head(source, moments, request) if isinstance(source, Head) else _of_region(source, moments, request)
+    product, site = plan.product, plan.computer.site
     table = target.with_suffix(".csv") if isinstance(product, TransitionProduct) else None
     ground = None
     if table is not None:
@@ -274,23 +279,8 @@ def change(
         ground = Ground(site.geobox)
     words = f"{moments[0].words} to {moments[1].words}"
     job = MapJob(target, product, plan.tags, f"{product.title}, {words}: {plan.region.title}", plan.attribution)
-    fingerprint = {
-        "version": version("lianet-user"),
-        "of": source.sha256,
-        "dates": [str(moment.date) for moment in moments],
-        "grid": grid_words(site.geobox, site.tile),
-        "ground": ground_words(site.destination),
-        "creation options": dict(creation_options or {}),
-    }
-    write_maps(
-        [Pass(site.geobox, (job,), plan.compute, site.tile)],
-        target,
-        fingerprint=fingerprint,
-        overwrite=overwrite,
-        resume=resume,
-        listener=listener,
-        creation_options=creation_options,
-    )
+    depends_on = {"of": source.sha256, "dates": [str(moment.date) for moment in moments]}
+    write_maps(request, [Pass(site.destination, (job,), plan.computer, site.tile)], depends_on)
     names: tuple[str, ...] = ()
     pixels: np.ndarray = np.zeros((0, 0), np.int64)
     hectares: np.ndarray = np.zeros((0, 0))
@@ -351,10 +341,10 @@ def _moments(source: Region | Head, first: str, last: str, extrapolate: bool) ->
     return Moment(dates[0]), Moment(dates[1])
 
 
-def _of_region(region: Region, moments: tuple[Moment, Moment], area: MapArea) -> _Plan:
+def _of_region(region: Region, moments: tuple[Moment, Moment], request: MapRequest) -> _Plan:
     header = region.header
-    site = Site.of(area, region.geobox, header.name)
-    before, after = (Remembered(region, site, moment) for moment in moments)
+    site = Site.of(request.area, [region.geobox], [header.name], tile=request.tile)
+    at_first, at_last = (remembered(region, moment) for moment in moments)
     noise = _noise(header, moments)
     meaning = {
         "QUANTITY": "mean over the bands of the absolute difference in reflectance",
@@ -362,11 +352,13 @@ def _of_region(region: Region, moments: tuple[Moment, Moment], area: MapArea) ->
         **_estimates(moments),
     }
 
-    def compute(window: Window) -> list[np.ndarray] | None:
-        first, last = before.read(window), after.read(window)
-        if first is None or last is None:
-            return None
-        return [np.abs(last - first).mean(0, keepdims=True)]
+    def compute(window: Window) -> Iterator[np.ndarray]:
+        yield from at_first(window)
+        yield from at_last(window)
+
+    def stored(values: list[np.ndarray]) -> list[np.ndarray]:
+        before, after = values
+        return [np.abs(after - before).mean(0, keepdims=True)]
 
     def span(found: NumberStatistics) -> tuple[float, float]:
         return 0.0, min(found.maximum, found.mean + 3 * found.deviation)
@@ -374,25 +366,23 @@ def _of_region(region: Region, moments: tuple[Moment, Moment], area: MapArea) ->
     product = MeasureProduct("change", "change in reflectance", meaning, span)
     day = f"{moments[0].date}, {moments[1].date}"
     own = region_tags(header, region.sha256, day, product.title, product.tags)
-    return _Plan(product, compute, site, own, header.attribution, header, noise)
+    computer = TileComputer(site, [compute], [Values(len(header.bands))] * 2, stored)
+    return _Plan(product, computer, own, header.attribution, header, noise)
 
 
-def _of_head(head: Head, moments: tuple[Moment, Moment], area: MapArea) -> _Plan:
-    site = Site.of(area, head.geobox, head.region.header.name, head.scale)
+def _of_head(head: Head, moments: tuple[Moment, Moment], request: MapRequest) -> _Plan:
+    name = head.region.header.name
+    site = Site.of(request.area, [head.geobox], [name], tile=request.tile, scale=head.scale)
     dates = tuple(moment.date for moment in moments)
-
-    def answers(needed: Window) -> list[torch.Tensor]:
-        around = whole_pixels(needed, head.scale)
-        return [crop(head.answers(around, date), needed, around.scaled(head.scale)) for date in dates]
-
     product: Product
-    of: Callable[[Window], np.ndarray]
+    compute: Callable[[Window], Iterator[np.ndarray]]
     if head.header.numbers is None:
         product = transitions = TransitionProduct(head.header.classes)
+        values = Values(1, "classes", product.layer.dtype, product.layer.nodata)
 
-        def of(needed: Window) -> np.ndarray:
-            before, after = (each.argmax(0, keepdim=True).cpu().numpy() for each in answers(needed))
-            return transitions.codes(before, after)
+        def compute(window: Window) -> Iterator[np.ndarray]:
+            before, after = (head.decided(head.map_answers(window, date)).cpu().numpy()[None] for date in dates)
+            yield transitions.codes(before, after)
     else:
         unit = head.header.numbers.unit
         product = MeasureProduct(
@@ -403,21 +393,16 @@ def _of_head(head: Head, moments: tuple[Moment, Moment], area: MapArea) -> _Plan
             unit,
             DIFFERENCES,
         )
+        values = Values(1)
 
-        def of(needed: Window) -> np.ndarray:
-            before, after = answers(needed)
-            return (after - before).cpu().numpy()
-
-    kind = "classes" if head.header.classes else "numbers"
-    nothing = np.array([product.layer.nodata], product.layer.dtype)
-
-    def compute(window: Window) -> list[np.ndarray] | None:
-        found = site.read(window, of, nothing, kind)  # type: ignore[arg-type]  # one of the two
-        return None if found is None else [found]
+        def compute(window: Window) -> Iterator[np.ndarray]:
+            before, after = (head.map_answers(window, date) for date in dates)
+            yield (after - before).cpu().numpy()
 
     own = tags([head], dates, product.title, product.tags)
     own["DATE"] = ", ".join(map(str, dates))
-    return _Plan(product, compute, site, own, attribution([head]), head.region.header)
+    computer = TileComputer(site, [compute], [values], list)
+    return _Plan(product, computer, own, attribution([head]), head.region.header)
 
 
 def _symmetric(found: NumberStatistics) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """Maps from anything that computes tiles: kept as they come, then written, checked and put in place together.
 
-This knows nothing of heads and regions. A :class:`Pass` names a grid, the maps on it and the function that computes a
-tile of all of them; :func:`write_maps` does the rest, and can be killed and taken up again at any time.
+A :class:`MapRequest` says where, into which file and how; a :class:`Pass` names a grid, the maps on it and the function that
+computes a tile of all of them; :func:`write_maps` does the rest, and can be killed and taken up again at any time. What is
+mapped is the business of `predict`, `reconstruct` and `change`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -20,8 +23,8 @@ from rasterio.features import sieve
 
 from lianet_user.errors import OutputError
 from lianet_user.files.artifact import refuse_existing
-from lianet_user.geo.grid import Window, whole
-from lianet_user.maps.area import Destination
+from lianet_user.geo.grid import TILE, Window, whole
+from lianet_user.maps.area import Destination, MapArea
 from lianet_user.maps.files import MapFiles, map_files, put_in_place
 from lianet_user.maps.geotiff import check_disk_space, checked_options, read_decimated, write_map
 from lianet_user.maps.picture import save_png
@@ -32,12 +35,30 @@ Listener = Callable[[int, int], None]
 """Told the pixels done and in all, at the beginning and after every tile; what it raises ends the run, which can then be
 resumed."""
 
-Compute = Callable[[Window], Sequence[np.ndarray] | None]
+ComputeTile = Callable[[Window], Sequence[np.ndarray] | None]
 """A window of the maps' grid -> the values of each map there, (bands, height, width) of its layer's type; None where none of
 them holds anything."""
 
 QUICKLOOK_SIDE = 1200
 """Pixels of the map along the longer side of its quick-look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapRequest:
+    """What every command that writes maps is asked: where, into which file, and how."""
+
+    output: Path
+    """The one map, or the folder of several."""
+    area: MapArea = field(default_factory=MapArea)
+    overwrite: bool = False
+    """Replace earlier maps and what lies beside them."""
+    resume: bool = False
+    """Go on from what an interrupted run of the same request left."""
+    listener: Listener | None = None
+    creation_options: Mapping[str, str] | None = None
+    """Of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`."""
+    tile: int = TILE
+    """Pixels along the side of what is computed at once: what memory follows, whatever the size of the map."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,36 +81,27 @@ class MapJob:
 class Pass:
     """Maps on one grid that are computed together."""
 
-    geobox: GeoBox
+    destination: Destination
     jobs: tuple[MapJob, ...]
-    compute: Compute
+    compute: ComputeTile
     tile: int
     """Pixels of the grid along the side of a tile: what is computed at once, and lost if the run is killed."""
 
+    @property
+    def geobox(self) -> GeoBox:
+        return self.destination.geobox
 
-def write_maps(
-    passes: Sequence[Pass],
-    target: Path,
-    *,
-    fingerprint: Fingerprint,
-    overwrite: bool = False,
-    resume: bool = False,
-    listener: Listener | None = None,
-    creation_options: Mapping[str, str] | None = None,
-) -> None:
+
+def write_maps(request: MapRequest, passes: Sequence[Pass], depends_on: Mapping[str, Any]) -> None:
     """Make maps: compute, write, check, draw, and put them all in place when the last one is finished.
 
     Beside ``map.tif`` come what its product writes: ``map.tif.aux.xml`` (for GDAL), ``map.qml`` (style for QGIS) and
     ``map.png`` (the map at a glance). Until everything is finished and checked, earlier maps stay as they are.
 
     Args:
+        request: where, into which file or folder, and how. A folder is made if need be.
         passes: what to make, in this order.
-        target: the one map, or the existing folder that all of them go to: names the run.
-        fingerprint: everything that the tiles depend on.
-        overwrite: replace earlier maps and what lies beside them.
-        resume: go on from what an interrupted run with the same fingerprint left.
-        listener: told of the progress.
-        creation_options: of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`.
+        depends_on: what the tiles depend on beside the request and the grids: JSON can hold it.
 
     Raises:
         OutputError: a map exists, cannot be written, does not fit on the disk, or another run is writing it; with
@@ -99,18 +111,81 @@ def write_maps(
         LeftoverWarning: an earlier run was interrupted, and what it left is discarded.
     """
     jobs = [(each, job) for each in passes for job in each.jobs]
-    options = [checked_options(creation_options or {}, job.product.layer) for _, job in jobs]
-    files = [map_files(job.path, overwrite) for _, job in jobs]
-    parent = target.absolute() if target.is_dir() else target.absolute().parent
-    check_disk_space(parent, [(whole(each.geobox).pixels, job.product.layer) for each, job in jobs])
-    with kept_for(target, fingerprint, resume) as kept:
-        _compute(passes, kept, listener)
-        made = []
-        places = [(each, number) for each in range(len(passes)) for number in range(len(passes[each].jobs))]
-        for (each, number), chosen in zip(places, options, strict=True):
-            made.append(_write(passes[each], f"{each}", number, kept, chosen))
-        for finished, final in zip(made, files, strict=True):
-            put_in_place(finished, final)
+    target = request.output
+    with _output_folder(target, needed=all(job.path.parent == target for _, job in jobs)):
+        options = [checked_options(request.creation_options or {}, job.product.layer) for _, job in jobs]
+        files = [map_files(job.path, request.overwrite) for _, job in jobs]
+        parent = target.absolute() if target.is_dir() else target.absolute().parent
+        check_disk_space(parent, [(whole(each.geobox).pixels, job.product.layer) for each, job in jobs])
+        with kept_for(target, _fingerprint(request, passes, depends_on), request.resume) as kept:
+            _compute(passes, kept, request.listener)
+            made = []
+            places = [(each, number) for each in range(len(passes)) for number in range(len(passes[each].jobs))]
+            for (each, number), chosen in zip(places, options, strict=True):
+                made.append(_write(passes[each], f"{each}", number, kept, chosen))
+            for finished, final in zip(made, files, strict=True):
+                put_in_place(finished, final)
+
+
+def _fingerprint(request: MapRequest, passes: Sequence[Pass], depends_on: Mapping[str, Any]) -> Fingerprint:
+    """Everything that tiles depend on, by the name that a message calls it."""
+    grounds = [each.destination.ground for each in passes]
+    return {
+        "version": version("lianet-user"),
+        **depends_on,
+        "maps": [[job.path.name, job.smallest] for each in passes for job in each.jobs],
+        "grids": [_grid_words(each.geobox, each.tile) for each in passes],
+        "grounds": [None if ground is None else hashlib.sha256(ground.wkb).hexdigest() for ground in grounds],
+        "creation options": dict(request.creation_options or {}),
+    }
+
+
+def _grid_words(geobox: GeoBox, tile: int) -> list[object]:
+    return [geobox.crs.to_wkt() if geobox.crs else None, *tuple(geobox.affine)[:6], *geobox.shape, tile]
+
+
+@contextmanager
+def _output_folder(target: Path, needed: bool) -> Iterator[None]:
+    """A folder for several maps, made if need be, and gone again if nothing came of it.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    made = needed and not target.exists()
+    if made:
+        try:
+            target.mkdir()
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {target}: {error.strerror}: choose another with -o") from error
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # something is in it
+                target.rmdir()
+
+
+@contextmanager
+def only_picture(request: MapRequest) -> Iterator[MapRequest]:
+    """The request itself; or, of an output that ends in .png, one for a map of which only the picture is kept.
+
+    Raises:
+        OutputError: the picture exists or cannot be written, or an interrupted run is to be resumed, of which nothing is kept.
+    """
+    target = request.output
+    if target.suffix.lower() != ".png":
+        yield request
+        return
+    if request.resume:
+        raise OutputError(f"{target} is a picture, of which an interrupted run keeps nothing: start without --resume")
+    refuse_existing(target, request.overwrite)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder:
+            made = Path(folder) / f"{target.stem}.tif"
+            yield replace(request, output=made)
+            MapFiles.of(made).png.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}: choose another place with -o") from error
 
 
 def _compute(passes: Sequence[Pass], kept: Kept, listener: Listener | None) -> None:
@@ -202,58 +277,3 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         while left:
             left -= file.write(block[:left])
     return np.memmap(path, np.uint8, "r+", shape=shape)
-
-
-# --- What every run that writes maps has: a folder to write to, and words for its fingerprint.
-
-
-@contextmanager
-def output_folder(target: Path, several: bool) -> Iterator[None]:
-    """A folder for several maps, made if need be, and gone again if nothing came of it.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    made = several and not target.exists()
-    if made:
-        try:
-            target.mkdir()
-        except OSError as error:
-            raise OutputError(f"cannot make the folder {target}: {error.strerror}: choose another with -o") from error
-    try:
-        yield
-    finally:
-        if made:
-            with suppress(OSError):  # something is in it
-                target.rmdir()
-
-
-@contextmanager
-def only_picture(target: Path, overwrite: bool, resume: bool) -> Iterator[Path]:
-    """Where to write the map for `target`: itself; or, of a name that ends in .png, a place from which only the map at a
-    glance is kept.
-
-    Raises:
-        OutputError: the picture exists or cannot be written, or an interrupted run is to be resumed, of which nothing is kept.
-    """
-    if target.suffix.lower() != ".png":
-        yield target
-        return
-    if resume:
-        raise OutputError(f"{target} is a picture, of which an interrupted run keeps nothing: start without --resume")
-    refuse_existing(target, overwrite)
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder:
-            made = Path(folder) / f"{target.stem}.tif"
-            yield made
-            MapFiles.of(made).png.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror}: choose another place with -o") from error
-
-
-def grid_words(geobox: GeoBox, tile: int) -> list[object]:
-    return [geobox.crs.to_wkt() if geobox.crs else None, *tuple(geobox.affine)[:6], *geobox.shape, tile]
-
-
-def ground_words(ground: Destination) -> str | None:
-    return None if ground.ground is None else hashlib.sha256(ground.ground.wkb).hexdigest()

@@ -7,28 +7,41 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
 from odc.geo.geobox import GeoBox
+from torch import Tensor
 
-from lianet_user.errors import InputError, OutputError, listed
+from lianet_user.errors import InputError, OutputError, did_you_mean, listed
+from lianet_user.field.config import HEAD_INPUTS, HeadInput
 from lianet_user.field.inference import computed_in
 from lianet_user.field.weights import stored
-from lianet_user.geo.grid import Window, offset_on, whole
+from lianet_user.files.header import HeadHeader
+from lianet_user.geo.grid import TILE, Window, offset_on, whole
 from lianet_user.geo.ground_area import pixel_metres
-from lianet_user.geo.resample import place
 from lianet_user.head import Head
-from lianet_user.maps.area import Destination, MapArea, destination
+from lianet_user.maps.area import MapArea
 from lianet_user.maps.dates import chosen_dates
-from lianet_user.maps.engine import Listener, MapJob, Pass, grid_words, ground_words, output_folder, write_maps
+from lianet_user.maps.engine import Listener, MapJob, MapRequest, Pass, write_maps
 from lianet_user.maps.files import SUFFIXES, MapFiles
+from lianet_user.maps.product import ClassProduct, NumberProduct, Product
 from lianet_user.maps.style import attribution, tags
 from lianet_user.maps.summary import Summary
-from lianet_user.maps.tile_computer import Answer, Source, TileComputer, wanted_answers, whole_pixels
-from lianet_user.maps.uncertainty import Uncertainty
+from lianet_user.maps.tile_computer import Site, TileComputer, Values
+from lianet_user.maps.uncertainty import (
+    UNCERTAINTIES,
+    Uncertainty,
+    probabilities,
+    probability_product,
+    uncertainty,
+    uncertainty_product,
+)
+from lianet_user.region import Region, crop
 
 # --- Which maps there are: what heads are mapped together, on which ground, and what each map is called.
 
@@ -154,15 +167,16 @@ def map_names(heads: Sequence[Head], target: Path, count: int) -> Names:
     return lambda head, date: target / f"{stems[head]}_{date}.tif"
 
 
-def ground_of(each: Together, area: MapArea) -> Destination:
+def _site(each: Together, request: MapRequest) -> Site:
+    """Where the maps of heads that go together lie, on the first head's grid or as the request says."""
     mapping = each.heads if each.mosaic else each.heads[:1]
     names = [head.region.header.name for head in mapping]
-    return destination(area, [head.geobox for head in mapping], names, mapping[0].scale)
+    return Site.of(request.area, [head.geobox for head in mapping], names, tile=request.tile, scale=mapping[0].scale)
 
 
-def map_pass(
+def _pass(
     each: Together,
-    ground: Destination,
+    site: Site,
     names: Names,
     turned: bool,
     min_area: float | None,
@@ -170,25 +184,132 @@ def map_pass(
     unsure: Uncertainty | None,
 ) -> Pass:
     """The maps of some heads, and how to compute a tile of them."""
-    side = each.heads[0].tile
     if each.mosaic:
-        pairs = zip(each.heads, each.dates, strict=True)
-        sources = [Source((head,), date, place(head.geobox, ground.geobox, side)) for head, date in pairs]
+        answering = [((head,), date) for head, date in zip(each.heads, each.dates, strict=True)]
         credited = [(each.heads, each.dates)]
     else:
-        sources = [Source(each.heads, each.dates[0], place(each.heads[0].geobox, ground.geobox, side))]
+        answering = [(each.heads, each.dates[0])]
         credited = [((head,), each.dates[:1]) for head in each.heads]
     answers = [wanted_answers(of[0].header, probability, unsure) for of, _ in credited]
+    every = [answer for wanted in answers for answer in wanted]
+
+    def stored(values: list[np.ndarray]) -> list[np.ndarray]:
+        return [answer.product.layer.stored(each) for answer, each in zip(every, values, strict=True)]
+
+    computer = TileComputer(
+        site,
+        [_answering(heads, date, answers, turned) for heads, date in answering],
+        [answer.values for answer in every],
+        stored,
+    )
     smallest = 1
     if min_area is not None:
-        smallest = max(1, round(min_area * HECTARE / math.prod(pixel_metres(ground.geobox))))
+        smallest = max(1, round(min_area * HECTARE / math.prod(pixel_metres(site.geobox))))
     jobs = [
-        _job(of, dates, answer, names(of[0], dates[0]), smallest if answer.kind == "classes" else 1)
+        _job(of, dates, answer, names(of[0], dates[0]), smallest if answer.values.kind == "classes" else 1)
         for (of, dates), wanted in zip(credited, answers, strict=True)
         for answer in wanted
     ]
-    tile = max(1, int(side / max(1.0, *(source.placement.factor for source in sources))))
-    return Pass(ground.geobox, tuple(jobs), TileComputer(sources, answers, ground, turned), tile)
+    return Pass(site.destination, tuple(jobs), computer, site.tile)
+
+
+def _answering(
+    heads: Sequence[Head], date: dt.date, answers: Sequence[Sequence[Answer]], turned: bool
+) -> Callable[[Window], Iterator[np.ndarray]]:
+    """What computes a window of the heads' grid: one reading of the region for all of them, one answer of each for all that
+    is made of it."""
+
+    def compute(window: Window) -> Iterator[np.ndarray]:
+        reader = SharedReader(heads) if len(heads) > 1 else None
+        for head, wanted in zip(heads, answers, strict=True):
+            found = head.map_answers(window, date, read=reader, turned=turned)
+            for answer in wanted:
+                yield answer.of(found)
+
+    return compute
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One map of a head: what it is, and how it follows from the head's answers."""
+
+    suffix: str
+    """Of the map's name."""
+    shown: str
+    """What the map at a glance shows; empty for the map itself."""
+    product: Product
+    of: Callable[[Tensor], np.ndarray]
+    """Answers (outputs, h, w) -> uint8 or float32 (bands, h, w), before they are resampled and stored."""
+
+    @property
+    def values(self) -> Values:
+        """How they are resampled."""
+        layer = self.product.layer
+        if isinstance(self.product, ClassProduct):
+            return Values(1, "classes", layer.dtype, layer.nodata)
+        return Values(len(layer.bands))
+
+
+def wanted_answers(header: HeadHeader, probability: bool, unsure: Uncertainty | None) -> list[Answer]:
+    """What is made of a head's answers: the map itself, and what else is asked for.
+
+    Raises:
+        InputError: a head of numbers has no probabilities, or no such uncertainty is known.
+    """
+    if unsure is not None and unsure not in UNCERTAINTIES:
+        raise InputError(
+            f"--uncertainty {unsure!r}: expected {' or '.join(UNCERTAINTIES)}{did_you_mean(unsure, UNCERTAINTIES)}"
+        )
+    if header.numbers is not None:
+        if probability or unsure is not None:
+            option = "--probabilities" if probability else "--uncertainty"
+            raise InputError(f"{option} needs a head of classes, and this one answers with numbers: leave it away")
+        return [Answer("", "", NumberProduct(header.numbers, header.task), _numbers)]
+    found = [Answer("", "", ClassProduct(header.classes), _classes)]
+    if probability:
+        found.append(
+            Answer("_probabilities", "Highest probability", probability_product(header.classes), probabilities)
+        )
+    if unsure is not None:
+        found.append(
+            Answer(
+                "_uncertainty",
+                f"Uncertainty ({unsure})",
+                uncertainty_product(unsure),
+                partial(uncertainty, kind=unsure),
+            )
+        )
+    return found
+
+
+class SharedReader:
+    """Reads for several heads of a region what all of them need together, once for a window; see `head.Reader`."""
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        needed = {part for head in heads for part in head.header.head.inputs}
+        self.region: Region = heads[0].region
+        self.inputs = tuple(part for part in HEAD_INPUTS if part in needed)
+        self.halo = max(head.layers.halo for head in heads)
+        self._read: tuple[Window, dt.date | None, dict[HeadInput, Tensor]] | None = None
+
+    def __call__(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> Tensor:
+        known = self._read
+        if known is None or known[1] != date or known[0].intersection(window) != window:
+            # The first head may look less far than another.
+            outer = window.expanded(self.halo, 1, self.region.shape)
+            known = self._read = (outer, date, self.region.head_parts(outer, date, self.inputs))
+        outer, _, parts = known
+        return torch.cat([crop(parts[part], window, outer) for part in HEAD_INPUTS if part in inputs])
+
+
+def _classes(answers: Tensor) -> np.ndarray:
+    values: np.ndarray = answers.argmax(0, keepdim=True).to(torch.uint8).cpu().numpy()
+    return values
+
+
+def _numbers(answers: Tensor) -> np.ndarray:
+    values: np.ndarray = answers.cpu().numpy()
+    return values
 
 
 def _job(heads: Sequence[Head], dates: Sequence[dt.date], answer: Answer, path: Path, smallest: int) -> MapJob:
@@ -251,6 +372,7 @@ def predict(
     resume: bool = False,
     listener: Listener | None = None,
     creation_options: Mapping[str, str] | None = None,
+    tile: int = TILE,
 ) -> tuple[MapResult, ...]:
     """Map an area with heads, to Cloud-Optimized GeoTIFFs.
 
@@ -277,6 +399,7 @@ def predict(
         resume: go on from what an interrupted run with the same arguments left.
         listener: told the pixels done and in all, at first and after every tile. What it raises ends the run.
         creation_options: of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`.
+        tile: pixels along the side of what is computed at once: what memory follows.
 
     Returns:
         The maps by date, then head, then kind.
@@ -297,41 +420,30 @@ def predict(
     asked = (heads,) if isinstance(heads, Head) else tuple(heads)
     together = planned(asked, dates)
     check_answers(asked, probabilities, uncertainty, min_area)
-    count = map_count(together)
-    target = Path(output)
-    names = map_names(asked, target, count)
-    area, grounds = area or MapArea(), {}
-    passes: list[Pass] = []
-    results: list[tuple[Together, Destination, Pass]] = []
+    request = MapRequest(
+        output=Path(output),
+        area=area or MapArea(),
+        overwrite=overwrite,
+        resume=resume,
+        listener=listener,
+        creation_options=creation_options,
+        tile=tile,
+    )
+    names = map_names(asked, request.output, map_count(together))
+    sites: dict[int, Site] = {}
     for each in together:
-        if each.group not in grounds:
-            grounds[each.group] = ground_of(each, area)
-        made = map_pass(each, grounds[each.group], names, turned, min_area, probabilities, uncertainty)
-        passes.append(made)
-        results.append((each, grounds[each.group], made))
-    fingerprint = {
-        "version": version("lianet-user"),
+        if each.group not in sites:
+            sites[each.group] = _site(each, request)
+    passes = [_pass(each, sites[each.group], names, turned, min_area, probabilities, uncertainty) for each in together]
+    depends_on = {
         "heads": [_digest(head) for head in asked],
         "regions": [head.region.sha256 for head in asked],
-        "maps": [[job.path.name, job.smallest] for run in passes for job in run.jobs],
         "dates": [[str(date) for date in each.dates] for each in together],
-        "grids": [grid_words(run.geobox, run.tile) for run in passes],
-        "grounds": [ground_words(ground) for _, ground, _ in results],
         "uncertainty": uncertainty,
         "turned": turned,
         "precision": [computed_in(head.region.device, head.region.precision) for head in asked],
-        "creation options": dict(creation_options or {}),
     }
-    with output_folder(target, several=count > 1):
-        write_maps(
-            passes,
-            target,
-            fingerprint=fingerprint,
-            overwrite=overwrite,
-            resume=resume,
-            listener=listener,
-            creation_options=creation_options,
-        )
+    write_maps(request, passes, depends_on)
     seconds = time.monotonic() - started
     return tuple(
         MapResult(
@@ -342,10 +454,10 @@ def predict(
             date=each.dates[0],
             title=job.product.title,
             summary=job.product.summary,
-            outside=ground.outside,
+            outside=run.destination.outside,
             seconds=seconds,
         )
-        for each, ground, run in results
+        for each, run in zip(together, passes, strict=True)
         for job in run.jobs
     )
 
@@ -355,7 +467,7 @@ def _window(head: Head, geobox: GeoBox) -> Window | None:
     if offset is None:
         return None
     mapped = whole(geobox).shifted(*offset).intersection(whole(head.geobox))
-    return mapped and whole_pixels(mapped, head.scale)
+    return mapped and mapped.coarsened(head.scale)
 
 
 def _digest(head: Head) -> str:

@@ -5,28 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from lianet_user.errors import InputError, OutputError, did_you_mean, listed
 from lianet_user.files.header import Band
-from lianet_user.geo.grid import Window, whole
+from lianet_user.geo.grid import TILE, Window, whole
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.dates import Moment, chosen_moments
-from lianet_user.maps.engine import (
-    Listener,
-    MapJob,
-    Pass,
-    grid_words,
-    ground_words,
-    only_picture,
-    output_folder,
-    write_maps,
-)
+from lianet_user.maps.engine import Listener, MapJob, MapRequest, Pass, only_picture, write_maps
 from lianet_user.maps.files import SUFFIXES, MapFiles
 from lianet_user.maps.images import (
     LightProduct,
@@ -41,7 +31,7 @@ from lianet_user.maps.indices import SpectralIndex, spectral_index
 from lianet_user.maps.predict import MapResult
 from lianet_user.maps.product import Product
 from lianet_user.maps.style import region_tags
-from lianet_user.maps.tile_computer import Site
+from lianet_user.maps.tile_computer import Site, TileComputer, Values
 from lianet_user.region import Region
 
 SAMPLES, SAMPLE_SIDE, SAMPLE_DATES = 3, 48, 4
@@ -87,22 +77,13 @@ class Wanted:
         return found + [index.of(reflectance)[None] for index in self.indices]
 
 
-class Remembered:
-    """Reflectance of a region at a date, on a map's grid."""
+def remembered(region: Region, moment: Moment) -> Callable[[Window], Iterator[np.ndarray]]:
+    """What computes the reflectance of a region at a date: float32 (bands, h, w) of all bands of a window."""
 
-    def __init__(self, region: Region, site: Site, moment: Moment) -> None:
-        self.region, self.site, self.moment = region, site, moment
-        self._nothing = np.full(len(region.header.bands), np.nan, np.float32)
+    def compute(window: Window) -> Iterator[np.ndarray]:
+        yield region.reconstruct(window, moment.date, between=moment.estimated, beyond=True).cpu().numpy()
 
-    def read(self, window: Window) -> np.ndarray | None:
-        """float32 (bands, height, width) of all bands, NaN where nothing is said; None where nothing is mapped."""
-        return self.site.read(window, self._of, self._nothing)
-
-    def _of(self, window: Window) -> np.ndarray:
-        found: np.ndarray = (
-            self.region.reconstruct(window, self.moment.date, between=self.moment.estimated, beyond=True).cpu().numpy()
-        )
-        return found
+    return compute
 
 
 def reconstruct(
@@ -121,6 +102,7 @@ def reconstruct(
     resume: bool = False,
     listener: Listener | None = None,
     creation_options: Mapping[str, str] | None = None,
+    tile: int = TILE,
 ) -> tuple[MapResult, ...]:
     """Write the imagery that a region remembers, to Cloud-Optimized GeoTIFFs.
 
@@ -141,8 +123,9 @@ def reconstruct(
         float32: write reflectance as it is computed, instead of as uint16 in steps of 0.0001.
         overwrite: replace earlier images and what lies beside them.
         resume: go on from what an interrupted run with the same arguments left.
-        listener: as in :func:`lianet_user.maps.engine.write_maps`.
-        creation_options: likewise.
+        listener: told the pixels done and in all, at first and after every tile. What it raises ends the run.
+        creation_options: of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`.
+        tile: pixels along the side of what is computed at once: what memory follows.
 
     Returns:
         The images by date, then kind: reflectance, true colours, indices.
@@ -177,37 +160,36 @@ def reconstruct(
         chosen = ()
     kinds = bool(chosen) + rgb + len(wanted_indices)
     name_of = _names(target, kinds, moments)
-    site = Site.of(area or MapArea(), region.geobox, header.name)
-    readers = [Remembered(region, site, moment) for moment in moments]
+    request = MapRequest(
+        output=target,
+        area=area or MapArea(),
+        overwrite=overwrite,
+        resume=resume,
+        listener=listener,
+        creation_options=creation_options,
+        tile=tile,
+    )
+    site = Site.of(request.area, [region.geobox], [header.name], tile=request.tile)
+    reflectance = [Values(len(header.bands))]
+    readers = [TileComputer(site, [remembered(region, moment)], reflectance, list) for moment in moments]
     light = None
     if rgb:
         light = Stretch((stretch[0],) * 3, (stretch[1],) * 3) if stretch else _sampled_stretch(readers, shown)
     wanted = Wanted(chosen, light, wanted_indices, float32)
-    passes = [_pass(reader, wanted, name_of) for reader in readers]
-    fingerprint = {
-        "version": version("lianet-user"),
+    depends_on = {
         "region": region.sha256,
         "bands": list(chosen),
         "stretch": light and light.words,
         "indices": [[each.name, *each.constants] for each in wanted_indices],
         "float32": float32,
         "dates": [str(moment.date) for moment in moments],
-        "grid": grid_words(site.geobox, site.tile),
-        "ground": ground_words(site.destination),
-        "creation options": dict(creation_options or {}),
     }
-    with output_folder(target, several=kinds * len(moments) > 1), only_picture(target, overwrite, resume) as written:
-        if written != target:
-            passes = [_pass(reader, wanted, lambda kind, moment: written) for reader in readers]
-        write_maps(
-            passes,
-            written,
-            fingerprint=fingerprint,
-            overwrite=overwrite,
-            resume=resume,
-            listener=listener,
-            creation_options=creation_options,
-        )
+    with only_picture(request) as written:
+        target_of = name_of if written is request else (lambda kind, moment: written.output)
+        passes = [
+            _pass(region, reader, moment, wanted, target_of) for reader, moment in zip(readers, moments, strict=True)
+        ]
+        write_maps(written, passes, depends_on)
     seconds = time.monotonic() - started
     return tuple(
         MapResult(
@@ -227,32 +209,27 @@ def reconstruct(
     )
 
 
-def _pass(reader: Remembered, wanted: Wanted, name_of: Names) -> Pass:
+def _pass(region: Region, reader: TileComputer, moment: Moment, wanted: Wanted, name_of: Names) -> Pass:
     """The images of a date, and how to compute a tile of them."""
-    region, site, moment = reader.region.header, reader.site, reader.moment
-    products = wanted.products(region.bands)
+    header, site = region.header, reader.site
+    products = wanted.products(header.bands)
     estimate = {"ESTIMATED": "no image of this date was encoded; estimated from others"} if moment.estimated else {}
     jobs = tuple(
         MapJob(
             path=name_of(kind, moment),
             product=product,
-            tags=region_tags(
-                region, reader.region.sha256, str(moment.date), product.title, dict(product.tags) | estimate
-            ),
-            heading=f"{product.title}, {moment.words}: {region.title}",
-            attribution=region.attribution,
+            tags=region_tags(header, region.sha256, str(moment.date), product.title, dict(product.tags) | estimate),
+            heading=f"{product.title}, {moment.words}: {header.title}",
+            attribution=header.attribution,
         )
         for kind, product in products
     )
 
-    def compute(window: Window) -> list[np.ndarray] | None:
-        reflectance = reader.read(window)
-        if reflectance is None:
-            return None
-        made = wanted.of(reflectance, region.bands)
-        return [product.layer.stored(values) for (_, product), values in zip(products, made, strict=True)]
+    def stored(values: list[np.ndarray]) -> list[np.ndarray]:
+        made = wanted.of(values[0], header.bands)
+        return [product.layer.stored(each) for (_, product), each in zip(products, made, strict=True)]
 
-    return Pass(site.geobox, jobs, compute, site.tile)
+    return Pass(site.destination, jobs, TileComputer(site, reader.sources, reader.values, stored), site.tile)
 
 
 def _band_numbers(asked: Sequence[str], bands: Sequence[Band]) -> tuple[int, ...]:
@@ -292,7 +269,7 @@ def _names(target: Path, kinds: int, moments: Sequence[Moment]) -> Names:
     return lambda kind, moment: target / f"{kind}_{moment.date}.tif"
 
 
-def _sampled_stretch(readers: Sequence[Remembered], shown: Sequence[int]) -> Stretch:
+def _sampled_stretch(readers: Sequence[TileComputer], shown: Sequence[int]) -> Stretch:
     """A stretch for all dates together, so that their images can be compared, from a sample of them."""
     whole_map = whole(readers[0].site.geobox)
     found = []
@@ -301,12 +278,14 @@ def _sampled_stretch(readers: Sequence[Remembered], shown: Sequence[int]) -> Str
         for row in _starts(whole_map.height):
             for col in _starts(whole_map.width):
                 window = Window(row, col, SAMPLE_SIDE, SAMPLE_SIDE).intersection(whole_map)
-                reflectance = None if window is None else reader.read(window)
-                if reflectance is not None:
-                    found.append(reflectance[list(shown)].reshape(3, -1))
+                read = None if window is None else reader.read(window)
+                if read is not None:
+                    found.append(read[0][list(shown)].reshape(3, -1))
     if not found:  # a thin area may pass between the places
         found = [
-            tile[list(shown)].reshape(3, -1) for tile in map(readers[0].read, whole_map.tiles(512)) if tile is not None
+            read[0][list(shown)].reshape(3, -1)
+            for read in map(readers[0].read, whole_map.tiles(TILE))
+            if read is not None
         ]
     return stretch_of(np.concatenate(found, 1))
 

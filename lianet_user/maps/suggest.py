@@ -26,9 +26,9 @@ from rasterio.features import rasterize
 
 from lianet_user.errors import AreaError, InputError, LabelWarning
 from lianet_user.files.header import RegionHeader
-from lianet_user.geo.grid import Bounds, Window
+from lianet_user.geo.grid import TILE, Bounds, Window
 from lianet_user.geo.transformation import transformation
-from lianet_user.head import TILE, Head
+from lianet_user.head import Head
 from lianet_user.labels.blocks import BoolArray
 from lianet_user.labels.features import features_in_region
 from lianet_user.labels.formats import is_raster

@@ -1,212 +1,43 @@
-"""What heads answer on a tile of a map: one reading of the region for all its heads, one answer for all its products."""
+"""A tile of a map: what regions and heads say of the ground under it, brought to the map's grid.
+
+One :class:`TileComputer` serves `predict`, `reconstruct` and `change`: they differ in what a source computes for a window of
+its own grid, and in what is stored of it.
+"""
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Self
 
 import numpy as np
-import torch
 from odc.geo.geobox import GeoBox
-from torch import Tensor
 
-import lianet_user.head
-from lianet_user.errors import InputError, did_you_mean
-from lianet_user.field.config import HEAD_INPUTS, HeadInput
-from lianet_user.files.header import HeadHeader
 from lianet_user.geo.grid import Window, whole
 from lianet_user.geo.resample import Kind, Placement, place
-from lianet_user.head import Head
 from lianet_user.maps.area import Destination, MapArea, destination
-from lianet_user.maps.product import ClassProduct, NumberProduct, Product
-from lianet_user.maps.uncertainty import (
-    UNCERTAINTIES,
-    Uncertainty,
-    probabilities,
-    probability_product,
-    uncertainty,
-    uncertainty_product,
-)
-from lianet_user.region import Region, crop
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """One map of a head: what it is, and how it follows from the head's answers."""
-
-    suffix: str
-    """Of the map's name."""
-    shown: str
-    """What the map at a glance shows; empty for the map itself."""
-    product: Product
-    of: Callable[[Tensor], np.ndarray]
-    """Answers (outputs, h, w) -> uint8 or float32 (bands, h, w), before they are resampled and stored."""
-    kind: Kind
-
-
-def wanted_answers(header: HeadHeader, probability: bool, unsure: Uncertainty | None) -> list[Answer]:
-    """What is made of a head's answers: the map itself, and what else is asked for.
-
-    Raises:
-        InputError: a head of numbers has no probabilities, or no such uncertainty is known.
-    """
-    if unsure is not None and unsure not in UNCERTAINTIES:
-        raise InputError(
-            f"--uncertainty {unsure!r}: expected {' or '.join(UNCERTAINTIES)}{did_you_mean(unsure, UNCERTAINTIES)}"
-        )
-    if header.numbers is not None:
-        if probability or unsure is not None:
-            option = "--probabilities" if probability else "--uncertainty"
-            raise InputError(f"{option} needs a head of classes, and this one answers with numbers: leave it away")
-        return [Answer("", "", NumberProduct(header.numbers, header.task), _numbers, "numbers")]
-    found = [Answer("", "", ClassProduct(header.classes), _classes, "classes")]
-    if probability:
-        found.append(
-            Answer(
-                "_probabilities", "Highest probability", probability_product(header.classes), probabilities, "numbers"
-            )
-        )
-    if unsure is not None:
-        found.append(
-            Answer(
-                "_uncertainty",
-                f"Uncertainty ({unsure})",
-                uncertainty_product(unsure),
-                partial(uncertainty, kind=unsure),
-                "numbers",
-            )
-        )
-    return found
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Heads of one region at one date, and how the map lies on their grid."""
-
-    heads: tuple[Head, ...]
-    date: dt.date
-    placement: Placement
-
-
-class TileComputer:
-    """Computes a tile of all maps; call it with a window of their grid.
-
-    Args:
-        sources: where several can answer for a pixel, the first does.
-        answers: for each head of a source, what is made of it: the same kinds for every source.
-        destination: where the maps lie.
-        turned: see :meth:`lianet_user.head.Head.answers`.
-    """
-
-    def __init__(
-        self, sources: Sequence[Source], answers: Sequence[Sequence[Answer]], destination: Destination, turned: bool
-    ) -> None:
-        self.sources, self.answers = sources, answers
-        self.destination, self.turned = destination, turned
-
-    def __call__(self, window: Window) -> list[np.ndarray] | None:
-        """(bands, height, width) of each answer of each head in turn, as stored; None where nothing is mapped."""
-        inside = self.destination.inside(window) if self.destination.ground is not None else None
-        if inside is not None and not inside.any():
-            return None
-        wanted = [answer for each in self.answers for answer in each]
-        tiles = [answer.product.layer.empty(window) for answer in wanted]
-        open_ = np.ones((window.height, window.width), bool) if inside is None else inside
-        for source in self.sources:
-            for piece, needed in source.placement.pieces(window):
-                place = piece.within(window).slices
-                if not open_[place].any():
-                    continue
-                found = self._answered(source, piece, needed)
-                for answer, tile, values in zip(wanted, tiles, found, strict=True):
-                    layer = answer.product.layer
-                    before = tile[:, *place]
-                    tile[:, *place] = np.where(_nothing(before, layer.nodata), layer.stored(values), before)
-            if len(self.sources) > 1:
-                open_ = open_ & _nothing(tiles[0], wanted[0].product.layer.nodata)[0]
-        if inside is not None and self.destination.masked:
-            for answer, tile in zip(wanted, tiles, strict=True):
-                tile[:, ~inside] = answer.product.layer.nodata
-        return tiles
-
-    def _answered(self, source: Source, piece: Window, needed: Window) -> Iterator[np.ndarray]:
-        """What each answer is over a piece, before it is stored."""
-        scale = source.heads[0].scale
-        ground = whole_pixels(needed, scale)
-        reader = SharedReader(source.heads) if len(source.heads) > 1 else None
-        for head, wanted in zip(source.heads, self.answers, strict=True):
-            answers = head.answers(ground, source.date, read=reader, turned=self.turned)
-            cut = crop(answers, needed, ground.scaled(scale))
-            for answer in wanted:
-                nodata = answer.product.layer.nodata if answer.kind == "classes" else np.nan
-                yield source.placement.bring(answer.of(cut), needed, piece, answer.kind, nodata)
-
-
-class SharedReader:
-    """Reads for several heads of a region what all of them need together, once for a window; see `head.Reader`."""
-
-    def __init__(self, heads: Sequence[Head]) -> None:
-        needed = {part for head in heads for part in head.header.head.inputs}
-        self.region: Region = heads[0].region
-        self.inputs = tuple(part for part in HEAD_INPUTS if part in needed)
-        self.halo = max(head.layers.halo for head in heads)
-        self._read: tuple[Window, dt.date | None, Tensor] | None = None
-
-    def __call__(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> Tensor:
-        known = self._read
-        if known is None or known[1] != date or known[0].intersection(window) != window:
-            # The first head may look less far than another.
-            outer = window.expanded(self.halo, 1, self.region.shape)
-            known = self._read = (outer, date, self.region.head_input(outer, date, self.inputs))
-        outer, _, values = known
-        sizes = [self.region.channels((part,)) for part in self.inputs]
-        parts = dict(zip(self.inputs, crop(values, window, outer).split(sizes), strict=True))
-        return torch.cat([parts[part] for part in HEAD_INPUTS if part in inputs])
-
-
-def _classes(answers: Tensor) -> np.ndarray:
-    values: np.ndarray = answers.argmax(0, keepdim=True).to(torch.uint8).cpu().numpy()
-    return values
-
-
-def _numbers(answers: Tensor) -> np.ndarray:
-    values: np.ndarray = answers.cpu().numpy()
-    return values
-
-
-def _nothing(values: np.ndarray, nodata: float) -> np.ndarray:
-    return np.isnan(values) if np.isnan(nodata) else values == nodata
-
-
-def whole_pixels(window: Window, scale: int) -> Window:
-    """The pixels of a region that hold a window of a grid `scale` times as fine."""
-    row, col = window.row // scale, window.col // scale
-    return Window(row, col, -(-window.row_end // scale) - row, -(-window.col_end // scale) - col)
-
-
-# --- Where maps that are no head's are computed: a region's windows brought to the tiles of a map.
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A map's grid, and how it lies on that of a region or of a head's maps."""
+    """A map's grid, and how it lies on the grids of what it is computed from."""
 
     destination: Destination
-    placement: Placement
+    placements: tuple[Placement, ...]
+    """On the grid of each source."""
     tile: int
     """Pixels of the map along the side of a tile."""
 
     @classmethod
-    def of(cls, area: MapArea, source: GeoBox, name: str, scale: int = 1) -> Self:
+    def of(cls, area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], *, tile: int, scale: int = 1) -> Self:
         """
         Args:
             area: what was asked for.
-            source: the grid of what is computed, over the whole region.
-            name: of the region, for messages.
-            scale: pixels of `source` along a pixel of the region.
+            grids: of what is computed, over the whole region of each; the first one leads.
+            names: of the regions, for messages.
+            tile: pixels of a source along the side of what is computed at once.
+            scale: pixels of the first grid along a pixel of its region.
 
         Raises:
             AreaError: as in :func:`lianet_user.maps.area.destination`.
@@ -215,10 +46,11 @@ class Site:
         Warns:
             PartlyOutsideWarning: likewise.
         """
-        found = destination(area, [source], [name], scale)
-        side = lianet_user.head.TILE
-        placement = place(source, found.geobox, side)
-        return cls(found, placement, max(1, int(side / max(1.0, placement.factor))))
+        found = destination(area, grids, names, scale)
+        side = max(scale, tile // scale * scale)
+        placements = tuple(place(grid, found.geobox, side) for grid in grids)
+        factor = max(1.0, *(placement.factor for placement in placements))
+        return cls(found, placements, max(1, int(side / factor)))
 
     @property
     def geobox(self) -> GeoBox:
@@ -227,31 +59,79 @@ class Site:
 
     @property
     def window(self) -> Window | None:
-        """Pixels of the source that the map covers; None where it lies on another grid."""
-        offset = self.placement.offset
-        return (
-            None if offset is None else whole(self.geobox).shifted(*offset).intersection(whole(self.placement.source))
-        )
+        """Pixels of the first source that the map covers; None where it lies on another grid."""
+        first = self.placements[0]
+        if first.offset is None:
+            return None
+        return whole(self.geobox).shifted(*first.offset).intersection(whole(first.source))
 
-    def read(
-        self, window: Window, of: Callable[[Window], np.ndarray], empty: np.ndarray, kind: Kind = "numbers"
-    ) -> np.ndarray | None:
-        """What `of` says of a tile: (bands, height, width); None where nothing of it is mapped.
 
-        Args:
-            window: of the map.
-            of: a window of the source -> its values, (bands, h, w) of the type of `empty`.
-            empty: (bands,) what the map holds where nothing is said.
-            kind: how to resample.
-        """
-        inside = self.destination.inside(window) if self.destination.ground is not None else None
+@dataclass(frozen=True)
+class Values:
+    """One of the arrays that a source computes: how it is resampled, and what stands for nothing."""
+
+    bands: int
+    kind: Kind = "numbers"
+    dtype: str = "float32"
+    nodata: float = math.nan
+
+    def empty(self, window: Window) -> np.ndarray:
+        """(bands, height, width) of nothing."""
+        return np.full((self.bands, window.height, window.width), self.nodata, self.dtype)
+
+    def missing(self, values: np.ndarray) -> np.ndarray:
+        """Where nothing is: bool, as `values`."""
+        return np.isnan(values) if math.isnan(self.nodata) else values == self.nodata
+
+
+Compute = Callable[[Window], Iterable[np.ndarray]]
+"""A window of a source's grid -> its values there: (bands, h, w) for each of the :class:`Values` in turn."""
+
+
+class TileComputer:
+    """Computes tiles of all maps of a pass; call it with a window of their grid.
+
+    Args:
+        site: the maps' grid, and how it lies on the sources'.
+        sources: what is computed on each of the site's source grids; where several say something, the first does.
+        values: what every source computes.
+        stored: makes of these values on the maps' grid what each map holds: (bands, h, w) of its layer's type.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        sources: Sequence[Compute],
+        values: Sequence[Values],
+        stored: Callable[[list[np.ndarray]], list[np.ndarray]],
+    ) -> None:
+        self.site, self.sources, self.values, self.stored = site, tuple(sources), tuple(values), stored
+
+    def __call__(self, window: Window) -> list[np.ndarray] | None:
+        """What each map holds over a window, as stored; None where nothing is mapped."""
+        found = self.read(window)
+        return None if found is None else self.stored(found)
+
+    def read(self, window: Window) -> list[np.ndarray] | None:
+        """The values on the maps' grid, before they are stored: (bands, h, w) each; None where nothing is mapped."""
+        destination = self.site.destination
+        inside = destination.inside(window) if destination.ground is not None else None
         if inside is not None and not inside.any():
             return None
-        found = np.broadcast_to(empty[:, None, None], (len(empty), window.height, window.width)).copy()
-        for piece, needed in self.placement.pieces(window):
-            part = piece.within(window).slices
-            if inside is None or inside[part].any():
-                found[:, *part] = self.placement.bring(of(needed), needed, piece, kind, float(empty[0]))
-        if inside is not None and self.destination.masked:
-            found[:, ~inside] = empty[:, None]
-        return found
+        tiles = [each.empty(window) for each in self.values]
+        unanswered = np.ones((window.height, window.width), bool) if inside is None else inside
+        for compute, placement in zip(self.sources, self.site.placements, strict=True):
+            for piece, needed in placement.pieces(window):
+                part = piece.within(window).slices
+                if not unanswered[part].any():
+                    continue
+                for each, tile, values in zip(self.values, tiles, compute(needed), strict=True):
+                    brought = placement.bring(values, needed, piece, each.kind, each.nodata)
+                    before = tile[:, *part]
+                    tile[:, *part] = np.where(each.missing(before), brought, before)
+            if len(self.sources) > 1:
+                unanswered = unanswered & self.values[0].missing(tiles[0])[0]
+        if inside is not None and destination.masked:
+            for each, tile in zip(self.values, tiles, strict=True):
+                tile[:, ~inside] = each.nodata
+        return tiles

@@ -17,8 +17,8 @@ from rasterio.features import shapes
 
 from lianet_user.files.artifact import replacing
 from lianet_user.files.header import Numbers, NumberScores, Scores
-from lianet_user.geo.grid import Window
-from lianet_user.head import TILE, Head
+from lianet_user.geo.grid import TILE, Window
+from lianet_user.head import Head
 from lianet_user.labels import Labels
 from lianet_user.labels.split import Split
 from lianet_user.maps import picture

@@ -14,8 +14,8 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from lianet_user.field.config import HeadInput
-from lianet_user.geo.grid import LONLAT, Window
-from lianet_user.head import TILE, Head
+from lianet_user.geo.grid import LONLAT, TILE, Window
+from lianet_user.head import Head
 from lianet_user.labels import LabelMap, Labels
 from lianet_user.labels.labelmap import PixelValues
 from lianet_user.maps.images import stretched, true_color_bands
