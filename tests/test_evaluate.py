@@ -59,18 +59,15 @@ def others(labels: Labels) -> Labels:
 
 
 @pytest.mark.numerics
-def test_figures_are_those_of_the_maps_that_predict_writes(
-    head: Head, labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figures_are_those_of_the_maps_that_predict_writes(head: Head, labels: Labels, tmp_path: Path) -> None:
     """To the pixel, of a head that is undecided everywhere too: both are counted on the same tiles."""
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 96)
     reference = labels.maps[0].values
     inside = reference != IGNORE
     for number, each in enumerate((head, nearly_tied(head))):
         maps = []
-        judged = evaluate(each, others(labels)).judgement
+        judged = evaluate(each, others(labels), tile=96).judgement
         for date in (FIRST, SECOND):
-            (written,) = predict(each, tmp_path / f"{number}-{date}.tif", dates=[date])
+            (written,) = predict(each, tmp_path / f"{number}-{date}.tif", dates=[date], tile=96)
             with rasterio.open(written.path) as file:
                 maps.append(file.read(1))
             (found,) = (dated.scores for dated in judged.dated_scores() if dated.date == date)
@@ -131,7 +128,6 @@ def test_labels_of_another_kind_or_with_unknown_classes_are_refused(head: Head, 
 def test_tiles_without_labels_are_computed_for_areas_only(
     head: Head, labels: Labels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 96)
     values = np.full_like(labels.maps[0].values, IGNORE)
     values[100, 200], values[150, 279] = 0, 1
     few = dataclasses.replace(others(labels), maps=(LabelMap(values, (SECOND,)),))
@@ -144,10 +140,10 @@ def test_tiles_without_labels_are_computed_for_areas_only(
 
     monkeypatch.setattr(head, "answers", counted)
     told: list[tuple[int, int]] = []
-    evaluate(head, few, listener=lambda *done: told.append(done))
+    evaluate(head, few, listener=lambda *done: told.append(done), tile=96)
     assert asked == [(Window(96, 192, 64, 88), SECOND)]
     assert told == [(64 * 88, 64 * 88)]
-    found = evaluate(head, few, areas=True).areas
+    found = evaluate(head, few, areas=True, tile=96).areas
     assert {date for _, date in asked} == {SECOND}
     assert len(asked) == 1 + 6
     assert found is not None
@@ -160,7 +156,6 @@ def test_areas_of_short_trainings_are_those_of_their_maps(
 ) -> None:
     """Undecided heads, whose classes rounding decides here and there; and a survey of all ground, so that no pixel may go
     another way in the map than among the labels."""
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 40)
     monkeypatch.setattr(picture, "DPI", 30)
     geobox = GeoBox((56, 72), GRID.affine, GRID.crs)
     region = make_region(name="little", geobox=geobox)
@@ -173,9 +168,9 @@ def test_areas_of_short_trainings_are_those_of_their_maps(
     for seed in range(20):
         quick = dataclasses.replace(QUICK, steps=4, seed=seed)
         head = finetune(region, training, settings=quick, split=Split(every.shape, 16, chosen)).head
-        found = evaluate(head, survey, areas=True).areas
+        found = evaluate(head, survey, areas=True, tile=40).areas
         assert found is not None
-        (result,) = predict(head, tmp_path / f"{seed}.tif")
+        (result,) = predict(head, tmp_path / f"{seed}.tif", tile=40)
         with rasterio.open(result.path) as file:
             pixels = np.bincount(file.read(1).ravel(), minlength=2)
         assert [each.mapped_ha for each in found.classes] == pytest.approx((pixels / 100).tolist(), rel=1e-12)

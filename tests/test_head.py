@@ -232,11 +232,10 @@ def test_a_finer_head_lies_on_the_same_ground(region: Region) -> None:
     assert (head.geobox.resolution.x, head.geobox.resolution.y) == (2.5, -2.5)
 
 
-def test_tiles_are_the_map_row_by_row(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_are_the_map_row_by_row(region: Region) -> None:
     head = make_head(region, numbers=Numbers(low=0.0, high=1.0), scale=4)
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 83)  # 20 pixels of the region, 80 of the map
     window = Window(5, 9, 31, 47)
-    tiles = list(head.map_tiles(window))
+    tiles = list(head.map_tiles(window, tile=83))
     assert [tile.within(window).scaled(4) for tile in tiles][:4] == [
         Window(0, 0, 80, 80),
         Window(0, 80, 80, 80),
@@ -301,10 +300,9 @@ def test_predict_maps_every_pixel_that_a_box_in_degrees_touches(head: Head) -> N
     assert asked.bottom <= middle[1] < middle[3] <= asked.top
 
 
-def test_predict_without_a_box_maps_the_region_without_seams(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_without_a_box_maps_the_region_without_seams(head: Head) -> None:
     whole = head.answers(head.region.window)
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 41)
-    array = head.predict()
+    array = head.predict(tile=41)
     assert array.odc.geobox == head.region.geobox
     assert_same_classes(array.to_numpy(), whole)
 

@@ -176,10 +176,9 @@ def test_a_box_in_degrees_is_covered(head: Head, folder: Path) -> None:
     assert result.window.intersection(window) == window
 
 
-def test_a_map_in_tiles_is_the_map_in_one(head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 80)
+def test_a_map_in_tiles_is_the_map_in_one(head: Head, folder: Path) -> None:
     progress: list[tuple[int, int]] = []
-    predict(head, folder / "map.tif", listener=lambda done, total: progress.append((done, total)))
+    predict(head, folder / "map.tif", listener=lambda done, total: progress.append((done, total)), tile=80)
     with rasterio.open(folder / "map.tif") as dataset:
         assert_same_classes(dataset.read(1), head.answers(head.region.window))
     assert len(progress) == 5

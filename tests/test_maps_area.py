@@ -15,14 +15,15 @@ from affine import Affine
 from conftest import RegionHeaderFactory
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
-from test_maps import contents, make_head, predict
+from test_maps import contents, make_head
+from test_maps import predict as predict_map
 from test_maps_numbers import HEIGHTS, NORTH, WEST, answer_slope, slope
 
 from lianet_user.errors import AreaError, LabelError, PartlyOutsideWarning
 from lianet_user.geo.grid import Window, bounds_of, offset_on, whole
 from lianet_user.geo.resample import place
 from lianet_user.head import Head
-from lianet_user.maps import MapArea
+from lianet_user.maps import MapArea, MapResult
 from lianet_user.maps import engine as writing
 from lianet_user.maps.area import Destination, destination
 
@@ -61,8 +62,11 @@ def heads(
         kept["classes"] = make_head(region_header(), tmp_path_factory.mktemp("classes"))
     for head in kept.values():
         answer_slope(head, monkeypatch)
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 50)
     return kept
+
+
+def predict(head: Head, output: Path, *, tile: int = 50, **options: Any) -> MapResult:
+    return predict_map(head, output, tile=tile, **options)
 
 
 def where(area: MapArea, *grids: GeoBox) -> Destination:
@@ -292,14 +296,13 @@ def test_ground_outside_the_polygons_is_not_computed(
         return answers(window, *arguments, **options)
 
     monkeypatch.setattr(head, "answers", counted)
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 20)
     corners = (
         shapely.box(WEST, NORTH - 95, WEST + 95, NORTH),
         shapely.box(WEST + 1205, NORTH - 960, WEST + 1280, NORTH - 900),
     )
     area = MapArea(aoi=polygons(tmp_path / "area.gpkg", *corners))
     progress: list[tuple[int, int]] = []
-    predict(head, folder / "map.tif", area=area, listener=lambda done, total: progress.append((done, total)))
+    predict(head, folder / "map.tif", area=area, listener=lambda done, total: progress.append((done, total)), tile=20)
     assert len(computed) == 2
     assert progress[-1] == (96 * 128, 96 * 128)
 

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from lianet_user.files.lock import only_run
 from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.maps import engine as writing
-from lianet_user.maps import predict
+from lianet_user.maps import predict as predict_maps
 from lianet_user.maps.resume_store import RUN, kept_path
 
 TILES = 12
@@ -55,7 +56,6 @@ def head(
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "_draw", lambda job, geobox, made: made.png.touch())
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 32)
 
 
 @pytest.fixture
@@ -91,6 +91,9 @@ def after(tiles: int) -> Callable[[int, int], None]:
     return listen
 
 
+predict = partial(predict_maps, tile=32)
+
+
 def interrupted(head: Head, path: Path, tiles: int = 5, **options: Any) -> None:
     with pytest.raises(Stop):
         predict(head, path, listener=after(tiles), **options)
@@ -123,10 +126,9 @@ def test_a_killed_run_loses_one_tile_at_most(head: Head, folder: Path, computed:
     head.save(folder / "head.safetensors")
     script = f"""
 import os, signal
-import lianet_user.head as heads
+from lianet_user.head import Head
 from lianet_user.maps import predict
-heads.TILE = 32
-head = heads.Head.open("head.safetensors", {str(head.region.path)!r}, precision="float32")
+head = Head.open("head.safetensors", {str(head.region.path)!r}, precision="float32")
 answers, asked = head.answers, []
 def answer(*arguments, **options):
     asked.append(0)
@@ -134,7 +136,7 @@ def answer(*arguments, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     return answers(*arguments, **options)
 head.answers = answer
-predict(head, "map.tif")
+predict(head, "map.tif", tile=32)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, check=False)
@@ -338,6 +340,7 @@ def test_the_command_says_how_to_go_on_after_a_signal(
         return answers(self, *given, **options)
 
     monkeypatch.setattr(Head, "answers", answer)
+    monkeypatch.setattr("lianet_user.maps.predict", predict)
     assert _run(arguments) == code
     said = capsys.readouterr().err
     assert (

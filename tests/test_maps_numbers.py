@@ -110,9 +110,8 @@ def test_every_pixel_lies_where_its_value_belongs(
 ) -> None:
     head = made(scale=scale, numbers=HEIGHTS if kind == "numbers" else None)
     answer_slope(head, monkeypatch)
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 60)
     box = bounds_of(window_geobox(head.region.geobox, window))
-    result = predict(head, folder / "map.tif", bbox=box, bbox_crs="EPSG:32633")
+    result = predict(head, folder / "map.tif", bbox=box, bbox_crs="EPSG:32633", tile=60)
     with rasterio.open(result.path) as dataset:
         assert (dataset.height, dataset.width) == (scale * window.height, scale * window.width)
         assert tuple(dataset.bounds) == pytest.approx(box)
@@ -123,7 +122,7 @@ def test_every_pixel_lies_where_its_value_belongs(
     assert np.array_equal(found, expected)
     assert result.window == window
     assert result.geobox.shape == found.shape
-    memory = head.predict(box, "EPSG:32633")
+    memory = head.predict(box, "EPSG:32633", tile=60)
     assert memory.dtype == found.dtype
     assert memory.to_numpy().tobytes() == found.tobytes()
     assert memory.odc.geobox == result.geobox
@@ -131,21 +130,18 @@ def test_every_pixel_lies_where_its_value_belongs(
 
 @pytest.mark.parametrize("scale", [1, 4])
 @pytest.mark.parametrize("kind", ["numbers", "classes"])
-def test_a_file_holds_what_the_layers_answer(
-    made: HeadFactory, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, scale: Literal[1, 4]
-) -> None:
+def test_a_file_holds_what_the_layers_answer(made: HeadFactory, folder: Path, kind: str, scale: Literal[1, 4]) -> None:
     head = made(scale=scale, numbers=HEIGHTS if kind == "numbers" else None)
     window = Window(3, 50, 90, 71)
     together = head.values(window)
     assert len(np.unique(together)) > 1
     box = bounds_of(window_geobox(head.region.geobox, window))
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 148)
     progress: list[tuple[int, int]] = []
     listener = lambda done, total: progress.append((done, total))  # noqa: E731
-    predict(head, folder / "map.tif", bbox=box, bbox_crs="EPSG:32633", listener=listener)
+    predict(head, folder / "map.tif", bbox=box, bbox_crs="EPSG:32633", listener=listener, tile=148)
     with rasterio.open(folder / "map.tif") as dataset:
         found = dataset.read(1)
-    assert found.tobytes() == head.predict(box, "EPSG:32633").to_numpy().tobytes()
+    assert found.tobytes() == head.predict(box, "EPSG:32633", tile=148).to_numpy().tobytes()
     if kind == "numbers":
         np.testing.assert_allclose(found, together, atol=1e-4 * HEIGHTS.scale, rtol=0)
     else:
@@ -175,11 +171,10 @@ def test_a_head_of_several_dates_asks_for_one(made: HeadFactory, folder: Path) -
 
 @pytest.mark.parametrize(("task", "unit", "name"), [("regression", "m³/ha", "value"), ("coverage", "", "coverage")])
 def test_other_programs_read_type_unit_and_statistics(
-    made: HeadFactory, folder: Path, monkeypatch: pytest.MonkeyPatch, task: str, unit: str, name: str
+    made: HeadFactory, folder: Path, task: str, unit: str, name: str
 ) -> None:
     head = made(numbers=HEIGHTS.model_copy(update={"unit": unit}), task=task)
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 50)
-    result = predict(head, folder / "map.tif")
+    result = predict(head, folder / "map.tif", tile=50)
     with rasterio.open(result.path) as dataset:
         values = dataset.read(1).astype(np.float64)
         assert (dataset.dtypes, dataset.descriptions, dataset.units[0] or "") == (("float32",), (name,), unit)

@@ -32,7 +32,7 @@ from lianet_user.head import Head
 from lianet_user.maps import ClassCounts, MapArea, Shares, predict
 from lianet_user.maps import engine as writing
 from lianet_user.maps.dates import chosen_dates
-from lianet_user.maps.tile_computer import SharedReader
+from lianet_user.maps.predict import SharedReader
 from lianet_user.maps.uncertainty import uncertainty
 from lianet_user.region import Region
 
@@ -218,8 +218,7 @@ def test_patches_smaller_than_the_area_go_and_others_stay(
 ) -> None:
     head = made()
     values = specks(head, monkeypatch)
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", tile)
-    (result,) = predict(head, folder / "map.tif", min_area=0.2)  # 20 pixels of 10 m
+    (result,) = predict(head, folder / "map.tif", min_area=0.2, tile=tile)  # 20 pixels of 10 m
     found = read(result.path)[0]
     before, after = patch_sizes(values), patch_sizes(found)
     assert (before < 20).sum() > 20
@@ -239,8 +238,7 @@ def test_what_replaces_a_patch_does_not_depend_on_the_tiles(
     head = made()
     specks(head, monkeypatch, 1)
     whole = read(predict(head, folder / "whole.tif", min_area=0.3)[0].path)
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 29)
-    assert np.array_equal(read(predict(head, folder / "tiles.tif", min_area=0.3)[0].path), whole)
+    assert np.array_equal(read(predict(head, folder / "tiles.tif", min_area=0.3, tile=29)[0].path), whole)
 
 
 def test_ground_that_is_not_mapped_is_no_patch(
@@ -316,13 +314,13 @@ def twins(made: HeadFactory, **options: Any) -> tuple[Head, Head]:
 def test_heads_of_a_region_share_one_reading(made: HeadFactory, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = twins(made)
     reads = []
-    original = Region.head_input
+    original = Region.head_parts
 
     def counted(region: Region, window: Window, *arguments: Any) -> torch.Tensor:
         reads.append(window)
         return original(region, window, *arguments)
 
-    monkeypatch.setattr(Region, "head_input", counted)
+    monkeypatch.setattr(Region, "head_parts", counted)
     results = predict([first, second], folder / "maps", dates=["all"])
     assert len(reads) == 2  # of one tile, at two dates
     assert [result.path.name for result in results] == [
@@ -350,14 +348,11 @@ def test_heads_of_one_name_are_told_apart(made: HeadFactory, folder: Path) -> No
         predict([first, second], folder / "maps")
 
 
-def test_regions_are_mosaicked_and_the_first_wins(
-    made: HeadFactory, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_regions_are_mosaicked_and_the_first_wins(made: HeadFactory, folder: Path) -> None:
     west = GeoBox((64, 64), Affine(10, 0, 330_000, 0, -10, 5_820_000), "EPSG:32633")
     east = GeoBox((64, 64), west.affine @ Affine.translation(48, 16), "EPSG:32633")
     first, second = made("west", west), made("east", east)
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 40)
-    results = predict([first, second], folder / "map.tif", probabilities=True)
+    results = predict([first, second], folder / "map.tif", probabilities=True, tile=40)
     assert [result.path.name for result in results] == ["map.tif", "map_probabilities.tif"]
     result = results[0]
     assert result.geobox == GeoBox((80, 112), west.affine, "EPSG:32633")
@@ -371,7 +366,7 @@ def test_regions_are_mosaicked_and_the_first_wins(
     assert np.array_equal((read(results[1].path) != 255).any(0), mapped)
     with rasterio.open(result.path) as dataset:
         assert dataset.tags()["REGION"] == "west, east"
-    swapped = read(predict([second, first], folder / "other.tif")[0].path)[0]
+    swapped = read(predict([second, first], folder / "other.tif", tile=40)[0].path)[0]
     assert swapped.shape == found.shape
     assert np.mean(swapped[16:64, 48:64] != found[16:64, 48:64]) > 0.01
 

@@ -217,14 +217,12 @@ def test_a_picture_alone_leaves_nothing_else(region: Region, tmp_path: Path) -> 
 def test_an_interrupted_run_goes_on_to_the_same_image(
     region: Region, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lianet_user.geo.grid.TILE", 64)
-
     def stop(done: int, total: int) -> None:
         if done > total // 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        reconstruct(region, tmp_path / "image.tif", dates=[FIRST], listener=stop)
+        reconstruct(region, tmp_path / "image.tif", dates=[FIRST], listener=stop, tile=64)
     asked: list[Window] = []
     plain = region.reconstruct
 
@@ -233,7 +231,7 @@ def test_an_interrupted_run_goes_on_to_the_same_image(
         return plain(window, *rest, **more)
 
     monkeypatch.setattr(region, "reconstruct", noted)
-    (result,) = reconstruct(region, tmp_path / "image.tif", dates=[FIRST], resume=True)
+    (result,) = reconstruct(region, tmp_path / "image.tif", dates=[FIRST], resume=True, tile=64)
     assert 0 < len(asked) < 4
     expected = plain(region.window, FIRST).numpy()
     assert np.abs(read(result.path) * 1e-4 - expected).max() < 1e-3

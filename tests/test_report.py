@@ -206,14 +206,11 @@ def test_the_view_holds_what_the_head_answers_and_how_unsure_it_is(head: Head, l
 
 
 @pytest.mark.parametrize("tile", [8, 512])
-def test_of_numbers_doubt_is_how_far_answer_and_label_are_apart(
-    head: Head, monkeypatch: pytest.MonkeyPatch, tile: int
-) -> None:
-    monkeypatch.setattr(view, "TILE", tile)
+def test_of_numbers_doubt_is_how_far_answer_and_label_are_apart(head: Head, tile: int) -> None:
     values = np.full((384, 512), np.nan, np.float32)
     values[40:80, 40:100] = np.random.default_rng(0).random((40, 60))
     numbers = head_of(head, scale=4)
-    mapped = map_view(numbers, numbers_on(head.region, values, 4))
+    mapped = map_view(numbers, numbers_on(head.region, values, 4), tile=tile)
     assert mapped.view.window == Window(10, 10, 10, 15)
     expected = np.abs(numbers.values(Window(10, 10, 10, 15)) - values[40:80, 40:100])
     np.testing.assert_allclose(mapped.doubt, expected, atol=1e-3)

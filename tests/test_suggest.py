@@ -127,10 +127,9 @@ def test_chosen_places_keep_what_distance_they_can() -> None:
 
 
 @pytest.mark.parametrize("tile", [20, 512])
-def test_the_answer_does_not_depend_on_the_tiles(head: Head, monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
+def test_the_answer_does_not_depend_on_the_tiles(head: Head, tile: int) -> None:
     whole = suggest(head, 8)
-    monkeypatch.setattr("lianet_user.maps.suggest.TILE", tile)
-    parts = suggest(head, 8)
+    parts = suggest(head, 8, tile=tile)
     assert [place.window for place in parts.places] == [place.window for place in whole.places]
 
 

@@ -13,10 +13,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from lianet_user.datacube.source import Layer, Source
-from lianet_user.geo.grid import Window
-
-TILE = 512
-"""Pixels along the side of what is computed at once, and of the chunks that dask is told of."""
+from lianet_user.geo.grid import TILE, Window
 
 Indices = NDArray[np.intp]
 

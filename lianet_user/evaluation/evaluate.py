@@ -19,7 +19,7 @@ from lianet_user.finetuning.initial_head import labels_for
 from lianet_user.finetuning.metrics import ClassMeter
 from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.validation import Judgement
-from lianet_user.geo.grid import Window
+from lianet_user.geo.grid import TILE, Window
 from lianet_user.head import Head
 from lianet_user.labels import LabelMap, Labels
 
@@ -36,7 +36,9 @@ class Evaluation:
     """Areas and accuracies of the map's classes; None unless they were asked for."""
 
 
-def evaluate(head: Head, labels: Labels, *, areas: bool = False, listener: Listener | None = None) -> Evaluation:
+def evaluate(
+    head: Head, labels: Labels, *, areas: bool = False, listener: Listener | None = None, tile: int = TILE
+) -> Evaluation:
     """Compare a head's maps with labels, each at the dates it describes.
 
     The answers are those of the map that `predict` writes of the whole region, tile by tile: on the same machine every
@@ -47,6 +49,7 @@ def evaluate(head: Head, labels: Labels, *, areas: bool = False, listener: Liste
         labels: on the grid of the head's region, or four times as fine for a head of that scale.
         areas: estimate each class's area and accuracy too, from labels of a single date.
         listener: told the pixels of the region that are done, and how many there are to do.
+        tile: pixels of the map along the side of a tile.
 
     Raises:
         InputError: areas are asked for, and the head maps numbers or the labels describe several dates.
@@ -69,7 +72,7 @@ def evaluate(head: Head, labels: Labels, *, areas: bool = False, listener: Liste
             " judge it: these figures flatter it"
         )
         warnings.warn(TrainingWarning(message), stacklevel=2)
-    judgement, mapped = _counted(head, labels, areas, listener)
+    judgement, mapped = _counted(head, labels, areas, listener, tile)
     if not areas:
         return Evaluation(judgement)
     assert isinstance(judgement.all, ClassMeter)
@@ -91,7 +94,7 @@ def _check_areas(head: Head, labels: Labels) -> None:
 
 
 def _counted(
-    head: Head, labels: Labels, everywhere: bool, listener: Listener | None
+    head: Head, labels: Labels, everywhere: bool, listener: Listener | None, side: int
 ) -> tuple[Judgement, NDArray[np.int64]]:
     """The labels beside the maps; and the pixels of each class, int64 (classes,), in all tiles that were computed.
 
@@ -100,10 +103,11 @@ def _counted(
         labels: with its classes.
         everywhere: compute tiles without labels too.
         listener: as in :func:`evaluate`.
+        side: of a tile.
     """
     judgement = Judgement(Goal(head.header.classes, head.header.numbers))
     mapped = np.zeros(len(head.header.classes), np.int64)
-    tiles = [tile for tile in head.map_tiles(head.region.window) if everywhere or _labels_in(labels, tile)]
+    tiles = [tile for tile in head.map_tiles(head.region.window, side) if everywhere or _labels_in(labels, tile)]
     done, total = 0, sum(tile.pixels for tile in tiles)
     for tile in tiles:
         parts = _labels_in(labels, tile)

@@ -102,6 +102,7 @@ def suggest(
     spacing: float | None = None,
     away: BoolArray | None = None,
     listener: Listener | None = None,
+    tile: int = TILE,
 ) -> Suggestions:
     """Find places that a head is unsure of, for somebody to label.
 
@@ -120,6 +121,7 @@ def suggest(
             places would have.
         away: bool (height, width) of the region: ground that no place may touch, as :func:`labelled_ground`.
         listener: told the pixels done and in all after every tile.
+        tile: pixels along the side of what is computed at once.
 
     Raises:
         AreaError: the box lies outside the region, or has no room for a place.
@@ -145,10 +147,10 @@ def suggest(
     block = max(size, int(spacing / 2) // size * size)
     best: dict[tuple[int, int, int], tuple[float, _Candidates]] = {}
     done = 0
-    for tile in window.tiles(max(size, TILE // head.scale // size * size)):
-        found = _cells(head, tile, looked_at, size, away)
+    for part in window.tiles(max(size, tile // head.scale // size * size)):
+        found = _cells(head, part, looked_at, size, away)
         _keep_best(best, found, block, by_class=bool(head.header.classes))
-        done += tile.pixels
+        done += part.pixels
         if listener:
             listener(done, window.pixels)
     if not best:

@@ -67,34 +67,33 @@ class MappedView:
     doubt: NDArray[np.float32]
 
 
-def map_view(head: Head, labels: Labels) -> MappedView:
+def map_view(head: Head, labels: Labels, tile: int = TILE) -> MappedView:
     """Compute what the figures of a head show; memory follows the view.
 
     Args:
         head: just trained, or opened.
         labels: on the grid of the head's maps; their classes are the head's.
+        tile: pixels along the side of what is computed at once.
     """
     view, region, inputs = labelled_view(labels), head.region, head.header.head.inputs
     values, doubt = np.empty_like(view.labels), np.empty(view.labels.shape, np.float32)
     reads_bands = "bands" in inputs
     colors = np.empty((view.window.height, view.window.width, 3), np.float32)
-    before = region.channels(("features",)) if "features" in inputs else 0
-    shown = [before + band for band in true_color_bands(region.header.bands)]
+    shown = list(true_color_bands(region.header.bands))
+    for part in head.map_tiles(view.window, tile):
 
-    def read(outer: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> torch.Tensor:
-        found = region.head_input(outer, date, inputs)
-        if reads_bands:  # the image is among what the head reads
-            colors[tile.within(view.window).slices] = _colors(crop(found, tile, outer)[shown])
-        return found
+        def read(outer: Window, date: dt.date | None, inputs: Sequence[HeadInput], part: Window = part) -> torch.Tensor:
+            parts = region.head_parts(outer, date, inputs)
+            if reads_bands:  # the image is among what the head reads
+                colors[part.within(view.window).slices] = _colors(crop(parts["bands"], part, outer)[shown])
+            return torch.cat(list(parts.values()))
 
-    for tile in head.map_tiles(view.window):
-        answers = head.answers(tile, view.date, read=read)
-        inside = tile.within(view.window).scaled(view.scale).slices
+        answers = head.answers(part, view.date, read=read)
+        inside = part.within(view.window).scaled(view.scale).slices
+        values[inside] = head.decided(answers).cpu().numpy()
         if head.header.classes:
-            values[inside] = answers.argmax(0).to(torch.uint8).cpu().numpy()
             doubt[inside] = (torch.special.entr(answers.exp()).sum(0) / math.log(len(answers))).cpu().numpy()
         else:
-            values[inside] = answers[0].cpu().numpy()
             doubt[inside] = np.abs(values[inside] - view.labels[inside])
     image = stretched(colors) if reads_bands else remembered_image(region, view.window, view.date)
     return MappedView(view, image, values, doubt)
