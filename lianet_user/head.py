@@ -15,14 +15,13 @@ import torch
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from lianet_user.catalog.fetch import region_of_head
 from lianet_user.errors import ArtifactError, RegionMismatchError
 from lianet_user.field.config import HeadConfig, HeadInput
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.inference import Precision, answering_autocast, fold_norms
 from lianet_user.field.weights import built, stored
-from lianet_user.files.artifact import ArtifactFile, open_head_file, write_artifact
-from lianet_user.files.header import IGNORE, HeadHeader, class_flags
+from lianet_user.files.artifact import ArtifactFile, open_head_file, region_beside, write_artifact
+from lianet_user.files.header import IGNORE, HeadHeader, RegionHeader, class_flags
 from lianet_user.geo.grid import TILE, Bounds, Window, finer, window_geobox
 from lianet_user.geo.patches import Axis, Lattice, blended
 from lianet_user.region import Region, crop
@@ -63,16 +62,17 @@ class Head:
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
-        region: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str] | ArtifactFile[HeadHeader],
+        region: str | os.PathLike[str] | ArtifactFile[RegionHeader] | None = None,
         device: str = "cpu",
         precision: Precision = "auto",
     ) -> Self:
         """Read a head file and open its region.
 
         Args:
-            path: of the head file.
-            region: the region file; None looks where it lay when the head was trained, then beside the head.
+            path: of the head file; or the file, whose header was read already.
+            region: the region file, likewise; None looks where it lay when the head was trained, then beside the head. Among
+                the models that were fetched looks :func:`lianet_user.catalog.region_of_head`.
             device: to compute on.
             precision: to compute in.
 
@@ -80,16 +80,16 @@ class Head:
             ArtifactError: the head or the region cannot be read, or the region was not found.
             RegionMismatchError: the region is not the one the head was trained on, or was updated since.
         """
-        file = open_head_file(path)
+        file = path if isinstance(path, ArtifactFile) else open_head_file(path)
         layers = _read_layers(file)
-        opened = Region.open(region_of_head(file.header, Path(path), region), device, precision)
-        head = cls(file.header, layers.to(device), opened, Path(path).absolute(), file.sha256())
+        opened = Region.open(region or region_beside(file.header, file.path), device, precision)
+        head = cls(file.header, layers.to(device), opened, file.path.absolute(), file.sha256())
         head.check_region()
         head._check_inputs()
         return head
 
     @classmethod
-    def open_on(cls, path: str | os.PathLike[str], region: Region) -> Self:
+    def open_on(cls, path: str | os.PathLike[str] | ArtifactFile[HeadHeader], region: Region) -> Self:
         """Read a head file to train it on, with its region as it is now: `finetune(region, labels, start=head)`.
 
         The region may have been updated since; until it is trained on, such a head draws no maps
@@ -99,8 +99,8 @@ class Head:
             ArtifactError: the head cannot be read.
             RegionMismatchError: the head is of a region of another lineage.
         """
-        file = open_head_file(path)
-        head = cls(file.header, _read_layers(file).to(region.device), region, Path(path).absolute(), file.sha256())
+        file = path if isinstance(path, ArtifactFile) else open_head_file(path)
+        head = cls(file.header, _read_layers(file).to(region.device), region, file.path.absolute(), file.sha256())
         head.check_lineage(region)
         head._check_inputs()
         return head

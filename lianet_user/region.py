@@ -8,6 +8,7 @@ computed in patches at fixed places, and blended (:mod:`lianet_user.geo.patches`
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import math
 import os
@@ -28,7 +29,7 @@ from lianet_user.field.decoder import LiteReconstruction, Part
 from lianet_user.field.inference import Precision, answering_autocast, fold_norms
 from lianet_user.field.model import NeuralField
 from lianet_user.field.weights import read_field
-from lianet_user.files.artifact import open_region_file
+from lianet_user.files.artifact import ArtifactFile, open_region_file
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import Bounds, Window, bounds_of, format_bounds, parse_crs, whole, window_of_bounds
 from lianet_user.geo.patches import Axis, Lattice, Parts, PatchCache, blended
@@ -42,7 +43,8 @@ class Region:
 
     Attributes:
         header: what the file says.
-        field: the frozen field.
+        field: the frozen field, as it is computed: of an opened `lite` region, with its norms folded into its convolutions.
+        trained: the field with the weights that its file holds.
         path: of the file, None for a region that was not read from one.
         sha256: of the file's bytes, likewise.
         lattice: where the field is computed; None where it is computed window by window.
@@ -58,7 +60,7 @@ class Region:
         precision: Precision = "auto",
     ) -> None:
         self.header = header
-        self.field = field.eval().requires_grad_(False)
+        self.field = self.trained = field.eval().requires_grad_(False)
         self.path = path
         self.sha256 = sha256
         self.precision = precision
@@ -67,23 +69,26 @@ class Region:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], device: str | torch.device = "cpu", precision: Precision = "auto"
+        cls,
+        path: str | os.PathLike[str] | ArtifactFile[RegionHeader],
+        device: str | torch.device = "cpu",
+        precision: Precision = "auto",
     ) -> Self:
         """Read a region file.
 
         Args:
-            path: of the file.
+            path: of the file; or the file, whose header was read already.
             device: to compute on.
             precision: of what heads read and answer.
 
         Raises:
             ArtifactError: it is no region file, or its tensors do not make the field its header describes.
         """
-        file = open_region_file(path)
-        field = read_field(file).to(device).eval()
-        if field.config.decoder.architecture == "lite":
-            fold_norms(field)
-        return cls(file.header, field, Path(path).absolute(), file.sha256(), precision)
+        file = path if isinstance(path, ArtifactFile) else open_region_file(path)
+        trained = read_field(file).to(device).eval()
+        region = cls(file.header, trained, file.path.absolute(), file.sha256(), precision)
+        region.field = _folded(region.trained)
+        return region
 
     @property
     def geobox(self) -> GeoBox:
@@ -269,6 +274,18 @@ class Region:
         times = torch.tensor([time] * len(windows), dtype=kind, device=self.device)
         corners = [(window.row, window.col) for window in windows]
         return self.field.features(corners, windows[0].height, windows[0].width, times, keep=keep)
+
+
+def _folded(field: NeuralField) -> NeuralField:
+    """A field that computes the same with its norms folded into its convolutions, where it has any that can be; it shares all
+    that stays as it is, the tables above all."""
+    if field.config.decoder.architecture != "lite":
+        return field
+    view = copy.copy(field)
+    view._modules = dict(field._modules)
+    view.decoder = copy.deepcopy(field.decoder)
+    fold_norms(view)
+    return view
 
 
 def crop(values: Tensor, window: Window, outer: Window) -> Tensor:

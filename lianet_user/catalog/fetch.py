@@ -26,7 +26,7 @@ from lianet_user.errors import (
     did_you_mean,
     listed,
 )
-from lianet_user.files.artifact import open_region_file
+from lianet_user.files.artifact import open_region_file, region_places
 from lianet_user.files.header import HeadHeader
 
 SPARE: Final = 64 * 2**20
@@ -323,14 +323,13 @@ def region_of_head(header: HeadHeader, head_path: Path, given: str | os.PathLike
     """
     if given is not None:
         return Path(given)
-    recorded = Path(header.region.path)
-    candidates = (recorded, head_path.absolute().parent / recorded.name)
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+    places = region_places(header, head_path)
+    for place in places:
+        if place.is_file():
+            return place
     if fetched := cached_file(header.region.sha256):
         return fetched
     raise ArtifactError(
-        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, candidates))}, nor among the"
+        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, places))}, nor among the"
         " models that were fetched: say where it is with --region, or get it with lianet-user models fetch"
     )

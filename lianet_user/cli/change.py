@@ -80,25 +80,29 @@ def change(
 
     refuse_existing(output, writing_options.overwrite)
     path = region_file(source, quiet)
-    is_head = declared_kind(path) == "head"
-    if is_head:
-        open_head_file(path)
-        if extrapolate:
-            raise InputError("--extrapolate is of regions: a head answers only at dates that its region holds")
-    else:
-        open_region_file(path)  # what is neither is refused before torch is imported
-        if region is not None:
-            raise InputError(f"--region {region} is of heads, and {source} is a region itself: leave it away")
+    # What is neither is refused before torch is imported.
+    head_file = open_head_file(path) if declared_kind(path) == "head" else None
+    own_file = open_region_file(path) if head_file is None else None
+    if head_file is not None and extrapolate:
+        raise InputError("--extrapolate is of regions: a head answers only at dates that its region holds")
+    if own_file is not None and region is not None:
+        raise InputError(f"--region {region} is of heads, and {source} is a region itself: leave it away")
     given = given_region(region, quiet)
 
+    from lianet_user.catalog import region_of_head
     from lianet_user.head import Head
     from lianet_user.maps.change import change as write_change
     from lianet_user.region import Region
 
     with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(output, "change"):
         chosen = choose_device(device)
+        opened: Region | Head
+        if head_file is not None:
+            opened = Head.open(head_file, region_of_head(head_file.header, path, given), chosen)
+        else:
+            opened = Region.open(own_file or path, chosen)
         result = write_change(
-            Head.open(path, given, chosen) if is_head else Region.open(path, chosen),
+            opened,
             output,
             first=first,
             last=last,

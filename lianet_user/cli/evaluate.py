@@ -48,13 +48,17 @@ def evaluate(
 
     Example: lianet-user evaluate head.safetensors plots.gpkg --field class --areas
     """
+    from lianet_user.files.artifact import open_head_file
+
+    file = open_head_file(head)  # a wrong file is refused before torch is imported
     given = given_region(region, quiet)
 
+    from lianet_user.catalog import region_of_head
     from lianet_user.evaluation.evaluate import evaluate as run
     from lianet_user.head import Head
     from lianet_user.labels import read_labels
 
-    opened = Head.open(head, given, choose_device(device))
+    opened = Head.open(file, region_of_head(file.header, head, given), choose_device(device))
     read = read_labels(labels, opened.region.header, labels_options)
     if not quiet and not as_json:
         for line in read.report.lines():

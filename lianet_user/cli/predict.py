@@ -39,6 +39,8 @@ from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
     from lianet_user.field.inference import Precision
+    from lianet_user.files.artifact import ArtifactFile
+    from lianet_user.files.header import HeadHeader
     from lianet_user.head import Head
     from lianet_user.maps import MapResult
 
@@ -103,8 +105,7 @@ def predict(
     several = len(paths) > 1 or bool(date and (len(date) > 1 or date[0] == "all" or ".." in date[0]))
     if not several:
         refuse_existing(output or MAP, writing_options.overwrite)
-    for path in paths:
-        open_head_file(path)  # a wrong file is refused before torch is imported
+    files = [open_head_file(path) for path in paths]  # a wrong file is refused before torch is imported
     kind = choose_precision(precision)
     beside = _Beside.checked(polygons, zones, output or MAP, several, writing_options.overwrite)
 
@@ -114,7 +115,7 @@ def predict(
     from lianet_user.maps.predict import map_count, planned
 
     with progress(quiet) as bars, stoppable() as stop_if_asked:
-        opened = _open(paths, regions, choose_device(device), kind)
+        opened = _open(files, regions, choose_device(device), kind)
         target = output or (MAPS if map_count(planned(opened, date or ())) > 1 else MAP)
         if polygons and opened[0].header.numbers is not None:
             raise InputError("--polygons are for maps of classes, and this head answers with numbers: leave it away")
@@ -192,21 +193,26 @@ class _Beside:
             sum_up(finished, self.zones).write(self.table, overwrite=overwrite)
 
 
-def _open(paths: Sequence[Path], given: Sequence[Path], device: str, precision: Precision) -> list[Head]:
+def _open(
+    files: Sequence[ArtifactFile[HeadHeader]], given: Sequence[Path], device: str, precision: Precision
+) -> list[Head]:
     """The heads; those of one region share it."""
-    from lianet_user.files.artifact import open_head_file, open_region_file
+    from lianet_user.catalog import region_of_head
+    from lianet_user.files.artifact import open_region_file
     from lianet_user.head import Head
     from lianet_user.region import Region
 
-    by_hash = {open_region_file(path).sha256(): path for path in given} if len(given) > 1 else {}
+    named = [open_region_file(path) for path in given]
+    by_hash = {file.sha256(): file for file in named} if len(named) > 1 else {}
     regions: dict[str | None, Region] = {}
     heads = []
-    for path in paths:
-        wanted = open_head_file(path).header.region.sha256
+    for file in files:
+        wanted = file.header.region.sha256
         if wanted in regions:
-            head = Head.open_on(path, regions[wanted])
+            head = Head.open_on(file, regions[wanted])
         else:
-            head = Head.open(path, by_hash.get(wanted, given[0] if given else None), device, precision)
+            found = by_hash.get(wanted) or (named[0] if named else region_of_head(file.header, file.path))
+            head = Head.open(file, found, device, precision)
         regions[head.region.sha256] = head.region
         heads.append(head)
     return heads

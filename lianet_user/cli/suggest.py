@@ -69,16 +69,17 @@ def suggest(
         refuse_existing(path, overwrite)
     box = parse_bbox(bbox) if bbox is not None else None
     chosen_date = parse_date(date) if date is not None else None
-    header = open_head_file(head).header  # a wrong file is refused before torch is imported
+    file = open_head_file(head)  # a wrong file is refused before torch is imported
     given = given_region(region, quiet)
 
+    from lianet_user.catalog import region_of_head
     from lianet_user.geo.ground_area import pixel_metres
     from lianet_user.head import Head
     from lianet_user.maps.suggest import labelled_ground, write_suggestions
     from lianet_user.maps.suggest import suggest as find
 
     with progress(quiet) as bars:
-        opened = Head.open(head, given, choose_device(device))
+        opened = Head.open(file, region_of_head(file.header, head, given), choose_device(device))
         away = labelled_ground(labels, opened.region.header, layer) if labels else None
         metres = min(pixel_metres(opened.region.geobox))
         found = find(
@@ -102,8 +103,8 @@ def suggest(
     elif not quiet:
         drawn = f" and {figure}" if picture else ""
         wrote(output, f"{drawn}: {_line(found)}")
-        column = "class" if header.classes else "value"
-        field = "" if header.classes else " --field value"
+        column = "class" if file.header.classes else "value"
+        field = "" if file.header.classes else " --field value"
         then(
             f"fill in the column {column!r} of {output} with QGIS (places left empty are skipped), copy the places into your"
             " labels, and train again",

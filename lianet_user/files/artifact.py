@@ -94,6 +94,28 @@ def open_head_file(path: str | os.PathLike[str]) -> ArtifactFile[HeadHeader]:
     return _open(Path(path), HeadHeader, "head")
 
 
+def region_beside(header: HeadHeader, head_path: Path) -> Path:
+    """The region file of a head: where it lay at training, else beside the head under the same name.
+
+    Raises:
+        ArtifactError: it is in neither place.
+    """
+    places = region_places(header, head_path)
+    for place in places:
+        if place.is_file():
+            return place
+    raise ArtifactError(
+        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, places))}: say where it is"
+        " with --region"
+    )
+
+
+def region_places(header: HeadHeader, head_path: Path) -> tuple[Path, Path]:
+    """Where the region of a head may lie."""
+    recorded = Path(header.region.path)
+    return recorded, head_path.absolute().parent / recorded.name
+
+
 def declared_kind(path: Path) -> Literal["region", "head"] | None:
     """What a file says it is, unchecked: enough to choose how to open it. None where it says neither, or cannot be read."""
     kinds: dict[object, Literal["region", "head"]] = {"lianet-region": "region", "lianet-head": "head"}

@@ -23,8 +23,7 @@ from lianet_user.field.config import FieldConfig
 from lianet_user.field.decoder import CodedProjection, LiteReconstruction, LiteUNet
 from lianet_user.field.encoding import TimeCodes
 from lianet_user.field.model import NeuralField
-from lianet_user.field.weights import read_field
-from lianet_user.files.artifact import open_region_file, software_versions
+from lianet_user.files.artifact import software_versions
 from lianet_user.files.header import Provenance, RegionHeader
 from lianet_user.imagery.imagery import Imagery
 from lianet_user.imagery.statistics import measure
@@ -104,7 +103,8 @@ def update(
         OutputError: the place cannot be written.
     """
     settings = settings or UpdateSettings()
-    region = Region.open(region_path)
+    processes = Processes.join(device)
+    region = Region.open(region_path, processes.device)
     known = [index for index, held in enumerate(imagery.acquisitions) if held.date in region.header.dates]
     require_match(region, imagery, known)
     fresh = [index for index in range(len(imagery.acquisitions)) if index not in known]
@@ -114,10 +114,8 @@ def update(
             f" ({listed([str(held.date) for held in imagery.acquisitions], 6)}): give new ones"
         )
     new = in_memory(imagery.only(fresh), settings.memory_gb)
-    processes = Processes.join(device)
     statistics = measure(new)
-    # Not the region's own field: that one has its norms folded away.
-    teacher = read_field(open_region_file(region_path)).to(processes.device).eval().requires_grad_(False)
+    teacher = region.trained
     header = _extended(region, new, settings)
     field = _grown(teacher, region.header, header).eval()
     size, stride, shape = drawn_from(field.config, new.shape)
