@@ -1,7 +1,8 @@
 """Every way an input can be wrong, in the field's words, and the exit code each one ends with.
 
-A message is one line that says what was found, where, what was expected and what to do about it. The command line
-prints it as it stands, so it must make sense to somebody who has never read this code.
+A message is one line that says what was found, where, what was expected and what to do about it. It must make sense to
+somebody who has never read this code. An argument is named in backticks, as in Python: ``"`min_area` 0: expected hectares"``.
+The command line prints its own option in that place (:func:`lianet_user.cli.as_options`) and the rest as it stands.
 
     0    it worked
     1    it did not, and the input is not to blame: a training that diverged, too little memory, a fault of this program

@@ -10,8 +10,10 @@ import re
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
@@ -119,12 +121,13 @@ def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     with warnings.catch_warnings():
         warnings.simplefilter("always", LianetWarning)
-        warnings.showwarning = _show_warning  # type: ignore[assignment]  # it ignores where a warning arose
+        # It ignores where a warning arose.
+        warnings.showwarning = partial(_show_warning, arguments)  # type: ignore[assignment]
         try:
             outcome = command.main(arguments, prog_name="lianet-user", standalone_mode=False)
             sys.stdout.flush()  # what does not fit on a full disk is said now, and not by Python at its end
         except LianetError as problem:
-            error(str(problem))
+            error(as_options(str(problem), arguments))
             return problem.exit_code
         except USAGE_ERROR as problem:
             if arguments:  # without any, the help was printed, which says enough
@@ -177,6 +180,39 @@ def _drop_output() -> None:
         os.close(nowhere)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _show_warning(arguments: Sequence[str], message: Warning | str, category: type[Warning], *_: object) -> None:
     if issubclass(category, LianetWarning):
-        warn(str(message))
+        warn(as_options(str(message), arguments))
+
+
+ARGUMENT = re.compile(r"`([a-z]\w*)`")
+"""An argument in a message of the library."""
+
+PARAMETERS = {
+    "creation_options": "creation",
+    "crs": "dst_crs",
+    "dates": "date",
+    "n": "number",
+    "turned": "tta",
+}
+"""Arguments of the library by the parameters of commands that are called otherwise."""
+
+
+def as_options(message: str, arguments: Sequence[str]) -> str:
+    """A message of the library with its arguments written as the options of the command that was typed.
+
+    What the command has no option for stays as it is.
+
+    Args:
+        message: names arguments in backticks, as in Python.
+        arguments: of the command line.
+    """
+    command: Any = typer.main.get_command(app)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    options = {each.name: max(each.opts, key=len) for each in command.params if each.param_type_name == "option"}
+
+    def option(match: re.Match[str]) -> str:
+        return options.get(PARAMETERS.get(match[1], match[1])) or options.get(match[1]) or match[0]
+
+    return ARGUMENT.sub(option, message)

@@ -145,7 +145,7 @@ def check_answers(heads: Sequence[Head], probability: bool, unsure: Uncertainty 
         if min_area is not None and head.header.numbers is not None:
             raise InputError(f"--min-area removes patches of classes, and {_called(head)} maps numbers: leave it away")
     if min_area is not None and not (math.isfinite(min_area) and min_area > 0):
-        raise InputError(f"--min-area {min_area:g}: expected hectares, a number above 0")
+        raise InputError(f"`min_area` {min_area:g}: expected hectares, a number above 0")
 
 
 def map_names(heads: Sequence[Head], target: Path, count: int) -> Names:
