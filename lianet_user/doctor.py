@@ -25,7 +25,7 @@ import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from lianet_user.errors import brief, one_line
+from lianet_user.errors import brief, log_folder, one_line
 from lianet_user.field.config import HeadConfig, HeadInput, preset
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import NeuralField
@@ -282,8 +282,6 @@ def _disk() -> Iterator[Finding]:
 
 def _cache() -> Iterator[Finding]:
     import platformdirs
-
-    from lianet_user.cli.crash_report import log_folder
 
     yield _place("cache", "cache", platformdirs.user_cache_path("lianet-user"))
     yield _place("cache", "log files", log_folder())

@@ -18,6 +18,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -172,3 +173,15 @@ def did_you_mean(wanted: str, names: Iterable[str]) -> str:
     folded = {name.casefold(): name for name in names}
     close = difflib.get_close_matches(wanted.casefold(), folded, n=1)
     return f"; did you mean {folded[close[0]]!r}?" if close else ""
+
+
+LOG_FOLDER_VARIABLE = "LIANET_LOG_DIR"
+"""Environment variable: a folder for log files other than the platform's own."""
+
+
+def log_folder() -> Path:
+    """The folder for log files of unforeseen errors: the platform's, or the one that LIANET_LOG_DIR names."""
+    import platformdirs
+
+    said = os.environ.get(LOG_FOLDER_VARIABLE)
+    return Path(said) if said else platformdirs.user_log_path("lianet-user")

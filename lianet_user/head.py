@@ -18,7 +18,7 @@ from torch import Tensor
 from lianet_user.errors import ArtifactError, RegionMismatchError
 from lianet_user.field.config import HeadConfig, HeadInput
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.field.inference import Precision, answering_autocast, fold_norms
+from lianet_user.field.model import Precision, answering_autocast, fold_norms
 from lianet_user.field.weights import built, stored
 from lianet_user.files.artifact import ArtifactFile, open_head_file, region_beside, write_artifact
 from lianet_user.files.header import IGNORE, HeadHeader, RegionHeader, class_flags

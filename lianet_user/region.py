@@ -24,10 +24,9 @@ from torch import Tensor
 
 from lianet_user.errors import PartlyOutsideWarning
 from lianet_user.field.config import FieldConfig, HeadInput, reads_a_date
-from lianet_user.field.context import CONTEXT_HALO, STATISTICS, context
 from lianet_user.field.decoder import LiteReconstruction, Part
-from lianet_user.field.inference import Precision, answering_autocast, fold_norms
-from lianet_user.field.model import NeuralField
+from lianet_user.field.head import CONTEXT_HALO, STATISTICS, context
+from lianet_user.field.model import NeuralField, Precision, answering_autocast, fold_norms
 from lianet_user.field.weights import read_field
 from lianet_user.files.artifact import ArtifactFile, open_region_file
 from lianet_user.files.header import RegionHeader

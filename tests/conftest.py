@@ -23,8 +23,7 @@ from torch import nn
 
 from lianet_user import cli, errors
 from lianet_user.field.config import preset
-from lianet_user.field.inference import answering_autocast
-from lianet_user.field.model import NeuralField
+from lianet_user.field.model import NeuralField, answering_autocast
 from lianet_user.field.weights import save_region
 from lianet_user.files.header import IGNORE, Acquisition, Band, ClassEntry, GridHeader, Provenance, RegionHeader
 from lianet_user.geo.grid import Window

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lianet_user.errors import ArtifactError, DateError
 from lianet_user.field.config import HeadInput, preset
-from lianet_user.field.context import STATISTICS, context
 from lianet_user.field.encoding import TimeVectors
+from lianet_user.field.head import STATISTICS, context
 from lianet_user.field.model import NeuralField
 from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import open_region_file, write_artifact

@@ -21,6 +21,7 @@ from lianet_user.cli import (
     change,
     check,
     compare,
+    crash_report,
     datacube,
     doctor,
     evaluate,
@@ -38,7 +39,6 @@ from lianet_user.cli import (
     update,
     zones,
 )
-from lianet_user.cli import crash_report as unforeseen
 from lianet_user.cli.console import error, warn
 from lianet_user.errors import (
     EXIT_BAD_INPUT,
@@ -140,17 +140,17 @@ def _run(arguments: list[str]) -> int:
             _drop_output()
             return EXIT_FAILURE
         except MemoryError as problem:
-            error(unforeseen.memory(problem))
+            error(crash_report.out_of_memory(problem))
             return EXIT_FAILURE
         except Exception as problem:
-            if unforeseen.is_the_disk(problem):
+            if crash_report.is_disk_error(problem):
                 _drop_output()
                 refusal = write_error(problem.filename or "what it had to", problem)
                 error(str(refusal))
                 return refusal.exit_code
             if "--traceback" in arguments:
                 traceback.print_exc()
-            error(unforeseen.explained(problem, arguments))
+            error(crash_report.unforeseen(problem, arguments))
             return EXIT_FAILURE
     if outcome == EXIT_INTERRUPTED:  # Typer's own answer to Ctrl-C, which says nothing
         error("interrupted")

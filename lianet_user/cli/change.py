@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lianet_user.cli.console import (
-    AsJson,
-    Device,
-    Quiet,
-    RegionOption,
+    advise_resuming,
     choose_device,
     given_region,
-    grouped,
+    mapping_progress,
     out,
     progress,
     region_file,
@@ -23,14 +20,17 @@ from lianet_user.cli.console import (
     then,
     wrote,
 )
-from lianet_user.cli.map_options import (
+from lianet_user.cli.options import (
     HOW,
     WHAT,
     AreaOptions,
+    AsJson,
+    Device,
+    Quiet,
+    RegionOption,
     WritingOptions,
+    grouped,
     maps_an_area,
-    resumable,
-    shower,
     writes_maps,
 )
 from lianet_user.errors import InputError
@@ -94,7 +94,7 @@ def change(
     from lianet_user.maps.change import change as write_change
     from lianet_user.region import Region
 
-    with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(output, "change"):
+    with progress(quiet) as bars, stoppable() as stop_if_asked, advise_resuming(output, "change"):
         chosen = choose_device(device)
         opened: Region | Head
         if head_file is not None:
@@ -108,7 +108,7 @@ def change(
             last=last,
             area=area_options.area(),
             extrapolate=extrapolate,
-            listener=shower(bars, stop_if_asked),
+            listener=mapping_progress(bars, stop_if_asked),
             **writing_options.words,
         )
     if as_json:

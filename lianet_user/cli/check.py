@@ -8,9 +8,17 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionName, out, progress, region_file, then, wrote
-from lianet_user.cli.label_options import LabelsPath, reads_labels
-from lianet_user.cli.training_options import SplitOptions, splits_labels
+from lianet_user.cli.console import out, progress, region_file, then, wrote
+from lianet_user.cli.options import (
+    AsJson,
+    LabelsPath,
+    Overwrite,
+    Quiet,
+    RegionName,
+    SplitOptions,
+    reads_labels,
+    splits_labels,
+)
 from lianet_user.labels.options import LabelOptions
 
 

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import (
+from lianet_user.cli.config_file import open_given_imagery
+from lianet_user.cli.console import choose_device, err, out, progress, region_file, then, wrote
+from lianet_user.cli.console import figure as format_figure
+from lianet_user.cli.options import (
     AsJson,
+    ConfigPath,
     Device,
+    LabelsPath,
     Overwrite,
     Quiet,
     RegionName,
-    choose_device,
-    err,
-    out,
-    progress,
-    region_file,
-    then,
-    wrote,
+    SplitOptions,
+    TrainingOptions,
+    reads_imagery_beside,
+    reads_labels,
+    splits_labels,
+    trains_heads,
 )
-from lianet_user.cli.imagery_options import ConfigPath, opened, reads_imagery_beside
-from lianet_user.cli.label_options import LabelsPath, reads_labels
-from lianet_user.cli.scores import figure as format_figure
-from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def compare(
     if imagery:
         table = read_config(config)["imagery"]
         table.setdefault("bands", [band.name for band in header.bands])
-        scene = opened(imagery, table, imagery_options, quiet or as_json)
+        scene = open_given_imagery(imagery, table, imagery_options, quiet or as_json)
     elif imagery_options or config:
         raise InputError("options of imagery, and none is given: name it with --imagery")
 

@@ -1,16 +1,22 @@
-"""The TOML file that says what options say, and more: every number of the training, offsets of single dates."""
+"""The configuration file (--config): a TOML file that holds what options say and more, such as every number of the training.
+
+Options override it, table by table; imagery is opened with the two together.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from lianet_user.errors import InputError, did_you_mean
-from lianet_user.files.toml import read_toml
+from lianet_user.files.container import read_toml
+
+if TYPE_CHECKING:
+    from lianet_user.imagery import Imagery
 
 TABLES = ("imagery", "training", "region")
 T = TypeVar("T")
@@ -50,3 +56,38 @@ def merged(kind: type[T], table: str, values: dict[str, Any]) -> T:
         choices = re.findall(r"'([^']*)'", first["msg"]) if first["type"] == "literal_error" else []
         close = did_you_mean(str(first["input"]), choices)
         raise InputError(f"[{table}] {where} cannot be {first['input']!r}: {first['msg']}{close}") from error
+
+
+def open_given_imagery(paths: list[str], table: dict[str, Any], given: dict[str, Any], quiet: bool) -> Imagery:
+    """Open imagery and say what was found.
+
+    Args:
+        paths: as typed.
+        table: [imagery] of the configuration file.
+        given: options.
+        quiet: say nothing.
+
+    Raises:
+        InputError: options that cannot be.
+        ImageryError: imagery that cannot be encoded as it is.
+    """
+    from lianet_user.cli.console import err, out
+    from lianet_user.files.header import acquisition_of
+    from lianet_user.imagery import ImageryOptions, open_imagery
+
+    values = {**table, **given}
+    if "dates" in values:
+        try:
+            values["dates"] = [acquisition_of(value) for value in values["dates"]]
+        except ValueError as error:
+            raise InputError(f"dates: {error}") from error
+    imagery = open_imagery(paths, merged(ImageryOptions, "imagery", values))
+    if not quiet:
+        first, last = imagery.acquisitions[0].date, imagery.acquisitions[-1].date
+        when = f"on {first}" if first == last else f"on {len(imagery.acquisitions)} dates from {first} to {last}"
+        height, width = imagery.shape
+        names = " ".join(band.name for band in imagery.bands)
+        out.print(f"{imagery.source}: {width} x {height} px {when}, bands {names}", soft_wrap=True)
+        for note in imagery.notes:
+            err.print(note, style="dim", soft_wrap=True)
+    return imagery

@@ -1,19 +1,18 @@
-"""What the commands share: the terminal, progress, and options that mean the same everywhere."""
+"""The terminal: results, messages, progress bars, tables of scores, Ctrl-C; and what a typed REGION or --device stands for."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
+import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -28,50 +27,8 @@ from lianet_user.errors import (
 )
 
 if TYPE_CHECKING:
-    from lianet_user.field.inference import Precision
-
-
-# --- Options that several commands have: declared once, as a function's parameters, and put into each command's own.
-
-
-Command = Callable[..., None]
-
-
-def grouped(panel: str, help_text: str, *names: str, metavar: str | None = None, **more: Any) -> Any:
-    """An option that the help shows in a panel of its own."""
-    return typer.Option(*names, help=help_text, metavar=metavar, rich_help_panel=panel, **more)
-
-
-def option_group(name: str, build: Callable[..., Any], prefix: str = "") -> Callable[[Command], Command]:
-    """A decorator that gives a command all parameters of `build` in the place of its parameter `name`.
-
-    Args:
-        name: of the command's parameter, which receives what `build` makes of the options.
-        build: keyword-only parameters, declared as Typer wants them.
-        prefix: put before their names, for a command that has options of these names already.
-    """
-    shared = [
-        each.replace(name=prefix + each.name, kind=inspect.Parameter.KEYWORD_ONLY)
-        for each in inspect.signature(build, eval_str=True).parameters.values()
-    ]
-
-    def decorate(command: Command) -> Command:
-        own = inspect.signature(command, eval_str=True)
-
-        @functools.wraps(command)
-        def wrapper(**arguments: Any) -> None:
-            chosen = {each.name.removeprefix(prefix): arguments.pop(each.name) for each in shared}
-            command(**arguments, **{name: build(**chosen)})
-
-        kept = [parameter for each, parameter in own.parameters.items() if each != name]
-        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*kept, *shared)]
-        wrapper.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return wrapper
-
-    return decorate
-
-
-# ---
+    from lianet_user.field.model import Precision
+    from lianet_user.files.header import AnyScores, DatedScores, NumberScores, Scores
 
 
 # Square brackets are never markup: paths, names and titles have them too.
@@ -79,33 +36,6 @@ out = Console(highlight=False, markup=False)
 """Results: standard output."""
 err = Console(stderr=True, highlight=False, markup=False)
 """Progress, warnings and errors: standard error."""
-
-RUNNING = "Running"
-Overwrite = Annotated[bool, grouped(RUNNING, "Replace outputs that exist.", "--overwrite")]
-Quiet = Annotated[bool, grouped(RUNNING, "Print nothing but errors and warnings.", "--quiet", "-q")]
-Resume = Annotated[bool, grouped(RUNNING, "Go on from where an interrupted run stopped.", "--resume")]
-AsJson = Annotated[bool, grouped(RUNNING, "Print the result as JSON, for machines.", "--json")]
-Device = Annotated[str, grouped(RUNNING, "Where to compute: auto, cpu or cuda.")]
-ComputedIn = Annotated[
-    str,
-    grouped(
-        RUNNING,
-        "auto, or float32: slower where the processor has bfloat16, and the same on every machine but for rounding.",
-        "--precision",
-        metavar="KIND",
-    ),
-]
-Date = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Acquisition of the region to work on.")]
-
-
-RegionName = Annotated[
-    str,
-    typer.Argument(metavar="REGION", help="Region file (.safetensors), or the name of a model (`models list`)."),
-]
-RegionOption = Annotated[
-    str | None,
-    typer.Option(metavar="REGION", help="Region file or name, where the head does not find it by itself."),
-]
 
 
 def region_file(text: str, quiet: bool) -> Path:
@@ -259,6 +189,36 @@ def progress(quiet: bool) -> Iterator[Progress]:
         yield Progress(display)
 
 
+def mapping_progress(bars: Progress, stop_if_asked: Callable[[], None]) -> Callable[[int, int], None]:
+    """What shows how far the maps are, and how fast; it ends the run where somebody asked for that."""
+    begun: list[tuple[float, int]] = []
+
+    def show(done: int, total: int) -> None:
+        if not begun:
+            begun.append((time.monotonic(), done))
+        started, found = begun[0]  # what an earlier run had done says nothing about this one's pace
+        rate = (done - found) / 1e6 / max(1e-3, time.monotonic() - started)
+        bars.task("mapping")(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} Mpx, {rate:.2g} Mpx/s")
+        stop_if_asked()
+
+    return show
+
+
+@contextmanager
+def advise_resuming(target: Path, command: str) -> Iterator[None]:
+    """Say how to go on, where what the block writes is interrupted and something of it is kept."""
+    try:
+        yield
+    except (StoppedError, KeyboardInterrupt):
+        from lianet_user.maps.resume_store import kept_path
+
+        if kept_path(target).exists():
+            given = sys.argv[1:] if command in sys.argv else [command, "..."]
+            words = shlex.join(["lianet-user", *given, *([] if "--resume" in given else ["--resume"])])
+            warn(f"{target} is not finished: go on from where it stopped with `{words}`")
+        raise
+
+
 def choose_device(name: str) -> str:
     """`cpu` or `cuda`; `auto` takes CUDA where there is one.
 
@@ -282,3 +242,105 @@ def choose_precision(name: str) -> Precision:
     if name not in ("auto", "float32"):
         raise InputError(f"--precision {name!r}: expected auto or float32")
     return name  # type: ignore[return-value]  # it was checked
+
+
+# --- Tables of scores: of classes or of numbers, with earlier scores beside them.
+
+SHOWN_DATES = 8
+
+
+def print_scores(title: str, scores: AnyScores, unit: str = "", before: AnyScores | None = None) -> None:
+    """A table of figures.
+
+    Args:
+        title: what was judged where.
+        scores: to print.
+        unit: of numbers.
+        before: of the same kind, printed beside.
+    """
+    from lianet_user.files.header import Scores
+
+    if isinstance(scores, Scores):
+        _print_classes(title, scores, before if isinstance(before, Scores) else None)
+    else:
+        _print_numbers(title, scores, unit, None if before is None or isinstance(before, Scores) else before)
+
+
+def print_dates(dated: tuple[DatedScores, ...], of_mean: AnyScores | None, unit: str = "") -> None:
+    """A line for each date, of many only for the best and the worst; and one for the answers' mean over the dates."""
+    from lianet_user.finetuning.metrics import figure_of_merit
+
+    shown = list(dated)
+    if len(dated) > SHOWN_DATES:
+        ranked = sorted(dated, key=lambda each: figure_of_merit(each.scores))
+        shown = [ranked[-1], ranked[0]]
+        out.print(f"the best and the worst of {len(dated)} dates:")
+    for each in shown:
+        out.print(f"{each.date}: {headline(each.scores, unit)}", soft_wrap=True)
+    if of_mean is not None:
+        out.print(f"answers averaged over the dates: {headline(of_mean, unit)}", soft_wrap=True)
+
+
+def headline(scores: AnyScores, unit: str = "") -> str:
+    """The figures that say most, on a line."""
+    from lianet_user.files.header import Scores
+
+    if isinstance(scores, Scores):
+        return f"macro F1 {figure(scores.macro_f1)}, accuracy {figure(scores.accuracy)}"
+    return f"mean absolute error {figure(scores.mae)}{unit and f' {unit}'}, R2 {figure(scores.r2)}"
+
+
+def figure(value: float | None) -> str:
+    """Three places, or more digits where the value is small or large."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+
+
+def _print_classes(title: str, scores: Scores, before: Scores | None) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("class")
+    table.add_column("pixels", justify="right")
+    for column in ("IoU", "precision", "recall", "F1"):
+        table.add_column(column, justify="right")
+        if before:
+            table.add_column("before", justify="right", style="dim")
+    rows = _rows(scores)
+    earlier = _rows(before) if before else [None] * len(rows)
+    for number, (row, old) in enumerate(zip(rows, earlier, strict=True)):
+        if number == len(rows) - 1:
+            table.add_section()
+        name, pixels, figures = row
+        beside = zip(figures, old[2], strict=True) if old else zip(figures, strict=True)
+        table.add_row(name, f"{pixels:,}", *(figure(value) for pair in beside for value in pair))
+    out.print(table)
+    out.print(f"all: means over the classes; accuracy over the pixels: {figure(scores.accuracy)}", style="dim")
+
+
+def _rows(scores: Scores) -> list[tuple[str, int, tuple[float | None, ...]]]:
+    """Name, pixels, and IoU, precision, recall and F1 of each class and then of all."""
+    rows = [(each.name, each.pixels, (each.iou, each.precision, each.accuracy, each.f1)) for each in scores.classes]
+    means = (scores.macro_iou, scores.macro_precision, scores.macro_recall, scores.macro_f1)
+    return [*rows, ("all", scores.pixels, means)]
+
+
+def _print_numbers(title: str, scores: NumberScores, unit: str, before: NumberScores | None) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{title} ({unit})" if unit else title, title_justify="left")
+    table.add_column("figure")
+    table.add_column(f"{scores.pixels:,} pixels", justify="right")
+    if before:
+        table.add_column("before", justify="right", style="dim")
+    for name, what in (
+        ("mae", "mean absolute error"),
+        ("rmse", "root mean square error"),
+        ("mse", "mean square error"),
+        ("bias", "bias"),
+        ("r2", "R2"),
+    ):
+        old = [figure(getattr(before, name))] if before else []
+        table.add_row(what, figure(getattr(scores, name)), *old)
+    out.print(table)

@@ -1,4 +1,4 @@
-"""What to say of an error that nobody foresaw, and where its details go: into a file, because a terminal forgets."""
+"""Unforeseen errors: what to say of them, and the log file that keeps their details."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard
 
-LOGS_KEPT = 20
-LOGS = "LIANET_LOG_DIR"
-"""Of the environment: a folder for log files other than the platform's own."""
+from lianet_user.errors import log_folder
 
+LOGS_KEPT = 20
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 
 
-def is_the_disk(problem: Exception) -> TypeGuard[OSError]:
+def is_disk_error(problem: Exception) -> TypeGuard[OSError]:
     """Whether an error is the disk's fault and not this program's."""
     return isinstance(problem, OSError) and problem.errno in _DISK
 
 
-def memory(problem: MemoryError) -> str:
+def out_of_memory(problem: MemoryError) -> str:
     """What to say where memory does not suffice."""
     asked = f" ({problem})" if str(problem) else ""
     return (
@@ -35,21 +34,13 @@ def memory(problem: MemoryError) -> str:
     )
 
 
-def explained(problem: Exception, arguments: Sequence[str]) -> str:
+def unforeseen(problem: Exception, arguments: Sequence[str]) -> str:
     """What to say of an unforeseen error; its details are written to a log file, which is named."""
     what = f"unforeseen {type(problem).__name__}: {problem}. This is a fault of lianet-user"
     log = _logged(problem, arguments)
     if log is not None:
         return f"{what}: report it with the file {log}, or run it again as `lianet-user --traceback ...` to see where"
     return f"{what}: run it again as `lianet-user --traceback ...` and report what it prints"
-
-
-def log_folder() -> Path:
-    """Where log files go: the platform's folder for them, or what LIANET_LOG_DIR says."""
-    import platformdirs
-
-    said = os.environ.get(LOGS)
-    return Path(said) if said else platformdirs.user_log_path("lianet-user")
 
 
 def _logged(problem: Exception, arguments: Sequence[str]) -> Path | None:

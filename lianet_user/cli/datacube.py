@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import (
-    AsJson,
-    Device,
-    Overwrite,
-    Quiet,
-    RegionOption,
-    choose_device,
-    given_region,
-    grouped,
-    progress,
-    then,
-    wrote,
-)
-from lianet_user.cli.map_options import WHAT, WHERE
+from lianet_user.cli.console import choose_device, given_region, progress, then, wrote
+from lianet_user.cli.options import WHAT, WHERE, AsJson, Device, Overwrite, Quiet, RegionOption, grouped
 
 if TYPE_CHECKING:
     from lianet_user.datacube.write import CubeResult

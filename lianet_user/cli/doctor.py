@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import typer
 
-from lianet_user.cli.console import AsJson, err, out, then
+from lianet_user.cli.console import err, out, then
+from lianet_user.cli.options import AsJson
 from lianet_user.errors import EXIT_FAILURE, printable
 
 MARKS = {"fine": ("ok", "green"), "look": ("look", "yellow"), "broken": ("BROKEN", "bold red")}

@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import (
-    AsJson,
-    Device,
-    Quiet,
-    RegionOption,
-    choose_device,
-    given_region,
-    out,
-    progress,
-    then,
-    warn,
-)
-from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.console import choose_device, given_region, out, progress, then, warn
+from lianet_user.cli.options import AsJson, Device, LabelsPath, Quiet, RegionOption, reads_labels
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
@@ -75,7 +64,7 @@ def evaluate(
 def _print(head: Head, found: Evaluation) -> None:
     from rich.table import Table
 
-    from lianet_user.cli.scores import print_dates, print_scores
+    from lianet_user.cli.console import print_dates, print_scores
 
     judgement, areas = found.judgement, found.areas
     unit = head.header.numbers.unit if head.header.numbers else ""

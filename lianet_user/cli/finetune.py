@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lianet_user.cli.console import (
-    RUNNING,
-    AsJson,
-    Device,
-    Overwrite,
-    Quiet,
-    RegionName,
-    Resume,
     StoppedError,
     choose_device,
-    grouped,
     out,
     progress,
     region_file,
@@ -27,9 +19,23 @@ from lianet_user.cli.console import (
     warn,
     wrote,
 )
-from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.options import (
+    RUNNING,
+    AsJson,
+    Device,
+    LabelsPath,
+    Overwrite,
+    Quiet,
+    RegionName,
+    Resume,
+    SplitOptions,
+    TrainingOptions,
+    grouped,
+    reads_labels,
+    splits_labels,
+    trains_heads,
+)
 from lianet_user.cli.pretrain import alone, refuse_unfinished
-from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
@@ -191,7 +197,7 @@ def _kept(last_good: Finetuned | None, output: Path) -> str:
 
 
 def _before(start: Path | None, scores: AnyScores) -> str:
-    from lianet_user.cli.scores import headline
+    from lianet_user.cli.console import headline
 
     return (
         f"Before: {start} has {headline(scores)} on the validation blocks of these labels and the region as it is now; if"
@@ -200,7 +206,7 @@ def _before(start: Path | None, scores: AnyScores) -> str:
 
 
 def _print(trained: Finetuned, before: AnyScores | None, folds: int | None) -> None:
-    from lianet_user.cli.scores import print_dates, print_scores
+    from lianet_user.cli.console import print_dates, print_scores
 
     header = trained.head.header
     unit = header.numbers.unit if header.numbers else ""

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import Overwrite, Quiet, grouped, then, wrote
+from lianet_user.cli.console import then, wrote
+from lianet_user.cli.options import Overwrite, Quiet, grouped
 from lianet_user.cli.pretrain import (
     WORDS,
     RegionAttribution,

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lianet_user.cli.console import AsJson, RegionName, out, region_file, then
+from lianet_user.cli.console import out, region_file, then
+from lianet_user.cli.options import AsJson, RegionName
 from lianet_user.errors import printable
 
 if TYPE_CHECKING:

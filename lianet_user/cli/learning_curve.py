@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import (
+from lianet_user.cli.console import choose_device, out, progress, region_file, then, wrote
+from lianet_user.cli.options import (
     AsJson,
     Device,
+    LabelsPath,
     Overwrite,
     Quiet,
     RegionName,
-    choose_device,
-    out,
-    progress,
-    region_file,
-    then,
-    wrote,
+    SplitOptions,
+    TrainingOptions,
+    reads_labels,
+    splits_labels,
+    trains_heads,
 )
-from lianet_user.cli.label_options import LabelsPath, reads_labels
-from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def _print(points: list[CurvePoint]) -> None:
     import numpy as np
     from rich.table import Table
 
-    from lianet_user.cli.scores import figure
+    from lianet_user.cli.console import figure
     from lianet_user.files.header import Scores
 
     classes = isinstance(points[0].scores, Scores)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, announcer, err, in_megabytes, out, progress, then, wrote
+from lianet_user.cli.console import announcer, err, in_megabytes, out, progress, then, wrote
+from lianet_user.cli.options import AsJson, Overwrite, Quiet
 from lianet_user.errors import InputError, printable
 
 if TYPE_CHECKING:

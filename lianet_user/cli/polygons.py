@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, then, wrote
+from lianet_user.cli.console import then, wrote
+from lianet_user.cli.options import AsJson, Overwrite, Quiet
 
 MapPath = Annotated[Path, typer.Argument(metavar="MAP", help="Map (GeoTIFF) that predict wrote.")]
 

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lianet_user.cli.console import (
-    AsJson,
-    ComputedIn,
-    Device,
-    Quiet,
+    advise_resuming,
     choose_device,
     choose_precision,
-    grouped,
+    mapping_progress,
     out,
     progress,
     region_file,
@@ -25,20 +22,23 @@ from lianet_user.cli.console import (
     then,
     wrote,
 )
-from lianet_user.cli.map_options import (
+from lianet_user.cli.options import (
     HOW,
     WHAT,
     AreaOptions,
+    AsJson,
+    ComputedIn,
+    Device,
+    Quiet,
     WritingOptions,
+    grouped,
     maps_an_area,
-    resumable,
-    shower,
     writes_maps,
 )
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
-    from lianet_user.field.inference import Precision
+    from lianet_user.field.model import Precision
     from lianet_user.files.artifact import ArtifactFile
     from lianet_user.files.header import HeadHeader
     from lianet_user.head import Head
@@ -119,7 +119,7 @@ def predict(
         target = output or (MAPS if map_count(planned(opened, date or ())) > 1 else MAP)
         if polygons and opened[0].header.numbers is not None:
             raise InputError("--polygons are for maps of classes, and this head answers with numbers: leave it away")
-        with resumable(target, "predict"):
+        with advise_resuming(target, "predict"):
             results = write_maps(
                 opened,
                 target,
@@ -129,7 +129,7 @@ def predict(
                 uncertainty=uncertainty,  # type: ignore[arg-type]  # it refuses what it does not know
                 turned=tta,
                 min_area=min_area,
-                listener=shower(bars, stop_if_asked),
+                listener=mapping_progress(bars, stop_if_asked),
                 **writing_options.words,
             )
     beside.write(results[0].path, writing_options.overwrite)

@@ -9,24 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import (
+from lianet_user.cli.config_file import open_given_imagery
+from lianet_user.cli.console import Progress, choose_device, err, progress, speaks, then, warn, watched, wrote
+from lianet_user.cli.options import (
+    ConfigPath,
     Device,
+    ImageryPaths,
     Overwrite,
-    Progress,
     Quiet,
     Resume,
-    choose_device,
-    err,
     grouped,
     option_group,
-    progress,
-    speaks,
-    then,
-    warn,
-    watched,
-    wrote,
+    reads_imagery,
 )
-from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
 
 if TYPE_CHECKING:
     from lianet_user.files.header import RegionHeader
@@ -118,7 +113,7 @@ def pretrain(
     settings = merged(PretrainSettings, "training", tables["training"] | training_options)
     kind = choose_device(device)
     refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
-    found = opened(imagery, tables["imagery"], imagery_options, quiet)
+    found = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
     with progress(quiet) as bars, resumable(output):
         header = encode(
             found, output, about, settings=settings, listener=shower(bars, quiet), resume=resume, device=kind

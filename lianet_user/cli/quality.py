@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Quiet, RegionName, choose_device, out, progress, region_file, then
-from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
+from lianet_user.cli.config_file import open_given_imagery
+from lianet_user.cli.console import choose_device, out, progress, region_file, then
 from lianet_user.cli.info import figure, print_dates
+from lianet_user.cli.options import AsJson, ConfigPath, Device, ImageryPaths, Quiet, RegionName, reads_imagery
 
 if TYPE_CHECKING:
     from lianet_user.pretraining.compression import Rate
@@ -42,7 +43,7 @@ def quality(
     table = read_config(config)["imagery"]
     path = region_file(region, quiet)
     table.setdefault("bands", [band.name for band in open_region_file(path).header.bands])
-    truth = opened(imagery, table, imagery_options, quiet or as_json)
+    truth = open_given_imagery(imagery, table, imagery_options, quiet or as_json)
 
     from lianet_user.pretraining.compression import rate_table
     from lianet_user.pretraining.quality import measure_quality

@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lianet_user.cli.console import (
-    AsJson,
-    Device,
-    Quiet,
-    RegionName,
+    advise_resuming,
     choose_device,
-    grouped,
+    mapping_progress,
     progress,
     region_file,
     stoppable,
     then,
     wrote,
 )
-from lianet_user.cli.map_options import (
+from lianet_user.cli.options import (
     HOW,
     WHAT,
     AreaOptions,
+    AsJson,
+    Device,
+    Quiet,
+    RegionName,
     WritingOptions,
+    grouped,
     maps_an_area,
-    resumable,
-    shower,
     writes_maps,
 )
 from lianet_user.errors import InputError
@@ -116,7 +116,7 @@ def reconstruct(
     from lianet_user.maps.reconstruct import reconstruct as write_images
     from lianet_user.region import Region
 
-    with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(target, "reconstruct"):
+    with progress(quiet) as bars, stoppable() as stop_if_asked, advise_resuming(target, "reconstruct"):
         results = write_images(
             Region.open(path, choose_device(device)),
             target,
@@ -128,7 +128,7 @@ def reconstruct(
             extrapolate=extrapolate,
             stretch=span,
             float32=float32,
-            listener=shower(bars, stop_if_asked),
+            listener=mapping_progress(bars, stop_if_asked),
             **writing_options.words,
         )
     if as_json:

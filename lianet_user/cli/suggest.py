@@ -9,21 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import (
-    AsJson,
-    Date,
-    Device,
-    Overwrite,
-    Quiet,
-    RegionOption,
-    choose_device,
-    given_region,
-    grouped,
-    progress,
-    then,
-    wrote,
-)
-from lianet_user.cli.map_options import WHERE
+from lianet_user.cli.console import choose_device, given_region, progress, then, wrote
+from lianet_user.cli.options import WHERE, AsJson, Date, Device, Overwrite, Quiet, RegionOption, grouped
 
 if TYPE_CHECKING:
     from lianet_user.maps.suggest import Suggestions

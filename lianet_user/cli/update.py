@@ -7,18 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import (
+from lianet_user.cli.config_file import open_given_imagery
+from lianet_user.cli.console import choose_device, progress, region_file, speaks
+from lianet_user.cli.options import (
+    ConfigPath,
     Device,
+    ImageryPaths,
     Overwrite,
     Quiet,
     RegionName,
     Resume,
-    choose_device,
-    progress,
-    region_file,
-    speaks,
+    reads_imagery,
 )
-from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
 from lianet_user.cli.pretrain import alone, refuse_unfinished, resumable, shower, summarize
 
 
@@ -65,7 +65,7 @@ def update(
     kind = choose_device(device)
     refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
     path = region_file(region, quiet)
-    found = opened(imagery, tables["imagery"], imagery_options, quiet)
+    found = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
     with progress(quiet) as bars, resumable(output):
         header = run(path, found, output, settings=settings, listener=shower(bars, quiet), resume=resume, device=kind)
     if not quiet:

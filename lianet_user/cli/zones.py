@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, progress, then, wrote
+from lianet_user.cli.console import progress, then, wrote
+from lianet_user.cli.options import AsJson, Overwrite, Quiet
 from lianet_user.cli.polygons import MapPath
 
 

@@ -14,10 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from lianet_user.errors import ArtifactError, brief
 from lianet_user.field.model import NeuralField
-from lianet_user.files.artifact import ArtifactFile, write_artifact
-from lianet_user.files.codebook import SIZE as CODEBOOK_SIZE
-from lianet_user.files.codebook import decode as decode_tables
-from lianet_user.files.codebook import encode as encode_tables
+from lianet_user.files.artifact import CODEBOOK_SIZE, ArtifactFile, decode_tables, encode_tables, write_artifact
 from lianet_user.files.header import RegionHeader
 
 TABLES, CODEBOOK = "grid.tables", "grid.codebook"

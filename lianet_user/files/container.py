@@ -3,6 +3,8 @@
 A container is 8 bytes of header length, a JSON header that places every tensor, and the tensors. The reader checks the
 whole header against the file's size before a tensor is touched, and reads with plain reads: a mapped file that shrinks
 under its reader ends the process.
+
+The JSON and TOML documents that come with such files are parsed here too.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import math
 import os
 import stat
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationError
 
-from lianet_user.errors import ArtifactError, brief
+from lianet_user.errors import ArtifactError, InputError, brief
 from lianet_user.field.config import Schema
 
 MAX_HEADER_BYTES = 32 * 2**20
@@ -325,3 +328,20 @@ def _read_exactly(file: FileIO, offset: int, size: int, path: Path) -> bytearray
             )
         position += count
     return data
+
+
+# --- TOML files, which people write by hand.
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error

@@ -439,8 +439,7 @@ class HeadHeader(Schema):
 Header = RegionHeader | HeadHeader
 
 
-# --- What the CF conventions say of categories: attributes that xarray, Panoply and others read.
-
+# --- Classes in the CF conventions: attributes that xarray, Panoply and others read.
 
 _NOT_IN_A_WORD = re.compile(r"[^\w.+@-]+")
 
