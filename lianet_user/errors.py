@@ -150,15 +150,15 @@ def write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
     )
 
 
-_WAY_OUT = "choose another place with -o"
+_WAY_OUT = "choose another place with `output`"
 _WAYS_OUT = {
-    errno.ENOSPC: "make room on that disk, or choose another with -o",
-    errno.EDQUOT: "make room within your quota, or choose another disk with -o",
-    errno.EFBIG: "this disk or a limit (`ulimit -f`) allows no file so large: choose another disk with -o",
-    errno.EIO: "that disk fails: choose another with -o",
-    errno.EROFS: "that disk can only be read: choose another with -o",
-    errno.EACCES: "you may not write there: choose another place with -o",
-    errno.EPERM: "you may not write there: choose another place with -o",
+    errno.ENOSPC: "make room on that disk, or choose another with `output`",
+    errno.EDQUOT: "make room within your quota, or choose another disk with `output`",
+    errno.EFBIG: "this disk or a limit (`ulimit -f`) allows no file so large: choose another disk with `output`",
+    errno.EIO: "that disk fails: choose another with `output`",
+    errno.EROFS: "that disk can only be read: choose another with `output`",
+    errno.EACCES: "you may not write there: choose another place with `output`",
+    errno.EPERM: "you may not write there: choose another place with `output`",
 }
 
 

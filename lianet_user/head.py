@@ -116,7 +116,7 @@ class Head:
             raise RegionMismatchError(
                 f"{self.path or 'the head'} was trained on another region than {region.path} ({trained_on.name!r}, lineage"
                 f" {trained_on.lineage[:12]}; found {found.name!r}, {found.lineage[:12]}), where its weights mean nothing:"
-                " train without --from"
+                " train without `start`"
             )
 
     def check_region(self) -> None:
@@ -134,12 +134,12 @@ class Head:
             raise RegionMismatchError(
                 f"{found.path} was updated since {head} was trained ({trained_on.name!r}, {hashes}"
                 f" {str(found.sha256)[:12]}): `lianet-user finetune {found.path} LABELS --from {head}` trains the head on,"
-                " from its weights; or give the region as it was with --region; if nobody updated it, it is damaged: get it"
+                " from its weights; or give the region as it was with `region`; if nobody updated it, it is damaged: get it"
                 " again"
             )
         raise RegionMismatchError(
             f"{found.path} is not the region that {head} was trained on ({trained_on.name!r}, {hashes}"
-            f" {found.header.name!r}, {str(found.sha256)[:12]}): give the right one with --region, or train again with"
+            f" {found.header.name!r}, {str(found.sha256)[:12]}): give the right one with `region`, or train again with"
             " finetune"
         )
 

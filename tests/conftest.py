@@ -231,12 +231,12 @@ def refused(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="session")
 def whole_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `folder` holds, written once."""
-    from lianet_user import doctor as selftest
+    from lianet_user import self_test
 
     folder = tmp_path_factory.mktemp("made") / "here"
     folder.mkdir()
-    region = selftest.write_region(folder / "region.safetensors")
-    selftest.write_head(folder / "head.safetensors", region)
+    region = self_test.write_region(folder / "region.safetensors")
+    self_test.write_head(folder / "head.safetensors", region)
     geobox = region.geobox
     values = (np.indices(geobox.shape).sum(0) // 16 % 2 + 1).astype(np.uint8)
     layout = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 0, "transform": geobox.affine}

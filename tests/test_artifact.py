@@ -467,7 +467,9 @@ def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path, region_file
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path, header: RegionHeader) -> None:
-    with pytest.raises(OutputError, match=r"cannot write .*: No such file or directory: choose another place with -o"):
+    with pytest.raises(
+        OutputError, match=r"cannot write .*: No such file or directory: choose another place with `output`"
+    ):
         write_artifact(tmp_path / "none" / "a.safetensors", header, {})
 
 
@@ -476,9 +478,9 @@ def test_refuse_existing(tmp_path: Path) -> None:
     refuse_existing(path, overwrite=False)
     path.touch()
     refuse_existing(path, overwrite=True)
-    with pytest.raises(OutputError, match=r"a\.tif exists: choose another name with -o, or .* --overwrite"):
+    with pytest.raises(OutputError, match=r"a\.tif exists: choose another name with `output`, or .* `overwrite`"):
         refuse_existing(path, overwrite=False)
-    with pytest.raises(OutputError, match="is a folder: give the name of a file with -o"):
+    with pytest.raises(OutputError, match="is a folder: give the name of a file with `output`"):
         refuse_existing(tmp_path, overwrite=True)
     with pytest.raises(OutputError, match=r"the folder .*none does not exist: make it first"):
         refuse_existing(tmp_path / "none" / "a.tif", overwrite=False)

@@ -6,6 +6,8 @@ import errno
 import importlib.metadata
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -102,12 +104,12 @@ def test_threads_that_were_kept_down_are_pointed_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     (finding,) = looked("threads")
-    assert finding.level == "look"
+    assert finding.level == "warning"
     assert "unset OMP_NUM_THREADS" in finding.advice
 
 
 def test_little_memory_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    for free, level in ((10**9, "look"), (10**11, "fine")):
+    for free, level in ((10**9, "warning"), (10**11, "fine")):
         monkeypatch.setattr(doctor, "available_memory", lambda free=free: free)
         assert [finding.level for finding in looked("memory")] == [level]
 
@@ -118,7 +120,7 @@ def test_a_missing_driver_breaks_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyogrio, "list_drivers", lambda **_: {"GPKG": "rw"})
     assert any("no driver ESRI Shapefile (shapefiles)" in finding.found for finding in looked("GDAL"))
     monkeypatch.setattr(doctor, "_compresses", lambda codec: codec != "ZSTD")
-    assert [each.level for each in looked("GDAL") if "no ZSTD" in each.found] == ["look"]
+    assert [each.level for each in looked("GDAL") if "no ZSTD" in each.found] == ["warning"]
 
 
 def test_variables_that_point_gdal_elsewhere_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +150,7 @@ def test_folders_that_cannot_be_written_or_are_full_are_pointed_out(
 
     monkeypatch.setattr(tempfile, "TemporaryFile", fail)
     assert doctor._place("disk", "this folder", tmp_path).level == "broken"
-    assert doctor._place("cache", "cache", tmp_path).level == "look"
+    assert doctor._place("cache", "cache", tmp_path).level == "warning"
 
 
 def test_a_torchvision_of_another_build_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,3 +160,8 @@ def test_a_torchvision_of_another_build_is_no_fault(monkeypatch: pytest.MonkeyPa
     assert "built for different devices" in finding.found
     monkeypatch.setattr(torchvision_ops, "is_mended", lambda: False)
     assert "fit together" in looked("torchvision")[0].found
+
+
+def test_doctor_starts_where_torch_and_rasterio_cannot_be_imported() -> None:
+    code = "import sys; sys.modules.update(torch=None, rasterio=None); from lianet_user.doctor import examine"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

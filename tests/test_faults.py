@@ -311,7 +311,7 @@ FAULTS: dict[str, Fault] = {
     "the disk fails to flush": Fault(failing_call("fsync", errno.EIO), OutputError, "that disk fails: choose another"),
     "the disk turns read-only": Fault(failing_call("replace", errno.EROFS), OutputError, "can only be read"),
     "a quota is used up": Fault(failing_call("fsync", errno.EDQUOT), OutputError, "within your quota"),
-    "a folder that cannot be written": Fault(read_only_folder, OutputError, "with -o"),
+    "a folder that cannot be written": Fault(read_only_folder, OutputError, "with --output"),
     "a folder under a file": Fault(folder_under_a_file, OutputError, "does not exist"),
     "the folder vanishes": Fault(vanished_folder, OutputError, "No such file or directory"),
     "the region vanishes": Fault(vanished_region, ArtifactError, "say where it is with --region"),
@@ -423,7 +423,7 @@ def test_every_call_that_writes_may_fail(
     path.write_bytes(EARLIER)
     with (
         failing(monkeypatch, os, call, number),
-        pytest.raises(OutputError, match=r"cannot write .*: .*with -o"),
+        pytest.raises(OutputError, match=r"cannot write .*: .*with `output`"),
         replacing(path) as temporary,
     ):
         temporary.write_bytes(b"new")

@@ -11,7 +11,7 @@ from lianet_user.cli.console import err, out, then
 from lianet_user.cli.options import AsJson
 from lianet_user.errors import EXIT_FAILURE, printable
 
-MARKS = {"fine": ("ok", "green"), "look": ("look", "yellow"), "broken": ("BROKEN", "bold red")}
+MARKS = {"fine": ("ok", "green"), "warning": ("warning", "yellow"), "broken": ("BROKEN", "bold red")}
 
 
 def doctor(as_json: AsJson = False) -> None:

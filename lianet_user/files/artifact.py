@@ -110,7 +110,7 @@ def region_beside(header: HeadHeader, head_path: Path) -> Path:
             return place
     raise ArtifactError(
         f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, places))}: say where it is"
-        " with --region"
+        " with `region`"
     )
 
 
@@ -193,12 +193,12 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         OutputError: `path` exists and may not be replaced, or its folder does not exist.
     """
     if path.is_dir():
-        raise OutputError(f"{path} is a folder: give the name of a file with -o")
+        raise OutputError(f"{path} is a folder: give the name of a file with `output`")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another name with -o, or replace it with --overwrite")
+        raise OutputError(f"{path} exists: choose another name with `output`, or replace it with `overwrite`")
     if not path.absolute().parent.is_dir():
         raise OutputError(
-            f"the folder {path.absolute().parent} does not exist: make it first, or choose another with -o"
+            f"the folder {path.absolute().parent} does not exist: create it first, or choose another with `output`"
         )
 
 

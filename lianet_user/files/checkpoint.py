@@ -65,7 +65,7 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> tuple[dict[str, Ten
         ArtifactError: there is none, it cannot be read, or it belongs to another run; the message names what differs.
     """
     if not path.exists():
-        raise ArtifactError(f"there is no checkpoint {path} to resume from: start without --resume")
+        raise ArtifactError(f"there is no checkpoint {path} to resume from: start without `resume`")
     with _readable(path):
         file = open_container(path, "checkpoint")
         texts = (file.metadata.get("fingerprint", ""), file.metadata.get("state", ""))
@@ -77,7 +77,7 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> tuple[dict[str, Ten
             [f"{brief(name, 40)} (then {_short(made.get(name))}, now {_short(now.get(name))})" for name in names]
         )
         raise ArtifactError(
-            f"{path} belongs to another run; what differs: {changes}: give the same, or start again with --overwrite"
+            f"{path} belongs to another run; what differs: {changes}: give the same, or start again without `resume`"
         )
     with _readable(path):
         return {name: torch.from_numpy(array) for name, array in file.tensors().items()}, state
@@ -106,7 +106,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _not_whole(path: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(f"{path} is not a whole checkpoint ({brief(str(error), 300)}): start again with --overwrite")
+    return ArtifactError(f"{path} is not a whole checkpoint ({brief(str(error), 300)}): start again without `resume`")
 
 
 def moments_like(parameters: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:

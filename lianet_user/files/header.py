@@ -30,11 +30,12 @@ Count = Annotated[int, Field(ge=0)]
 Setting = bool | int | float | Text | None
 
 
-def parse_date(text: str, option: str = "--date") -> dt.date:
-    """
+def parse_date(text: str, argument: str = "`date`") -> dt.date:
+    """Read a date.
+
     Args:
         text: ``YYYY-MM-DD``.
-        option: where it was given, for the message.
+        argument: that it was given for, as the message names it.
 
     Raises:
         DateError: not a date.
@@ -42,7 +43,7 @@ def parse_date(text: str, option: str = "--date") -> dt.date:
     try:
         return dt.date.fromisoformat(text)
     except ValueError as error:
-        raise DateError(f"{option} {text!r} is not a date: expected YYYY-MM-DD, for instance 2017-02-16") from error
+        raise DateError(f"{argument} {text!r} is not a date: expected YYYY-MM-DD, for instance 2017-02-16") from error
 
 
 class GridHeader(Schema):
@@ -271,7 +272,7 @@ class RegionHeader(Schema):
                 return 0
             raise DateError(
                 f"region {self.name!r} holds {len(self.dates)} dates ({self.dates[0]} to {self.dates[-1]})"
-                " and none was chosen: give one with --date"
+                " and none was chosen: give one with `date`"
             )
         if date in self.dates:
             return self.dates.index(date)
@@ -399,7 +400,7 @@ class HeadHeader(Schema):
     scores_of_mean: AnyScores | None = None
     """Of the answers' mean over the dates, where labels describe several: what one map for all dates would have."""
     test_scores: AnyScores | None = None
-    """In the area that was set aside with --test-area, where nothing was trained or chosen on."""
+    """In the area that was set aside as a test area, where nothing was trained or chosen on."""
     provenance: Provenance
     attribution: Text
     """Of the region and of the labels."""

@@ -87,7 +87,7 @@ def only_run(output: Path) -> Iterator[None]:
         except HeldError as error:
             process = f" (process {error})" if str(error) else ""
             raise OutputError(
-                f"another run{process} is writing {output}: wait until it has ended, or give this one another name with -o"
+                f"another run{process} is writing {output}: wait until it has ended, or give this one another name with `output`"
             ) from error
         except OSError as error:
             raise write_error(output, error) from error
