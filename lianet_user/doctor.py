@@ -40,12 +40,12 @@ STEERED = ("GDAL_DATA", "PROJ_DATA", "PROJ_LIB", "GDAL_DRIVER_PATH", "LD_PRELOAD
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         topic: what it is about.
-        level: how it stands.
-        found: in words.
+        level: how serious it is.
+        found: how it stands, in words.
         advice: what to do; empty where nothing is to be done.
     """
 
@@ -55,28 +55,28 @@ class Finding:
     advice: str = ""
 
 
-Look = Callable[[], Iterable[Finding]]
+Check = Callable[[], Iterable[Finding]]
 
 
-def examine(looked_at: Callable[[str], None] = lambda topic: None) -> list[Finding]:
-    """Look at everything.
+def examine(announce: Callable[[str], None] = lambda topic: None) -> list[Finding]:
+    """Run all checks.
 
     Args:
-        looked_at: told of each topic before its turn.
+        announce: told of each topic before its check.
     """
     findings: list[Finding] = []
-    for topic, look in LOOKS.items():
-        looked_at(topic)
-        findings += _safely(topic, look)
+    for topic, check in CHECKS.items():
+        announce(topic)
+        findings += _safely(topic, check)
     return findings
 
 
-def _safely(topic: str, look: Look) -> list[Finding]:
+def _safely(topic: str, check: Check) -> list[Finding]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return list(look())
-    except Exception as error:  # what is broken here is the very thing that is looked for
+            return list(check())
+    except Exception as error:  # what is broken here is the very thing that is checked
         what = one_line(f"{type(error).__name__}: {error}", 300)
         return [Finding(topic, "broken", what, "install lianet-user anew, into an empty environment")]
 
@@ -274,9 +274,7 @@ def _place(topic: str, what: str, folder: Path) -> Finding:
             file.flush()
         free = shutil.disk_usage(there).free
     except OSError as error:
-        advice = (
-            "work in a folder that you may write to" if what == "this folder" else "see to it that it can be written"
-        )
+        advice = "work in a folder that you may write to" if what == "this folder" else "make it writable"
         level: Level = "broken" if topic == "disk" else "warning"
         return Finding(topic, level, f"{what}: {folder} cannot be written ({error.strerror})", advice)
     tight = free < ROOM_GB * 1e9
@@ -295,7 +293,7 @@ def _self_test() -> Iterator[Finding]:
     yield Finding("self-test", "fine", what)
 
 
-LOOKS: dict[str, Look] = {
+CHECKS: dict[str, Check] = {
     "versions": _versions,
     "extras": _extras,
     "torchvision": _torchvision,

@@ -27,7 +27,7 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 LONGEST = 4000
-"""Characters of a message at most: what is longer was made to be."""
+"""Characters of a message at most: a longer one was made to harm."""
 
 
 class LianetError(Exception):
@@ -40,7 +40,7 @@ class LianetError(Exception):
 
 
 class InputError(LianetError):
-    """Something the user gave is wrong and only the user can mend it."""
+    """Something the user gave is wrong, and only the user can correct it."""
 
     exit_code = EXIT_BAD_INPUT
 
@@ -98,7 +98,7 @@ class PartlyOutsideWarning(LianetWarning):
 
 
 class LeftoverWarning(LianetWarning):
-    """What an interrupted run had left was discarded."""
+    """The remains of an interrupted run were discarded."""
 
 
 class LabelWarning(LianetWarning):
@@ -110,7 +110,7 @@ class AreaWarning(LianetWarning):
 
 
 class EstimateWarning(LianetWarning):
-    """What is shown was never observed: it is estimated from other dates."""
+    """The result was never observed: it is estimated from other dates."""
 
 
 class TrainingWarning(LianetWarning):
@@ -122,19 +122,19 @@ class CatalogWarning(LianetWarning):
 
 
 STEERING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-"""Of a regular expression's set: characters that steer a terminal, turn the reading direction, or are half of one. Tab and
+"""A set of a regular expression: characters that steer a terminal, turn the reading direction, or are half a character. Tab and
 line feed are not among them."""
 
 _STEERING = re.compile(f"[{STEERING}]")
 
 
 def printable(text: str) -> str:
-    """A text that may come out of a file that somebody else made, so that it cannot steer the terminal."""
+    """A text, perhaps out of a file of somebody else, with every character replaced that could steer the terminal."""
     return _STEERING.sub("?", text)
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
-    """A text as a message: printable, one line, and no longer than that."""
+    """A text as a message: printable, on one line, of at most so many characters."""
     return brief(printable(" ".join(text.split())), most)
 
 
@@ -144,7 +144,7 @@ def brief(text: str, most: int = 80) -> str:
 
 
 def write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
-    """What to say of an output that the system did not let be written."""
+    """The error for an output that the system refused to write, with a way out."""
     return OutputError(
         f"cannot write {os.fspath(path)}: {error.strerror or error}: {_WAYS_OUT.get(error.errno or 0, _WAY_OUT)}"
     )

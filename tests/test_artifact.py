@@ -256,7 +256,7 @@ def test_duplicate_keys_in_the_lianet_entry(tmp_path: Path, header: RegionHeader
 
 @pytest.mark.parametrize("container", ["[]", "null", '"text"'])
 def test_header_that_is_no_object(tmp_path: Path, container: str) -> None:
-    with pytest.raises(ArtifactError, match="its header is no JSON object"):
+    with pytest.raises(ArtifactError, match="its header is not a JSON object"):
         open_region_file(forge(tmp_path / "a.safetensors", container))
 
 
@@ -308,7 +308,7 @@ def test_another_format_version(tmp_path: Path, header: RegionHeader) -> None:
         (lambda d: d.pop("licence"), "licence: Field required"),
         (lambda d: d["grid"].update(width="128"), r"grid\.width: Input should be a valid integer"),
         (lambda d: d["grid"].update(width=4096), "header: .*field encodes 96 x 128 px, grid is 96 x 4096 px"),
-        (lambda d: d["grid"].update(crs_wkt="nowhere"), "grid: .*crs_wkt is no coordinate reference system"),
+        (lambda d: d["grid"].update(crs_wkt="nowhere"), "grid: .*crs_wkt is not a coordinate reference system"),
         (lambda d: d["grid"].update(transform=[0] * 6), "grid: .*transform cannot be inverted"),
         (lambda d: d["bands"].pop(), "header: .*field has 3 bands, header names 2"),
         (lambda d: d["acquisitions"].append({"date": "2020-01-01"}), "header: .*field has 1 dates, header names 2"),

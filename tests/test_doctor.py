@@ -15,7 +15,7 @@ import pytest
 
 from lianet_user import doctor, errors
 from lianet_user.cli import _run
-from lianet_user.doctor import LOOKS, Finding, is_broken
+from lianet_user.doctor import CHECKS, Finding, is_broken
 from lianet_user.field import torchvision_ops
 
 FINE = Finding("versions", "fine", "all well")
@@ -23,7 +23,7 @@ BROKEN = Finding("disk", "broken", "no room\x1b[2J", "make room")
 
 
 def looked(name: str) -> list[Finding]:
-    return doctor._safely(name, LOOKS[name])
+    return doctor._safely(name, CHECKS[name])
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def findings() -> list[Finding]:
 
 
 def test_a_machine_that_runs_the_tests_is_not_broken(findings: list[Finding]) -> None:
-    assert {finding.topic for finding in findings} >= set(LOOKS) - {"memory"}
+    assert {finding.topic for finding in findings} >= set(CHECKS) - {"memory"}
     assert not is_broken(findings), [finding for finding in findings if finding.level == "broken"]
     (tested,) = [finding for finding in findings if finding.topic == "self-test"]
     assert "were written, read and compared" in tested.found
@@ -46,7 +46,7 @@ def test_everything_that_is_not_fine_says_what_to_do(findings: list[Finding]) ->
 def test_what_is_broken_ends_with_1_and_the_rest_is_still_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "LOOKS", {"disk": lambda: [BROKEN], "versions": lambda: [FINE]})
+    monkeypatch.setattr(doctor, "CHECKS", {"disk": lambda: [BROKEN], "versions": lambda: [FINE]})
     assert _run(["doctor"]) == errors.EXIT_FAILURE
     said = capfd.readouterr().out
     assert "-> make room" in said
@@ -57,7 +57,7 @@ def test_what_is_broken_ends_with_1_and_the_rest_is_still_said(
 
 
 def test_nothing_broken_ends_with_0(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(doctor, "LOOKS", {"versions": lambda: [FINE]})
+    monkeypatch.setattr(doctor, "CHECKS", {"versions": lambda: [FINE]})
     assert _run(["doctor"]) == errors.EXIT_OK
     assert "nothing is broken" in capfd.readouterr().out
 

@@ -303,7 +303,7 @@ REGIONS: dict[str, Bad] = {
         header(lambda d: d["grid"].update(crs_wkt="+proj=longlat +nadgrids=/etc/passwd +type=crs")),
         INFO,
         ArtifactError,
-        "crs_wkt is no coordinate reference system",
+        "crs_wkt is not a coordinate reference system",
     ),
     "a CRS of no place": Bad(header(lambda d: d["grid"].update(crs_wkt=LOCAL)), INFO, ArtifactError, "crs_wkt is no"),
     "a grid without extent": Bad(
@@ -589,7 +589,7 @@ def test_what_steers_a_terminal_is_not_printed(stream: str, capfd: pytest.Captur
 
 
 def test_a_name_with_a_zero_byte_is_no_file() -> None:
-    with pytest.raises(ArtifactError, match="its name is none"):
+    with pytest.raises(ArtifactError, match="its name is not valid"):
         open_region_file("a\0b")
 
 

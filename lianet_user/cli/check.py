@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import out, progress, region_file, then, wrote
+from lianet_user.cli.console import out, print_next, progress, region_file, wrote
 from lianet_user.cli.options import (
     AsJson,
     LabelsPath,
@@ -54,7 +54,7 @@ def check(
         header,
         share=split_options.validation or SHARE,
         seed=split_options.seed or 0,
-        **split_options.words(header),
+        **split_options.arguments(header),
     )
     if picture:
         from lianet_user.region import Region
@@ -69,4 +69,4 @@ def check(
             out.print(line, soft_wrap=True)
         if picture:
             wrote(output)
-        then(f"lianet-user finetune {region} {labels}, with the same options")
+        print_next(f"lianet-user finetune {region} {labels}, with the same options")

@@ -26,7 +26,7 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     """The tables of a configuration file; all are empty without one.
 
     Raises:
-        InputError: it cannot be read, is no TOML, or has other tables.
+        InputError: the file cannot be read, is not TOML, or has other tables.
     """
     tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
     if path is None:
@@ -38,11 +38,11 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def merged(kind: type[T], table: str, values: dict[str, Any]) -> T:
-    """An instance of a dataclass from what a table and the options say.
+def checked_settings(kind: type[T], table: str, values: dict[str, Any]) -> T:
+    """An instance of a dataclass of settings, from the values of a table and the options.
 
     Raises:
-        InputError: an unknown name, or a value of another type.
+        InputError: a name is unknown, or a value has the wrong type.
     """
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # all of them are dataclasses
     for name in values:
@@ -59,16 +59,16 @@ def merged(kind: type[T], table: str, values: dict[str, Any]) -> T:
 
 
 def open_given_imagery(paths: list[str], table: dict[str, Any], given: dict[str, Any], quiet: bool) -> Imagery:
-    """Open imagery and say what was found.
+    """Open imagery, and print what it holds.
 
     Args:
         paths: as typed.
-        table: [imagery] of the configuration file.
-        given: options.
-        quiet: say nothing.
+        table: the table [imagery] of the configuration file.
+        given: the options, which override it.
+        quiet: print nothing.
 
     Raises:
-        InputError: options that cannot be.
+        InputError: a setting is unknown or its value is not possible.
         ImageryError: imagery that cannot be encoded as it is.
     """
     from lianet_user.cli.console import err, out
@@ -81,7 +81,7 @@ def open_given_imagery(paths: list[str], table: dict[str, Any], given: dict[str,
             values["dates"] = [acquisition_of(value) for value in values["dates"]]
         except ValueError as error:
             raise InputError(f"dates: {error}") from error
-    imagery = open_imagery(paths, merged(ImageryOptions, "imagery", values))
+    imagery = open_imagery(paths, checked_settings(ImageryOptions, "imagery", values))
     if not quiet:
         first, last = imagery.acquisitions[0].date, imagery.acquisitions[-1].date
         when = f"on {first}" if first == last else f"on {len(imagery.acquisitions)} dates from {first} to {last}"

@@ -39,9 +39,9 @@ err = Console(stderr=True, highlight=False, markup=False)
 
 
 def region_file(text: str, quiet: bool) -> Path:
-    """The file that somebody means by REGION: a path, or the name of a model, which is fetched where it is not here.
+    """The file that REGION stands for: a path, or a model's name, whose file is downloaded unless it is on this machine.
 
-    A command calls it once it has refused what it can refuse without the region, so that nothing is fetched in vain.
+    A command calls this after every check that needs no region, so that nothing is downloaded in vain.
 
     Raises:
         LianetError: as `lianet_user.catalog.find_region`.
@@ -55,13 +55,13 @@ def region_file(text: str, quiet: bool) -> Path:
         return find_region(text, announce=announcer(quiet), listener=in_megabytes(bars.task("fetching")))
 
 
-def given_region(text: str | None, quiet: bool) -> Path | None:
-    """:func:`region_file` of an option that may be left away."""
+def optional_region_file(text: str | None, quiet: bool) -> Path | None:
+    """:func:`region_file` of an option that may be omitted."""
     return None if text is None else region_file(text, quiet)
 
 
 def announcer(quiet: bool) -> Callable[[str], None]:
-    """What prints a line on standard error about what takes time or goes over the network."""
+    """A function that prints a line on standard error about what takes time or uses the network."""
 
     def announce(line: str) -> None:
         if not quiet:
@@ -71,7 +71,7 @@ def announcer(quiet: bool) -> Callable[[str], None]:
 
 
 def in_megabytes(task: Task) -> Callable[[int, int], None]:
-    """What shows bytes done, of how many, on a bar."""
+    """A listener that shows on a bar how many bytes of how many are done."""
     return lambda done, total: task(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} MB")
 
 
@@ -86,28 +86,28 @@ def warn(message: str) -> None:
 
 
 def wrote(path: object, about: str = "") -> None:
-    """A line on standard output about a file that is finished now: every command says each of them in this way."""
+    """Say on standard output that a file is finished; every command reports each of its files in this way."""
     out.print(Text.assemble(("wrote", "bold green"), printable(f" {path}{about}")), soft_wrap=True)
 
 
-def then(*steps: str) -> None:
-    """What to do next, a line each on standard error: the last thing that a command says."""
+def print_next(*steps: str) -> None:
+    """Suggest what to do next, a line each on standard error: the last thing that a command prints."""
     for number, step in enumerate(steps):
         err.print(printable(f"{'' if number else 'next:':5} {step}"), style="dim", soft_wrap=True)
 
 
-def speaks() -> bool:
-    """Whether this process reports: of those that torchrun started, the first does for all."""
+def is_first_process() -> bool:
+    """Whether this process reports: of those that torchrun started, only the first does."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def watched() -> bool:
-    """Whether standard error is a terminal: colours may be forced elsewhere (notebooks do), moving bars may not."""
+def is_terminal() -> bool:
+    """Whether standard error is a terminal. Colours may be forced elsewhere (notebooks do so), moving bars may not."""
     return sys.stderr.isatty()
 
 
 class StoppedError(LianetError):
-    """Somebody asked the work to end, and it came to a point where it can be taken up again.
+    """The user asked the work to end, and it has reached a point from which it can be resumed.
 
     Attributes:
         exit_code: 130 after Ctrl-C, 143 after SIGTERM.
@@ -123,7 +123,7 @@ def stoppable() -> Iterator[Callable[[], None]]:
     """Let Ctrl-C and SIGTERM wait for the end of a step; a second one does not wait.
 
     Yields:
-        a function to call after every step: it raises :class:`StoppedError` where somebody asked for that.
+        a function to call after every step: it raises :class:`StoppedError` once a signal has arrived.
     """
     asked: list[int] = []
 
@@ -185,19 +185,19 @@ def progress(quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Display(*columns, console=err, disable=quiet or not watched()) as display:
+    with Display(*columns, console=err, disable=quiet or not is_terminal()) as display:
         yield Progress(display)
 
 
 def mapping_progress(bars: Progress, stop_if_asked: Callable[[], None]) -> Callable[[int, int], None]:
-    """What shows how far the maps are, and how fast; it ends the run where somebody asked for that."""
+    """A listener that shows how far the maps are, and how fast they grow; it ends the run where the user asked for that."""
     begun: list[tuple[float, int]] = []
 
     def show(done: int, total: int) -> None:
         if not begun:
             begun.append((time.monotonic(), done))
-        started, found = begun[0]  # what an earlier run had done says nothing about this one's pace
-        rate = (done - found) / 1e6 / max(1e-3, time.monotonic() - started)
+        started, resumed_at = begun[0]  # tiles of an earlier run do not count for the speed of this one
+        rate = (done - resumed_at) / 1e6 / max(1e-3, time.monotonic() - started)
         bars.task("mapping")(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} Mpx, {rate:.2g} Mpx/s")
         stop_if_asked()
 
@@ -206,7 +206,7 @@ def mapping_progress(bars: Progress, stop_if_asked: Callable[[], None]) -> Calla
 
 @contextmanager
 def advise_resuming(target: Path, command: str) -> Iterator[None]:
-    """Say how to go on, where what the block writes is interrupted and something of it is kept."""
+    """Where the block is interrupted and finished tiles are kept, say which command resumes the run."""
     try:
         yield
     except (StoppedError, KeyboardInterrupt):
@@ -220,10 +220,10 @@ def advise_resuming(target: Path, command: str) -> Iterator[None]:
 
 
 def choose_device(name: str) -> str:
-    """`cpu` or `cuda`; `auto` takes CUDA where there is one.
+    """`cpu` or `cuda`; `auto` takes CUDA where it is available.
 
     Raises:
-        InputError: unknown name, or CUDA was asked for and there is none.
+        InputError: the name is unknown, or CUDA is not available.
     """
     import torch
 
@@ -235,9 +235,10 @@ def choose_device(name: str) -> str:
 
 
 def choose_precision(name: str) -> Precision:
-    """
+    """The precision that --precision names.
+
     Raises:
-        InputError: unknown name.
+        InputError: the name is unknown.
     """
     if name not in ("auto", "float32"):
         raise InputError(f"--precision {name!r}: expected auto or float32")
@@ -250,13 +251,13 @@ SHOWN_DATES = 8
 
 
 def print_scores(title: str, scores: AnyScores, unit: str = "", before: AnyScores | None = None) -> None:
-    """A table of figures.
+    """Print a table of scores.
 
     Args:
-        title: what was judged where.
+        title: what was evaluated, and where.
         scores: to print.
-        unit: of numbers.
-        before: of the same kind, printed beside.
+        unit: of the numbers, where they are not classes.
+        before: earlier scores of the same kind, printed beside them.
     """
     from lianet_user.files.header import Scores
 
@@ -266,8 +267,8 @@ def print_scores(title: str, scores: AnyScores, unit: str = "", before: AnyScore
         _print_numbers(title, scores, unit, None if before is None or isinstance(before, Scores) else before)
 
 
-def print_dates(dated: tuple[DatedScores, ...], of_mean: AnyScores | None, unit: str = "") -> None:
-    """A line for each date, of many only for the best and the worst; and one for the answers' mean over the dates."""
+def print_scores_by_date(dated: tuple[DatedScores, ...], of_mean: AnyScores | None, unit: str = "") -> None:
+    """Print the scores of each date (of many, only the best and the worst), and of the answers averaged over the dates."""
     from lianet_user.finetuning.metrics import figure_of_merit
 
     shown = list(dated)
@@ -282,16 +283,16 @@ def print_dates(dated: tuple[DatedScores, ...], of_mean: AnyScores | None, unit:
 
 
 def headline(scores: AnyScores, unit: str = "") -> str:
-    """The figures that say most, on a line."""
+    """The most telling scores, on one line."""
     from lianet_user.files.header import Scores
 
     if isinstance(scores, Scores):
-        return f"macro F1 {figure(scores.macro_f1)}, accuracy {figure(scores.accuracy)}"
-    return f"mean absolute error {figure(scores.mae)}{unit and f' {unit}'}, R2 {figure(scores.r2)}"
+        return f"macro F1 {format_score(scores.macro_f1)}, accuracy {format_score(scores.accuracy)}"
+    return f"mean absolute error {format_score(scores.mae)}{unit and f' {unit}'}, R2 {format_score(scores.r2)}"
 
 
-def figure(value: float | None) -> str:
-    """Three places, or more digits where the value is small or large."""
+def format_score(value: float | None) -> str:
+    """Three decimals, or three significant digits where the value is small or large; a dash for None."""
     if value is None:
         return "-"
     return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
@@ -314,9 +315,9 @@ def _print_classes(title: str, scores: Scores, before: Scores | None) -> None:
             table.add_section()
         name, pixels, figures = row
         beside = zip(figures, old[2], strict=True) if old else zip(figures, strict=True)
-        table.add_row(name, f"{pixels:,}", *(figure(value) for pair in beside for value in pair))
+        table.add_row(name, f"{pixels:,}", *(format_score(value) for pair in beside for value in pair))
     out.print(table)
-    out.print(f"all: means over the classes; accuracy over the pixels: {figure(scores.accuracy)}", style="dim")
+    out.print(f"all: means over the classes; accuracy over the pixels: {format_score(scores.accuracy)}", style="dim")
 
 
 def _rows(scores: Scores) -> list[tuple[str, int, tuple[float | None, ...]]]:
@@ -341,6 +342,6 @@ def _print_numbers(title: str, scores: NumberScores, unit: str, before: NumberSc
         ("bias", "bias"),
         ("r2", "R2"),
     ):
-        old = [figure(getattr(before, name))] if before else []
-        table.add_row(what, figure(getattr(scores, name)), *old)
+        old = [format_score(getattr(before, name))] if before else []
+        table.add_row(what, format_score(getattr(scores, name)), *old)
     out.print(table)

@@ -21,12 +21,12 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 
 
 def is_disk_error(problem: Exception) -> TypeGuard[OSError]:
-    """Whether an error is the disk's fault and not this program's."""
+    """Whether the disk is to blame for an error, and not this program."""
     return isinstance(problem, OSError) and problem.errno in _DISK
 
 
 def out_of_memory(problem: MemoryError) -> str:
-    """What to say where memory does not suffice."""
+    """The message for a machine that has too little memory."""
     asked = f" ({problem})" if str(problem) else ""
     return (
         f"this machine's memory does not suffice{asked}: close other programs, map a smaller --bbox, or train with a smaller"
@@ -35,7 +35,7 @@ def out_of_memory(problem: MemoryError) -> str:
 
 
 def unforeseen(problem: Exception, arguments: Sequence[str]) -> str:
-    """What to say of an unforeseen error; its details are written to a log file, which is named."""
+    """The message for an unforeseen error; its details go to a log file, which the message names."""
     what = f"unforeseen {type(problem).__name__}: {problem}. This is a fault of lianet-user"
     log = _logged(problem, arguments)
     if log is not None:
@@ -44,7 +44,7 @@ def unforeseen(problem: Exception, arguments: Sequence[str]) -> str:
 
 
 def _logged(problem: Exception, arguments: Sequence[str]) -> Path | None:
-    """The log file of an error; None where none can be written."""
+    """Write the log file of an error; None where none can be written."""
     text = "\n".join([*_circumstances(arguments), "", *traceback.format_exception(problem)])
     name = f"lianet-user-error-{dt.datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     for folder in (log_folder, lambda: Path(tempfile.gettempdir())):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import choose_device, given_region, out, progress, then, warn
+from lianet_user.cli.console import choose_device, optional_region_file, out, print_next, progress, warn
 from lianet_user.cli.options import AsJson, Device, LabelsPath, Quiet, RegionOption, reads_labels
 from lianet_user.labels.options import LabelOptions
 
@@ -40,7 +40,7 @@ def evaluate(
     from lianet_user.files.artifact import open_head_file
 
     file = open_head_file(head)  # a wrong file is refused before torch is imported
-    given = given_region(region, quiet)
+    given = optional_region_file(region, quiet)
 
     from lianet_user.catalog import region_of_head
     from lianet_user.evaluation.evaluate import evaluate as run
@@ -58,18 +58,18 @@ def evaluate(
         print(json.dumps(_document(found), indent=2))
     elif not quiet:
         _print(opened, found)
-        then(f"lianet-user predict {head}", f"to do better where it is least sure: lianet-user suggest {head}")
+        print_next(f"lianet-user predict {head}", f"to do better where it is least sure: lianet-user suggest {head}")
 
 
 def _print(head: Head, found: Evaluation) -> None:
     from rich.table import Table
 
-    from lianet_user.cli.console import print_dates, print_scores
+    from lianet_user.cli.console import print_scores, print_scores_by_date
 
     judgement, areas = found.judgement, found.areas
     unit = head.header.numbers.unit if head.header.numbers else ""
     print_scores("Against these labels", judgement.scores(), unit)
-    print_dates(judgement.dated_scores(), judgement.of_mean.compute() if judgement.of_mean else None, unit)
+    print_scores_by_date(judgement.dated_scores(), judgement.of_mean.compute() if judgement.of_mean else None, unit)
     if areas is not None:
         from lianet_user.evaluation.areas import CAVEAT, COLUMNS
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import choose_device, out, progress, region_file, then, wrote
+from lianet_user.cli.console import choose_device, out, print_next, progress, region_file, wrote
 from lianet_user.cli.options import (
     AsJson,
     Device,
@@ -41,9 +41,9 @@ def learning_curve(
         "learning-curve.csv"
     ),
     shares: Annotated[
-        str, typer.Option(metavar="S,S,...", help="Of the training blocks, from 0 to 1.")
+        str, typer.Option(metavar="S,S,...", help="Shares of the training blocks, from 0 to 1.")
     ] = "0.05,0.1,0.2,0.4,0.7,1",
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="With other blocks each time.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Trainings for each share, each with other blocks.")] = 3,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -101,13 +101,16 @@ def learning_curve(
     elif not quiet:
         _print(points)
         wrote(output, f" and {plot}")
-        then(f"where the curve still rises more labels help: lianet-user suggest HEAD --labels {labels} says where")
+        print_next(
+            f"where the curve still rises more labels help: lianet-user suggest HEAD --labels {labels} says where"
+        )
 
 
 def _shares(text: str) -> list[float]:
-    """
+    """The shares of a comma-separated text, ascending.
+
     Raises:
-        InputError: no numbers above 0 and up to 1.
+        InputError: they are not numbers above 0 and up to 1.
     """
     from lianet_user.errors import InputError
 
@@ -139,7 +142,7 @@ def _print(points: list[CurvePoint]) -> None:
     import numpy as np
     from rich.table import Table
 
-    from lianet_user.cli.console import figure
+    from lianet_user.cli.console import format_score
     from lianet_user.files.header import Scores
 
     classes = isinstance(points[0].scores, Scores)
@@ -154,8 +157,8 @@ def _print(points: list[CurvePoint]) -> None:
             f"{share:.0%}",
             f"{np.mean([point.blocks for point in own]):.0f}",
             f"{np.mean([point.pixels for point in own]):,.0f}",
-            figure(float(np.mean(values))) if values else "-",
-            figure(float(np.std(values, ddof=1))) if len(values) > 1 else "-",
+            format_score(float(np.mean(values))) if values else "-",
+            format_score(float(np.std(values, ddof=1))) if len(values) > 1 else "-",
             ", ".join(lacking),
         )
     out.print(table)

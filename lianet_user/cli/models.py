@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import announcer, err, in_megabytes, out, progress, then, wrote
+from lianet_user.cli.console import announcer, err, in_megabytes, out, print_next, progress, wrote
 from lianet_user.cli.options import AsJson, Overwrite, Quiet
 from lianet_user.errors import InputError, printable
 
@@ -76,7 +76,7 @@ def list_models(
     if picture is not None:
         wrote(picture)
     if found:
-        then(f"lianet-user info {found[0].name}", f"lianet-user finetune {found[0].name} LABELS")
+        print_next(f"lianet-user info {found[0].name}", f"lianet-user finetune {found[0].name} LABELS")
 
 
 @models.command("fetch")
@@ -109,7 +109,7 @@ def fetch_models(
     if as_json:
         print(json.dumps(written, indent=2))
     elif not quiet:
-        then(f"lianet-user finetune {names[0]} LABELS")
+        print_next(f"lianet-user finetune {names[0]} LABELS")
 
 
 @models.command("add")
@@ -129,7 +129,7 @@ def add_model(
         print(json.dumps({"name": model.name, "path": str(path)}, indent=2))
     elif not quiet:
         out.print(f"{model.name} is here: {path}", soft_wrap=True)
-        then(f"lianet-user finetune {model.name} LABELS")
+        print_next(f"lianet-user finetune {model.name} LABELS")
 
 
 @models.command("publish")
@@ -138,7 +138,7 @@ def publish_models(
     name: Annotated[str, typer.Option("--id", help="Identifier of the catalogue.")] = "regions",
     title: Annotated[str, typer.Option(help="Title of the catalogue.")] = "Regions for lianet_user",
     description: Annotated[
-        str, typer.Option(help="Of the catalogue, in a sentence.")
+        str, typer.Option(help="Description of the catalogue, in a sentence.")
     ] = "Neural fields of regions of the Earth, for maps from labels without imagery.",
     provider: Annotated[
         list[str] | None,
@@ -172,7 +172,7 @@ def publish_models(
             out.print(f"{path} is of an earlier catalogue, and nothing links to it any more", soft_wrap=True)
         names = ", ".join(model.name for model in done.models)
         wrote(done.catalog, f": {names}")
-        then(f"lianet-user models list --catalog {done.catalog}", f"put {folder} on a web server as it stands")
+        print_next(f"lianet-user models list --catalog {done.catalog}", f"put {folder} on a web server as it stands")
 
 
 def _opened(catalog: str | None, offline: bool = False) -> Catalog:

@@ -89,7 +89,7 @@ RegionName = Annotated[
 ]
 RegionOption = Annotated[
     str | None,
-    typer.Option(metavar="REGION", help="Region file or name, where the head does not find it by itself."),
+    typer.Option(metavar="REGION", help="Region file or name, where the head's region is not in its recorded place."),
 ]
 
 
@@ -100,11 +100,11 @@ WHERE, WHAT, HOW = "Where", "What", "How it is written"
 
 @dataclass(frozen=True)
 class AreaOptions:
-    """What was typed about where to map."""
+    """The options that say where to map."""
 
     bbox: tuple[float, float, float, float] | None
     given: dict[str, Any]
-    """The rest, by the names of MapArea."""
+    """The other options, by their names in MapArea."""
 
     def area(self) -> MapArea:
         from lianet_user.maps import MapArea
@@ -114,15 +114,15 @@ class AreaOptions:
 
 @dataclass(frozen=True)
 class WritingOptions:
-    """What was typed about how to write."""
+    """The options that say how maps are written."""
 
     overwrite: bool
     resume: bool
     creation: dict[str, str]
 
     @property
-    def words(self) -> dict[str, Any]:
-        """By the names of the functions that write maps."""
+    def arguments(self) -> dict[str, Any]:
+        """As keyword arguments of the functions that write maps."""
         return {"overwrite": self.overwrite, "resume": self.resume, "creation_options": self.creation}
 
 
@@ -214,7 +214,7 @@ def _label_options(
         str | None, grouped(FILE, "Condition that features meet, as \"area > 500 AND kind = 'x'\".")
     ] = None,
     labels_crs: Annotated[str | None, grouped(FILE, "CRS of a file that states none.", metavar="EPSG:n")] = None,
-    encoding: Annotated[str | None, grouped(FILE, "Of the text in a shapefile or a table.")] = None,
+    encoding: Annotated[str | None, grouped(FILE, "Character encoding of a shapefile or a table.")] = None,
     band: Annotated[int | None, grouped(FILE, "Band of a raster, from 1.")] = None,
     nodata: Annotated[
         list[float] | None, grouped(FILE, "Value of a raster that means no data, besides the stated one (repeat it).")
@@ -241,7 +241,7 @@ def _label_options(
             MEANING, "Polygons inside which everything was mapped; 'region' if the whole region was.", metavar="FILE"
         ),
     ] = None,
-    rule: Annotated[Literal["majority", "center"], grouped(PIXELS, "Who owns a mixed pixel.")] = "majority",
+    rule: Annotated[Literal["majority", "center"], grouped(PIXELS, "Which class owns a mixed pixel.")] = "majority",
     all_touched: Annotated[bool, grouped(PIXELS, "A polygon labels every pixel it touches.", "--all-touched")] = False,
     min_coverage: Annotated[
         float, grouped(PIXELS, "Share of a pixel that its class has to cover.", metavar="SHARE")
@@ -262,7 +262,8 @@ def _label_options(
         int, grouped(TIME, "Days a date may be away from the acquisition taken for it.", metavar="DAYS")
     ] = 0,
 ) -> LabelOptions:
-    """
+    """The options as :class:`LabelOptions`.
+
     Raises:
         InputError: two options contradict each other.
     """
@@ -312,7 +313,7 @@ TRAINING, JUDGING = "Training", "Validation"
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """What was typed about the ground to judge by; None where nothing was."""
+    """The options that choose the ground for validation; None where one was not given."""
 
     validation: float | None
     seed: int | None
@@ -322,36 +323,36 @@ class SplitOptions:
 
     @property
     def trained(self) -> float:
-        """Share of the labelled blocks that is not kept for validation."""
+        """Share of the labelled blocks that is trained on."""
         from lianet_user.labels import SHARE
 
         return 1 - (self.validation or SHARE)
 
     def split(self, labels: Labels, region: RegionHeader, settings: FinetuneSettings) -> Split:
-        """The ground to train on and the ground to judge by.
+        """Split the labelled ground into ground to train on and ground to validate on.
 
         Raises:
-            LabelError: the labels cannot be split, or the test area is none.
+            LabelError: the labels cannot be split, or the test area cannot be used.
         """
         from lianet_user.labels import split_labels
 
-        return split_labels(labels, share=settings.validation, seed=settings.seed, **self.words(region))
+        return split_labels(labels, share=settings.validation, seed=settings.seed, **self.arguments(region))
 
     def folds(self, labels: Labels, region: RegionHeader, settings: FinetuneSettings, count: int) -> tuple[Split, ...]:
         """The parts of a cross-validation.
 
         Raises:
-            LabelError: the labels cannot be split, or the test area is none.
+            LabelError: the labels cannot be split, or the test area cannot be used.
         """
         from lianet_user.labels import split_folds
 
-        return split_folds(labels, count, seed=settings.seed, **self.words(region))
+        return split_folds(labels, count, seed=settings.seed, **self.arguments(region))
 
-    def words(self, region: RegionHeader) -> dict[str, Any]:
-        """What was said about every split, by the names of :func:`lianet_user.labels.split_labels`.
+    def arguments(self, region: RegionHeader) -> dict[str, Any]:
+        """As keyword arguments of :func:`lianet_user.labels.split_labels` and its like.
 
         Raises:
-            LabelError: the test area is none.
+            LabelError: the test area cannot be used.
         """
         from lianet_user.labels import read_test_area
 
@@ -418,7 +419,10 @@ def _split_options(
         Path | None, grouped(JUDGING, "Polygons set aside for a last test that nothing is chosen by.", metavar="FILE")
     ] = None,
     seed: Annotated[
-        int | None, grouped(JUDGING, "Of every random draw. Default: 0, or that of the head trained on.", min=0)
+        int | None,
+        grouped(
+            JUDGING, "Seed of every random draw. Default: 0, or that of the head that training goes on from.", min=0
+        ),
     ] = None,
 ) -> SplitOptions:
     return SplitOptions(validation, seed, block, split_buffer, test_area)
@@ -446,22 +450,25 @@ def _training_options(
         ),
     ] = None,
     steps: Annotated[int | None, grouped(TRAINING, "Training steps of each member.", min=1)] = None,
-    members: Annotated[int | None, grouped(TRAINING, "Heads that answer together.", min=1, max=64)] = None,
+    members: Annotated[int | None, grouped(TRAINING, "Heads whose answers are averaged.", min=1, max=64)] = None,
     rate: Annotated[float | None, grouped(TRAINING, "Learning rate.", min=0.0)] = None,
     batch: Annotated[int | None, grouped(TRAINING, "Crops per step.", min=1)] = None,
     crop: Annotated[int | None, grouped(TRAINING, "Pixels along the side of a crop.", min=8)] = None,
     class_weight: Annotated[
-        float | None, grouped(TRAINING, "Classes weigh their frequency to the power of minus this.", min=0.0, max=1.0)
+        float | None,
+        grouped(TRAINING, "Weight of a class: its frequency to the power of minus this.", min=0.0, max=1.0),
     ] = None,
-    label_smoothing: Annotated[float | None, grouped(TRAINING, "Of cross-entropy.", min=0.0, max=0.9)] = None,
+    label_smoothing: Annotated[
+        float | None, grouped(TRAINING, "Label smoothing of the cross-entropy.", min=0.0, max=0.9)
+    ] = None,
     dropout: Annotated[
-        float | None, grouped(TRAINING, "Share of the inputs that a step leaves out.", min=0.0, max=0.9)
+        float | None, grouped(TRAINING, "Share of the inputs that each step drops.", min=0.0, max=0.9)
     ] = None,
     deep: Annotated[
         bool, grouped(TRAINING, "Eleven convolutions, the paper's later head, instead of six.", "--deep")
     ] = False,
     patience: Annotated[
-        int | None, grouped(TRAINING, "Stop a member after so many looks at validation without a better one.", min=1)
+        int | None, grouped(TRAINING, "Stop a member after so many validations without an improvement.", min=1)
     ] = None,
 ) -> TrainingOptions:
     named = {
@@ -518,13 +525,14 @@ def _imagery_options(
         ),
     ] = None,
     dates: Annotated[
-        str | None, grouped(IMAGERY, "Of the acquisitions, where the files do not say.", metavar="YYYY-MM-DD,...")
+        str | None,
+        grouped(IMAGERY, "Dates of the acquisitions, where the files do not state them.", metavar="YYYY-MM-DD,..."),
     ] = None,
-    since: Annotated[str | None, grouped(IMAGERY, "Leave earlier acquisitions out.", metavar="YYYY-MM-DD")] = None,
-    until: Annotated[str | None, grouped(IMAGERY, "Leave later ones out.", metavar="YYYY-MM-DD")] = None,
+    since: Annotated[str | None, grouped(IMAGERY, "Skip earlier acquisitions.", metavar="YYYY-MM-DD")] = None,
+    until: Annotated[str | None, grouped(IMAGERY, "Skip later acquisitions.", metavar="YYYY-MM-DD")] = None,
     offset: Annotated[float | None, grouped(IMAGERY, "Subtracted from the digital numbers.")] = None,
     scale: Annotated[float | None, grouped(IMAGERY, "Digital numbers per reflectance 1.0.")] = None,
-    nodata: Annotated[float | None, grouped(IMAGERY, "Digital number that is no measurement.")] = None,
+    nodata: Annotated[float | None, grouped(IMAGERY, "Digital number of missing measurements.")] = None,
     mask: Annotated[
         str | None,
         grouped(
@@ -532,16 +540,16 @@ def _imagery_options(
         ),
     ] = None,
     clear: Annotated[str | None, grouped(CLOUDS, "Values of the mask that are clear.", metavar="4,5,6")] = None,
-    clear_below: Annotated[float | None, grouped(CLOUDS, "Or: below this probability it is clear.")] = None,
+    clear_below: Annotated[float | None, grouped(CLOUDS, "Or: a pixel below this probability is clear.")] = None,
     min_clear: Annotated[
-        float | None, grouped(CLOUDS, "Leave acquisitions out of which less is clear.", metavar="SHARE")
+        float | None, grouped(CLOUDS, "Skip acquisitions of which a smaller share is clear.", metavar="SHARE")
     ] = None,
     grid: Annotated[
         str | None,
         grouped(IMAGERY_GRID, "Raster or region file on whose grid everything is resampled.", metavar="FILE"),
     ] = None,
 ) -> dict[str, Any]:
-    """What was given, by the names of ImageryOptions."""
+    """The options that were given, by their names in ImageryOptions."""
     given = {
         "bands": bands.split(",") if bands else None,
         "dates": dates.split(",") if dates else None,

@@ -16,10 +16,10 @@ from lianet_user.cli.console import (
     choose_precision,
     mapping_progress,
     out,
+    print_next,
     progress,
     region_file,
     stoppable,
-    then,
     wrote,
 )
 from lianet_user.cli.options import (
@@ -86,7 +86,9 @@ def predict(
     ] = None,
     region: Annotated[
         list[str] | None,
-        typer.Option(metavar="REGION", help="Region file or name, where the head does not find it by itself."),
+        typer.Option(
+            metavar="REGION", help="Region file or name, where the head's region is not in its recorded place."
+        ),
     ] = None,
     area_options: AreaOptions,
     writing_options: WritingOptions,
@@ -118,7 +120,7 @@ def predict(
         opened = _open(files, regions, choose_device(device), kind)
         target = output or (MAPS if map_count(planned(opened, date or ())) > 1 else MAP)
         if polygons and opened[0].header.numbers is not None:
-            raise InputError("--polygons are for maps of classes, and this head answers with numbers: leave it away")
+            raise InputError("--polygons is for maps of classes, and this head answers with numbers: omit it")
         with advise_resuming(target, "predict"):
             results = write_maps(
                 opened,
@@ -130,7 +132,7 @@ def predict(
                 turned=tta,
                 min_area=min_area,
                 listener=mapping_progress(bars, stop_if_asked),
-                **writing_options.words,
+                **writing_options.arguments,
             )
     beside.write(results[0].path, writing_options.overwrite)
     if as_json:
@@ -144,7 +146,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Beside:
-    """What is made of the one finished map: its areas as polygons, and its sums in a user's."""
+    """What is made of a single finished map: polygons of its areas, and sums in polygons of the user."""
 
     polygons: Path | None
     zones: Path | None
@@ -154,10 +156,11 @@ class _Beside:
     def checked(
         cls, polygons: Path | None, zones: Path | None, target: Path, several: bool, overwrite: bool
     ) -> _Beside:
-        """
+        """The files to write, checked before any work begins.
+
         Raises:
-            InputError: there are several maps.
-            OutputError: a file exists and may not be replaced, or is called as no such file is.
+            InputError: there are several maps, or no zones file.
+            OutputError: a file exists and may not be replaced, or its name has the wrong ending.
         """
         table = target.with_name(f"{target.stem}_zones.csv") if zones else None
         if several and (polygons or zones):
@@ -196,7 +199,7 @@ class _Beside:
 def _open(
     files: Sequence[ArtifactFile[HeadHeader]], given: Sequence[Path], device: str, precision: Precision
 ) -> list[Head]:
-    """The heads; those of one region share it."""
+    """Open the heads; heads of one region share it."""
     from lianet_user.catalog import region_of_head
     from lianet_user.files.artifact import open_region_file
     from lianet_user.head import Head
@@ -232,13 +235,13 @@ def _print(results: Sequence[MapResult], head: Head) -> None:
 def _print_next(results: Sequence[MapResult], head: Head) -> None:
     path = results[0].path if len(results) == 1 else "MAP"
     if head.header.classes:
-        then(
+        print_next(
             f"open {path} in QGIS, which shows its names and colours",
             f"lianet-user polygons {path}",
             f"lianet-user zones {path} ZONES",
         )
     else:
-        then(f"open {path} in QGIS, which shows its colours and unit", f"lianet-user zones {path} ZONES")
+        print_next(f"open {path} in QGIS, which shows its colours and unit", f"lianet-user zones {path} ZONES")
 
 
 def _document(results: Sequence[MapResult]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import choose_device, given_region, progress, then, wrote
+from lianet_user.cli.console import choose_device, optional_region_file, print_next, progress, wrote
 from lianet_user.cli.options import WHERE, AsJson, Date, Device, Overwrite, Quiet, RegionOption, grouped
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def suggest(
     box = parse_bbox(bbox) if bbox is not None else None
     chosen_date = parse_date(date) if date is not None else None
     file = open_head_file(head)  # a wrong file is refused before torch is imported
-    given = given_region(region, quiet)
+    given = optional_region_file(region, quiet)
 
     from lianet_user.catalog import region_of_head
     from lianet_user.geo.ground_area import pixel_metres
@@ -92,7 +92,7 @@ def suggest(
         wrote(output, f"{drawn}: {_line(found)}")
         column = "class" if file.header.classes else "value"
         field = "" if file.header.classes else " --field value"
-        then(
+        print_next(
             f"fill in the column {column!r} of {output} with QGIS (places left empty are skipped), copy the places into your"
             " labels, and train again",
             f"or go on from this head: lianet-user finetune REGION {output}{field} --from {head}",

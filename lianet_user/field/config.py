@@ -316,7 +316,7 @@ def preset(
     Args:
         name: of the preset.
         height: of the area in pixels.
-        width: likewise.
+        width: of the area in pixels.
         bands: of the imagery.
         dates: acquisitions.
         time: how they enter; by default by their number.

@@ -174,7 +174,8 @@ class LiteUNet(nn.Module):
     """
 
     def __init__(self, config: DecoderConfig, channels: int, codes: int | None) -> None:
-        """
+        """Make an untrained decoder.
+
         Args:
             config: of the decoder.
             channels: of the encoding.

@@ -103,7 +103,8 @@ class _Axis:
 
 
 def _axis(lower: np.ndarray, weight: np.ndarray, aligned: bool, furthest: int, device: torch.device) -> _Axis:
-    """
+    """The nodes and weights of one axis at one level.
+
     Args:
         lower: node below each pixel, ascending.
         weight: of the node above it.

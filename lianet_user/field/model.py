@@ -65,9 +65,9 @@ class NeuralField(nn.Module):
 
         Args:
             corners: as :meth:`encode`.
-            height: likewise.
-            width: likewise.
-            times: likewise.
+            height: as :meth:`encode`.
+            width: as :meth:`encode`.
+            times: as :meth:`encode`.
             left_out: for fields of kind `kriged`, see :class:`lianet_user.field.encoding.TimeCodes`.
             keep: of a `lite` field, the part of every window that is asked for: see
                 :meth:`lianet_user.field.decoder.LiteUNet.forward`.

@@ -48,7 +48,7 @@ class ArtifactFile(Generic[H]):
 
     @property
     def parameters(self) -> int:
-        """Numbers stored in the file's tensors."""
+        """How many numbers the file's tensors hold."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     @property
@@ -67,15 +67,15 @@ class ArtifactFile(Generic[H]):
         """All tensors, as stored.
 
         Raises:
-            ArtifactError: the file changed under us or holds a value that is not finite.
+            ArtifactError: the file changed since it was opened, or holds a value that is not finite.
         """
         return self._container.tensors()
 
     def sha256(self) -> str:
-        """Of the file's bytes: what a head is tied to.
+        """SHA-256 of the file's bytes, which ties a head to its region.
 
         Raises:
-            ArtifactError: the file changed under us.
+            ArtifactError: the file changed since it was opened.
         """
         return self._container.sha256()
 
@@ -99,7 +99,7 @@ def open_head_file(path: str | os.PathLike[str]) -> ArtifactFile[HeadHeader]:
 
 
 def region_beside(header: HeadHeader, head_path: Path) -> Path:
-    """The region file of a head: where it lay at training, else beside the head under the same name.
+    """The region file of a head: where it was at training, else beside the head under the same name.
 
     Raises:
         ArtifactError: it is in neither place.
@@ -115,7 +115,7 @@ def region_beside(header: HeadHeader, head_path: Path) -> Path:
 
 
 def region_places(header: HeadHeader, head_path: Path) -> tuple[Path, Path]:
-    """Where the region of a head may lie."""
+    """Where the region file of a head may be."""
     recorded = Path(header.region.path)
     return recorded, head_path.absolute().parent / recorded.name
 
@@ -173,12 +173,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise write_error(target, error) from error
     finally:
-        with suppress(OSError):  # a disk that fails also fails here, and what it failed with first is what to say
+        with suppress(OSError):  # a failing disk fails here too, and its first error is the one to report
             temporary.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Have the new name outlive a power cut, on systems that can be asked for that."""
+    """Make the new name survive a power cut, on systems that offer it."""
     with suppress(OSError):
         fd = os.open(folder, os.O_RDONLY)
         try:
@@ -188,7 +188,8 @@ def _flush_folder(folder: Path) -> None:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """
+    """Refuse an output before any work begins.
+
     Raises:
         OutputError: `path` exists and may not be replaced, or its folder does not exist.
     """

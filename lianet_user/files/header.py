@@ -63,9 +63,9 @@ class GridHeader(Schema):
             # Strictly WKT: PROJ's own spelling can name files and servers to read.
             crs = pyproj.CRS.from_wkt(self.crs_wkt)
         except CRSError as error:
-            raise ValueError("crs_wkt is no coordinate reference system") from error
+            raise ValueError("crs_wkt is not a coordinate reference system") from error
         if not (crs.is_projected or crs.is_geographic):
-            raise ValueError("crs_wkt is no coordinate reference system of places on a map")
+            raise ValueError("crs_wkt is not a coordinate reference system of places on a map")
         corners = [Affine(*self.transform) @ (col, row) for col in (0, self.width) for row in (0, self.height)]
         x, y = ([corner[axis] for corner in corners] for axis in (0, 1))
         try:
@@ -148,9 +148,9 @@ def acquisition_of(value: object) -> object:
 
 
 class BandQuality(Schema):
-    """How well one band of one acquisition is remembered: valid pixels at the band's own resolution.
+    """How well one band of one acquisition is reconstructed: valid pixels at the band's own resolution.
 
-    Figures are None where there was nothing to judge: the acquisition lacks the band, or it is valid nowhere.
+    Figures are None where there was nothing to compare: the acquisition lacks the band, or it is valid nowhere.
     """
 
     band: Name
@@ -394,7 +394,7 @@ class HeadHeader(Schema):
     dates: tuple[Date, ...] = Field(strict=False, min_length=1)
     """Acquisitions the labels described."""
     scores: AnyScores | None
-    """On ground that was kept for validation, all dates together."""
+    """On the ground that was kept for validation, over all dates."""
     scores_by_date: tuple[DatedScores, ...] = Field(strict=False, default=())
     """The same for each date, where there are several."""
     scores_of_mean: AnyScores | None = None
@@ -449,7 +449,7 @@ def class_flags(classes: Sequence[ClassEntry]) -> dict[str, Any]:
     """The attributes of an array whose values are indices of classes.
 
     `flag_meanings` is one text in which blanks part the meanings (CF 3.5), so a name becomes a word, and of names that
-    become the same word each later one ends with its value. `flag_colors` are their colours, likewise.
+    become the same word each later one ends with its value. `flag_colors` are their colours, separated in the same way.
     """
     words: list[str] = []
     for value, entry in enumerate(classes):
