@@ -87,19 +87,19 @@ def _versions() -> Iterator[Finding]:
     yield Finding("versions", "fine", f"lianet-user {version('lianet-user')}, Python {platform.python_version()}")
     good = []
     for text in requires("lianet-user") or ():
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            installed = version(wanted.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
-            yield Finding("versions", "broken", f"{wanted.name} is not installed", f"pip install '{wanted}'")
+            yield Finding("versions", "broken", f"{requirement.name} is not installed", f"pip install '{requirement}'")
             continue
-        if wanted.specifier.contains(installed, prereleases=True):
-            good.append(f"{wanted.name} {installed}")
+        if requirement.specifier.contains(installed, prereleases=True):
+            good.append(f"{requirement.name} {installed}")
         else:
-            found = f"{wanted.name} {installed} is older than what this needs ({wanted.specifier})"
-            yield Finding("versions", "broken", found, f"pip install -U '{wanted}'")
+            found = f"{requirement.name} {installed} is older than what this needs ({requirement.specifier})"
+            yield Finding("versions", "broken", found, f"pip install -U '{requirement}'")
     yield Finding("versions", "fine", ", ".join(good))
 
 
@@ -240,13 +240,13 @@ def _coordinates() -> Iterator[Finding]:
     from rasterio.crs import CRS
     from rasterio.warp import transform
 
-    wanted = (391_779.4, 5_820_072.6)
+    expected = (391_779.4, 5_820_072.6)
     berlin = (13.4050, 52.5200)
     by_pyproj = pyproj.Transformer.from_crs(4326, 32633, always_xy=True).transform(*berlin)
     (x,), (y,) = transform(CRS.from_epsg(4326), CRS.from_epsg(32633), [berlin[0]], [berlin[1]])
     where = f"PROJ {pyproj.proj_version_str}"
     for name, found in (("pyproj", by_pyproj), ("rasterio", (x, y))):
-        if max(abs(one - other) for one, other in zip(found, wanted, strict=True)) > 1:
+        if max(abs(one - other) for one, other in zip(found, expected, strict=True)) > 1:
             what = f"{name} puts Berlin at {found[0]:.0f} E, {found[1]:.0f} N in UTM 33, not at 391779 E, 5820073 N"
             yield Finding("coordinates", "broken", what, f"unset PROJ_DATA and PROJ_LIB, or pip install -U {name}")
             return
@@ -266,7 +266,7 @@ def _cache() -> Iterator[Finding]:
 
 
 def _place(topic: str, what: str, folder: Path) -> Finding:
-    """Whether files can be written into a folder, or into what it will be made in, and how many."""
+    """Check that a folder, or the one it will be created in, can be written to and has room."""
     there = next((each for each in (folder, *folder.parents) if each.exists()), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=there) as file:

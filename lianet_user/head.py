@@ -252,7 +252,7 @@ class Head:
         return stacked.mean(0) if self.header.numbers else stacked.logsumexp(0) - math.log(len(answers))
 
     def values(self, window: Window, date: dt.date | None = None) -> np.ndarray:
-        """What a map holds over a window: (scale * height, scale * width); arguments as `answers`.
+        """The values of a map over a window: (scale * height, scale * width); arguments as `answers`.
 
         uint8, the most probable class; or float32, the number.
         """
@@ -266,7 +266,7 @@ class Head:
         return crop(self.answers(ground, date, read=read, turned=turned), window, ground.scaled(self.scale))
 
     def decided(self, answers: Tensor) -> Tensor:
-        """What a map holds of answers (outputs, ...): uint8, the most probable class; or float32, the number."""
+        """The values of a map from answers (outputs, ...): uint8, the most probable class; or float32, the number."""
         return answers.argmax(0).to(torch.uint8) if self.header.classes else answers[0]
 
     def map_tiles(self, window: Window, tile: int = TILE) -> Iterator[Window]:

@@ -243,7 +243,7 @@ class Region:
         return self.header.time_of(date, between=between)
 
     def _computed(self, window: Window, time: int | float, read: Callable[[Tensor], Parts]) -> Parts:
-        """What `read` makes of features (1, C, h, w), over a window: (1, channels, height, width) each."""
+        """The results of `read` on features (1, C, h, w) over a window: (1, channels, height, width) each."""
         if self.lattice is not None:
             return blended(self.lattice, window, lambda patches: map(read, self._decoded_patches(patches, time)))
         decoder = self.field.config.decoder
@@ -282,7 +282,7 @@ def _folded(field: NeuralField) -> NeuralField:
         return field
     view = copy.copy(field)
     view._modules = dict(field._modules)
-    view.decoder = copy.deepcopy(field.decoder)
+    view.decoder, view.reconstruction = copy.deepcopy(field.decoder), copy.deepcopy(field.reconstruction)
     fold_norms(view)
     return view
 

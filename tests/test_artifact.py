@@ -389,7 +389,7 @@ def test_date_index(region_header: RegionHeaderFactory) -> None:
 
 def test_dates_that_are_not_held(region_header: RegionHeaderFactory) -> None:
     several = region_header(dates=4)
-    with pytest.raises(DateError, match=r"holds 4 dates \(2017-02-16 to 2017-05-16\) and none was chosen: .*--date"):
+    with pytest.raises(DateError, match=r"holds 4 dates \(2017-02-16 to 2017-05-16\) and none was chosen: .*`date`"):
         several.date_index(None)
     with pytest.raises(
         DateError, match=r"does not hold 2017-05-01: the nearest .* 2017-03-16, 2017-04-16, 2017-05-16$"
@@ -482,5 +482,5 @@ def test_refuse_existing(tmp_path: Path) -> None:
         refuse_existing(path, overwrite=False)
     with pytest.raises(OutputError, match="is a folder: give the name of a file with `output`"):
         refuse_existing(tmp_path, overwrite=True)
-    with pytest.raises(OutputError, match=r"the folder .*none does not exist: make it first"):
+    with pytest.raises(OutputError, match=r"the folder .*none does not exist: create it first"):
         refuse_existing(tmp_path / "none" / "a.tif", overwrite=False)

@@ -143,9 +143,9 @@ def replaced_region(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
 
 def replaced_while_read(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """By a file as good as it, between its header and its tensors."""
-    from lianet_user import region
+    from lianet_user.field import weights
 
-    check = region.check_stored
+    check = weights.check_stored
 
     def late(*arguments: Any) -> None:
         check(*arguments)
@@ -153,21 +153,21 @@ def replaced_while_read(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
         other = folder.file(path.read_bytes(), "other")
         other.rename(path)
 
-    patch.setattr(region, "check_stored", late)
+    patch.setattr(weights, "check_stored", late)
     return FINETUNE
 
 
 def shrinking_region(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """Cut off between its header and its tensors: a mapped file would end the process."""
-    from lianet_user import region
+    from lianet_user.field import weights
 
-    check = region.check_stored
+    check = weights.check_stored
 
     def late(*arguments: Any) -> None:
         check(*arguments)
         os.truncate(folder.path / "region.safetensors", 50_000)
 
-    patch.setattr(region, "check_stored", late)
+    patch.setattr(weights, "check_stored", late)
     return FINETUNE
 
 

@@ -77,7 +77,6 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
@@ -85,7 +84,8 @@ def _common(
         bool, typer.Option("--traceback", help="On an unforeseen error, print where it happened.")
     ] = False,
 ) -> None:
-    context.obj = trace
+    # --traceback is read off the command line where an error is caught.
+    del version, trace
 
 
 MAPPING, JUDGING, REMEMBERED = "From labels to maps", "How good is it?", "What a region remembers"

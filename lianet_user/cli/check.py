@@ -49,7 +49,7 @@ def check(
     path = region_file(region, quiet)
     header = open_region_file(path).header
     read = read_labels(labels, header, labels_options)
-    found = check_labels(
+    result = check_labels(
         read,
         header,
         share=split_options.validation or SHARE,
@@ -63,9 +63,9 @@ def check(
         with progress(quiet) as bars:
             labels_figure(Region.open(path), read, output, bars.task("picture"))
     if as_json:
-        print(json.dumps({**found.as_dict(), "picture": str(output) if picture else None}, indent=2))
+        print(json.dumps({**result.as_dict(), "picture": str(output) if picture else None}, indent=2))
     elif not quiet:
-        for line in found.lines():
+        for line in result.lines():
             out.print(line, soft_wrap=True)
         if picture:
             wrote(output)

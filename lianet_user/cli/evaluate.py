@@ -53,20 +53,20 @@ def evaluate(
         for line in read.report.lines():
             out.print(line, soft_wrap=True)
     with progress(quiet) as bars:
-        found = run(opened, read, areas=areas, listener=bars.task("mapping"))
+        evaluation = run(opened, read, areas=areas, listener=bars.task("mapping"))
     if as_json:
-        print(json.dumps(_document(found), indent=2))
+        print(json.dumps(_document(evaluation), indent=2))
     elif not quiet:
-        _print(opened, found)
+        _print(opened, evaluation)
         print_next(f"lianet-user predict {head}", f"to do better where it is least sure: lianet-user suggest {head}")
 
 
-def _print(head: Head, found: Evaluation) -> None:
+def _print(head: Head, evaluation: Evaluation) -> None:
     from rich.table import Table
 
     from lianet_user.cli.console import print_scores, print_scores_by_date
 
-    judgement, areas = found.judgement, found.areas
+    judgement, areas = evaluation.judgement, evaluation.areas
     unit = head.header.numbers.unit if head.header.numbers else ""
     print_scores("Against these labels", judgement.scores(), unit)
     print_scores_by_date(judgement.dated_scores(), judgement.of_mean.compute() if judgement.of_mean else None, unit)
@@ -83,11 +83,11 @@ def _print(head: Head, found: Evaluation) -> None:
         warn(CAVEAT)
 
 
-def _document(found: Evaluation) -> dict[str, object]:
-    judgement = found.judgement
+def _document(evaluation: Evaluation) -> dict[str, object]:
+    judgement = evaluation.judgement
     return {
         "scores": judgement.scores().model_dump(mode="json"),
         "scores_by_date": [each.model_dump(mode="json") for each in judgement.dated_scores()],
         "scores_of_mean": judgement.of_mean.compute().model_dump(mode="json") if judgement.of_mean else None,
-        "areas": found.areas.as_dict() if found.areas else None,
+        "areas": evaluation.areas.as_dict() if evaluation.areas else None,
     }

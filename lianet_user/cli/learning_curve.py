@@ -65,7 +65,7 @@ def learning_curve(
     plot = output.with_suffix(".png")
     for path in (output, plot):
         refuse_existing(path, overwrite)
-    wanted = _shares(shares)
+    chosen = _shares(shares)
     region_path = region_file(region, quiet)
     header = open_region_file(region_path).header
     read = read_labels(labels, header, labels_options)
@@ -82,7 +82,7 @@ def learning_curve(
         points = study(
             Region.open(region_path, choose_device(device)),
             read,
-            shares=wanted,
+            shares=chosen,
             repeats=repeats,
             settings=settings,
             split=lambda repeat: split_options.split(
@@ -115,12 +115,12 @@ def _shares(text: str) -> list[float]:
     from lianet_user.errors import InputError
 
     try:
-        found = [float(part) for part in text.split(",")]
+        values = [float(part) for part in text.split(",")]
     except ValueError:
-        found = []
-    if not found or not all(0 < share <= 1 for share in found):
+        values = []
+    if not values or not all(0 < share <= 1 for share in values):
         raise InputError(f"--shares {text!r}: expected numbers above 0 and up to 1, as 0.1,0.5,1")
-    return sorted(set(found))
+    return sorted(set(values))
 
 
 def _row(point: CurvePoint) -> dict[str, Any]:

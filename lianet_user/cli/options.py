@@ -122,7 +122,7 @@ class WritingOptions:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """As keyword arguments of the functions that write maps."""
+        """The options as keyword arguments of the functions that write maps."""
         return {"overwrite": self.overwrite, "resume": self.resume, "creation_options": self.creation}
 
 
@@ -349,7 +349,7 @@ class SplitOptions:
         return split_folds(labels, count, seed=settings.seed, **self.arguments(region))
 
     def arguments(self, region: RegionHeader) -> dict[str, Any]:
-        """As keyword arguments of :func:`lianet_user.labels.split_labels` and its like.
+        """The options as keyword arguments of :func:`lianet_user.labels.split_labels` and `split_folds`.
 
         Raises:
             LabelError: the test area cannot be used.
@@ -362,7 +362,7 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What was typed about the training."""
+    """The options that say how heads are trained."""
 
     preset: str
     given: dict[str, Any]
@@ -585,4 +585,4 @@ reads_imagery = option_group("imagery_options", _imagery_options)
 """For commands with a parameter `imagery_options`, a dict for :func:`lianet_user.cli.config_file.open_given_imagery`."""
 
 reads_imagery_beside = option_group("imagery_options", _imagery_options, "imagery_")
-"""The same for commands that read labels too, whose options have the shorter names: --imagery-scale."""
+"""As `reads_imagery`, for commands that read labels too: options are called --imagery-scale and so on."""

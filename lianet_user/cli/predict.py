@@ -210,12 +210,12 @@ def _open(
     regions: dict[str | None, Region] = {}
     heads = []
     for file in files:
-        wanted = file.header.region.sha256
-        if wanted in regions:
-            head = Head.open_on(file, regions[wanted])
+        own_hash = file.header.region.sha256
+        if own_hash in regions:
+            head = Head.open_on(file, regions[own_hash])
         else:
-            found = by_hash.get(wanted) or (named[0] if named else region_of_head(file.header, file.path))
-            head = Head.open(file, found, device, precision)
+            region = by_hash.get(own_hash) or (named[0] if named else region_of_head(file.header, file.path))
+            head = Head.open(file, region, device, precision)
         regions[head.region.sha256] = head.region
         heads.append(head)
     return heads

@@ -123,10 +123,16 @@ def pretrain(
     settings = checked_settings(PretrainSettings, "training", tables["training"] | training_options)
     kind = choose_device(device)
     refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
-    found = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
+    opened = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
     with progress(quiet) as bars, advise_resuming_encoding(output):
         header = encode(
-            found, output, about, settings=settings, listener=encoding_progress(bars, quiet), resume=resume, device=kind
+            opened,
+            output,
+            about,
+            settings=settings,
+            listener=encoding_progress(bars, quiet),
+            resume=resume,
+            device=kind,
         )
     if not quiet:
         print_summary(header, output)

@@ -69,7 +69,7 @@ def suggest(
         opened = Head.open(file, region_of_head(file.header, head, given), choose_device(device))
         away = labelled_ground(labels, opened.region.header, layer) if labels else None
         metres = min(pixel_metres(opened.region.geobox))
-        found = find(
+        suggestions = find(
             opened,
             number,
             bbox=box,
@@ -80,16 +80,16 @@ def suggest(
             away=away,
             listener=bars.task("looking"),
         )
-        write_suggestions(found, opened, output, overwrite=overwrite)
+        write_suggestions(suggestions, opened, output, overwrite=overwrite)
         if picture:
             from lianet_user.report.figures import suggestions_figure
 
-            suggestions_figure(found, opened, figure)
+            suggestions_figure(suggestions, opened, figure)
     if as_json:
-        print(json.dumps(_document(found, output, figure if picture else None), indent=2))
+        print(json.dumps(_document(suggestions, output, figure if picture else None), indent=2))
     elif not quiet:
         drawn = f" and {figure}" if picture else ""
-        wrote(output, f"{drawn}: {_line(found)}")
+        wrote(output, f"{drawn}: {_line(suggestions)}")
         column = "class" if file.header.classes else "value"
         field = "" if file.header.classes else " --field value"
         print_next(
@@ -99,15 +99,15 @@ def suggest(
         )
 
 
-def _line(found: Suggestions) -> str:
-    values = [place.uncertainty for place in found.places]
+def _line(suggestions: Suggestions) -> str:
+    values = [place.uncertainty for place in suggestions.places]
     return f"{len(values)} places, uncertainty {values[0]:.3g} (first) to {min(values):.3g}"
 
 
-def _document(found: Suggestions, output: Path, figure: Path | None) -> dict[str, object]:
+def _document(suggestions: Suggestions, output: Path, figure: Path | None) -> dict[str, object]:
     return {
         "suggestions": str(output),
         "picture": str(figure) if figure else None,
-        "date": str(found.date),
-        "places": [asdict(place) for place in found.places],
+        "date": str(suggestions.date),
+        "places": [asdict(place) for place in suggestions.places],
     }

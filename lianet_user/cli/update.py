@@ -71,10 +71,10 @@ def update(
     kind = choose_device(device)
     refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
     path = region_file(region, quiet)
-    found = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
+    opened = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
     with progress(quiet) as bars, advise_resuming_encoding(output):
         header = run(
-            path, found, output, settings=settings, listener=encoding_progress(bars, quiet), resume=resume, device=kind
+            path, opened, output, settings=settings, listener=encoding_progress(bars, quiet), resume=resume, device=kind
         )
     if not quiet:
         print_summary(header, output)

@@ -320,8 +320,8 @@ class TimeCodes(nn.Module):
         if left_out is not None:
             own = torch.where(left_out.cpu()[:, None], own @ self._left_out, own)
         elif (elsewhere := ~own.any(1)).any():
-            wanted = days.cpu()[elsewhere].numpy()
-            estimated = kriging_weights(self.config.days, wanted, self.config.covariance)
+            moments = days.cpu()[elsewhere].numpy()
+            estimated = kriging_weights(self.config.days, moments, self.config.covariance)
             own[elsewhere] = torch.from_numpy(estimated).float()
         return own.to(self.weight.device) @ self.weight
 

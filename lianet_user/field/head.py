@@ -107,14 +107,14 @@ class HeadEnsemble(nn.Module):
         return self.together((inputs - self.mean).div_(self.std))
 
     def together(self, inputs: Tensor) -> Tensor:
-        """The same of inputs that are standardised already."""
+        """The answers of :meth:`forward` to inputs that are standardised already."""
         scores = self._scores(inputs)
         if self.config.output == "number":
             return scores.mean(0)
         return scores.log_softmax(2).logsumexp(0) - torch.tensor(float(len(self.members))).log()
 
     def each(self, inputs: Tensor) -> Tensor:
-        """What each member answers: (members, B, outputs, scale * h, scale * w), numbers after LeakyReLU, or logits."""
+        """The answers of each member: (members, B, outputs, scale * h, scale * w), numbers after LeakyReLU, or logits."""
         return self._scores((inputs - self.mean).div_(self.std))
 
     def _scores(self, inputs: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class NeuralField(nn.Module):
         left_out: Tensor | None = None,
         keep: Part | None = None,
     ) -> Tensor:
-        """What a head reads (B, features, height, width).
+        """The decoder's features (B, features, height, width).
 
         Args:
             corners: as :meth:`encode`.
@@ -92,7 +92,7 @@ otherwise (benchmarks/README.md). `float32`: everywhere the same but for roundin
 
 
 LIMITED = ("DEFAULT", "AVX2")
-"""What torch calls itself where it computes without AVX-512."""
+"""Torch's names for a processor without AVX-512."""
 
 
 def native_bfloat16(device: torch.device) -> bool:
@@ -114,7 +114,7 @@ def training_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def computed_in(device: torch.device, precision: Precision) -> Literal["bfloat16", "float32"]:
-    """What `precision` comes to on a device."""
+    """The type that `precision` stands for on a device."""
     return "bfloat16" if precision == "auto" and native_bfloat16(device) else "float32"
 
 

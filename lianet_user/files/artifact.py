@@ -121,7 +121,7 @@ def region_places(header: HeadHeader, head_path: Path) -> tuple[Path, Path]:
 
 
 def declared_kind(path: Path) -> Literal["region", "head"] | None:
-    """What a file says it is, unchecked: enough to choose how to open it. None where it says neither, or cannot be read."""
+    """The kind that a file states, unchecked: enough to choose how to open it; None where it states none or is unreadable."""
     kinds: dict[object, Literal["region", "head"]] = {"lianet-region": "region", "lianet-head": "head"}
     try:
         metadata = open_container(path, "region").metadata

@@ -59,8 +59,8 @@ class _Identity(NamedTuple):
 
     @classmethod
     def of(cls, file: FileIO) -> _Identity:
-        found = os.fstat(file.fileno())
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        status = os.fstat(file.fileno())
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What region and head files say of themselves: the typed headers. No torch here."""
+"""The typed headers of region and head files. No torch here."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Acquisition(Schema):
 
     date: Date
     time: Annotated[dt.time, Field(strict=False)] | None = None
-    """Of day, in UTC, where it is known."""
+    """Time of day in UTC, where it is known."""
     id: Text = ""
 
     @model_validator(mode="after")
@@ -130,7 +130,7 @@ class Acquisition(Schema):
 
 
 def acquisition_of(value: object) -> object:
-    """What :class:`Acquisition` reads, of `2018-02-16`, `2018-02-16T10:20:21`, `20180216T102021` or what TOML makes of them."""
+    """The fields of an :class:`Acquisition`, from `2018-02-16`, `2018-02-16T10:20:21`, `20180216T102021` or a date of TOML."""
     if isinstance(value, str):
         try:
             value = dt.date.fromisoformat(value)
@@ -207,7 +207,7 @@ class RegionHeader(Schema):
     lineage: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     """Drawn when a region is first encoded; an update keeps it."""
     parents: tuple[Sha256, ...] = Field(strict=False, default=())
-    """Of an updated region, the files it was before, the oldest first."""
+    """SHA-256 of the files that an updated region was before, the oldest first."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -289,7 +289,7 @@ class ClassEntry(Schema):
     name: Name
     color: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
     code: Annotated[Words, Field(max_length=128)] = ""
-    """What the labels called it, where that is not its name."""
+    """What the labels call it, where that is not its name."""
 
 
 class RegionRef(Schema):
@@ -299,7 +299,7 @@ class RegionRef(Schema):
     lineage: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     sha256: Sha256
     path: Annotated[Words, Field(max_length=4096)]
-    """Where it lay when the head was trained: absolute."""
+    """Absolute path of the file when the head was trained."""
 
 
 class ClassScore(Schema):
@@ -307,7 +307,7 @@ class ClassScore(Schema):
 
     name: Name
     pixels: Count
-    """Of the reference."""
+    """Pixels of the reference."""
     iou: float | None
     accuracy: float | None
     """Share of the class's reference pixels that were found (recall, producer's accuracy)."""
@@ -368,7 +368,7 @@ class Numbers(Schema):
     offset: float = 0.0
     scale: Annotated[float, Field(gt=0)] = 1.0
     low: float
-    """Of the labels that were trained on: what a picture spans."""
+    """Lowest and highest number of the labels that were trained on: the range that a picture spans."""
     high: float
 
     @model_validator(mode="after")
@@ -396,14 +396,14 @@ class HeadHeader(Schema):
     scores: AnyScores | None
     """On the ground that was kept for validation, over all dates."""
     scores_by_date: tuple[DatedScores, ...] = Field(strict=False, default=())
-    """The same for each date, where there are several."""
+    """Scores of each date, where there are several."""
     scores_of_mean: AnyScores | None = None
-    """Of the answers' mean over the dates, where labels describe several: what one map for all dates would have."""
+    """Scores of the answers averaged over the dates, where labels describe several: those of one map for all dates."""
     test_scores: AnyScores | None = None
     """In the area that was set aside as a test area, where nothing was trained or chosen on."""
     provenance: Provenance
     attribution: Text
-    """Of the region and of the labels."""
+    """Credit for the region and for the labels."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
