@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lianet_user.field.inference import Precision, native_bfloat16
+from lianet_user.field.model import Precision, native_bfloat16
 from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 

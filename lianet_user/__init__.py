@@ -17,19 +17,15 @@ Providers make region files with the same package::
     words = lianet.RegionWords(name="mine", title="My region", licence="CC-BY-4.0", attribution="...")
     lianet.pretrain(imagery, Path("region.safetensors"), words)
 
-Modules import one way only, each from those on its left::
+Packages import one way only, each from those on its left::
 
-    errors <- field/config <- header, container <- artifact
-              errors <- grid, header <- labels, imagery, catalog     no torch up to here
-              artifact, grid, field <- region; catalog, region <- head
-                    imagery, region <- importing
-              head, labels, imagery <- training
-             training, head, labels <- maps <- report
-                         everything <- cli
+    errors <- geo <- files <- field <- labels, imagery, catalog <- region <- head
+           <- paper_import, pretraining, finetuning <- evaluation, maps <- datacube, report <- doctor, cli
 
 Importing this package imports none of them; a name below is loaded when it is first used.
 """
 
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -83,7 +79,4 @@ __getattr__, _, _ = lazy_loader.attach(
         "pretraining": ["PretrainSettings", "RegionWords", "UpdateSettings", "pretrain", "update"],
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__dir__ = partial(sorted, __all__)

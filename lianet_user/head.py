@@ -18,7 +18,7 @@ from torch import Tensor
 from lianet_user.errors import ArtifactError, RegionMismatchError
 from lianet_user.field.config import HeadConfig, HeadInput
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.field.inference import Precision, answering_autocast, fold_norms
+from lianet_user.field.model import Precision, answering_autocast, fold_norms
 from lianet_user.field.weights import built, stored
 from lianet_user.files.artifact import ArtifactFile, open_head_file, region_beside, write_artifact
 from lianet_user.files.header import IGNORE, HeadHeader, RegionHeader, class_flags
@@ -39,7 +39,7 @@ class Head:
     Attributes:
         header: classes, dates, scores, settings.
         path: of the file, None for a head that was not read from one.
-        sha256: of the file's bytes, likewise.
+        sha256: of the file's bytes, None for a head that was not read from one.
         layers: the ensemble as it was trained, which is what a file holds.
         region: the region it was trained on, or after :meth:`open_on` that region as it is now.
     """
@@ -71,8 +71,8 @@ class Head:
 
         Args:
             path: of the head file; or the file, whose header was read already.
-            region: the region file, likewise; None looks where it lay when the head was trained, then beside the head. Among
-                the models that were fetched looks :func:`lianet_user.catalog.region_of_head`.
+            region: the region file, or that file with its header read; None looks where it was when the head was trained, and
+                then beside the head. :func:`lianet_user.catalog.region_of_head` also looks among the downloaded models.
             device: to compute on.
             precision: to compute in.
 
@@ -106,7 +106,7 @@ class Head:
         return head
 
     def check_lineage(self, region: Region) -> None:
-        """Ask whether the head's weights mean anything on a region: it has to be the head's own, updated or not.
+        """Check that the head's weights mean anything on a region: it has to be the head's own, updated or not.
 
         Raises:
             RegionMismatchError: the region has another lineage.
@@ -116,11 +116,11 @@ class Head:
             raise RegionMismatchError(
                 f"{self.path or 'the head'} was trained on another region than {region.path} ({trained_on.name!r}, lineage"
                 f" {trained_on.lineage[:12]}; found {found.name!r}, {found.lineage[:12]}), where its weights mean nothing:"
-                " train without --from"
+                " train without `start`"
             )
 
     def check_region(self) -> None:
-        """Ask whether the head may draw maps: its region has to be the very file that it was trained on.
+        """Check that the head may draw maps: its region has to be the very file that it was trained on.
 
         Raises:
             RegionMismatchError: it is another region, or was updated since.
@@ -134,12 +134,12 @@ class Head:
             raise RegionMismatchError(
                 f"{found.path} was updated since {head} was trained ({trained_on.name!r}, {hashes}"
                 f" {str(found.sha256)[:12]}): `lianet-user finetune {found.path} LABELS --from {head}` trains the head on,"
-                " from its weights; or give the region as it was with --region; if nobody updated it, it is damaged: get it"
+                " from its weights; or give the region as it was with `region`; if nobody updated it, it is damaged: get it"
                 " again"
             )
         raise RegionMismatchError(
             f"{found.path} is not the region that {head} was trained on ({trained_on.name!r}, {hashes}"
-            f" {found.header.name!r}, {str(found.sha256)[:12]}): give the right one with --region, or train again with"
+            f" {found.header.name!r}, {str(found.sha256)[:12]}): give the right one with `region`, or train again with"
             " finetune"
         )
 
@@ -184,7 +184,7 @@ class Head:
     def answers(
         self, window: Window, date: dt.date | None = None, *, read: Reader | None = None, turned: bool = False
     ) -> Tensor:
-        """What the layers say of a window: float32 (outputs, scale * height, scale * width).
+        """The answers of the layers over a window: float32 (outputs, scale * height, scale * width).
 
         Logarithms of class probabilities; or one number, in the unit of the labels.
 
@@ -195,7 +195,7 @@ class Head:
             turned: the mean over the eight turns and mirrors of what the layers read.
 
         Raises:
-            DateError: likewise.
+            DateError: as in `acquisition_date`.
         """
         layers = self._of_turns if turned else self._folded
         (raw,) = self._raw(window, date, read or self.region.head_input, lambda values: (layers(values),))
@@ -205,7 +205,7 @@ class Head:
 
     @torch.inference_mode()
     def members_answers(self, window: Window, date: dt.date | None = None) -> Tensor:
-        """What each member of the ensemble says: float32 (members, outputs, scale * height, scale * width).
+        """The answers of each member of the ensemble: float32 (members, outputs, scale * height, scale * width).
 
         Numbers in the unit of the labels, whose mean is :meth:`answers`; or logits. Arguments as there.
         """
@@ -224,7 +224,7 @@ class Head:
     def _raw(
         self, window: Window, date: dt.date | None, read: Reader, layers: Callable[[Tensor], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
-        """What layers make of a window, as they say it: (1, outputs, scale * height, scale * width) each."""
+        """The raw outputs of layers over a window: (1, outputs, scale * height, scale * width) each."""
         date, inputs, lattice = self.acquisition_date(date), self.header.head.inputs, self._lattice
 
         def answered(values: Tensor) -> tuple[Tensor, ...]:
@@ -242,17 +242,17 @@ class Head:
         )
 
     def _of_turns(self, read: Tensor) -> Tensor:
-        """What the layers say on average of inputs (1, C, h, w) turned and mirrored in all eight ways, turned back."""
-        found = []
+        """The mean answer of the layers to inputs (1, C, h, w), turned and mirrored in all eight ways and turned back."""
+        answers = []
         for turns in range(4):
             for mirror in ((), (3,)):
-                answers = self._folded(read.rot90(turns, (2, 3)).flip(mirror))
-                found.append(answers.flip(mirror).rot90(-turns, (2, 3)))
-        together = torch.stack(found)
-        return together.mean(0) if self.header.numbers else together.logsumexp(0) - math.log(len(found))
+                turned = self._folded(read.rot90(turns, (2, 3)).flip(mirror))
+                answers.append(turned.flip(mirror).rot90(-turns, (2, 3)))
+        stacked = torch.stack(answers)
+        return stacked.mean(0) if self.header.numbers else stacked.logsumexp(0) - math.log(len(answers))
 
     def values(self, window: Window, date: dt.date | None = None) -> np.ndarray:
-        """What a map holds over a window: (scale * height, scale * width); arguments as `answers`.
+        """The values of a map over a window: (scale * height, scale * width); arguments as `answers`.
 
         uint8, the most probable class; or float32, the number.
         """
@@ -266,7 +266,7 @@ class Head:
         return crop(self.answers(ground, date, read=read, turned=turned), window, ground.scaled(self.scale))
 
     def decided(self, answers: Tensor) -> Tensor:
-        """What a map holds of answers (outputs, ...): uint8, the most probable class; or float32, the number."""
+        """The values of a map from answers (outputs, ...): uint8, the most probable class; or float32, the number."""
         return answers.argmax(0).to(torch.uint8) if self.header.classes else answers[0]
 
     def map_tiles(self, window: Window, tile: int = TILE) -> Iterator[Window]:

@@ -24,10 +24,9 @@ from torch import Tensor
 
 from lianet_user.errors import PartlyOutsideWarning
 from lianet_user.field.config import FieldConfig, HeadInput, reads_a_date
-from lianet_user.field.context import CONTEXT_HALO, STATISTICS, context
 from lianet_user.field.decoder import LiteReconstruction, Part
-from lianet_user.field.inference import Precision, answering_autocast, fold_norms
-from lianet_user.field.model import NeuralField
+from lianet_user.field.head import CONTEXT_HALO, STATISTICS, context
+from lianet_user.field.model import NeuralField, Precision, answering_autocast, fold_norms
 from lianet_user.field.weights import read_field
 from lianet_user.files.artifact import ArtifactFile, open_region_file
 from lianet_user.files.header import RegionHeader
@@ -46,9 +45,9 @@ class Region:
         field: the frozen field, as it is computed: of an opened `lite` region, with its norms folded into its convolutions.
         trained: the field with the weights that its file holds.
         path: of the file, None for a region that was not read from one.
-        sha256: of the file's bytes, likewise.
+        sha256: of the file's bytes, None for a region that was not read from one.
         lattice: where the field is computed; None where it is computed window by window.
-        precision: of what heads read and answer. Features and reflectance that are asked for are always float32.
+        precision: of what heads read and answer. Features and reflectance that callers ask for are always float32.
     """
 
     def __init__(
@@ -147,7 +146,7 @@ class Region:
 
     @torch.inference_mode()
     def features(self, window: Window, date: dt.date | None = None, *, between: bool = False) -> Tensor:
-        """What the decoder says of every pixel of a window: float32 (features, height, width).
+        """The decoder's features of every pixel of a window: float32 (features, height, width).
 
         Args:
             window: inside the region.
@@ -164,7 +163,7 @@ class Region:
     def reconstruct(
         self, window: Window, date: dt.date | None = None, *, between: bool = False, beyond: bool = False
     ) -> Tensor:
-        """The reflectance the region remembers: float32 (bands, height, width); arguments as `features`.
+        """The reflectance that the field reconstructs: float32 (bands, height, width); arguments as `features`.
 
         With `between` and `beyond`, dates before the first acquisition and after the last are estimated too. It is not
         negative, except in fields of the authors' later releases, which end without ReLU.
@@ -175,7 +174,7 @@ class Region:
 
     @torch.inference_mode()
     def patch_features(self, patch: Window, date: dt.date | None = None) -> Tensor:
-        """What the decoder says of a window by itself: nothing around it is computed, nothing is blended.
+        """The decoder's features of a window by itself: nothing around it is computed, nothing is blended.
 
         That is what the authors' code computes of a patch. Maps are not made of it: its values depend on where it lies.
 
@@ -193,12 +192,12 @@ class Region:
 
     @torch.inference_mode()
     def head_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> Tensor:
-        """What a head reads: any of the features, remembered bands, their context, encoding and series, in this order.
+        """What a head reads: any of the features, reconstructed bands, their context, encoding and series, in this order.
 
         Features are ReLU(features) for the paper's decoder and the features themselves for `lite`, whose projected
         encoding has a sign (:attr:`lianet_user.field.config.FieldConfig.rectified`). Bands and context are in the units the
         reconstruction was trained in: reflectance for the paper's, each band's deviation over the region for `lite`. The
-        encoding is the hash grid's, which is the same at every date, and the series the remembered bands of all dates of the
+        encoding is the hash grid's, which is the same at every date, and the series the reconstructed bands of all dates of the
         region, one after the other: what the place looked like at all of them, before and after the decoder.
 
         Returns:
@@ -244,7 +243,7 @@ class Region:
         return self.header.time_of(date, between=between)
 
     def _computed(self, window: Window, time: int | float, read: Callable[[Tensor], Parts]) -> Parts:
-        """What `read` makes of features (1, C, h, w), over a window: (1, channels, height, width) each."""
+        """The results of `read` on features (1, C, h, w) over a window: (1, channels, height, width) each."""
         if self.lattice is not None:
             return blended(self.lattice, window, lambda patches: map(read, self._decoded_patches(patches, time)))
         decoder = self.field.config.decoder
@@ -254,7 +253,7 @@ class Region:
         return tuple(crop(part, window, inner) for part in read(decoded))
 
     def _decoded_patches(self, patches: Sequence[Window], time: int | float) -> Iterator[Tensor]:
-        """Features (1, C, h, w) of each patch; those that are still known are not computed again."""
+        """Features (1, C, h, w) of each patch; those that are still in the cache are not computed again."""
         size = BATCH if self.device.type == "cuda" else 1
         for batch in (patches[first : first + size] for first in range(0, len(patches), size)):
             known = {patch: self._patches.get((time, patch)) for patch in batch}
@@ -277,13 +276,13 @@ class Region:
 
 
 def _folded(field: NeuralField) -> NeuralField:
-    """A field that computes the same with its norms folded into its convolutions, where it has any that can be; it shares all
-    that stays as it is, the tables above all."""
+    """A view of a `lite` field that computes the same with its norms folded into its convolutions; it shares all other
+    tensors, the tables above all. Other fields have no norms that can be folded and are returned as they are."""
     if field.config.decoder.architecture != "lite":
         return field
     view = copy.copy(field)
     view._modules = dict(field._modules)
-    view.decoder = copy.deepcopy(field.decoder)
+    view.decoder, view.reconstruction = copy.deepcopy(field.decoder), copy.deepcopy(field.reconstruction)
     fold_norms(view)
     return view
 

@@ -23,8 +23,7 @@ from torch import nn
 
 from lianet_user import cli, errors
 from lianet_user.field.config import preset
-from lianet_user.field.inference import answering_autocast
-from lianet_user.field.model import NeuralField
+from lianet_user.field.model import NeuralField, answering_autocast
 from lianet_user.field.weights import save_region
 from lianet_user.files.header import IGNORE, Acquisition, Band, ClassEntry, GridHeader, Provenance, RegionHeader
 from lianet_user.geo.grid import Window
@@ -232,12 +231,12 @@ def refused(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="session")
 def whole_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `folder` holds, written once."""
-    from lianet_user import doctor as selftest
+    from lianet_user import self_test
 
     folder = tmp_path_factory.mktemp("made") / "here"
     folder.mkdir()
-    region = selftest.write_region(folder / "region.safetensors")
-    selftest.write_head(folder / "head.safetensors", region)
+    region = self_test.write_region(folder / "region.safetensors")
+    self_test.write_head(folder / "head.safetensors", region)
     geobox = region.geobox
     values = (np.indices(geobox.shape).sum(0) // 16 % 2 + 1).astype(np.uint8)
     layout = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 0, "transform": geobox.affine}

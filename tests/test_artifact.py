@@ -256,7 +256,7 @@ def test_duplicate_keys_in_the_lianet_entry(tmp_path: Path, header: RegionHeader
 
 @pytest.mark.parametrize("container", ["[]", "null", '"text"'])
 def test_header_that_is_no_object(tmp_path: Path, container: str) -> None:
-    with pytest.raises(ArtifactError, match="its header is no JSON object"):
+    with pytest.raises(ArtifactError, match="its header is not a JSON object"):
         open_region_file(forge(tmp_path / "a.safetensors", container))
 
 
@@ -308,7 +308,7 @@ def test_another_format_version(tmp_path: Path, header: RegionHeader) -> None:
         (lambda d: d.pop("licence"), "licence: Field required"),
         (lambda d: d["grid"].update(width="128"), r"grid\.width: Input should be a valid integer"),
         (lambda d: d["grid"].update(width=4096), "header: .*field encodes 96 x 128 px, grid is 96 x 4096 px"),
-        (lambda d: d["grid"].update(crs_wkt="nowhere"), "grid: .*crs_wkt is no coordinate reference system"),
+        (lambda d: d["grid"].update(crs_wkt="nowhere"), "grid: .*crs_wkt is not a coordinate reference system"),
         (lambda d: d["grid"].update(transform=[0] * 6), "grid: .*transform cannot be inverted"),
         (lambda d: d["bands"].pop(), "header: .*field has 3 bands, header names 2"),
         (lambda d: d["acquisitions"].append({"date": "2020-01-01"}), "header: .*field has 1 dates, header names 2"),
@@ -389,7 +389,7 @@ def test_date_index(region_header: RegionHeaderFactory) -> None:
 
 def test_dates_that_are_not_held(region_header: RegionHeaderFactory) -> None:
     several = region_header(dates=4)
-    with pytest.raises(DateError, match=r"holds 4 dates \(2017-02-16 to 2017-05-16\) and none was chosen: .*--date"):
+    with pytest.raises(DateError, match=r"holds 4 dates \(2017-02-16 to 2017-05-16\) and none was chosen: .*`date`"):
         several.date_index(None)
     with pytest.raises(
         DateError, match=r"does not hold 2017-05-01: the nearest .* 2017-03-16, 2017-04-16, 2017-05-16$"
@@ -467,7 +467,9 @@ def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path, region_file
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path, header: RegionHeader) -> None:
-    with pytest.raises(OutputError, match=r"cannot write .*: No such file or directory: choose another place with -o"):
+    with pytest.raises(
+        OutputError, match=r"cannot write .*: No such file or directory: choose another place with `output`"
+    ):
         write_artifact(tmp_path / "none" / "a.safetensors", header, {})
 
 
@@ -476,9 +478,9 @@ def test_refuse_existing(tmp_path: Path) -> None:
     refuse_existing(path, overwrite=False)
     path.touch()
     refuse_existing(path, overwrite=True)
-    with pytest.raises(OutputError, match=r"a\.tif exists: choose another name with -o, or .* --overwrite"):
+    with pytest.raises(OutputError, match=r"a\.tif exists: choose another name with `output`, or .* `overwrite`"):
         refuse_existing(path, overwrite=False)
-    with pytest.raises(OutputError, match="is a folder: give the name of a file with -o"):
+    with pytest.raises(OutputError, match="is a folder: give the name of a file with `output`"):
         refuse_existing(tmp_path, overwrite=True)
-    with pytest.raises(OutputError, match=r"the folder .*none does not exist: make it first"):
+    with pytest.raises(OutputError, match=r"the folder .*none does not exist: create it first"):
         refuse_existing(tmp_path / "none" / "a.tif", overwrite=False)

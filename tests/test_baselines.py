@@ -23,7 +23,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 from lianet_user.errors import ImageryError, InputError
 from lianet_user.evaluation import baselines
 from lianet_user.evaluation.baselines import MICRO_UNET, UNET, Forest, ImageryBands, RasterFeatures, UNet, UNetShape
-from lianet_user.field.context import context
+from lianet_user.field.head import context
 from lianet_user.files.header import IGNORE, Band, ClassEntry, Numbers, NumberScores, Scores
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings

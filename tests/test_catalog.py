@@ -148,7 +148,7 @@ def test_a_catalogue_is_replaced_only_when_asked_and_says_what_it_left(
     region = make_region(name="a")
     publish(tmp_path)
     before = (tmp_path / "catalog.json").read_bytes()
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite`"):
         publish(tmp_path)
     assert (tmp_path / "catalog.json").read_bytes() == before
     assert region.path is not None

@@ -170,7 +170,7 @@ def test_a_name_is_fetched_aloud_and_then_needs_no_network(
         (("info", "romania", "extra"), "extra"),
         (("finetune", "romania", "labels.gpkg", "--stepps", "3"), "--stepps"),
         (("finetune", "romania"), "LABELS"),
-        (("reconstruct", "romania", "--stretch", "0,1"), "of --rgb"),
+        (("reconstruct", "romania", "--stretch", "0,1"), "no effect without --rgb"),
         (("change", "romania", "--from", "2018-01-01"), "--to"),
         (("predict", "--region", "romania"), "head.safetensors"),
         (("suggest", "--region", "romania", "-o", "x.png"), ".gpkg"),

@@ -23,7 +23,7 @@ from processes import lianet as command_line
 from pyproj import CRS
 
 from lianet_user.cli import _run, console
-from lianet_user.cli.config_file import merged, read_config
+from lianet_user.cli.config_file import checked_settings, read_config
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import RegionHeader
 from lianet_user.imagery import ImageryOptions
@@ -253,11 +253,11 @@ def test_the_configuration_files_of_the_readme_are_understood(tmp_path: Path) ->
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
     pretraining, importing = re.findall(r"```toml\n(.*?)```", readme, re.S)
     tables = read_config(config(tmp_path, pretraining))
-    settings = merged(PretrainSettings, "training", tables["training"])
+    settings = checked_settings(PretrainSettings, "training", tables["training"])
     assert (settings.steps, settings.target_db) == (4000, 50)
-    options = merged(ImageryOptions, "imagery", tables["imagery"])
+    options = checked_settings(ImageryOptions, "imagery", tables["imagery"])
     assert {str(date): offset for date, offset in options.offsets.items()} == {OLD: 0, RECENT: 1000}
-    assert merged(RegionWords, "region", {"name": "mine"} | tables["region"]).title == "My region"
+    assert checked_settings(RegionWords, "region", {"name": "mine"} | tables["region"]).title == "My region"
     assert len(read_about(config(tmp_path, importing), fallback_name="mine").dates) == 2
 
 

@@ -519,7 +519,7 @@ def test_what_cannot_be_written_is_refused(
     for output, error, message, rest in (
         ("cube.tif", OutputError, "ends in .zarr or .nc", {}),
         ("photos.zarr", OutputError, "no Zarr store", {"overwrite": True}),
-        ("there.nc", OutputError, "--overwrite", {}),
+        ("there.nc", OutputError, "`overwrite`", {}),
         ("nowhere/cube.zarr", OutputError, "does not exist", {}),
         ("cube.zarr", InputError, "no such band, found B02, B03, B04; did you mean 'B03'", {"bands": ["B3"]}),
         ("cube.zarr", InputError, "each once", {"bands": ["B02", "B02"]}),
@@ -568,7 +568,7 @@ def test_a_cube_is_replaced_when_the_new_one_is_finished(
     with reopened(tmp_path / name) as kept:
         assert kept.sizes["time"] == 1
         assert float(kept.reflectance.min()) != 1.0
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite`"):
         write_datacube(file_of(region), tmp_path / name)
     write_datacube(file_of(region), tmp_path / name, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == before

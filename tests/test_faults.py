@@ -32,8 +32,15 @@ from conftest import Folder, refused
 from processes import Child
 
 from lianet_user import cli, errors
-from lianet_user.cli import crash_report as unforeseen
-from lianet_user.errors import ArtifactError, LianetError, LianetWarning, OutputError, RegionMismatchError
+from lianet_user.cli import crash_report
+from lianet_user.errors import (
+    LOG_FOLDER_VARIABLE,
+    ArtifactError,
+    LianetError,
+    LianetWarning,
+    OutputError,
+    RegionMismatchError,
+)
 from lianet_user.files import artifact, lock
 from lianet_user.files.artifact import open_head_file, open_region_file, replacing
 from lianet_user.files.checkpoint import head_checkpoint_path
@@ -136,9 +143,9 @@ def replaced_region(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
 
 def replaced_while_read(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """By a file as good as it, between its header and its tensors."""
-    from lianet_user import region
+    from lianet_user.field import weights
 
-    check = region.check_stored
+    check = weights.check_stored
 
     def late(*arguments: Any) -> None:
         check(*arguments)
@@ -146,21 +153,21 @@ def replaced_while_read(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
         other = folder.file(path.read_bytes(), "other")
         other.rename(path)
 
-    patch.setattr(region, "check_stored", late)
+    patch.setattr(weights, "check_stored", late)
     return FINETUNE
 
 
 def shrinking_region(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """Cut off between its header and its tensors: a mapped file would end the process."""
-    from lianet_user import region
+    from lianet_user.field import weights
 
-    check = region.check_stored
+    check = weights.check_stored
 
     def late(*arguments: Any) -> None:
         check(*arguments)
         os.truncate(folder.path / "region.safetensors", 50_000)
 
-    patch.setattr(region, "check_stored", late)
+    patch.setattr(weights, "check_stored", late)
     return FINETUNE
 
 
@@ -304,7 +311,7 @@ FAULTS: dict[str, Fault] = {
     "the disk fails to flush": Fault(failing_call("fsync", errno.EIO), OutputError, "that disk fails: choose another"),
     "the disk turns read-only": Fault(failing_call("replace", errno.EROFS), OutputError, "can only be read"),
     "a quota is used up": Fault(failing_call("fsync", errno.EDQUOT), OutputError, "within your quota"),
-    "a folder that cannot be written": Fault(read_only_folder, OutputError, "with -o"),
+    "a folder that cannot be written": Fault(read_only_folder, OutputError, "with --output"),
     "a folder under a file": Fault(folder_under_a_file, OutputError, "does not exist"),
     "the folder vanishes": Fault(vanished_folder, OutputError, "No such file or directory"),
     "the region vanishes": Fault(vanished_region, ArtifactError, "say where it is with --region"),
@@ -416,7 +423,7 @@ def test_every_call_that_writes_may_fail(
     path.write_bytes(EARLIER)
     with (
         failing(monkeypatch, os, call, number),
-        pytest.raises(OutputError, match=r"cannot write .*: .*with -o"),
+        pytest.raises(OutputError, match=r"cannot write .*: .*with `output`"),
         replacing(path) as temporary,
     ):
         temporary.write_bytes(b"new")
@@ -574,7 +581,7 @@ def run_with(problem: BaseException, monkeypatch: pytest.MonkeyPatch, *options: 
 def test_an_unforeseen_error_is_one_line_and_a_log_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(unforeseen.LOGS, str(tmp_path / "logs"))
+    monkeypatch.setenv(LOG_FOLDER_VARIABLE, str(tmp_path / "logs"))
     assert run_with(KeyError("x\x1b[2J\ny"), monkeypatch) == errors.EXIT_FAILURE
     said = capfd.readouterr().err
     (log,) = (tmp_path / "logs").iterdir()
@@ -591,21 +598,21 @@ def test_an_unforeseen_error_is_one_line_and_a_log_file(
 def test_a_traceback_is_printed_where_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(unforeseen.LOGS, str(tmp_path))
+    monkeypatch.setenv(LOG_FOLDER_VARIABLE, str(tmp_path))
     assert run_with(KeyError("x"), monkeypatch, "--traceback") == errors.EXIT_FAILURE
     assert "Traceback (most recent call last)" in capfd.readouterr().err
 
 
 def test_log_files_do_not_heap_up_and_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(unforeseen.LOGS, str(tmp_path))
-    for number in range(unforeseen.LOGS_KEPT + 5):
+    monkeypatch.setenv(LOG_FOLDER_VARIABLE, str(tmp_path))
+    for number in range(crash_report.LOGS_KEPT + 5):
         (tmp_path / f"lianet-user-error-2020-{number:03}.log").touch()
     (tmp_path / "other.log").touch()
-    unforeseen.explained(KeyError("x"), [])
-    assert len(list(tmp_path.iterdir())) == unforeseen.LOGS_KEPT + 1
-    monkeypatch.setenv(unforeseen.LOGS, "/proc/none")
+    crash_report.unforeseen(KeyError("x"), [])
+    assert len(list(tmp_path.iterdir())) == crash_report.LOGS_KEPT + 1
+    monkeypatch.setenv(LOG_FOLDER_VARIABLE, "/proc/none")
     monkeypatch.setattr(tempfile, "gettempdir", lambda: "/proc/none")
-    assert "report what it prints" in unforeseen.explained(KeyError("x"), [])
+    assert "report what it prints" in crash_report.unforeseen(KeyError("x"), [])
 
 
 @pytest.mark.parametrize(

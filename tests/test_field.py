@@ -12,12 +12,19 @@ from conftest import randomize
 from torch import Tensor, nn
 
 from lianet_user.field.config import EncodingConfig, FieldConfig, HeadConfig, preset
-from lianet_user.field.context import CONTEXT_HALO, NEIGHBOURHOODS, STATISTICS, context
 from lianet_user.field.decoder import LIMIT
 from lianet_user.field.encoding import HashGrid, TimeVectors, hash_nodes, level_seed
-from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble, HeadLayers, head_halo
-from lianet_user.field.inference import fold_norms
-from lianet_user.field.model import NeuralField
+from lianet_user.field.head import (
+    CONTEXT_HALO,
+    NEIGHBOURHOODS,
+    PAPER_WIDTHS,
+    STATISTICS,
+    HeadEnsemble,
+    HeadLayers,
+    context,
+    head_halo,
+)
+from lianet_user.field.model import NeuralField, fold_norms
 
 pytestmark = pytest.mark.numerics
 

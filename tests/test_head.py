@@ -168,7 +168,7 @@ def test_a_region_that_is_nowhere_is_one_line_that_says_where_it_was_looked_for(
     assert "\n" not in message
     assert str(head.region.path) in message
     assert str(elsewhere / head.region.path.name) in message
-    assert "--region" in message
+    assert "`region`" in message
 
 
 # --- windows

@@ -245,10 +245,10 @@ REGIONS: dict[str, Bad] = {
     "link to itself": Bad(loop, INFO, ArtifactError, "cannot read"),
     "not there": Bad(lambda f: f.path / "none", INFO, ArtifactError, "No such file"),
     # Containers that lie.
-    "array": Bad(raw(forged("[]")), INFO, ArtifactError, "no JSON object"),
+    "array": Bad(raw(forged("[]")), INFO, ArtifactError, "not a JSON object"),
     "nested without end": Bad(raw(forged("[" * 200_000)), INFO, ArtifactError, "not valid JSON"),
     "not UTF-8": Bad(raw(struct.pack("<Q", 7) + b'{"\xff":1}'), INFO, ArtifactError, "not valid JSON"),
-    "NaN in JSON": Bad(raw(forged('{"a": NaN}')), INFO, ArtifactError, "NaN is no number"),
+    "NaN in JSON": Bad(raw(forged('{"a": NaN}')), INFO, ArtifactError, "NaN is not a number"),
     "duplicate tensor": Bad(duplicate, INFO, ArtifactError, "a key appears twice"),
     "duplicate entry": Bad(duplicate_inside, INFO, ArtifactError, "a key appears twice"),
     "a number without end": Bad(raw(forged('{"a": ' + "9" * 5000 + "}")), INFO, ArtifactError, "not valid JSON"),
@@ -303,7 +303,7 @@ REGIONS: dict[str, Bad] = {
         header(lambda d: d["grid"].update(crs_wkt="+proj=longlat +nadgrids=/etc/passwd +type=crs")),
         INFO,
         ArtifactError,
-        "crs_wkt is no coordinate reference system",
+        "crs_wkt is not a coordinate reference system",
     ),
     "a CRS of no place": Bad(header(lambda d: d["grid"].update(crs_wkt=LOCAL)), INFO, ArtifactError, "crs_wkt is no"),
     "a grid without extent": Bad(
@@ -355,10 +355,13 @@ REGIONS: dict[str, Bad] = {
         weights("grid.tables", lambda a: np.full_like(a, np.inf)), MAP, ArtifactError, "NaN or infinity"
     ),
     "a negative variance": Bad(
-        weights("decoder.encoder.bn1.running_var", lambda a: -a), MAP, ArtifactError, "less than nothing"
+        weights("decoder.encoder.bn1.running_var", lambda a: -a),
+        MAP,
+        ArtifactError,
+        "which no variance or deviation can be",
     ),
     "a band that never varies": Bad(
-        weights("reconstruction.std", np.zeros_like), MAP, ArtifactError, "less than nothing"
+        weights("reconstruction.std", np.zeros_like), MAP, ArtifactError, "which no variance or deviation can be"
     ),
 }
 
@@ -579,7 +582,7 @@ def test_what_steers_a_terminal_is_not_printed(stream: str, capfd: pytest.Captur
     from lianet_user.cli.console import error
 
     if stream == "warning":
-        _show_warning(errors.LabelWarning(f"{ESC}\nerror: forged\r\x9b2J"), errors.LabelWarning)
+        _show_warning([], errors.LabelWarning(f"{ESC}\nerror: forged\r\x9b2J"), errors.LabelWarning)
     else:
         error(f"unforeseen KeyError: {ESC}\nerror: forged\r\x9b2J")
     said = capfd.readouterr().err
@@ -589,7 +592,7 @@ def test_what_steers_a_terminal_is_not_printed(stream: str, capfd: pytest.Captur
 
 
 def test_a_name_with_a_zero_byte_is_no_file() -> None:
-    with pytest.raises(ArtifactError, match="its name is none"):
+    with pytest.raises(ArtifactError, match="its name is not valid"):
         open_region_file("a\0b")
 
 

@@ -290,7 +290,7 @@ def test_a_creation_option_that_gdal_would_pass_over_is_refused(name: str, value
 def test_whatever_lies_where_a_map_goes_is_not_replaced_unasked(head: Head, folder: Path, there: str) -> None:
     (folder / there).write_bytes(b"earlier")
     with pytest.raises(
-        OutputError, match=f"{there} exists: choose another name with -o, or replace it with --overwrite"
+        OutputError, match=f"{there} exists: choose another name with `output`, or replace it with `overwrite`"
     ):
         predict(head, folder / "map.tif")
     assert contents(folder) == {there: b"earlier"}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.field.inference import computed_in
+from lianet_user.field.model import computed_in
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import ClassEntry, HeadHeader, RegionRef
 from lianet_user.geo.grid import Window

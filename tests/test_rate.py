@@ -18,8 +18,7 @@ from lianet_user.errors import ArtifactError, ImageryError
 from lianet_user.field.config import DecoderConfig, FieldConfig, preset
 from lianet_user.field.model import NeuralField
 from lianet_user.field.weights import save_region
-from lianet_user.files import codebook
-from lianet_user.files.artifact import open_region_file, write_artifact
+from lianet_user.files.artifact import decode_tables, encode_tables, open_region_file, write_artifact
 from lianet_user.files.header import Acquisition, Band, RegionHeader
 from lianet_user.geo.grid import Window
 from lianet_user.imagery.imagery import Imagery, Patch, Resident
@@ -76,10 +75,10 @@ def test_a_codebook_gives_back_few_values_exactly_and_many_far_better_than_equal
     few = rng.choice([-3.0, 0.0, 0.125, 70.0], heavy.size)
     tables = np.stack([heavy, few, np.full(heavy.size, 7.25)], 1).astype(np.float32)
     spans = [slice(0, 20_000), slice(20_000, 50_000)]
-    codes, values = codebook.encode(tables, spans)
+    codes, values = encode_tables(tables, spans)
     assert (codes.dtype, values.dtype) == (np.dtype(np.int8), np.dtype(np.float32))
     assert (codes.shape, values.shape) == (tables.shape, (2, 3, 256))
-    decoded = codebook.decode(codes, values, spans)
+    decoded = decode_tables(codes, values, spans)
     assert decoded.dtype == np.float32
     assert np.array_equal(decoded[:, 1:], tables[:, 1:])
     error = decoded[:, 0] - tables[:, 0]
@@ -92,10 +91,10 @@ def test_a_codebook_gives_back_few_values_exactly_and_many_far_better_than_equal
 def test_each_number_takes_the_nearest_of_its_values() -> None:
     rng = np.random.default_rng(1)
     tables = rng.normal(0, 1, (3_000, 1)).astype(np.float32)
-    codes, values = codebook.encode(tables, [slice(0, 3_000)])
+    codes, values = encode_tables(tables, [slice(0, 3_000)])
     nearest = np.abs(tables - values[0, 0]).min(1)
     np.testing.assert_allclose(
-        np.abs(codebook.decode(codes, values, [slice(0, 3_000)]) - tables)[:, 0], nearest, atol=1e-6
+        np.abs(decode_tables(codes, values, [slice(0, 3_000)]) - tables)[:, 0], nearest, atol=1e-6
     )
 
 

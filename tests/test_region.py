@@ -12,14 +12,14 @@ import torch
 from affine import Affine
 from conftest import RegionFactory, RegionHeaderFactory, randomize
 from odc.geo.geobox import GeoBox
-from torch import Tensor
+from torch import Tensor, nn
 
 from lianet_user.errors import ArtifactError, DateError
 from lianet_user.field.config import HeadInput, preset
-from lianet_user.field.context import STATISTICS, context
 from lianet_user.field.encoding import TimeVectors
+from lianet_user.field.head import STATISTICS, context
 from lianet_user.field.model import NeuralField
-from lianet_user.field.weights import save_region
+from lianet_user.field.weights import save_region, stored
 from lianet_user.files.artifact import open_region_file, write_artifact
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import Window
@@ -294,3 +294,13 @@ def test_psnr_is_ten_decibels_for_a_tenth_of_the_error_and_finite_without_any() 
     assert psnr(1.0) == 0.0
     assert psnr(1e-4) == pytest.approx(40.0)
     assert psnr(0.0) == pytest.approx(120.0)
+
+
+def test_an_opened_region_holds_its_file_s_weights_beside_the_folded_ones(make_region: RegionFactory) -> None:
+    region = make_region()
+    assert region.sha256 is not None
+    assert region.path is not None
+    held = {name: tuple(tensor.shape) for name, tensor in stored(region.trained).items()}
+    assert held == open_region_file(region.path).shapes
+    assert region.field.grid is region.trained.grid
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in region.field.modules())

@@ -22,8 +22,7 @@ from test_pretrain import WORDS, imagery_of
 from torch import Tensor
 
 from lianet_user.field.config import DecoderConfig, FieldConfig, HeadConfig, HeadInput, preset
-from lianet_user.field.context import STATISTICS
-from lianet_user.field.head import HeadEnsemble
+from lianet_user.field.head import STATISTICS, HeadEnsemble
 from lianet_user.files.header import ClassEntry, HeadHeader, Numbers, RegionRef
 from lianet_user.geo.grid import Window
 from lianet_user.geo.patches import Axis, Lattice, PatchCache, blended

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lianet_user.cli.console import (
+    advise_resuming,
+    choose_device,
+    mapping_progress,
+    optional_region_file,
+    out,
+    print_next,
+    progress,
+    region_file,
+    stoppable,
+    wrote,
+)
+from lianet_user.cli.options import (
+    HOW,
+    WHAT,
+    AreaOptions,
     AsJson,
     Device,
     Quiet,
     RegionOption,
-    choose_device,
-    given_region,
-    grouped,
-    out,
-    progress,
-    region_file,
-    stoppable,
-    then,
-    wrote,
-)
-from lianet_user.cli.map_options import (
-    HOW,
-    WHAT,
-    AreaOptions,
     WritingOptions,
+    grouped,
     maps_an_area,
-    resumable,
-    shower,
     writes_maps,
 )
 from lianet_user.errors import InputError
@@ -80,21 +80,21 @@ def change(
 
     refuse_existing(output, writing_options.overwrite)
     path = region_file(source, quiet)
-    # What is neither is refused before torch is imported.
+    # A file that is neither is refused before torch is imported.
     head_file = open_head_file(path) if declared_kind(path) == "head" else None
     own_file = open_region_file(path) if head_file is None else None
     if head_file is not None and extrapolate:
-        raise InputError("--extrapolate is of regions: a head answers only at dates that its region holds")
+        raise InputError("--extrapolate is for regions: a head answers only at dates that its region holds")
     if own_file is not None and region is not None:
-        raise InputError(f"--region {region} is of heads, and {source} is a region itself: leave it away")
-    given = given_region(region, quiet)
+        raise InputError(f"--region {region} is for heads, and {source} is a region itself: omit it")
+    given = optional_region_file(region, quiet)
 
     from lianet_user.catalog import region_of_head
     from lianet_user.head import Head
     from lianet_user.maps.change import change as write_change
     from lianet_user.region import Region
 
-    with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(output, "change"):
+    with progress(quiet) as bars, stoppable() as stop_if_asked, advise_resuming(output, "change"):
         chosen = choose_device(device)
         opened: Region | Head
         if head_file is not None:
@@ -108,14 +108,14 @@ def change(
             last=last,
             area=area_options.area(),
             extrapolate=extrapolate,
-            listener=shower(bars, stop_if_asked),
-            **writing_options.words,
+            listener=mapping_progress(bars, stop_if_asked),
+            **writing_options.arguments,
         )
     if as_json:
         print(json.dumps(_document(result), indent=2))
     elif not quiet:
         _print(result)
-        then(f"open {result.path} in QGIS")
+        print_next(f"open {result.path} in QGIS")
 
 
 def _print(result: ChangeResult) -> None:

@@ -1,4 +1,4 @@
-"""What to say of an error that nobody foresaw, and where its details go: into a file, because a terminal forgets."""
+"""Unforeseen errors: what to say of them, and the log file that keeps their details."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard
 
-LOGS_KEPT = 20
-LOGS = "LIANET_LOG_DIR"
-"""Of the environment: a folder for log files other than the platform's own."""
+from lianet_user.errors import log_folder
 
+LOGS_KEPT = 20
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 
 
-def is_the_disk(problem: Exception) -> TypeGuard[OSError]:
-    """Whether an error is the disk's fault and not this program's."""
+def is_disk_error(problem: Exception) -> TypeGuard[OSError]:
+    """Whether the disk is to blame for an error, and not this program."""
     return isinstance(problem, OSError) and problem.errno in _DISK
 
 
-def memory(problem: MemoryError) -> str:
-    """What to say where memory does not suffice."""
+def out_of_memory(problem: MemoryError) -> str:
+    """The message for a machine that has too little memory."""
     asked = f" ({problem})" if str(problem) else ""
     return (
         f"this machine's memory does not suffice{asked}: close other programs, map a smaller --bbox, or train with a smaller"
@@ -35,8 +34,8 @@ def memory(problem: MemoryError) -> str:
     )
 
 
-def explained(problem: Exception, arguments: Sequence[str]) -> str:
-    """What to say of an unforeseen error; its details are written to a log file, which is named."""
+def unforeseen(problem: Exception, arguments: Sequence[str]) -> str:
+    """The message for an unforeseen error; its details go to a log file, which the message names."""
     what = f"unforeseen {type(problem).__name__}: {problem}. This is a fault of lianet-user"
     log = _logged(problem, arguments)
     if log is not None:
@@ -44,16 +43,8 @@ def explained(problem: Exception, arguments: Sequence[str]) -> str:
     return f"{what}: run it again as `lianet-user --traceback ...` and report what it prints"
 
 
-def log_folder() -> Path:
-    """Where log files go: the platform's folder for them, or what LIANET_LOG_DIR says."""
-    import platformdirs
-
-    said = os.environ.get(LOGS)
-    return Path(said) if said else platformdirs.user_log_path("lianet-user")
-
-
 def _logged(problem: Exception, arguments: Sequence[str]) -> Path | None:
-    """The log file of an error; None where none can be written."""
+    """Write the log file of an error; None where none can be written."""
     text = "\n".join([*_circumstances(arguments), "", *traceback.format_exception(problem)])
     name = f"lianet-user-error-{dt.datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     for folder in (log_folder, lambda: Path(tempfile.gettempdir())):

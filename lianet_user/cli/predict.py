@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lianet_user.cli.console import (
+    advise_resuming,
+    choose_device,
+    choose_precision,
+    mapping_progress,
+    out,
+    print_next,
+    progress,
+    region_file,
+    stoppable,
+    wrote,
+)
+from lianet_user.cli.options import (
+    HOW,
+    WHAT,
+    AreaOptions,
     AsJson,
     ComputedIn,
     Device,
     Quiet,
-    choose_device,
-    choose_precision,
-    grouped,
-    out,
-    progress,
-    region_file,
-    stoppable,
-    then,
-    wrote,
-)
-from lianet_user.cli.map_options import (
-    HOW,
-    WHAT,
-    AreaOptions,
     WritingOptions,
+    grouped,
     maps_an_area,
-    resumable,
-    shower,
     writes_maps,
 )
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
-    from lianet_user.field.inference import Precision
+    from lianet_user.field.model import Precision
     from lianet_user.files.artifact import ArtifactFile
     from lianet_user.files.header import HeadHeader
     from lianet_user.head import Head
@@ -86,7 +86,9 @@ def predict(
     ] = None,
     region: Annotated[
         list[str] | None,
-        typer.Option(metavar="REGION", help="Region file or name, where the head does not find it by itself."),
+        typer.Option(
+            metavar="REGION", help="Region file or name, where the head's region is not in its recorded place."
+        ),
     ] = None,
     area_options: AreaOptions,
     writing_options: WritingOptions,
@@ -118,8 +120,8 @@ def predict(
         opened = _open(files, regions, choose_device(device), kind)
         target = output or (MAPS if map_count(planned(opened, date or ())) > 1 else MAP)
         if polygons and opened[0].header.numbers is not None:
-            raise InputError("--polygons are for maps of classes, and this head answers with numbers: leave it away")
-        with resumable(target, "predict"):
+            raise InputError("--polygons is for maps of classes, and this head answers with numbers: omit it")
+        with advise_resuming(target, "predict"):
             results = write_maps(
                 opened,
                 target,
@@ -129,8 +131,8 @@ def predict(
                 uncertainty=uncertainty,  # type: ignore[arg-type]  # it refuses what it does not know
                 turned=tta,
                 min_area=min_area,
-                listener=shower(bars, stop_if_asked),
-                **writing_options.words,
+                listener=mapping_progress(bars, stop_if_asked),
+                **writing_options.arguments,
             )
     beside.write(results[0].path, writing_options.overwrite)
     if as_json:
@@ -144,7 +146,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Beside:
-    """What is made of the one finished map: its areas as polygons, and its sums in a user's."""
+    """What is made of a single finished map: polygons of its areas, and sums in polygons of the user."""
 
     polygons: Path | None
     zones: Path | None
@@ -154,10 +156,11 @@ class _Beside:
     def checked(
         cls, polygons: Path | None, zones: Path | None, target: Path, several: bool, overwrite: bool
     ) -> _Beside:
-        """
+        """The files to write, checked before any work begins.
+
         Raises:
-            InputError: there are several maps.
-            OutputError: a file exists and may not be replaced, or is called as no such file is.
+            InputError: there are several maps, or no zones file.
+            OutputError: a file exists and may not be replaced, or its name has the wrong ending.
         """
         table = target.with_name(f"{target.stem}_zones.csv") if zones else None
         if several and (polygons or zones):
@@ -196,7 +199,7 @@ class _Beside:
 def _open(
     files: Sequence[ArtifactFile[HeadHeader]], given: Sequence[Path], device: str, precision: Precision
 ) -> list[Head]:
-    """The heads; those of one region share it."""
+    """Open the heads; heads of one region share it."""
     from lianet_user.catalog import region_of_head
     from lianet_user.files.artifact import open_region_file
     from lianet_user.head import Head
@@ -207,12 +210,12 @@ def _open(
     regions: dict[str | None, Region] = {}
     heads = []
     for file in files:
-        wanted = file.header.region.sha256
-        if wanted in regions:
-            head = Head.open_on(file, regions[wanted])
+        own_hash = file.header.region.sha256
+        if own_hash in regions:
+            head = Head.open_on(file, regions[own_hash])
         else:
-            found = by_hash.get(wanted) or (named[0] if named else region_of_head(file.header, file.path))
-            head = Head.open(file, found, device, precision)
+            region = by_hash.get(own_hash) or (named[0] if named else region_of_head(file.header, file.path))
+            head = Head.open(file, region, device, precision)
         regions[head.region.sha256] = head.region
         heads.append(head)
     return heads
@@ -232,13 +235,13 @@ def _print(results: Sequence[MapResult], head: Head) -> None:
 def _print_next(results: Sequence[MapResult], head: Head) -> None:
     path = results[0].path if len(results) == 1 else "MAP"
     if head.header.classes:
-        then(
+        print_next(
             f"open {path} in QGIS, which shows its names and colours",
             f"lianet-user polygons {path}",
             f"lianet-user zones {path} ZONES",
         )
     else:
-        then(f"open {path} in QGIS, which shows its colours and unit", f"lianet-user zones {path} ZONES")
+        print_next(f"open {path} in QGIS, which shows its colours and unit", f"lianet-user zones {path} ZONES")
 
 
 def _document(results: Sequence[MapResult]) -> dict[str, Any]:

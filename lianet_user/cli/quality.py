@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Quiet, RegionName, choose_device, out, progress, region_file, then
-from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
-from lianet_user.cli.info import figure, print_dates
+from lianet_user.cli.config_file import open_given_imagery
+from lianet_user.cli.console import choose_device, out, print_next, progress, region_file
+from lianet_user.cli.info import format_figure, print_quality_by_date
+from lianet_user.cli.options import AsJson, ConfigPath, Device, ImageryPaths, Quiet, RegionName, reads_imagery
 
 if TYPE_CHECKING:
     from lianet_user.pretraining.compression import Rate
@@ -42,7 +43,7 @@ def quality(
     table = read_config(config)["imagery"]
     path = region_file(region, quiet)
     table.setdefault("bands", [band.name for band in open_region_file(path).header.bands])
-    truth = opened(imagery, table, imagery_options, quiet or as_json)
+    truth = open_given_imagery(imagery, table, imagery_options, quiet or as_json)
 
     from lianet_user.pretraining.compression import rate_table
     from lianet_user.pretraining.quality import measure_quality
@@ -70,11 +71,11 @@ def quality(
             ]
         print(json.dumps(document, indent=2))
         return
-    print_dates(measured)
+    print_quality_by_date(measured)
     if rows:
         _print_rate(rows)
     if not quiet:
-        then(
+        print_next(
             "lianet-user models publish FOLDER, to give the region away",
             "if it remembers too little: lianet-user pretrain with more --steps, or a larger --table-size",
         )
@@ -91,9 +92,9 @@ def _print_rate(rows: Sequence[Rate]) -> None:
             row.codec,
             f"{row.bytes:,}",
             f"{row.bits:.2f}",
-            figure(row.psnr_db, ".2f", " dB"),
-            figure(row.ssim, ".4f"),
-            figure(row.spectral_angle_deg, ".3f", " degrees"),
+            format_figure(row.psnr_db, ".2f", " dB"),
+            format_figure(row.ssim, ".4f"),
+            format_figure(row.spectral_angle_deg, ".3f", " degrees"),
         )
     out.print(table)
     out.print("bits: per pixel, date and band, each band at its own resolution", style="dim")

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lianet_user.errors import ImageryError, InputError, listed
-from lianet_user.field.context import CONTEXT_HALO, context
-from lianet_user.field.head import HeadLayers
+from lianet_user.field.head import CONTEXT_HALO, HeadLayers, context
 from lianet_user.files.header import AnyScores
 from lianet_user.finetuning.samples import Sample, moments, standardized
 from lianet_user.finetuning.settings import FinetuneSettings

@@ -14,10 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from lianet_user.errors import ArtifactError, brief
 from lianet_user.field.model import NeuralField
-from lianet_user.files.artifact import ArtifactFile, write_artifact
-from lianet_user.files.codebook import SIZE as CODEBOOK_SIZE
-from lianet_user.files.codebook import decode as decode_tables
-from lianet_user.files.codebook import encode as encode_tables
+from lianet_user.files.artifact import CODEBOOK_SIZE, ArtifactFile, decode_tables, encode_tables, write_artifact
 from lianet_user.files.header import RegionHeader
 
 TABLES, CODEBOOK = "grid.tables", "grid.codebook"
@@ -69,9 +66,10 @@ def built(make: Callable[[], M], file: ArtifactFile[Any], try_out: Callable[[M],
 
 @contextmanager
 def _fitting(file: ArtifactFile[Any]) -> Iterator[None]:
-    """
+    """Turn any error of a block that builds or runs a network into one about the file.
+
     Raises:
-        ArtifactError: in place of whatever torch says of numbers that make no network.
+        ArtifactError: the numbers of the file do not make a network.
     """
     try:
         yield
@@ -105,15 +103,15 @@ def _try_field(field: NeuralField) -> None:
     codes = [torch.zeros(1, config.time.codes)] if config.time.kind == "kriged" else []
     features: Tensor = field.decoder(encoded, *codes)
     bands = field.reconstruction(features)
-    found, wanted = (features.shape[1], bands.shape[1]), (config.decoder.features, config.bands)
-    if found != wanted:
+    made, stated = (features.shape[1], bands.shape[1]), (config.decoder.features, config.bands)
+    if made != stated:
         raise ValueError(
-            f"it makes {found[0]} features and {found[1]} bands, the header says {wanted[0]} and {wanted[1]}"
+            f"it makes {made[0]} features and {made[1]} bands, the header says {stated[0]} and {stated[1]}"
         )
 
 
 def check_stored(module: nn.Module, file: ArtifactFile[Any]) -> None:
-    """Whether a file holds the tensors of a module, of their shapes and no others.
+    """Check that a file holds the tensors of a module, of their shapes, and no others.
 
     Raises:
         ArtifactError: a tensor is missing, extra or misshapen, or int8 where it cannot be.
@@ -162,7 +160,7 @@ def load_stored(module: nn.Module, file: ArtifactFile[Any]) -> None:
         last = name.rpartition(".")[2]
         if (last == "running_var" and (tensor < 0).any()) or (last == "std" and (tensor <= 0).any()):
             raise ArtifactError(
-                f"{file.path}: tensor {name!r} holds {tensor.min():.3g}, and what varies cannot do so by less than nothing: get"
+                f"{file.path}: tensor {name!r} holds {tensor.min():.3g}, which no variance or deviation can be: get"
                 " the file again"
             )
     module.load_state_dict(state, strict=False)
@@ -190,8 +188,8 @@ def save_region(
         ArtifactError: a weight is not finite or too large for `dtype`.
         OutputError: the place cannot be written.
     """
-    wanted = {TABLES: torch.float32 if tables == "int8" else dtype}
-    tensors = {name: tensor.detach().cpu().to(wanted.get(name, dtype)) for name, tensor in stored(field).items()}
+    dtypes = {TABLES: torch.float32 if tables == "int8" else dtype}
+    tensors = {name: tensor.detach().cpu().to(dtypes.get(name, dtype)) for name, tensor in stored(field).items()}
     if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         kind = str(dtype).removeprefix("torch.")
         raise ArtifactError(f"the field's tensor {bad[0]!r} holds values that {kind} cannot: it was not written")

@@ -16,10 +16,10 @@ from lianet_user.files.artifact import replacing
 from lianet_user.files.container import open_container, parse_json, write_container
 
 MOST_ROUNDS = 64
-"""Of a cross-validation, the last training on all labels included."""
+"""Rounds of a cross-validation at most, the last training on all labels included."""
 
 Fingerprint = Mapping[str, Any]
-"""Of a run, name by name: its region, its labels, its split, its settings. JSON can hold it."""
+"""What identifies a run, name by name: its region, labels, split and settings. JSON can hold it."""
 
 
 def head_checkpoint_path(output: Path) -> Path:
@@ -33,7 +33,7 @@ def round_path(checkpoint: Path, number: int) -> Path:
 
 
 def remove_checkpoints(output: Path) -> None:
-    """Remove what a finished fine-tuning towards `output` kept."""
+    """Remove the checkpoints of a finished fine-tuning towards `output`."""
     first = head_checkpoint_path(output)
     for number in range(MOST_ROUNDS):
         round_path(first, number).unlink(missing_ok=True)
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> tuple[dict[str, Ten
         ArtifactError: there is none, it cannot be read, or it belongs to another run; the message names what differs.
     """
     if not path.exists():
-        raise ArtifactError(f"there is no checkpoint {path} to resume from: start without --resume")
+        raise ArtifactError(f"there is no checkpoint {path} to resume from: start without `resume`")
     with _readable(path):
         file = open_container(path, "checkpoint")
         texts = (file.metadata.get("fingerprint", ""), file.metadata.get("state", ""))
@@ -77,7 +77,7 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> tuple[dict[str, Ten
             [f"{brief(name, 40)} (then {_short(made.get(name))}, now {_short(now.get(name))})" for name in names]
         )
         raise ArtifactError(
-            f"{path} belongs to another run; what differs: {changes}: give the same, or start again with --overwrite"
+            f"{path} belongs to another run; what differs: {changes}: give the same, or start again without `resume`"
         )
     with _readable(path):
         return {name: torch.from_numpy(array) for name, array in file.tensors().items()}, state
@@ -85,14 +85,14 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> tuple[dict[str, Ten
 
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Say of a checkpoint whose contents do not make the state of this run that it is none.
+    """Turn any error of a block that restores a run into one about the checkpoint.
 
     Raises:
         ArtifactError: something in it is missing, extra, misshapen or of another kind.
     """
     try:
         yield
-    # What a dict, a tuple, torch and its optimizers say of contents that are not what was saved.
+    # What a dict, a tuple, torch and its optimizers raise on contents other than those that were saved.
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _not_whole(path, error) from error
 
@@ -106,7 +106,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _not_whole(path: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(f"{path} is not a whole checkpoint ({brief(str(error), 300)}): start again with --overwrite")
+    return ArtifactError(f"{path} is not a whole checkpoint ({brief(str(error), 300)}): start again without `resume`")
 
 
 def moments_like(parameters: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
@@ -134,7 +134,8 @@ def moments_like(parameters: Sequence[Tensor], tensors: Mapping[str, Tensor]) ->
 
 
 def same_shapes(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
-    """
+    """Check that stored tensors have the names and shapes of a run's own.
+
     Raises:
         ValueError: a tensor is missing, extra or misshapen.
     """

@@ -3,6 +3,8 @@
 A container is 8 bytes of header length, a JSON header that places every tensor, and the tensors. The reader checks the
 whole header against the file's size before a tensor is touched, and reads with plain reads: a mapped file that shrinks
 under its reader ends the process.
+
+The JSON and TOML documents that come with such files are parsed here too.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import math
 import os
 import stat
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationError
 
-from lianet_user.errors import ArtifactError, brief
+from lianet_user.errors import ArtifactError, InputError, brief
 from lianet_user.field.config import Schema
 
 MAX_HEADER_BYTES = 32 * 2**20
@@ -47,7 +50,7 @@ class TensorEntry(Schema):
 
 
 class _Identity(NamedTuple):
-    """What tells a file from the one that takes its name, and from itself after it was written to."""
+    """What distinguishes a file from another of the same name, and from itself after a change."""
 
     device: int
     inode: int
@@ -56,8 +59,8 @@ class _Identity(NamedTuple):
 
     @classmethod
     def of(cls, file: FileIO) -> _Identity:
-        found = os.fstat(file.fileno())
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        status = os.fstat(file.fileno())
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Container:
         return result
 
     def sha256(self) -> str:
-        """Of the file's bytes: what a head is tied to.
+        """SHA-256 of the file's bytes, which ties a head to its region.
 
         Raises:
             ArtifactError: as in `tensors`.
@@ -188,10 +191,10 @@ def write_container(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str
 
 
 def parse_json(raw: bytes | bytearray, path: Path, kind: str) -> dict[str, Any]:
-    """A JSON object that says everything once.
+    """Parse a JSON object in which no key appears twice.
 
     Raises:
-        ArtifactError: it is none.
+        ArtifactError: it is not one.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -201,7 +204,7 @@ def parse_json(raw: bytes | bytearray, path: Path, kind: str) -> dict[str, Any]:
         return dict(pairs)
 
     def refuse(constant: str) -> float:
-        raise ValueError(f"{constant} is no number in JSON")
+        raise ValueError(f"{constant} is not a number in JSON")
 
     try:
         document = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
@@ -210,21 +213,21 @@ def parse_json(raw: bytes | bytearray, path: Path, kind: str) -> dict[str, Any]:
             f"{path} is not a {kind} file: its header is not valid JSON ({brief(str(error), 200)}): get it again"
         ) from error
     if not isinstance(document, dict):
-        raise ArtifactError(f"{path} is not a {kind} file: its header is no JSON object: get it again")
+        raise ArtifactError(f"{path} is not a {kind} file: its header is not a JSON object: get it again")
     return document
 
 
 def first_problem(error: ValidationError) -> str:
-    """Where a document is wrong, and how: of all that is wrong with it, the first."""
+    """The first thing that is wrong with a document, and where."""
     problems = error.errors(include_input=False, include_url=False)
-    # Of a value that may be of several types each says why it is not; what a check of ours says comes first.
+    # For a union every type reports why it does not match; the message of a check of ours is the most useful.
     first = min(problems, key=lambda problem: problem["type"] != "value_error")
     where = ".".join(brief(str(part), 60) for part in first["loc"]) or "header"
     return brief(f"{where}: {first['msg']}", 400)
 
 
 def reason(error: OSError) -> str:
-    """What the system says of an error, without the path."""
+    """The system's words for an error, without the path."""
     return error.strerror or str(error)
 
 
@@ -300,7 +303,7 @@ def _opened(path: Path) -> Iterator[FileIO]:
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {reason(error)}: give the name of a file that is there") from error
     except ValueError as error:  # of a name with a zero byte in it
-        raise ArtifactError(f"cannot read {path}: its name is none ({error}): give another") from error
+        raise ArtifactError(f"cannot read {path}: its name is not valid ({error}): give another") from error
     if file is None:
         raise ArtifactError(f"cannot read {path}: it is not a regular file: give the name of a file")
     with file:
@@ -325,3 +328,20 @@ def _read_exactly(file: FileIO, offset: int, size: int, path: Path) -> bytearray
             )
         position += count
     return data
+
+
+# --- TOML files, which people write by hand.
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error

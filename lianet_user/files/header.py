@@ -1,4 +1,4 @@
-"""What region and head files say of themselves: the typed headers. No torch here."""
+"""The typed headers of region and head files. No torch here."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ Count = Annotated[int, Field(ge=0)]
 Setting = bool | int | float | Text | None
 
 
-def parse_date(text: str, option: str = "--date") -> dt.date:
-    """
+def parse_date(text: str, argument: str = "`date`") -> dt.date:
+    """Read a date.
+
     Args:
         text: ``YYYY-MM-DD``.
-        option: where it was given, for the message.
+        argument: that it was given for, as the message names it.
 
     Raises:
         DateError: not a date.
@@ -42,7 +43,7 @@ def parse_date(text: str, option: str = "--date") -> dt.date:
     try:
         return dt.date.fromisoformat(text)
     except ValueError as error:
-        raise DateError(f"{option} {text!r} is not a date: expected YYYY-MM-DD, for instance 2017-02-16") from error
+        raise DateError(f"{argument} {text!r} is not a date: expected YYYY-MM-DD, for instance 2017-02-16") from error
 
 
 class GridHeader(Schema):
@@ -62,9 +63,9 @@ class GridHeader(Schema):
             # Strictly WKT: PROJ's own spelling can name files and servers to read.
             crs = pyproj.CRS.from_wkt(self.crs_wkt)
         except CRSError as error:
-            raise ValueError("crs_wkt is no coordinate reference system") from error
+            raise ValueError("crs_wkt is not a coordinate reference system") from error
         if not (crs.is_projected or crs.is_geographic):
-            raise ValueError("crs_wkt is no coordinate reference system of places on a map")
+            raise ValueError("crs_wkt is not a coordinate reference system of places on a map")
         corners = [Affine(*self.transform) @ (col, row) for col in (0, self.width) for row in (0, self.height)]
         x, y = ([corner[axis] for corner in corners] for axis in (0, 1))
         try:
@@ -113,7 +114,7 @@ class Acquisition(Schema):
 
     date: Date
     time: Annotated[dt.time, Field(strict=False)] | None = None
-    """Of day, in UTC, where it is known."""
+    """Time of day in UTC, where it is known."""
     id: Text = ""
 
     @model_validator(mode="after")
@@ -129,7 +130,7 @@ class Acquisition(Schema):
 
 
 def acquisition_of(value: object) -> object:
-    """What :class:`Acquisition` reads, of `2018-02-16`, `2018-02-16T10:20:21`, `20180216T102021` or what TOML makes of them."""
+    """The fields of an :class:`Acquisition`, from `2018-02-16`, `2018-02-16T10:20:21`, `20180216T102021` or a date of TOML."""
     if isinstance(value, str):
         try:
             value = dt.date.fromisoformat(value)
@@ -147,9 +148,9 @@ def acquisition_of(value: object) -> object:
 
 
 class BandQuality(Schema):
-    """How well one band of one acquisition is remembered: valid pixels at the band's own resolution.
+    """How well one band of one acquisition is reconstructed: valid pixels at the band's own resolution.
 
-    Figures are None where there was nothing to judge: the acquisition lacks the band, or it is valid nowhere.
+    Figures are None where there was nothing to compare: the acquisition lacks the band, or it is valid nowhere.
     """
 
     band: Name
@@ -206,7 +207,7 @@ class RegionHeader(Schema):
     lineage: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     """Drawn when a region is first encoded; an update keeps it."""
     parents: tuple[Sha256, ...] = Field(strict=False, default=())
-    """Of an updated region, the files it was before, the oldest first."""
+    """SHA-256 of the files that an updated region was before, the oldest first."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -271,7 +272,7 @@ class RegionHeader(Schema):
                 return 0
             raise DateError(
                 f"region {self.name!r} holds {len(self.dates)} dates ({self.dates[0]} to {self.dates[-1]})"
-                " and none was chosen: give one with --date"
+                " and none was chosen: give one with `date`"
             )
         if date in self.dates:
             return self.dates.index(date)
@@ -288,7 +289,7 @@ class ClassEntry(Schema):
     name: Name
     color: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
     code: Annotated[Words, Field(max_length=128)] = ""
-    """What the labels called it, where that is not its name."""
+    """What the labels call it, where that is not its name."""
 
 
 class RegionRef(Schema):
@@ -298,7 +299,7 @@ class RegionRef(Schema):
     lineage: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     sha256: Sha256
     path: Annotated[Words, Field(max_length=4096)]
-    """Where it lay when the head was trained: absolute."""
+    """Absolute path of the file when the head was trained."""
 
 
 class ClassScore(Schema):
@@ -306,7 +307,7 @@ class ClassScore(Schema):
 
     name: Name
     pixels: Count
-    """Of the reference."""
+    """Pixels of the reference."""
     iou: float | None
     accuracy: float | None
     """Share of the class's reference pixels that were found (recall, producer's accuracy)."""
@@ -367,7 +368,7 @@ class Numbers(Schema):
     offset: float = 0.0
     scale: Annotated[float, Field(gt=0)] = 1.0
     low: float
-    """Of the labels that were trained on: what a picture spans."""
+    """Lowest and highest number of the labels that were trained on: the range that a picture spans."""
     high: float
 
     @model_validator(mode="after")
@@ -393,16 +394,16 @@ class HeadHeader(Schema):
     dates: tuple[Date, ...] = Field(strict=False, min_length=1)
     """Acquisitions the labels described."""
     scores: AnyScores | None
-    """On ground that was kept for validation, all dates together."""
+    """On the ground that was kept for validation, over all dates."""
     scores_by_date: tuple[DatedScores, ...] = Field(strict=False, default=())
-    """The same for each date, where there are several."""
+    """Scores of each date, where there are several."""
     scores_of_mean: AnyScores | None = None
-    """Of the answers' mean over the dates, where labels describe several: what one map for all dates would have."""
+    """Scores of the answers averaged over the dates, where labels describe several: those of one map for all dates."""
     test_scores: AnyScores | None = None
-    """In the area that was set aside with --test-area, where nothing was trained or chosen on."""
+    """In the area that was set aside as a test area, where nothing was trained or chosen on."""
     provenance: Provenance
     attribution: Text
-    """Of the region and of the labels."""
+    """Credit for the region and for the labels."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -439,8 +440,7 @@ class HeadHeader(Schema):
 Header = RegionHeader | HeadHeader
 
 
-# --- What the CF conventions say of categories: attributes that xarray, Panoply and others read.
-
+# --- Classes in the CF conventions: attributes that xarray, Panoply and others read.
 
 _NOT_IN_A_WORD = re.compile(r"[^\w.+@-]+")
 
@@ -449,7 +449,7 @@ def class_flags(classes: Sequence[ClassEntry]) -> dict[str, Any]:
     """The attributes of an array whose values are indices of classes.
 
     `flag_meanings` is one text in which blanks part the meanings (CF 3.5), so a name becomes a word, and of names that
-    become the same word each later one ends with its value. `flag_colors` are their colours, likewise.
+    become the same word each later one ends with its value. `flag_colors` are their colours, separated in the same way.
     """
     words: list[str] = []
     for value, entry in enumerate(classes):

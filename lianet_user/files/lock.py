@@ -1,4 +1,4 @@
-"""One run at a time for each output: locks that the system lets go of when their holder ends, however it ends."""
+"""One run at a time for each output: locks that the system releases when their holder ends, however it ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from lianet_user.errors import LianetWarning, OutputError, write_error
 
 _UNKNOWN = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
-"""What file systems say that know no locks."""
+"""Error numbers of file systems that support no locks."""
 
 
 class HeldError(Exception):
@@ -39,7 +39,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
         LianetWarning: the file system knows no locks, so two processes are not kept apart.
     """
     descriptors: list[int] = []
-    # Never the library's lock by existence alone, which a killed process would hold for ever.
+    # Never the library's fallback, a lock by existence alone, which a killed process would hold for ever.
     lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False, on_acquired=descriptors.append)
     try:
         lock.acquire()
@@ -56,9 +56,9 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
             os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
-        with suppress(OSError):  # a disk that fails also fails here, and what it failed with first is what to say
+        with suppress(OSError):  # a failing disk fails here too, and its first error is the one to report
             if lock.is_locked:
-                # Removed while it is held: whoever opened it meanwhile finds that it is not this name's file any more.
+                # Removed while it is held: whoever opened it meanwhile sees that the name belongs to no file or to another.
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             lock.release()
@@ -87,7 +87,7 @@ def only_run(output: Path) -> Iterator[None]:
         except HeldError as error:
             process = f" (process {error})" if str(error) else ""
             raise OutputError(
-                f"another run{process} is writing {output}: wait until it has ended, or give this one another name with -o"
+                f"another run{process} is writing {output}: wait until it has ended, or choose another name with `output`"
             ) from error
         except OSError as error:
             raise write_error(output, error) from error

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lianet_user.errors import TrainingError, TrainingWarning
-from lianet_user.field.inference import training_autocast
+from lianet_user.field.model import training_autocast
 from lianet_user.files.checkpoint import (
     Fingerprint,
     load_checkpoint,

@@ -87,7 +87,7 @@ class Window:
 
         The halo stops at the region's border, where the field was never trained; where the region's `shape` (height,
         width) is no multiple of the stride the window is snapped past it. Windows of one region therefore always meet
-        the same surroundings, whatever the tiling (DESIGN: one rule for every pixel).
+        the same surroundings, whatever the tiling (CONTRIBUTING.md: one rule for every pixel).
         """
         row = max(0, self.row - halo) // stride * stride
         col = max(0, self.col - halo) // stride * stride

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lianet_user.errors import InputError, OutputError, did_you_mean, listed
 from lianet_user.field.config import HEAD_INPUTS, HeadInput
-from lianet_user.field.inference import computed_in
+from lianet_user.field.model import computed_in
 from lianet_user.field.weights import stored
 from lianet_user.files.header import HeadHeader
 from lianet_user.geo.grid import TILE, Window, offset_on, whole

@@ -13,8 +13,8 @@ from pyproj.exceptions import CRSError
 
 from lianet_user.errors import InputError
 from lianet_user.field.config import Schema
+from lianet_user.files.container import read_toml
 from lianet_user.files.header import Acquisition, Band, Text, acquisition_of
-from lianet_user.files.toml import read_toml
 from lianet_user.imagery.sensors import GSD_M, WAVELENGTHS_NM
 
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from lianet_user.errors import TrainingError
 from lianet_user.field.encoding import Corner
-from lianet_user.field.inference import training_autocast
-from lianet_user.field.model import NeuralField
+from lianet_user.field.model import NeuralField, training_autocast
 from lianet_user.files.checkpoint import (
     Fingerprint,
     load_checkpoint,
