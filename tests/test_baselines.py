@@ -25,9 +25,9 @@ from lianet_user.evaluation import baselines
 from lianet_user.evaluation.baselines import MICRO_UNET, UNET, Forest, ImageryBands, RasterFeatures, UNet, UNetShape
 from lianet_user.field.context import context
 from lianet_user.files.header import IGNORE, Band, ClassEntry, Numbers, NumberScores, Scores
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.targets import Goal
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, Patch
 from lianet_user.imagery.features import FeatureRaster

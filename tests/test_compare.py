@@ -20,7 +20,6 @@ from odc.geo.geobox import GeoBox
 from lianet_user.cli import _run
 from lianet_user.errors import ImageryError, InputError, LabelError
 from lianet_user.evaluation import baselines
-from lianet_user.evaluation.common_ground import common_ground
 from lianet_user.evaluation.compare import (
     CLASS_FIGURES,
     NUMBER_FIGURES,
@@ -28,6 +27,7 @@ from lianet_user.evaluation.compare import (
     Comparison,
     Outcome,
     SplitPlan,
+    common_ground,
     compare,
 )
 from lianet_user.files.header import IGNORE, Band, ClassEntry, ClassScore, NumberScores, Scores
@@ -246,7 +246,7 @@ def test_common_ground_is_known_for_any_window(make_region: RegionFactory) -> No
             labelled = expected[window.slices]
             np.testing.assert_array_equal(ground.mask(window, date)[labelled], clear[date][window.slices][labelled])
     assert not ground.everywhere
-    assert ground.found - ground.left_out == sum(int((expected & each).sum()) for each in clear.values())
+    assert ground.labelled - ground.left_out == sum(int((expected & each).sum()) for each in clear.values())
 
 
 # --- what is refused

@@ -19,7 +19,7 @@ from lianet_user.errors import EXIT_BAD_INPUT, InputError, LabelError, RegionMis
 from lianet_user.files.artifact import open_head_file
 from lianet_user.files.header import IGNORE, AnyScores, ClassEntry, Scores
 from lianet_user.finetuning import FinetuneProgress, FinetuneSettings, finetune
-from lianet_user.finetuning.initial_head import labels_for
+from lianet_user.finetuning.finetune import labels_for
 from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import BLOCK, Labels

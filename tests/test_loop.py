@@ -19,9 +19,9 @@ from lianet_user.errors import ArtifactError, LabelError, TrainingError, Trainin
 from lianet_user.field.head import HeadLayers, head_halo
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers, NumberScores, Scores
 from lianet_user.finetuning.crops import BalancedCrops, WindowCrops, class_weights, cut
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.trainer import Checkpoint, NotFiniteError, Step, fit, rate_at
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window

@@ -219,12 +219,12 @@ def test_only_tiles_are_held_and_what_is_invalid_is_never_asked_of_the_copy() ->
     truth.valid[1, :, :, 48:] = False
     asked: list[tuple[int, Window]] = []
 
-    def recall(index: int, window: Window) -> NDArray[np.float32]:
+    def read_copy(index: int, window: Window) -> NDArray[np.float32]:
         asked.append((index, window))
         return truth.values[(index, slice(None), *window.slices)]
 
     told: list[tuple[int, int]] = []
-    compare(truth, recall, acquisitions=[0, 1], tile=48, listener=lambda done, most: told.append((done, most)))
+    compare(truth, read_copy, acquisitions=[0, 1], tile=48, listener=lambda done, most: told.append((done, most)))
     assert max(window.height for _, window in truth.windows) <= 48 + 2 * 18
     assert [index for index, _ in asked] == [0] * 6 + [1] * 2
     assert told == [(done, 12) for done in range(1, 9)]

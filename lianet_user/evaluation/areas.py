@@ -141,10 +141,10 @@ def estimate_areas(
         part = np.where(there, weight * share, 0.0)
         part_variance = np.where(there, weight**2 * variance, 0.0)
         area, area_variance = part.sum(0), part_variance.sum(0)
-        found, found_variance = np.diag(part), np.diag(part_variance)
+        right, right_variance = np.diag(part), np.diag(part_variance)
         missed_variance = np.where(np.eye(len(classes), dtype=bool), 0.0, part_variance).sum(0)
-        producers = found / area
-        producers_variance = ((1 - producers) ** 2 * found_variance + producers**2 * missed_variance) / area**2
+        producers = right / area
+        producers_variance = ((1 - producers) ** 2 * right_variance + producers**2 * missed_variance) / area**2
     labels = counts.sum(0)
     each = tuple(
         ClassArea(
@@ -157,7 +157,7 @@ def estimate_areas(
         )
         for i, entry in enumerate(classes)
     )
-    return Areas(_estimate(found.sum(), found_variance.sum()), each)
+    return Areas(_estimate(right.sum(), right_variance.sum()), each)
 
 
 def _estimate(value: float, variance: float) -> Estimate:

@@ -22,9 +22,9 @@ from lianet_user.errors import ImageryError, InputError, listed
 from lianet_user.field.context import CONTEXT_HALO, context
 from lianet_user.field.head import HeadLayers
 from lianet_user.files.header import AnyScores
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, moments, standardized
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.trainer import Step, fit
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
@@ -211,11 +211,11 @@ class Forest:
         meter = goal.meter()
         for done, sample in enumerate(judged, 1):
             asked = sample.judged().labelled
-            found = torch.zeros(asked.shape, dtype=torch.int64 if goal.classes else torch.float32)
+            predicted = torch.zeros(asked.shape, dtype=torch.int64 if goal.classes else torch.float32)
             answers = forest.predict(sample.inputs[:, asked].T.float().numpy())
-            found[asked] = torch.from_numpy(answers).to(found.dtype)
+            predicted[asked] = torch.from_numpy(answers).to(predicted.dtype)
             for reference in self.references(sample):
-                meter.update(reference, found)
+                meter.update(reference, predicted)
             report(done, len(judged))
         return Result(meter.compute())
 
@@ -249,7 +249,7 @@ def _ensemble() -> Any:
     return ensemble
 
 
-# --- U-Nets that are trained on imagery from scratch: what the paper puts its heads beside (section 4).
+# --- U-Nets that are trained on imagery from scratch, as the paper compares its heads with (section 4).
 #
 # The paper gives their sizes, 17.3 million parameters and 0.49 million, and no more. The shapes here are ours, chosen to have
 # them: `UNET` is the U-Net of Ronneberger et al. (2015) with padded convolutions, BatchNorm, and bilinear up-sampling in

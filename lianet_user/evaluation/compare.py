@@ -1,4 +1,4 @@
-"""How good is a head that never sees imagery, beside models that do: under the same labels and the same splits."""
+"""How good a head that never sees imagery is beside models that do: same labels, same ground, same splits."""
 
 from __future__ import annotations
 
@@ -29,19 +29,131 @@ from lianet_user.evaluation.baselines import (
     UNet,
     head_on,
 )
-from lianet_user.evaluation.common_ground import CommonGround, common_ground
-from lianet_user.files.header import AnyScores
-from lianet_user.finetuning.samples import Sample, Source, keep, make_samples
+from lianet_user.files.header import IGNORE, AnyScores
+from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.samples import ReadInputs, Sample, keep, make_samples
 from lianet_user.finetuning.settings import FinetuneSettings, settings_for
-from lianet_user.finetuning.targets import Goal
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery
 from lianet_user.imagery.features import FeatureRaster
-from lianet_user.labels import Labels, Split, split_folds, split_labels
+from lianet_user.labels import BLOCK, LabelMap, Labels, Split, split_folds, split_labels
 from lianet_user.region import Region
 
-# --- What came of comparing models: figures under every split, and the table that sums them up.
+# --- The common ground: labels count where everything that any of the models reads is valid.
 
+BoolArray = NDArray[np.bool_]
+
+Valid = Callable[[Window, dt.date], BoolArray]
+"""Where something is valid: bool (height, width) of a window at a date."""
+
+
+@dataclass(frozen=True, eq=False)
+class CommonGround:
+    """Labels, and where they count at which date.
+
+    Attributes:
+        labels: as they were read, without those that count at none of their dates.
+        labelled: pixels with a label as they were read, each counted at each of its dates.
+        left_out: how many of them do not count.
+        everywhere: every label that is left counts at all of its dates.
+    """
+
+    labels: Labels
+    labelled: int
+    left_out: int
+    everywhere: bool
+    _counting: dict[tuple[dt.date, int, int], BoolArray]
+    """By date and by row and column of a block."""
+
+    def mask(self, window: Window, date: dt.date) -> BoolArray:
+        """Where labels count: bool (height, width) of a window; false where there are none."""
+        result = np.zeros((window.height, window.width), bool)
+        for row in range(window.row // BLOCK, -(-window.row_end // BLOCK)):
+            for col in range(window.col // BLOCK, -(-window.col_end // BLOCK)):
+                held = self._counting.get((date, row, col))
+                if held is None:
+                    continue
+                block = Window(row * BLOCK, col * BLOCK, *held.shape)
+                shared = block.intersection(window)
+                assert shared is not None
+                result[shared.within(window).slices] = held[shared.within(block).slices]
+        return result
+
+
+def common_ground(
+    labels: Labels, readers: Sequence[Valid], listener: Callable[[int, int], None] | None = None
+) -> CommonGround:
+    """Find out where labels count.
+
+    Args:
+        labels: on the region's own grid.
+        readers: of all that is compared.
+        listener: told how many of how many blocks with labels are done, each at each of its dates.
+
+    Raises:
+        LabelError: no label is left, or none of a class.
+    """
+    jobs = [(each, block, date) for each in labels.maps for block in _labelled_blocks(each) for date in each.dates]
+    counting: dict[tuple[dt.date, int, int], BoolArray] = {}
+    some_date = {id(each): np.zeros(each.values.shape, bool) for each in labels.maps}
+    total = counted = 0
+    for done, (each, block, date) in enumerate(jobs, 1):
+        key = date, block.row // BLOCK, block.col // BLOCK
+        if key not in counting:
+            counting[key] = np.logical_and.reduce(
+                [np.ones((block.height, block.width), bool), *(valid(block, date) for valid in readers)]
+            )
+        labelled = _part(each, block).labelled
+        some_date[id(each)][block.slices] |= counting[key]
+        total += int(labelled.sum())
+        counted += int((labelled & counting[key]).sum())
+        if listener:
+            listener(done, len(jobs))
+    maps = tuple(LabelMap(_without(each, ~some_date[id(each)]), each.dates) for each in labels.maps)
+    left = dataclasses.replace(labels, maps=maps)
+    _require_all(labels, left)
+    everywhere = counted == sum(int(each.labelled.sum()) * len(each.dates) for each in maps)
+    return CommonGround(left, total, total - counted, everywhere, counting)
+
+
+def _labelled_blocks(each: LabelMap) -> list[Window]:
+    height, width = each.values.shape
+    blocks = Window(0, 0, height, width).tiles(BLOCK)
+    return [block for block in blocks if _part(each, block).labelled.any()]
+
+
+def _part(each: LabelMap, block: Window) -> LabelMap:
+    return LabelMap(each.values[block.slices], each.dates)
+
+
+def _without(each: LabelMap, where: BoolArray) -> np.ndarray:
+    nothing = IGNORE if each.values.dtype == np.uint8 else math.nan
+    return np.where(where, np.asarray(nothing, each.values.dtype), each.values)
+
+
+def _require_all(before: Labels, after: Labels) -> None:
+    """
+    Raises:
+        LabelError: see `common_ground`.
+    """
+    advice = "give imagery or features that cover them, or other dates"
+    if not any(each.labelled.any() for each in after.maps):
+        raise LabelError(
+            f"{before.report.source}: no label lies where the imagery and the features are valid (clouds, nodata): {advice}"
+        )
+    lost = [
+        repr(entry.name)
+        for value, entry in enumerate(before.classes)
+        if not any((each.values == value).any() for each in after.maps)
+    ]
+    if lost:
+        raise LabelError(
+            f"{before.report.source}: all labels of {listed(lost)} lie where the imagery or the features are not valid"
+            f" (clouds, nodata): {advice}, or drop the class with --map"
+        )
+
+
+# --- The result: figures under every split, and the table that sums them up.
 
 LIANET: Final = "lianet"
 """The contender that all others are put beside."""
@@ -111,13 +223,13 @@ class Comparison:
         rows = []
         for name, reads in self.reads.items():
             own = [outcome for outcome in self.outcomes if outcome.contender == name]
-            found = {figure.name: self._values(own, figure) for figure in self.figures}
+            values_of = {figure.name: self._values(own, figure) for figure in self.figures}
             rows.append(
                 Row(
                     name,
                     reads,
-                    {figure: float(np.mean(values)) if values else None for figure, values in found.items()},
-                    {f: float(np.std(values, ddof=1)) if len(values) > 1 else None for f, values in found.items()},
+                    {figure: float(np.mean(values)) if values else None for figure, values in values_of.items()},
+                    {f: float(np.std(values, ddof=1)) if len(values) > 1 else None for f, values in values_of.items()},
                     float(np.mean([outcome.seconds for outcome in own])),
                 )
             )
@@ -171,21 +283,20 @@ class Comparison:
                 writer.writerow([row.contender, row.reads, *values, row.seconds])
 
     def _values(self, outcomes: Sequence[Outcome], figure: Figure) -> list[float]:
-        found = [getattr(outcome.scores, figure.name) for outcome in outcomes]
-        return [value for value in found if value is not None]
+        values = [getattr(outcome.scores, figure.name) for outcome in outcomes]
+        return [value for value in values if value is not None]
 
     def _ahead(self, one: str, other: str, figure: Figure) -> tuple[int, int]:
         """In how many of how many splits one contender is better than another."""
-        found: dict[int, dict[str, float]] = {}
+        by_split: dict[int, dict[str, float]] = {}
         for outcome in self.outcomes:
             if (value := getattr(outcome.scores, figure.name)) is not None:
-                found.setdefault(outcome.split, {})[outcome.contender] = value
-        pairs = [(each[one], each[other]) for each in found.values() if one in each and other in each]
+                by_split.setdefault(outcome.split, {})[outcome.contender] = value
+        pairs = [(each[one], each[other]) for each in by_split.values() if one in each and other in each]
         return sum((a > b) if figure.higher_is_better else (a < b) for a, b in pairs), len(pairs)
 
 
-# ---
-
+# --- The run: contenders are trained and judged, split by split.
 
 MARGIN = 32
 """Pixels around the labels that every contender sees."""
@@ -313,11 +424,10 @@ def compare(
     teams = _teams(names, region, bands, rasters, settings, ground, device)
     outcomes: list[Outcome] = []
     reads: dict[str, str] = {}
-    for source, team, one_date in teams:
-        read = ground.labels.once() if one_date else ground.labels
+    for read, team, one_date in teams:
         samples = make_samples(
-            source,
             read,
+            ground.labels.once() if one_date else ground.labels,
             margin=MARGIN,
             tight=settings.sampling == "balanced",
             listener=lambda *done: report("reading", *done),
@@ -333,7 +443,7 @@ def compare(
         figures=CLASS_FIGURES if goal.classes else NUMBER_FIGURES,
         reads={name: reads[name] for name in order},
         outcomes=tuple(outcomes),
-        labelled=ground.found,
+        labelled=ground.labelled,
         left_out=ground.left_out,
     )
 
@@ -363,8 +473,8 @@ def _judged(
             yield Outcome(contender.name + OF_MEAN, number, seconds, result.of_mean)
 
 
-_Team = tuple[Source, list[_Contender], bool]
-"""Contenders that read the same, and whether they read all dates at once."""
+_Team = tuple[ReadInputs, list[_Contender], bool]
+"""What is read of a window at a date, the contenders that read it, and whether they read all dates at once."""
 
 
 def _teams(
@@ -380,23 +490,23 @@ def _teams(
     wide = dataclasses.replace(settings, crop=max(settings.crop, UNET_CROP))
     teams: list[_Team] = []
 
-    def team(source: Source, reads: str, members: dict[str, Learner], one_date: bool = False) -> None:
+    def team(read: ReadInputs, reads: str, members: dict[str, Learner], one_date: bool = False) -> None:
         chosen = [
             _Contender(name, reads, learner, wide if name.endswith("unet") else settings)
             for name, learner in members.items()
             if name in names
         ]
         if chosen:
-            teams.append((source, chosen, one_date))
+            teams.append((read, chosen, one_date))
 
-    def remembered(window: Window, date: dt.date) -> Tensor:
+    def head_input(window: Window, date: dt.date) -> Tensor:
         return region.head_input(window, date, settings.inputs)
 
     def references(sample: Sample) -> list[Tensor]:
         own, dates = sample.judged(), ground.labels.maps[sample.map].dates
         return [own.keeping(ground.mask(sample.window, date)).labels for date in dates]
 
-    team(remembered, "region file", {LIANET: head}, one_date=not settings.dated)
+    team(head_input, "region file", {LIANET: head}, one_date=not settings.dated)
     if bands is not None:
         forests = {name: Forest() for name in ("forest", "forest-context") if name in names}
         unets = {

@@ -14,10 +14,9 @@ from torch import Tensor
 from lianet_user.errors import InputError, TrainingWarning
 from lianet_user.evaluation.areas import Areas, estimate_areas
 from lianet_user.field.config import reads_a_date
-from lianet_user.finetuning.finetune import check_ground
-from lianet_user.finetuning.initial_head import labels_for
+from lianet_user.finetuning.finetune import check_ground, labels_for
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import ClassMeter
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.validation import Judgement
 from lianet_user.geo.grid import TILE, Window
 from lianet_user.head import Head

@@ -10,11 +10,10 @@ import numpy as np
 
 from lianet_user.errors import LabelError
 from lianet_user.files.header import AnyScores, Scores
-from lianet_user.finetuning.finetune import WINDOW_MARGIN, check_ground, goal_for
-from lianet_user.finetuning.initial_head import new_layers
+from lianet_user.finetuning.finetune import WINDOW_MARGIN, check_ground, goal_for, new_layers
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, keep, make_samples, moments, standardized
 from lianet_user.finetuning.settings import FinetuneSettings, settings_for
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.trainer import Step, fit
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
@@ -98,7 +97,7 @@ def learning_curve(
             chosen = np.zeros(kept.validation.shape, bool)
             count = _count(share, len(order))
             chosen[tuple(np.transpose(order[:count]))] = True
-            training = keep(samples, _Chosen(kept, chosen))
+            training = keep(samples, _ChosenBlocks(kept, chosen))
             chosen_settings = settings_of(share)
             layers = new_layers(region, labels, goal, chosen_settings)
 
@@ -124,7 +123,7 @@ def learning_curve(
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class _ChosenBlocks:
     """Training ground in chosen blocks: a mask for :func:`lianet_user.finetuning.samples.keep`."""
 
     split: Split
@@ -175,9 +174,9 @@ def _block_order(
     most = -1
     for _ in range(TRIES):
         order = [places[number] for number in rng.permutation(len(places)).tolist()]
-        found = len(set().union(*(borne[place] for place in order[: _count(least, len(order))])))
-        if found > most:
-            best, most = order, found
+        count = len(set().union(*(borne[place] for place in order[: _count(least, len(order))])))
+        if count > most:
+            best, most = order, count
         if most == goal.outputs:
             break
     return best

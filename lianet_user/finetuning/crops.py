@@ -14,9 +14,9 @@ from torch import Tensor
 from lianet_user.errors import LabelError
 from lianet_user.field.head import head_halo
 from lianet_user.files.header import IGNORE
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.targets import Goal
 
 Batch = tuple[Tensor, Tensor]
 """Inputs float32 (B, C, size, size), and labels (B, scale * size, scale * size) as samples hold them."""
@@ -77,12 +77,12 @@ class BalancedCrops:
             own = sample.judged()
             rows, cols = np.nonzero(own.labelled.numpy())
             values = own.labels.numpy()[rows, cols]
-            found = np.stack([np.full(len(rows), number), rows // self.scale, cols // self.scale], 1).astype(np.int32)
+            pixels = np.stack([np.full(len(rows), number), rows // self.scale, cols // self.scale], 1).astype(np.int32)
             for index in range(goal.outputs):
-                places[index].append(found[values == index] if goal.classes else found)
+                places[index].append(pixels[values == index] if goal.classes else pixels)
         rng = np.random.default_rng(settings.seed)
-        every = [_at_most(np.concatenate(found), PLACES, rng) for found in places]
-        self.places = [found for found in every if len(found)]
+        limited = [_at_most(np.concatenate(pixels), PLACES, rng) for pixels in places]
+        self.places = [pixels for pixels in limited if len(pixels)]
 
     def draw(self, seed: tuple[int, ...], step: int) -> Batch:
         rng = np.random.default_rng((*seed, step))
@@ -92,7 +92,7 @@ class BalancedCrops:
             number, row, col = places[rng.integers(len(places))].tolist()
             sample = self.samples[number]
             top, left = (
-                _start(place, length, self.size, rng, self.inset)
+                _random_start(place, length, self.size, rng, self.inset)
                 for place, length in ((row, sample.window.height), (col, sample.window.width))
             )
             inputs, labels = cut(sample, top, left, self.size)
@@ -137,20 +137,20 @@ def cut(sample: Sample, top: int, left: int, size: int) -> Batch:
     Args:
         sample: to cut.
         top: first row of the crop, in pixels of the region from the corner of the window.
-        left: first column, likewise.
+        left: first column of the crop, in the same way.
         size: pixels of the region along the side of the crop.
     """
     scale = sample.scale
     part = sample.inputs[:, top : top + size, left : left + size]
-    found = sample.labels[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
+    labels = sample.labels[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
     if part.shape[1:] == (size, size):
-        return part.float(), found
+        return part.float(), labels
     inputs = torch.zeros(part.shape[0], size, size)
     inputs[:, : part.shape[1], : part.shape[2]] = part
-    nothing = IGNORE if found.dtype == torch.uint8 else math.nan
-    labels = torch.full((size * scale, size * scale), nothing, dtype=found.dtype)
-    labels[: found.shape[0], : found.shape[1]] = found
-    return inputs, labels
+    no_label = IGNORE if labels.dtype == torch.uint8 else math.nan
+    filled = torch.full((size * scale, size * scale), no_label, dtype=labels.dtype)
+    filled[: labels.shape[0], : labels.shape[1]] = labels
+    return inputs, filled
 
 
 def _complete(sample: Sample) -> bool:
@@ -175,7 +175,7 @@ def _label_side(samples: Sequence[Sample]) -> int:
     return math.ceil(float(np.quantile(sides, 0.9)) / scale)
 
 
-def _start(place: int, length: int, size: int, rng: np.random.Generator, inset: int) -> int:
+def _random_start(place: int, length: int, size: int, rng: np.random.Generator, inset: int) -> int:
     """Where a random stretch of `size` pixels of an axis begins that holds `place`, `inset` pixels inside if it can be."""
     size = min(size, length)
     inset = min(inset, (size - 1) // 2)

@@ -1,41 +1,147 @@
-"""Fine-tuning: the six layers of a head, trained on frozen features (paper, section 3.4)."""
+"""Fine-tuning: the six layers of a head, new or from an earlier head, are trained on frozen features (paper, section 3.4)."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime as dt
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from lianet_user.errors import LabelError, TrainingError, brief, printable
+from lianet_user.errors import (
+    InputError,
+    LabelError,
+    RegionMismatchError,
+    TrainingError,
+    TrainingWarning,
+    brief,
+    listed,
+    printable,
+)
+from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.files.artifact import software_versions
 from lianet_user.files.checkpoint import Fingerprint, load_checkpoint, round_path
-from lianet_user.files.header import AnyScores, HeadHeader, Provenance, RegionRef
-from lianet_user.finetuning.initial_head import labels_for, layers_of, missing_classes, new_layers
+from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Provenance, RegionRef
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import (
     CACHE_GB,
-    HeldFeatures,
+    FeatureCache,
+    GroundMask,
     Sample,
-    Where,
     keep,
     make_samples,
     moments,
     standardized,
 )
 from lianet_user.finetuning.settings import FinetuneSettings, settings_for
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.trainer import Checkpoint, History, NotFiniteError, Step, fit
 from lianet_user.finetuning.validation import Judgement, judge
 from lianet_user.geo.grid import Window, finer
 from lianet_user.head import Head
-from lianet_user.labels import Labels, Split, split_labels
+from lianet_user.labels import LabelMap, Labels, Split, split_labels
 from lianet_user.region import Region
+
+# --- What a head begins as: new layers, or those of an earlier head.
+
+
+def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSettings) -> HeadEnsemble:
+    """Layers with random weights, which follow from the settings' seed."""
+    config = HeadConfig(
+        inputs=settings.inputs,
+        in_channels=region.channels(settings.inputs),
+        widths=settings.widths,
+        outputs=goal.outputs,
+        norm=settings.norm,
+        members=settings.members,
+        scale=labels.scale,  # type: ignore[arg-type]  # 1 or 4, as labels are read
+        output="logits" if goal.classes else "number",
+        patch=settings.crop,
+    )
+    torch.manual_seed(settings.seed)
+    return HeadEnsemble(config).to(region.device)
+
+
+def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSettings) -> HeadEnsemble:
+    """A copy of a head's layers to train, once it is certain that they fit; `start` stays as it is.
+
+    Raises:
+        InputError: the settings ask for other layers.
+        RegionMismatchError: the head is of another region, or what it reads has changed its size.
+    """
+    start.check_lineage(region)
+    config, name = start.header.head, start.path or "the head"
+    if (channels := region.channels(config.inputs)) != config.in_channels:
+        raise RegionMismatchError(
+            f"{name} reads {config.in_channels} channels and {region.path} now gives {channels}, because its bands or"
+            " dates have changed: train a new head without --from"
+        )
+    for what in ("inputs", "widths", "members"):
+        own, asked = getattr(config, what), getattr(settings, what)
+        if asked != own:
+            raise InputError(
+                f"{what} {asked}: {name} has {own}, and a head that is trained on keeps its layers: leave that away, or train"
+                " a new head without --from"
+            )
+    layers = copy.deepcopy(start.layers).to(region.device).requires_grad_(True)
+    layers.config = config.model_copy(update={"patch": settings.crop})
+    return layers
+
+
+def labels_for(head: Head, labels: Labels) -> Labels:
+    """The labels with a head's classes, in its order and with its colours; classes are the same if their names are.
+
+    Raises:
+        LabelError: the labels have a class that the head lacks, are of another task, or lie on a grid of another scale.
+    """
+    source, name = labels.report.source, head.path or "the head"
+    wanted, found = (head.header.task, head.scale), (labels.task, labels.scale)
+    if wanted != found:
+        raise LabelError(
+            f"{source}: the labels are read as {found[0]} at scale {found[1]}, and {name} is a head for {wanted[0]} at scale"
+            f" {wanted[1]}: give --task {wanted[0]} and --scale {wanted[1]}, or labels of that kind"
+        )
+    classes = head.header.classes
+    if labels.classes == classes:
+        return labels
+    values = {entry.name: value for value, entry in enumerate(classes)}
+    if new := [entry.name for entry in labels.classes if entry.name not in values]:
+        raise LabelError(
+            f"{source}: the labels have {listed(list(map(repr, new)))}, which {name} does not know (its classes are"
+            f" {listed(list(values))}): merge it into one of these with --map, or train a new head without --from"
+        )
+    renumbered = np.full(256, IGNORE, np.uint8)
+    renumbered[: len(labels.classes)] = [values[entry.name] for entry in labels.classes]
+    maps = tuple(LabelMap(renumbered[each.values], each.dates) for each in labels.maps)
+    return dataclasses.replace(labels, classes=classes, maps=maps)
+
+
+def missing_classes(labels: Labels) -> list[int]:
+    """Classes that no label bears; a warning names them."""
+    if not labels.classes:
+        return []
+    borne = np.unique(np.concatenate([np.unique(each.values) for each in labels.maps]))
+    missing = [value for value in range(len(labels.classes)) if value not in borne]
+    if missing:
+        names = listed([labels.classes[value].name for value in missing])
+        warnings.warn(
+            TrainingWarning(
+                f"the labels have no {names}: the head keeps what it knows of that, as far as training on the others leaves"
+                " it, and it is not validated"
+            ),
+            stacklevel=3,
+        )
+    return missing
+
+
+# --- The run: from labels to a head.
 
 WINDOW_MARGIN = 16
 """Pixels around a block in a window of the paper's size: 160 px in all."""
@@ -43,9 +149,9 @@ WINDOW_MARGIN = 16
 
 @dataclass(frozen=True)
 class FinetuneProgress:
-    """Where fine-tuning stands: `done` of `total` blocks ("features") or steps ("training").
+    """GroundMask fine-tuning stands: `done` of `total` blocks ("features") or steps ("training").
 
-    Where an earlier head is trained on, one event between the two ("start") brings its `scores`.
+    GroundMask an earlier head is trained on, one event between the two ("start") brings its `scores`.
     """
 
     stage: str
@@ -140,7 +246,7 @@ def finetune(
     if settings is None:
         settings = FinetuneSettings.continuing(start.header) if start else settings_for("auto", labels, region.header)
     goal = goal_for(labels, settings, unit, start)
-    run = _Run(region, labels, settings, goal, start, report, untaught, checkpoint, resume, cache_gb)
+    run = _Finetuning(region, labels, settings, goal, start, report, untaught, checkpoint, resume, cache_gb)
     if folds:
         split = dataclasses.replace(folds[0], validation=np.zeros_like(folds[0].validation))
     return run.go(split or split_labels(labels, share=settings.validation, seed=settings.seed), folds)
@@ -166,7 +272,7 @@ def goal_for(labels: Labels, settings: FinetuneSettings, unit: str, start: Head 
 
 
 @dataclass
-class _Run:
+class _Finetuning:
     """Everything that the rounds of one fine-tuning share: one, or with folds one for each of them and a last for all."""
 
     region: Region
@@ -233,7 +339,7 @@ class _Run:
         judged = self._judged(layers, samples, split.validated)
         judge(layers.together, judged, self.goal, judgement, self.region.device)
 
-    def _judged(self, layers: HeadEnsemble, samples: Sequence[Sample], where: Where) -> list[Sample]:
+    def _judged(self, layers: HeadEnsemble, samples: Sequence[Sample], where: GroundMask) -> list[Sample]:
         """The samples to judge by, no larger than answers at their labels need."""
         kept = keep(samples, where)
         if layers.config.norm == "group":  # its statistics run over the whole window
@@ -258,7 +364,7 @@ class _Run:
             margin=max(WINDOW_MARGIN if windows else self.settings.crop // 2, layers.halo),
             tight=not windows,
             halo=self.region.field.config.decoder.halo,
-            held=HeldFeatures(self.cache_gb, self.checkpoint.parent if self.checkpoint else None),
+            cache=FeatureCache(self.cache_gb, self.checkpoint.parent if self.checkpoint else None),
             listener=lambda done, total: self.report(FinetuneProgress("features", done, total)),
         )
 

@@ -1,4 +1,6 @@
-"""Losses by name: what segmentation-models-pytorch and torch compute, over the labelled pixels and nothing else.
+"""What a head is trained towards: losses by name, and the goal that labels set (classes, or numbers scaled to about 1).
+
+The losses are those of segmentation-models-pytorch and torch, over the labelled pixels and nothing else.
 
 Pixels without a label are taken out before a loss sees the rest, so they have no influence whatever they hold. No library's
 own way of ignoring is relied on. With nothing labelled, torch's means and smp's FocalLoss are NaN and smp's LovaszLoss is an
@@ -8,19 +10,24 @@ empty tensor; smp's DiceLoss multiplies ignored answers by 0, which keeps what i
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from types import ModuleType
 from typing import Final, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lianet_user.errors import InputError, did_you_mean
 from lianet_user.field.torchvision_ops import import_torchvision
-from lianet_user.files.header import IGNORE
+from lianet_user.files.header import IGNORE, ClassEntry, Numbers
+from lianet_user.finetuning.metrics import Meter, meter_for
+from lianet_user.finetuning.settings import FinetuneSettings
+from lianet_user.labels import Labels
 
 HUBER_DELTA: Final = 0.1
 """Errors above it count linearly: the paper's, for building density."""
@@ -165,3 +172,89 @@ def make_loss(
         return torch.stack([term(chosen, truth) for term in terms]).sum()
 
     return loss
+
+
+# --- The goal: classes, or numbers scaled to about 1.
+
+SPAN = 0.99
+"""Numbers are divided by this quantile of theirs, so that one absurd label does not make all others small."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What answers are compared with.
+
+    Attributes:
+        classes: in the order of their values; none for numbers.
+        numbers: None for classes.
+    """
+
+    classes: tuple[ClassEntry, ...]
+    numbers: Numbers | None
+
+    @classmethod
+    def of(cls, labels: Labels, settings: FinetuneSettings, unit: str = "") -> Goal:
+        """The goal that labels set; covered shares are numbers from 0 to 1."""
+        if labels.classes:
+            return cls(labels.classes, None)
+        summary = labels.report.numbers
+        assert summary is not None
+        if labels.task == "coverage":
+            return cls((), Numbers(unit=unit, low=0.0, high=1.0))
+        offset = min(0.0, summary.minimum)
+        values = np.concatenate([each.values[each.labelled] for each in labels.maps])
+        span = settings.number_scale or float(np.quantile(values, SPAN)) - offset
+        scale = span if span > 0 else 1.0
+        return cls((), Numbers(unit=unit, offset=offset, scale=scale, low=summary.minimum, high=summary.maximum))
+
+    @property
+    def outputs(self) -> int:
+        """Channels of a network's answer."""
+        return len(self.classes) or 1
+
+    def loss(self, settings: FinetuneSettings, weights: Tensor | None, untaught: Sequence[int] = ()) -> Loss:
+        """The loss that settings name, of answers (B, outputs, h, w) and targets (B, h, w).
+
+        Args:
+            settings: of the training.
+            weights: float32 (classes,), None for numbers.
+            untaught: classes that the loss does not see.
+        """
+        name = settings.loss
+        if name == "auto":
+            name = CROSS_ENTROPY if self.classes else "huber"
+        return make_loss(
+            name,
+            classes=len(self.classes),
+            # The other losses weigh classes by themselves.
+            weights=weights if CROSS_ENTROPY in name.split("+") else None,
+            label_smoothing=settings.label_smoothing,
+            left_out=untaught,
+        )
+
+    def activated(self, raw: Tensor) -> Tensor:
+        """A network's raw answer as the loss takes it: logits as they are, numbers through LeakyReLU (paper)."""
+        return raw if self.classes else functional.leaky_relu(raw)
+
+    def target(self, labels: Tensor) -> Tensor:
+        """Labels as the loss takes them: int64 with IGNORE; or float32, scaled, with NaN."""
+        if self.numbers is None:
+            return labels.long()
+        return (labels - self.numbers.offset) / self.numbers.scale
+
+    def averaged(self, answers: Sequence[Tensor]) -> Tensor:
+        """The mean of several answers (outputs, h, w): of class probabilities, as logarithms; or of numbers."""
+        stacked = torch.stack(list(answers))
+        if self.numbers is not None:
+            return stacked.mean(0)
+        return stacked.log_softmax(1).logsumexp(0) - math.log(len(answers))
+
+    def decided(self, answer: Tensor) -> Tensor:
+        """What a map would hold of an answer (outputs, h, w): the most probable class, or the number in its unit."""
+        if self.numbers is None:
+            return answer.argmax(0)
+        return self.numbers.offset + self.numbers.scale * answer[0]
+
+    def meter(self) -> Meter:
+        """What counts how right answers are."""
+        return meter_for(self.classes)

@@ -22,17 +22,16 @@ from lianet_user.files.header import IGNORE
 from lianet_user.geo.grid import Window
 from lianet_user.labels import BLOCK, LabelMap, Labels
 
-# --- What heads read of all labels, held: in memory up to a limit, beyond it in a file that is mapped into memory.
+# --- The cache of what heads read: in memory up to a limit, beyond it in a file that is mapped into memory.
 #
-# A pixel takes 424 bytes by default, so a Sentinel-2 tile that was labelled completely takes 51 GB. Training reads crops of it
-# at random places, which the system reads from the disk and drops again as it has room.
-
+# A pixel takes 424 bytes by default, so a completely labelled Sentinel-2 tile takes 51 GB. Training reads crops of it at random
+# places, which the system reads from the disk and drops again as it needs memory.
 
 CACHE_GB = 4.0
 """Of features in memory, unless one says otherwise."""
 
 
-class HeldFeatures:
+class FeatureCache:
     """Keeps tensors, the first ones in memory and the others in a file without a name, which goes with the process."""
 
     def __init__(self, most_gb: float = CACHE_GB, folder: Path | None = None) -> None:
@@ -69,15 +68,15 @@ class HeldFeatures:
         return torch.from_numpy(mapped)
 
 
-# ---
-
+# --- The samples.
 
 SUPERTILE = 4
 """Blocks a side that the field is computed for together, so that their halos are not computed twice."""
 
-Source = Callable[[Window, dt.date], Tensor]
+ReadInputs = Callable[[Window, dt.date], Tensor]
+"""Computes what a head reads of a window at a date: float32 (channels, height, width)."""
 Listener = Callable[[int, int], None]
-Where = Callable[[Window], np.ndarray]
+GroundMask = Callable[[Window], np.ndarray]
 """Which pixels of a window of the region count: bool (height, width)."""
 
 
@@ -104,7 +103,7 @@ class Sample:
 
     @property
     def labelled(self) -> Tensor:
-        """Where there is a label: bool, as `labels`."""
+        """GroundMask there is a label: bool, as `labels`."""
         return self.labels != IGNORE if self.labels.dtype == torch.uint8 else self.labels.isfinite()
 
     def keeping(self, kept: np.ndarray) -> Sample:
@@ -138,7 +137,7 @@ class Sample:
         )
 
 
-def keep(samples: Sequence[Sample], where: Where) -> list[Sample]:
+def keep(samples: Sequence[Sample], where: GroundMask) -> list[Sample]:
     """The samples with labels only where a mask of their window says so; those that are left without any are dropped."""
     kept = (sample.keeping(where(sample.window)) for sample in samples)
     return [sample for sample in kept if sample.judged().labelled.any()]
@@ -166,33 +165,33 @@ def standardized(samples: Sequence[Sample], mean: Tensor, std: Tensor, *, in_pla
         std: likewise.
         in_place: take no memory for the result.
     """
-    found = []
+    result = []
     for sample in samples:
         values = ((sample.inputs.float() - mean) / std).to(torch.float16)
-        found.append(dataclasses.replace(sample, inputs=sample.inputs.copy_(values) if in_place else values))
-    return found
+        result.append(dataclasses.replace(sample, inputs=sample.inputs.copy_(values) if in_place else values))
+    return result
 
 
 def make_samples(
-    source: Source,
+    read: ReadInputs,
     labels: Labels,
     *,
     margin: int,
     tight: bool = True,
     halo: int | None = None,
-    held: HeldFeatures | None = None,
+    cache: FeatureCache | None = None,
     listener: Listener | None = None,
 ) -> list[Sample]:
     """Cut the labels into windows, block by block and date by date, and compute what a head reads there: once.
 
     Args:
-        source: gives the inputs float32 (channels, height, width) of a window at a date.
+        read: computes what a head reads.
         labels: on the region's grid, or on a finer one.
         margin: pixels of surroundings kept on every side of a block's labels, at least the head's halo.
         tight: a window is no larger than the labels in its block and the margin; else it is the block and the margin.
-        halo: pixels around a window that the source computes with it: few labels far apart are then computed one by one. None
+        halo: pixels around a window that are computed with it: few labels far apart are then computed one by one. None
             computes those that are near each other together, however few.
-        held: where the inputs are kept; None keeps all in memory.
+        cache: where the inputs are kept; None keeps all in memory.
         listener: told how many of how many labelled blocks are done.
     """
     jobs = [
@@ -204,19 +203,19 @@ def make_samples(
     ]
     total = sum(len(group) for _, _, group in jobs)
     samples: list[Sample] = []
-    held = held or HeldFeatures(math.inf)
+    cache = cache or FeatureCache(math.inf)
     for number, date, group in jobs:
         each = labels.maps[number]
         windows = {place: _window(each, labels.scale, place, margin, tight) for place in group}
-        for together, places in _together(windows, halo, _shape(each, labels.scale)):
-            values = source(together, date).to(torch.float16).cpu()
+        for union, places in _read_at_once(windows, halo, _shape(each, labels.scale)):
+            values = read(union, date).to(torch.float16).cpu()
             for place in places:
                 window = windows[place]
                 own = _block(each, labels.scale, place).intersection(window)
                 assert own is not None
-                found = torch.from_numpy(each.values[window.scaled(labels.scale).slices].copy())
-                inputs = held.keep(values[(slice(None), *window.within(together).slices)])
-                samples.append(Sample(date, window, own, found, inputs, number))
+                own_labels = torch.from_numpy(each.values[window.scaled(labels.scale).slices].copy())
+                inputs = cache.keep(values[(slice(None), *window.within(union).slices)])
+                samples.append(Sample(date, window, own, own_labels, inputs, number))
                 if listener:
                     listener(len(samples), total)
     return samples
@@ -226,10 +225,10 @@ Place = tuple[int, int]
 """Row and column of a block."""
 
 
-def _together(
+def _read_at_once(
     windows: Mapping[Place, Window], halo: int | None, shape: tuple[int, int]
 ) -> list[tuple[Window, list[Place]]]:
-    """What to compute at once, and whose windows it holds: all that are near, or each by itself where that is less."""
+    """The windows to compute, and the blocks in each: all near ones at once, or one by one where that is less work."""
     union = _union(list(windows.values()))
     if halo is None:
         return [(union, list(windows))]

@@ -30,10 +30,10 @@ from lianet_user.files.checkpoint import (
 )
 from lianet_user.files.header import IGNORE
 from lianet_user.finetuning.crops import Batch, class_weights, make_crops
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import figure_of_merit
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.validation import judge
 
 CHECKPOINT_EVERY = 50
@@ -127,7 +127,7 @@ def fit(
         ArtifactError: the checkpoint to go on from is not of this run.
         LabelError: the samples are none that the task takes.
     """
-    run = _Run(members, training, validation, goal, settings, untaught)
+    run = HeadTrainer(members, training, validation, goal, settings, untaught)
     if checkpoint and checkpoint.resume:
         saved = load_checkpoint(checkpoint.path, checkpoint.fingerprint)
         with restoring(checkpoint.path):
@@ -153,7 +153,7 @@ def fit(
     return tuple(run.histories)
 
 
-class _Run:
+class HeadTrainer:
     """One training of several members: where it stands, and everything that decides how it goes on."""
 
     def __init__(

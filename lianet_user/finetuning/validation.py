@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from lianet_user.files.header import AnyScores, DatedScores
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import Meter
 from lianet_user.finetuning.samples import Sample
-from lianet_user.finetuning.targets import Goal
 
 Answer = Callable[[Tensor], Tensor]
 """Inputs float32 (1, C, h, w) to logits or numbers (1, outputs, scale * h, scale * w)."""
@@ -81,16 +81,16 @@ def judge(
     ordered = sorted(samples, key=_ground)
     for _, group in itertools.groupby(ordered, key=_ground):
         answers: list[Tensor] = []
-        anywhen: Tensor | None = None  # labels that count at one date or another
+        any_date: Tensor | None = None  # labels that count at one of the dates at least
         for sample in group:
-            found = answer(sample.inputs[None].float().to(device))[0].cpu()
+            given = answer(sample.inputs[None].float().to(device))[0].cpu()
             own = sample.judged()
             reference = own.labels
-            anywhen = reference if anywhen is None else torch.where(own.labelled, reference, anywhen)
-            judgement.count(sample.date, reference, goal.decided(found))
-            answers.append(found)
-        if len(answers) > 1 and anywhen is not None:
-            judgement.count_mean(anywhen, goal.decided(goal.averaged(answers)))
+            any_date = reference if any_date is None else torch.where(own.labelled, reference, any_date)
+            judgement.count(sample.date, reference, goal.decided(given))
+            answers.append(given)
+        if len(answers) > 1 and any_date is not None:
+            judgement.count_mean(any_date, goal.decided(goal.averaged(answers)))
     return judgement
 
 

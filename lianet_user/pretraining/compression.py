@@ -34,16 +34,15 @@ from lianet_user.imagery.refine import fill
 from lianet_user.pretraining.quality import (
     MOST_PIXELS,
     TILE,
-    Recall,
+    ReadCopy,
     compare,
     measured_pixels,
-    recall_of,
+    reconstructed,
     require_match,
 )
 from lianet_user.region import Region, psnr
 
-# --- Image codecs that a region file is compared with: digital numbers in, bytes out, reflectance back.
-
+# --- The codecs: digital numbers in, bytes out, reflectance back.
 
 STEPS_PER_REFLECTANCE = 10_000.0
 """Digital numbers per reflectance 1.0 of bands that do not come in whole numbers."""
@@ -105,7 +104,7 @@ class Archive:
         self.bytes = sum(len(file) for files in self._files for file in files)
         self._decoded: tuple[int, dict[int, NDArray[np.float32]]] | None = None
 
-    def recall(self, index: int, window: Window) -> NDArray[np.float32]:
+    def read(self, index: int, window: Window) -> NDArray[np.float32]:
         """The reflectance (bands, h, w) of a window: coarser bands repeated, 0 in a band that the acquisition lacks."""
         if self._decoded is None or self._decoded[0] != index:  # windows come date by date
             self._decoded = (index, self._decode(index))
@@ -193,8 +192,7 @@ def _scales(imagery: Imagery) -> list[float]:
     return [min(band.scale, 65_535.0) if band.scale >= 256 else STEPS_PER_REFLECTANCE for band in imagery.bands]
 
 
-# ---
-
+# --- The comparison: one row for the region file, and some for each codec.
 
 SIZE_TOLERANCE = 0.03
 """By which a codec's size may miss the region file's."""
@@ -205,7 +203,7 @@ Listener = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Rate:
+class CodecRow:
     """What one way to store the imagery costs, and what it gives back.
 
     Attributes:
@@ -227,7 +225,7 @@ class Rate:
     quality: tuple[Quality, ...]
 
 
-def rate_table(
+def codec_table(
     region_path: str | os.PathLike[str],
     imagery: Imagery,
     *,
@@ -235,7 +233,7 @@ def rate_table(
     most_pixels: int = MOST_PIXELS,
     device: str = "cpu",
     listener: Listener | None = None,
-) -> tuple[Rate, ...]:
+) -> tuple[CodecRow, ...]:
     """Compare a region file with other ways to store the imagery it was encoded from.
 
     Rows: the region file as it is, and with fewer bits a weight; JPEG 2000 without loss, as large as the region file, and
@@ -285,11 +283,11 @@ class _Judge:
         self.samples = sum((height // factor) * (width // factor) for factor in imagery.factors)
         self.numbers = [Numbers.of(imagery, index) for index in range(self.count)]
 
-    def region(self, name: str, region: Region) -> Rate:
+    def region(self, name: str, region: Region) -> CodecRow:
         assert region.path is not None
-        return self._rate(name, region.path.stat().st_size, self.held, recall_of(region, self.imagery))
+        return self._rate(name, region.path.stat().st_size, self.held, reconstructed(region, self.imagery))
 
-    def lighter(self, file: ArtifactFile[RegionHeader], device: str) -> Iterator[Rate]:
+    def lighter(self, file: ArtifactFile[RegionHeader], device: str) -> Iterator[CodecRow]:
         """The region file in half precision, and with one byte for a number of its tables: where it has more, and its
         weights are not too large for that."""
         stored = file.dtypes[TABLES]
@@ -304,7 +302,7 @@ class _Judge:
                 save_region(path, file.header, field, tables="int8")
                 yield self.region("region file, tables in int8", Region.open(path, device))
 
-    def jpeg2000(self, target: Rate) -> Iterator[Rate]:
+    def jpeg2000(self, target: CodecRow) -> Iterator[CodecRow]:
         def make(quality: float | None) -> Archive:
             return Archive(self.imagery, self.numbers, jpeg2000(quality))
 
@@ -321,7 +319,7 @@ class _Judge:
             _, archive = search(make, 0.02, 100.0, closer, PSNR_TOLERANCE_DB)
             yield self._archive(name, archive)
 
-    def zstd(self, target: Rate) -> Iterator[Rate]:
+    def zstd(self, target: CodecRow) -> Iterator[CodecRow]:
         def make(step: float) -> Archive:
             return Archive(self.imagery, self.numbers, zstd, step)
 
@@ -331,19 +329,19 @@ class _Judge:
             step, archive = search(make, 10_000.0, 1.0, lambda one: self._larger(one, target), SIZE_TOLERANCE)
             yield self._archive(f"GeoTIFF ZSTD, steps of {step:.3g}, same size", archive)
 
-    def _larger(self, archive: Archive, target: Rate) -> float:
+    def _larger(self, archive: Archive, target: CodecRow) -> float:
         """By which part of the target's bits an archive exceeds them."""
         return 8 * archive.bytes / (self.samples * self.count) / target.bits - 1
 
-    def _archive(self, name: str, archive: Archive) -> Rate:
-        return self._rate(name, archive.bytes, self.count, archive.recall)
+    def _archive(self, name: str, archive: Archive) -> CodecRow:
+        return self._rate(name, archive.bytes, self.count, archive.read)
 
-    def _rate(self, name: str, size: int, acquisitions: int, recall: Recall) -> Rate:
+    def _rate(self, name: str, size: int, acquisitions: int, read_copy: ReadCopy) -> CodecRow:
         self.listener(name)
         limit = self.count * self.imagery.window.pixels  # what is to be judged was chosen before
-        quality = compare(self.imagery, recall, acquisitions=range(self.count), tile=self.tile, most_pixels=limit)
+        quality = compare(self.imagery, read_copy, acquisitions=range(self.count), tile=self.tile, most_pixels=limit)
         errors = [10 ** (-one.psnr_db / 10) for one in quality if one.psnr_db is not None]
-        return Rate(
+        return CodecRow(
             codec=name,
             bytes=size,
             bits=8 * size / (self.samples * acquisitions),
@@ -355,8 +353,8 @@ class _Judge:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return math.fsum(found) / len(found) if found else None
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _precision(file: ArtifactFile[RegionHeader]) -> str:

@@ -34,7 +34,7 @@ MOST_PIXELS = 2**23
 Listener = Callable[[int, int], None]
 """Is told how many tiles were judged, and how many will be at most."""
 
-Recall = Callable[[int, Window], NDArray[np.float32]]
+ReadCopy = Callable[[int, Window], NDArray[np.float32]]
 """Gives the reflectance (bands, h, w) that is to be judged, of an acquisition of the imagery and a window of its grid."""
 
 
@@ -66,7 +66,7 @@ def measure_quality(
     require_match(region, imagery, indices)
     return compare(
         imagery,
-        recall_of(region, imagery),
+        reconstructed(region, imagery),
         acquisitions=indices,
         tile=tile,
         most_pixels=most_pixels,
@@ -100,14 +100,14 @@ def require_match(region: Region, imagery: Imagery, acquisitions: Sequence[int])
         )
 
 
-def recall_of(region: Region, imagery: Imagery) -> Recall:
+def reconstructed(region: Region, imagery: Imagery) -> ReadCopy:
     """What a region remembers of the imagery's acquisitions."""
     return lambda index, window: region.reconstruct(window, imagery.acquisitions[index].date).cpu().numpy()
 
 
 def compare(
     imagery: Imagery,
-    recall: Recall,
+    read_copy: ReadCopy,
     *,
     acquisitions: Sequence[int],
     tile: int = TILE,
@@ -122,7 +122,7 @@ def compare(
 
     Args:
         imagery: the truth.
-        recall: the copy.
+        read_copy: the copy.
         acquisitions: indices of those to judge.
         tile: pixels along the side of what is judged at once, rounded to whole pixels of every band.
         most_pixels: see above.
@@ -146,7 +146,7 @@ def compare(
         for number in order:
             if tally.tiles == count:
                 break
-            if tally.judge(index, tiles[number], recall) and listener:
+            if tally.judge(index, tiles[number], read_copy) and listener:
                 judged += 1
                 listener(judged, count * len(acquisitions))
         result.append(tally.quality(index))
@@ -214,7 +214,7 @@ class _Tally:
     def __post_init__(self) -> None:
         self.bands = [_Sums() for _ in self.imagery.bands]
 
-    def judge(self, index: int, core: Window, recall: Recall) -> bool:
+    def judge(self, index: int, core: Window, read_copy: ReadCopy) -> bool:
         """Take a tile into account; False, at the price of a read, if nothing in it can be judged."""
         imagery, factors = self.imagery, self.imagery.factors
         # Whole pixels of every band, and for SSIM as many around the tile as a neighbourhood reaches.
@@ -227,7 +227,7 @@ class _Tally:
         inner = [_coarse(core.within(outer), factor) for factor in factors]
         if not any(valid[part].any() for (_, valid), part in zip(truth, inner, strict=True)):
             return False
-        copy = Patch(recall(index, outer), patch.valid)
+        copy = Patch(read_copy(index, outer), patch.valid)
         guess = [values for values, _ in measured_pixels(copy, factors)]
         for sums, (values, valid), guessed, part in zip(self.bands, truth, guess, inner, strict=True):
             if valid[part].any():

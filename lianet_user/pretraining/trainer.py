@@ -118,7 +118,7 @@ class Trainer:
     Args:
         field: to train, on the processes' device.
         schedule: of the steps.
-        source: gives a step's windows, on the same device.
+        windows: gives those of a step, on the same device.
         mean: (bands,) reflectance.
         std: likewise.
         fingerprint: of everything that a checkpoint must agree with.
@@ -131,7 +131,7 @@ class Trainer:
         self,
         field: NeuralField,
         schedule: Schedule,
-        source: Callable[[int], Windows],
+        windows: Callable[[int], Windows],
         *,
         mean: Tensor,
         std: Tensor,
@@ -140,7 +140,7 @@ class Trainer:
         processes: Processes,
         waited: Callable[[], float],
     ) -> None:
-        self.field, self.schedule, self.source = field, schedule, source
+        self.field, self.schedule, self.windows = field, schedule, windows
         self.fingerprint, self.checkpoint = fingerprint, checkpoint
         self.processes, self.waited = processes, waited
         synchronize_norms(field)
@@ -195,7 +195,7 @@ class Trainer:
         self.field.train()
         if progress >= self.schedule.frozen_norm:
             freeze_norms(self.field)
-        loss, squares = self.objective(self.source(self.step))
+        loss, squares = self.objective(self.windows(self.step))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

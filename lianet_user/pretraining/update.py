@@ -29,9 +29,19 @@ from lianet_user.imagery.imagery import Imagery
 from lianet_user.imagery.statistics import measure
 from lianet_user.pretraining.distributed import Processes
 from lianet_user.pretraining.loader import Loader, drawn_from
-from lianet_user.pretraining.pretrain import Listener, checkpoint_path, fingerprint, finish, in_memory
+from lianet_user.pretraining.pretrain import (
+    AtLeastOne,
+    Listener,
+    NotNegative,
+    Rate,
+    Seed,
+    Side,
+    checkpoint_path,
+    fingerprint,
+    finish,
+    in_memory,
+)
 from lianet_user.pretraining.quality import require_match
-from lianet_user.pretraining.settings import AtLeastOne, NotNegative, Rate, Seed, Side
 from lianet_user.pretraining.trainer import Schedule, Trainer, Windows
 from lianet_user.region import Region
 
@@ -144,7 +154,7 @@ def update(
         trainer = Trainer(
             field,
             settings.schedule,
-            _Source(loader, new, teacher, region.header, header, settings, processes),
+            _ReplayedWindows(loader, new, teacher, region.header, header, settings, processes),
             mean=mean,
             std=std,
             fingerprint=fingerprint(new, statistics, dataclasses.asdict(settings), region.sha256 or ""),
@@ -266,7 +276,7 @@ def _fit_own_components(field: NeuralField, header: RegionHeader, new: Imagery, 
         projection.bias[own] = change[:, -1]
 
 
-class _Source:
+class _ReplayedWindows:
     """Windows of new imagery, and the same places at old dates as the teacher remembers them."""
 
     def __init__(
