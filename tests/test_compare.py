@@ -261,11 +261,11 @@ def test_what_cannot_be_compared_is_refused(make_region: RegionFactory, tmp_path
         with pytest.raises(kind, match=match):
             compare(region, given.pop("labels", labels), settings=QUICK, plan=PLAN, **given)
 
-    refused(InputError, "nothing to compare lianet with: give --imagery")
-    refused(InputError, "--contenders unet needs imagery", contenders=["lianet", "unet"])
+    refused(InputError, "nothing to compare lianet with: give `imagery`")
+    refused(InputError, "`contenders` unet needs imagery", contenders=["lianet", "unet"])
     refused(InputError, "no 'forrest'.*did you mean 'forest'", contenders=["forrest"], imagery=imagery)
     refused(InputError, "forest-dates needs labels that hold", contenders=["lianet", "forest-dates"], imagery=imagery)
-    refused(LabelError, "leave --scale away", labels=dataclasses.replace(labels, scale=4), imagery=imagery)
+    refused(LabelError, "omit `scale`", labels=dataclasses.replace(labels, scale=4), imagery=imagery)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         features_of(tmp_path / folder / "f.tif", seen(imagery), region.geobox)
@@ -273,7 +273,7 @@ def test_what_cannot_be_compared_is_refused(make_region: RegionFactory, tmp_path
     refused(InputError, r"two feature rasters are called f\.tif", features=twice)
     part = features_of(tmp_path / "part.tif", seen(imagery)[:, :48], region.geobox[:48])
     refused(ImageryError, r"part\.tif covers \d\d\.\d% of the labelled ground", features=[part])
-    with pytest.raises(InputError, match="--share-train 1:"):
+    with pytest.raises(InputError, match="`share_train` 1:"):
         SplitPlan(share_train=1.0)
 
 

@@ -260,7 +260,9 @@ def test_a_loss_that_is_not_finite_leaves_the_best_state_so_far() -> None:
             return answer * float("nan") if poisoned["after"] < 0 else answer
 
     member = Breaking()
-    with pytest.raises(NotFiniteError, match=r"not finite at step 25 of member 1 \(rate .*\): lower --rate") as caught:
+    with pytest.raises(
+        NotFiniteError, match=r"not finite at step 25 of member 1 \(rate .*\): give a lower `rate`"
+    ) as caught:
         fit([member], made, samples(seed=1), CLASSES, QUICK)
     assert caught.value.usable == 1
     assert all(tensor.isfinite().all() for tensor in member.state_dict().values())

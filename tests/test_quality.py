@@ -274,9 +274,9 @@ def test_imagery_that_is_not_the_regions_is_refused(make_region: RegionFactory) 
     with pytest.raises(ImageryError, match=r"region 'small' does not hold 2017-03-16 of the imagery: .*2017-02-16"):
         measure_quality(region, truth)
     assert len(measure_quality(region, truth, acquisitions=[0])) == 1
-    with pytest.raises(ImageryError, match=r"bands B02, B03, the region 'small' B02, B03, B04: .*--bands"):
+    with pytest.raises(ImageryError, match=r"bands B02, B03, the region 'small' B02, B03, B04: .*`bands`"):
         measure_quality(region, imagery((10, 10), dates=1, height=96, width=128))
-    with pytest.raises(ImageryError, match=r"grid \(132 x 96 px .* is not that of the region .*\(128 x 96 px.*--grid"):
+    with pytest.raises(ImageryError, match=r"grid \(132 x 96 px .* is not that of the region .*\(128 x 96 px.*`grid`"):
         measure_quality(region, imagery((10, 10, 10), dates=1))
 
 

@@ -59,13 +59,13 @@ class ImageryBands:
         if not same_grid(imagery.geobox, region.geobox):
             raise ImageryError(
                 f"the imagery has {described(imagery.geobox)}, the region {region.header.name!r}"
-                f" {described(region.geobox)}: give imagery on the region's grid, or --imagery-grid to resample it"
+                f" {described(region.geobox)}: give imagery on the region's grid, or `grid` to resample it"
             )
         held = [acquisition.date for acquisition in imagery.acquisitions]
         if missing := [str(date) for date in dates if date not in held]:
             raise ImageryError(
                 f"the imagery lacks {listed(missing)}, which the labels describe: it holds"
-                f" {listed([str(date) for date in held], 6)}; give imagery of these dates, or choose others with --date"
+                f" {listed([str(date) for date in held], 6)}; give imagery of these dates, or choose others with `dates`"
             )
         self.imagery = imagery.only([held.index(date) for date in dates])
         self.dates = tuple(dates)
@@ -244,7 +244,7 @@ def _ensemble() -> Any:
     except ImportError as error:
         raise InputError(
             "random forests need scikit-learn, which is not installed: pip install 'lianet-user[compare]', or choose the"
-            " others with --contenders"
+            " others with `contenders`"
         ) from error
     return ensemble
 

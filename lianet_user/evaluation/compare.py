@@ -149,7 +149,7 @@ def _require_all(before: Labels, after: Labels) -> None:
     if lost:
         raise LabelError(
             f"{before.report.source}: all labels of {listed(lost)} lie where the imagery or the features are not valid"
-            f" (clouds, nodata): {advice}, or drop the class with --map"
+            f" (clouds, nodata): {advice}, or drop the class with `mapping`"
         )
 
 
@@ -344,9 +344,9 @@ class SplitPlan:
 
     def __post_init__(self) -> None:
         if self.share_train is not None and not 0 < self.share_train < 1:
-            raise InputError(f"--share-train {self.share_train:g}: expected more than 0 and less than 1")
+            raise InputError(f"`share_train` {self.share_train:g}: expected more than 0 and less than 1")
         if self.repeats < 1:
-            raise InputError(f"--repeats {self.repeats}: expected 1 or more")
+            raise InputError(f"`repeats` {self.repeats}: expected 1 or more")
 
     @property
     def trained(self) -> float:
@@ -408,7 +408,7 @@ def compare(
         TrainingError: a loss stopped being finite.
     """
     if labels.scale != 1:
-        raise LabelError("models are compared on the region's own grid: leave --scale away")
+        raise LabelError("models are compared on the region's own grid: omit `scale`")
     plan = plan or SplitPlan()
     settings = settings or settings_for("auto", labels, region.header, plan.trained)
     report = listener or (lambda *_: None)
@@ -553,15 +553,15 @@ def _chosen(asked: Sequence[str] | None, labels: Labels, imagery: bool, features
     for name in asked or ():
         if name not in BUILT_IN:
             raise InputError(
-                f"--contenders: there is no {name!r}: choose from {', '.join(BUILT_IN)}{did_you_mean(name, BUILT_IN)}"
+                f"`contenders`: there is no {name!r}: choose from {', '.join(BUILT_IN)}{did_you_mean(name, BUILT_IN)}"
             )
         if name not in possible:
-            lacking = "labels that hold at all of several dates" if imagery else "imagery: give it with --imagery"
-            raise InputError(f"--contenders {name} needs {lacking}")
+            lacking = "labels that hold at all of several dates" if imagery else "imagery: give it with `imagery`"
+            raise InputError(f"`contenders` {name} needs {lacking}")
     chosen = [name for name in BUILT_IN if name in asked] if asked else possible
     if len(chosen) + features < 2:
         raise InputError(
-            f"there is nothing to compare {listed(chosen)} with: give --imagery, --features, or more --contenders"
+            f"there is nothing to compare {listed(chosen)} with: give `imagery`, `features`, or more `contenders`"
         )
     return chosen
 

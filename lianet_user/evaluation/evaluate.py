@@ -85,10 +85,10 @@ def _check_areas(head: Head, labels: Labels) -> None:
         InputError: the map has no areas of classes, or there are several maps.
     """
     if not head.header.classes:
-        raise InputError(f"--areas: {head.path or 'the head'} maps numbers, and areas are of classes: leave it away")
+        raise InputError(f"`areas`: {head.path or 'the head'} maps numbers, and only classes have areas: omit it")
     if len(labels.dates) > 1:
         raise InputError(
-            f"--areas: the labels describe {len(labels.dates)} dates, and areas are of the map of one: give it with --date"
+            f"`areas`: the labels describe {len(labels.dates)} dates, and areas are those of one map: give one with `dates`"
         )
 
 

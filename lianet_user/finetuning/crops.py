@@ -110,8 +110,8 @@ class WindowCrops:
             self.samples = [sample for sample in samples if _complete(sample)]
             if not self.samples:
                 raise LabelError(
-                    f"none of the {len(samples)} windows is labelled completely, as this task takes them: take another"
-                    " --preset, or give labels without gaps"
+                    f"none of the {len(samples)} windows is labelled completely, as this task needs them: give another"
+                    " `preset`, or labels without gaps"
                 )
         self.steps_per_epoch = math.ceil(len(self.samples) / self.batch)
         self.steps = settings.steps if settings.epochs is None else settings.epochs * self.steps_per_epoch

@@ -81,14 +81,14 @@ def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSet
     if (channels := region.channels(config.inputs)) != config.in_channels:
         raise RegionMismatchError(
             f"{name} reads {config.in_channels} channels and {region.path} now gives {channels}, because its bands or"
-            " dates have changed: train a new head without --from"
+            " dates have changed: train a new head without `start`"
         )
     for what in ("inputs", "widths", "members"):
         own, asked = getattr(config, what), getattr(settings, what)
         if asked != own:
             raise InputError(
-                f"{what} {asked}: {name} has {own}, and a head that is trained on keeps its layers: leave that away, or train"
-                " a new head without --from"
+                f"`{what}` {asked}: {name} has {own}, and a head that is trained on keeps its layers: omit it, or train a"
+                " new head without `start`"
             )
     layers = copy.deepcopy(start.layers).to(region.device).requires_grad_(True)
     layers.config = config.model_copy(update={"patch": settings.crop})
@@ -102,11 +102,11 @@ def labels_for(head: Head, labels: Labels) -> Labels:
         LabelError: the labels have a class that the head lacks, are of another task, or lie on a grid of another scale.
     """
     source, name = labels.report.source, head.path or "the head"
-    wanted, found = (head.header.task, head.scale), (labels.task, labels.scale)
-    if wanted != found:
+    task, scale = head.header.task, head.scale
+    if (labels.task, labels.scale) != (task, scale):
         raise LabelError(
-            f"{source}: the labels are read as {found[0]} at scale {found[1]}, and {name} is a head for {wanted[0]} at scale"
-            f" {wanted[1]}: give --task {wanted[0]} and --scale {wanted[1]}, or labels of that kind"
+            f"{source}: the labels are read as {labels.task} at scale {labels.scale}, and {name} is a head for {task} at"
+            f" scale {scale}: give `task` {task} and `scale` {scale}, or labels of that kind"
         )
     classes = head.header.classes
     if labels.classes == classes:
@@ -114,8 +114,8 @@ def labels_for(head: Head, labels: Labels) -> Labels:
     values = {entry.name: value for value, entry in enumerate(classes)}
     if new := [entry.name for entry in labels.classes if entry.name not in values]:
         raise LabelError(
-            f"{source}: the labels have {listed(list(map(repr, new)))}, which {name} does not know (its classes are"
-            f" {listed(list(values))}): merge it into one of these with --map, or train a new head without --from"
+            f"{source}: the labels have {listed(list(map(repr, new)))}, which {name} lacks (its classes are"
+            f" {listed(list(values))}): merge it into one of these with `mapping`, or train a new head without `start`"
         )
     renumbered = np.full(256, IGNORE, np.uint8)
     renumbered[: len(labels.classes)] = [values[entry.name] for entry in labels.classes]

@@ -130,18 +130,18 @@ def make_loss(
     for part in names:
         if part not in LOSSES:
             raise InputError(
-                f"--loss {name!r}: there is no loss {part!r}; for {kind} give one of {', '.join(possible)}, or several"
+                f"`loss` {name!r}: there is no loss {part!r}; for {kind} give one of {', '.join(possible)}, or several"
                 f" joined by +{did_you_mean(part, possible)}"
             )
         if LOSSES[part].kind != kind:
             raise InputError(
-                f"--loss {name!r}: {part} is for {LOSSES[part].kind} and the labels are {kind}: give one of"
+                f"`loss` {name!r}: {part} is for {LOSSES[part].kind} and the labels are {kind}: give one of"
                 f" {', '.join(possible)}"
             )
     if CROSS_ENTROPY not in names:
         for what, given in (("class weights", weights is not None), ("label smoothing", label_smoothing != 0)):
             if given:
-                raise InputError(f"--loss {name!r} takes no {what}: only {CROSS_ENTROPY} does, alone or in a sum")
+                raise InputError(f"`loss` {name!r} takes no {what}: only {CROSS_ENTROPY} does, alone or in a sum")
     if not 0 <= label_smoothing < 1:
         raise InputError(f"label smoothing {label_smoothing:g} is not a share: expected 0 to below 1")
     if weights is not None and (weights.shape != (classes,) or not bool((weights.isfinite() & (weights >= 0)).all())):

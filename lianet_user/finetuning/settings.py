@@ -174,13 +174,14 @@ def settings_for(
         return dataclasses.replace(chosen, **LASTING) if labels.lasting and lite else chosen
     if preset not in TASKS:
         raise InputError(
-            f"--preset {preset!r}: expected {AUTO} or one of {', '.join(TASKS)}{did_you_mean(preset, TASKS)}"
+            f"`preset` {preset!r}: expected {AUTO} or one of {', '.join(TASKS)}{did_you_mean(preset, TASKS)}"
         )
     task = TASKS[preset]
     if (labels.task, labels.scale) != (task.kind, task.scale):
         raise InputError(
-            f"--preset {preset} is for {task.kind} on a grid {task.scale} times as fine as the region's; the labels are read as"
-            f" {labels.task}, {labels.scale} times: give --task {task.kind} --scale {task.scale}, or another preset"
+            f"`preset` {preset} is for {task.kind} on a grid {task.scale} times as fine as the region's, and the labels are"
+            f" read as {labels.task}, {labels.scale} times as fine: give `task` {task.kind} and `scale` {task.scale}, or"
+            " another preset"
         )
     return task.settings
 
@@ -209,8 +210,8 @@ on Romania's tree cover the error of two folds was 13 and 25 with it, and 8 and 
 
 SHARES = dataclasses.replace(NUMBERS, loss="mse")
 """`auto` for covered shares. Most pixels are covered not at all or wholly, and `l1` rewards the more frequent of the two: the
-head of tutorial 6, of forest that covers a quarter of the ground, answered 0 everywhere with `--loss l1`: a mean absolute error
-of 0.20 on the ground set aside, and a bias of -0.20. With squared errors, whose best answer is the mean, 0.10 and 0.00."""
+head of tutorial 6, of forest that covers a quarter of the ground, answered 0 everywhere with the loss `l1`: on the ground set
+aside its mean absolute error was 0.20 and its bias -0.20. With squared errors, whose best answer is the mean, 0.10 and 0.00."""
 
 LASTING: dict[str, Any] = {
     "inputs": ("encoding", "series"),

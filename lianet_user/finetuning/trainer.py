@@ -236,7 +236,8 @@ class HeadTrainer:
                 self._halve(len(inputs))
         if not math.isfinite(loss):
             raise NotFiniteError(
-                f"the loss is not finite at step {self.step} of member {self.number + 1} (rate {rate:.2g}): lower --rate",
+                f"the loss is not finite at step {self.step} of member {self.number + 1} (rate {rate:.2g}): give a lower"
+                " `rate`",
                 usable=self.number + self._fall_back(),
             )
         if self.settings.clip is not None:
@@ -269,8 +270,8 @@ class HeadTrainer:
         """
         if self.parts >= size:
             raise TrainingError(
-                f"the memory of {self.device} does not hold a single crop of {self.settings.crop} px: give a smaller --crop,"
-                " or --device cpu"
+                f"the memory of {self.device} does not hold a single crop of {self.settings.crop} px: give a smaller `crop`,"
+                " or `device` cpu"
             ) from None
         self.parts = min(2 * self.parts, size)
         torch.cuda.empty_cache()

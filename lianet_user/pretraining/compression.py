@@ -175,7 +175,8 @@ def _write(image: NDArray[np.uint16], **options: Any) -> bytes:
             return bytes(memory.getbuffer())
     except RasterioError as error:
         raise OutputError(
-            f"this build of GDAL cannot write {options['driver']} ({error}): leave the comparison out with --no-rate"
+            f"this build of GDAL cannot write {options['driver']} ({error}): install one that can, or omit the comparison"
+            " (lianet-user quality --no-rate)"
         ) from error
 
 

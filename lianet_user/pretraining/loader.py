@@ -112,6 +112,7 @@ class Loader:
         if batch % world:
             raise InputError(
                 f"a batch of {batch} windows cannot be shared equally by {world} processes: give a multiple of {world}"
+                " as `batch`"
             )
         self._imagery, self._size, self._stride = imagery, size, stride
         self._places = tuple((length - size) // stride + 1 for length in shape)

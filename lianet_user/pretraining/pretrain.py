@@ -135,7 +135,7 @@ class PretrainSettings:
         """
         if self.preset not in PRESETS:
             raise InputError(
-                f"preset {self.preset!r}: expected one of {', '.join(PRESETS)}{did_you_mean(self.preset, PRESETS)}"
+                f"`preset` {self.preset!r}: expected one of {', '.join(PRESETS)}{did_you_mean(self.preset, PRESETS)}"
             )
         lite, dates = self.preset == "lite", len(imagery.acquisitions)
         coded = lite and dates > 1 and self.time in (None, "kriged")
@@ -153,15 +153,18 @@ class PretrainSettings:
         }
         chosen = dataclasses.replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
         if chosen.widths and not lite:
-            raise InputError(f"widths belong to the preset lite: those of {self.preset} are the paper's")
+            raise InputError(
+                f"`widths` can be chosen for the preset lite only, those of {self.preset} are the paper's: omit them"
+            )
         if chosen.start == "pyramid" and not lite:
-            raise InputError(f"start pyramid is made for the preset lite: give noise with {self.preset}")
+            raise InputError(f"`start` pyramid is made for the preset lite: give noise with {self.preset}")
         if chosen.start == "pyramid" and not resident:
             raise InputError(
-                "start pyramid needs the imagery in memory, and it is larger than memory_gb allows: raise that, or give noise"
+                "`start` pyramid needs the imagery in memory, and it is larger than `memory_gb` allows: raise that, or give"
+                " noise"
             )
         if chosen.time == "kriged" and not (lite and dates > 1):
-            raise InputError("time kriged is made for the preset lite with two dates or more: give index")
+            raise InputError("`time` kriged is made for the preset lite with two dates or more: give index")
         return chosen
 
     @property

@@ -83,13 +83,13 @@ def require_match(region: Region, imagery: Imagery, acquisitions: Sequence[int])
     if not same_grid(imagery.geobox, region.geobox):
         raise ImageryError(
             f"the imagery's grid ({_grid(imagery)}) is not that of the region {region.header.name!r} ({_grid(region)}): give"
-            " imagery of the same pixels, or --grid with the region file to resample onto them"
+            " imagery of the same pixels, or `grid` with the region file to resample onto them"
         )
     found, held = [band.name for band in imagery.bands], [band.name for band in region.header.bands]
     if found != held:
         raise ImageryError(
             f"the imagery has the bands {listed(found)}, the region {region.header.name!r} {listed(held)}: choose the same in"
-            " the same order with --bands"
+            " the same order with `bands`"
         )
     dates = region.header.dates
     lacking = [str(day) for index in acquisitions if (day := imagery.acquisitions[index].date) not in dates]

@@ -172,8 +172,8 @@ class Trainer:
             loss, more = self._train_step(self.step / steps)
             if not math.isfinite(loss):
                 raise TrainingError(
-                    f"the loss is not finite at step {self.step} (rates {self.rates}): start again with a lower --rate or"
-                    " --table-rate"
+                    f"the loss is not finite at step {self.step} (rates {self.rates}): start again with a lower `rate`"
+                    " or `table_rate`"
                 )
             self.step += 1
             squares += more

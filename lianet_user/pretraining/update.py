@@ -135,7 +135,8 @@ def update(
     field.to(processes.device)
     if settings.batch % (2 * processes.world):
         raise InputError(
-            f"a batch of {settings.batch} cannot be halved among {processes.world} processes: give another"
+            f"a batch of {settings.batch} windows cannot be halved and shared by {processes.world} processes: give a multiple"
+            f" of {2 * processes.world} as `batch`"
         )
     mean, std = torch.zeros(len(new.bands)), torch.ones(len(new.bands))
     if isinstance(field.reconstruction, LiteReconstruction):
