@@ -24,7 +24,7 @@ from lianet_user.files.header import Acquisition, Band, RegionHeader
 from lianet_user.geo.grid import Window
 from lianet_user.imagery.imagery import Imagery, Patch, Resident
 from lianet_user.imagery.refine import block_mean, refine
-from lianet_user.pretraining.compression import Archive, CodecRow, Numbers, codec_table, jpeg2000, search, zstd
+from lianet_user.pretraining.compression import Archive, CodecRow, DigitalNumbers, codec_table, jpeg2000, search, zstd
 from lianet_user.pretraining.quality import measure_quality
 from lianet_user.region import Region
 
@@ -212,7 +212,7 @@ def test_lossless_codecs_give_back_every_valid_number(
     encode: Callable[[np.ndarray], bytes], shape: tuple[int, int]
 ) -> None:
     truth = imagery(gsd=(10, 20, 60), height=shape[0], width=shape[1])
-    archive = Archive(truth, [Numbers.of(truth, index) for index in range(2)], encode)
+    archive = Archive(truth, [DigitalNumbers.of(truth, index) for index in range(2)], encode)
     for index in (1, 0):
         patch = truth.read(index, truth.window)
         copy = archive.read(index, truth.window)
@@ -232,15 +232,15 @@ def test_clouds_and_bands_that_a_date_lacks_cost_little() -> None:
     lacking = patch.valid.copy()
     lacking[2] = False
     without = Resident(truth, [Patch(patch.reflectance, lacking)])
-    sizes = [Archive(one, [Numbers.of(one, 0)], zstd).bytes for one in (everything, truth, without)]
+    sizes = [Archive(one, [DigitalNumbers.of(one, 0)], zstd).bytes for one in (everything, truth, without)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[1] < 0.95 * sizes[0]
-    assert not Archive(without, [Numbers.of(without, 0)], zstd).read(0, truth.window)[2].any()
+    assert not Archive(without, [DigitalNumbers.of(without, 0)], zstd).read(0, truth.window)[2].any()
 
 
 def test_a_search_ends_where_the_excess_is_none_from_either_side() -> None:
     truth = imagery(dates=1)
-    numbers = [Numbers.of(truth, 0)]
+    numbers = [DigitalNumbers.of(truth, 0)]
     whole = Archive(truth, numbers, zstd).bytes
     for low, high, make in (
         (10_000.0, 1.0, lambda step: Archive(truth, numbers, zstd, step)),

@@ -22,12 +22,12 @@ from lianet_user.files.header import ClassEntry
 CONFIDENCE: Final = 0.95
 CAVEAT: Final = (
     "the intervals hold for reference pixels that were drawn at random in each class of the map, or over all of it;"
-    " labels that lie where somebody chose to look, or in patches, do not license them"
+    " labels that lie where somebody chose to look, or in patches, do not justify them"
 )
-"""What has to stand beside the figures."""
+"""What has to be said beside the figures."""
 
 COLUMNS: Final = ("class", "reference pixels", "mapped ha", "area ha", "user's accuracy", "producer's accuracy")
-"""Of :meth:`Areas.rows`."""
+"""Headings of the columns of :meth:`Areas.rows`."""
 
 SQUARE_METRES: Final = 10_000
 """In a hectare."""
@@ -58,11 +58,11 @@ UNKNOWN: Final = Estimate(None, None)
 
 @dataclass(frozen=True)
 class ClassArea:
-    """A class's figures."""
+    """Area and accuracies of a class."""
 
     name: str
     pixels: int
-    """Of the reference."""
+    """Pixels of the class in the reference."""
     mapped_ha: float
     area_ha: Estimate
     """Adjusted for the map's errors."""
@@ -74,14 +74,14 @@ class ClassArea:
 
 @dataclass(frozen=True)
 class Areas:
-    """Figures of a map."""
+    """Areas and accuracies of a map."""
 
     accuracy: Estimate
-    """Share of the map's area that is right."""
+    """Share of the map's area whose class is right."""
     classes: tuple[ClassArea, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """What JSON output holds."""
         return {"confidence": CONFIDENCE, "caveat": CAVEAT, **dataclasses.asdict(self)}
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -110,7 +110,7 @@ def estimate_areas(
     Args:
         confusion: labelled pixels, integers (classes, classes): rows reference, columns the map's class.
         mapped: pixels of the whole map, integers (classes,).
-        pixel_area: of one of them, in m2.
+        pixel_area: of a pixel, in m2.
         classes: in the order of the rows.
 
     Raises:
@@ -161,7 +161,7 @@ def estimate_areas(
 
 
 def _estimate(value: float, variance: float) -> Estimate:
-    """NaN is what nothing is known of. An interval of no width is none."""
+    """An estimate: unknown for NaN, and without an interval where that would have no width."""
     if np.isnan(value):
         return UNKNOWN
     half_width = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * np.sqrt(variance)

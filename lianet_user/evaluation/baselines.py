@@ -1,8 +1,8 @@
-"""What a head on a region file is put beside: models that read imagery, or features that another model computed from it.
+"""What a head on a region file is compared with: models that read imagery, or features that another model computed from it.
 
-A contender is a source, what is read of a window at a date, and a learner, what is made of that and of labels. All get the
-same labels, the same split and, where they are networks, the same loop. Nothing is chosen on the ground that they are
-judged by: every network is trained to its last step.
+A contender consists of what is read of a window at a date, and of a learner that is trained on that and on labels. All get
+the same labels, the same split and, where they are networks, the same training loop. Nothing is chosen on the ground that they
+are judged on: every network is trained to its last step.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ImageryBands:
         imagery: of the region's dates or some of them, with any bands.
         region: whose grid it is on.
         dates: that will be read.
-        listener: told of every tile that is measured.
+        listener: called after every tile that is measured.
 
     Raises:
         ImageryError: another grid, a date is missing, or the imagery cannot be measured.
@@ -78,12 +78,12 @@ class ImageryBands:
         return torch.from_numpy(np.where(patch.valid.all(0), standardised, np.float32(0)))
 
     def valid(self, window: Window, date: dt.date) -> BoolArray:
-        """Where all bands are."""
+        """Where all bands are valid: bool (height, width)."""
         valid: BoolArray = np.logical_and.reduce(self.imagery.read(self.dates.index(date), window).valid)
         return valid
 
     def with_context(self, window: Window, date: dt.date) -> Tensor:
-        """The bands, and their means and deviations in three neighbourhoods."""
+        """The bands, and their means and standard deviations in three neighbourhoods."""
         outer = window.expanded(CONTEXT_HALO, 1, self.imagery.shape)
         bands = self(outer, date)
         both = torch.cat([bands, context(bands[None])[0]])
@@ -107,7 +107,7 @@ class RasterFeatures:
         return torch.from_numpy(np.where(valid, (values - self._mean) / self._std, np.float32(0)))
 
     def valid(self, window: Window, _: dt.date) -> BoolArray:
-        """Where all bands are."""
+        """Where all bands are valid: bool (height, width)."""
         return self.raster.read(window)[1]
 
 
@@ -118,15 +118,15 @@ class Result:
     scores: AnyScores
     """Every label counts at each of its dates."""
     of_mean: AnyScores | None = None
-    """Of the answers' mean over the dates; None where there is only one, or a learner that takes none."""
+    """Of the answers' mean over the dates; None where there is only one date, or the learner takes no mean."""
 
 
 Report = Callable[[float, float], None]
-"""Is told how much of how much is done."""
+"""Called with how much of how much is done."""
 
 
 class Learner(Protocol):
-    """Learns from samples and is judged by others."""
+    """Learns from samples and is judged on others."""
 
     def __call__(
         self,
@@ -140,10 +140,10 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Networks:
-    """Networks of one kind, from different seeds, whose answers are averaged: what `finetune` makes of six layers.
+    """Networks of one kind, from different seeds, whose answers are averaged: as `finetune` trains six layers.
 
     Attributes:
-        make: builds one for so many channels and outputs.
+        make: builds one for a number of channels and a number of outputs.
         device: to train on.
     """
 
@@ -235,7 +235,8 @@ def _pixels(samples: Sequence[Sample], seed: int) -> tuple[NDArray[np.float32], 
 
 
 def _ensemble() -> Any:
-    """
+    """Import scikit-learn's ensembles.
+
     Raises:
         InputError: scikit-learn is not installed.
     """
@@ -262,13 +263,13 @@ class UNetShape:
     """Channels on the way down and up."""
 
     down: tuple[int, ...]
-    """Of both convolutions of every level, the full resolution first; each level halves the resolution."""
+    """Channels of both convolutions of every level, the full resolution first; each level halves the resolution."""
     up: tuple[tuple[int, int], ...]
-    """Of the two convolutions after each doubling, the coarsest first; one fewer than the levels."""
+    """Channels of the two convolutions after each doubling, the coarsest first; one pair fewer than there are levels."""
 
     @property
     def stride(self) -> int:
-        """Pixels along one side of a pixel of the coarsest level."""
+        """Pixels along the side of a pixel of the coarsest level."""
         return 2 ** (len(self.down) - 1)
 
 
@@ -295,7 +296,7 @@ class UNet(nn.Module):
             below = second
         self.up = nn.ModuleList(up)
         self.last = nn.Conv2d(below, outputs, 1)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def forward(self, bands: Tensor) -> Tensor:
         height, width = bands.shape[-2:]

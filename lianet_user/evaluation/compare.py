@@ -44,12 +44,12 @@ from lianet_user.region import Region
 BoolArray = NDArray[np.bool_]
 
 Valid = Callable[[Window, dt.date], BoolArray]
-"""Where something is valid: bool (height, width) of a window at a date."""
+"""Gives where something is valid: bool (height, width) of a window at a date."""
 
 
 @dataclass(frozen=True, eq=False)
 class CommonGround:
-    """Labels, and where they count at which date.
+    """Labels, and where they count at each date.
 
     Attributes:
         labels: as they were read, without those that count at none of their dates.
@@ -83,12 +83,12 @@ class CommonGround:
 def common_ground(
     labels: Labels, readers: Sequence[Valid], listener: Callable[[int, int], None] | None = None
 ) -> CommonGround:
-    """Find out where labels count.
+    """Find where labels count: where all readers are valid.
 
     Args:
         labels: on the region's own grid.
         readers: of all that is compared.
-        listener: told how many of how many blocks with labels are done, each at each of its dates.
+        listener: called with how many of how many labelled blocks are done, each at each of its dates.
 
     Raises:
         LabelError: no label is left, or none of a class.
@@ -127,12 +127,13 @@ def _part(each: LabelMap, block: Window) -> LabelMap:
 
 
 def _without(each: LabelMap, where: BoolArray) -> np.ndarray:
-    nothing = IGNORE if each.values.dtype == np.uint8 else math.nan
-    return np.where(where, np.asarray(nothing, each.values.dtype), each.values)
+    no_label = IGNORE if each.values.dtype == np.uint8 else math.nan
+    return np.where(where, np.asarray(no_label, each.values.dtype), each.values)
 
 
 def _require_all(before: Labels, after: Labels) -> None:
-    """
+    """Refuse labels of which the common ground leaves none, or none of a class.
+
     Raises:
         LabelError: see `common_ground`.
     """
@@ -156,7 +157,7 @@ def _require_all(before: Labels, after: Labels) -> None:
 # --- The result: figures under every split, and the table that sums them up.
 
 LIANET: Final = "lianet"
-"""The contender that all others are put beside."""
+"""The contender that all others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class Outcome:
     contender: str
     split: int
     seconds: float
-    """Of training and of answering where it was judged; what is read was computed before."""
+    """Of training and of answering where it was judged, without computing what is read."""
     scores: AnyScores
 
 
@@ -194,21 +195,21 @@ class Row:
     contender: str
     reads: str
     means: dict[str, float | None]
-    """By the name of the figure."""
+    """Means over the splits, by the name of the figure."""
     deviations: dict[str, float | None]
-    """From split to split; None of a single one."""
+    """Standard deviations over the splits; None where there is one split."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of all contenders.
+    """The results of all contenders.
 
     Attributes:
         figures: columns, the one that decides first.
         reads: of every contender, in the order of the table: what it needs.
         outcomes: of every contender and split.
-        labelled: labels that were read, each counted at each of its dates.
+        labelled: labelled pixels that were read, each counted at each of its dates.
         left_out: those of them that no contender learned from or was judged by, because imagery or features are not valid.
     """
 
@@ -219,7 +220,7 @@ class Comparison:
     left_out: int
 
     def rows(self) -> tuple[Row, ...]:
-        """The table."""
+        """The rows of the table, one for each contender."""
         rows = []
         for name, reads in self.reads.items():
             own = [outcome for outcome in self.outcomes if outcome.contender == name]
@@ -236,12 +237,12 @@ class Comparison:
         return tuple(rows)
 
     def best(self, figure: Figure) -> float | None:
-        """Of a column."""
+        """The best mean in a column."""
         known = [mean for row in self.rows() if (mean := row.means[figure.name]) is not None]
         return (max if figure.higher_is_better else min)(known, default=None)
 
     def sentence(self) -> str:
-        """What it comes to."""
+        """The result in one sentence."""
         first = self.figures[0]
         sign = 1 if first.higher_is_better else -1
         known = {row.contender: mean for row in self.rows() if (mean := row.means[first.name]) is not None}
@@ -261,7 +262,7 @@ class Comparison:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """What JSON output holds."""
         return {
             "labelled": self.labelled,
             "left_out": self.left_out,
@@ -287,7 +288,7 @@ class Comparison:
         return [value for value in values if value is not None]
 
     def _ahead(self, one: str, other: str, figure: Figure) -> tuple[int, int]:
-        """In how many of how many splits one contender is better than another."""
+        """The number of splits where one contender is better than another, of how many that have both."""
         by_split: dict[int, dict[str, float]] = {}
         for outcome in self.outcomes:
             if (value := getattr(outcome.scores, figure.name)) is not None:
@@ -299,10 +300,10 @@ class Comparison:
 # --- The run: contenders are trained and judged, split by split.
 
 MARGIN = 32
-"""Pixels around the labels that every contender sees."""
+"""Pixels around the labels that every contender reads."""
 
 UNET_CROP = 64
-"""Pixels along the side of the crops that U-Nets are trained on: they see further than a head."""
+"""Pixels along the side of the crops that U-Nets are trained on: they read more surroundings than a head."""
 
 BUILT_IN: Final = {
     LIANET: "the head that finetune trains, on the region file",
@@ -313,13 +314,13 @@ BUILT_IN: Final = {
     "forest-context": "a random forest on the imagery and means and deviations of three neighbourhoods",
     "forest-dates": "a random forest on the imagery of all dates at once",
 }
-"""What can be compared, beside feature rasters."""
+"""What can be compared, besides feature rasters."""
 
 OF_MEAN: Final = " (mean of dates)"
 """Ends the name of a contender whose answers are averaged over the dates before they are judged."""
 
 Listener = Callable[[str, float, float], None]
-"""Is told what is being done, and how much of how much of it is."""
+"""Called with what is being done, and how much of how much of it is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,11 +332,11 @@ class SplitPlan:
     """
 
     folds: int = 5
-    """Parts of the labelled blocks, each judged once by what the others taught; says nothing beside `share_train`."""
+    """Parts of the labelled blocks, each judged once by contenders trained on the others; has no effect with `share_train`."""
     share_train: float | None = None
-    """Of the labelled blocks; the rest is judged. None takes folds."""
+    """Share of the labelled blocks that is trained on; the rest is judged. None takes folds."""
     repeats: int = 1
-    """Of the folds, or of the draws, each with blocks of its own."""
+    """How often the folds or the draws are repeated, each time with other blocks."""
     seed: int = 0
     buffer: int | None = None
     block: int | None = None
@@ -354,9 +355,10 @@ class SplitPlan:
         return 1 - 1 / self.folds if self.share_train is None else self.share_train
 
     def splits(self, labels: Labels) -> tuple[Split, ...]:
-        """
+        """Split labels as planned.
+
         Raises:
-            LabelError: the labels cannot be split so.
+            LabelError: the labels cannot be split as planned.
         """
         words: dict[str, Any] = {"buffer": self.buffer, "block": self.block, "test": self.test}
         seeds = range(self.seed, self.seed + self.repeats)
@@ -399,7 +401,7 @@ def compare(
         plan: which ground is judged.
         settings: of all networks; U-Nets take larger crops. None takes what `finetune` would.
         device: to train networks on.
-        listener: told how far it is.
+        listener: called with the progress.
 
     Raises:
         InputError: unknown contenders, ones that lack what they read, nothing to compare, or a forest without scikit-learn.
@@ -523,7 +525,7 @@ def _teams(
 
 
 def _rasters(paths: Sequence[str | os.PathLike[str]], region: Region, labels: Labels) -> dict[str, RasterFeatures]:
-    """By the names of the files.
+    """The feature rasters, by the names of their files.
 
     Raises:
         InputError: two have the same name.
@@ -543,7 +545,8 @@ def _rasters(paths: Sequence[str | os.PathLike[str]], region: Region, labels: La
 
 
 def _chosen(asked: Sequence[str] | None, labels: Labels, imagery: bool, features: bool) -> list[str]:
-    """
+    """The built-in contenders that were asked for, or all that can read what is given.
+
     Raises:
         InputError: see `compare`.
     """
@@ -567,6 +570,6 @@ def _chosen(asked: Sequence[str] | None, labels: Labels, imagery: bool, features
 
 
 def _place(name: str, names: Sequence[str]) -> tuple[float, str]:
-    """In the table: as listed, and feature rasters last."""
+    """A contender's place in the table: as listed, with feature rasters last."""
     base = name.removesuffix(OF_MEAN)
     return (names.index(base) if base in names else math.inf), name

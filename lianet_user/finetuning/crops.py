@@ -1,4 +1,4 @@
-"""What a step is trained on: crops of the samples. Every draw follows from the random state that it is given."""
+"""The crops of samples that a step is trained on. Every draw follows from the seed that it is given."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
 
 Batch = tuple[Tensor, Tensor]
-"""Inputs float32 (B, C, size, size), and labels (B, scale * size, scale * size) as samples hold them."""
+"""Inputs float32 (B, C, size, size), and labels (B, scale * size, scale * size) in the samples' type."""
 
 PLACES = 250_000
-"""Labelled pixels of a class to choose crops around, at most: more of them would only take memory."""
+"""The most labelled pixels of a class that crops are chosen around: more of them would only take memory."""
 
 
 class Crops(Protocol):
-    """Gives every step its crops."""
+    """Draws the crops of every step."""
 
     steps: int
-    """Of the whole training."""
+    """Steps of the whole training."""
     steps_per_epoch: int
 
     def draw(self, seed: tuple[int, ...], step: int) -> Batch:
@@ -37,7 +37,8 @@ class Crops(Protocol):
 
 
 def make_crops(samples: Sequence[Sample], goal: Goal, settings: FinetuneSettings) -> Crops:
-    """
+    """Crops of the kind that the settings ask for.
+
     Raises:
         LabelError: nothing is left to draw from.
     """
@@ -62,8 +63,8 @@ def class_weights(samples: Sequence[Sample], classes: int, power: float) -> Tens
 class BalancedCrops:
     """Crops around labelled pixels, class by class in turn, so that rare classes are seen as often as common ones.
 
-    Numbers are all of one class. Crops are turned and mirrored. Where labels are points or little more, a crop is no larger
-    than what answers at such a label depend on, and the label lies in its middle: the rest would teach nothing.
+    Numbers count as one class. Crops are rotated and mirrored. Where labels are points or little more, a crop is no larger
+    than what the answer at such a label depends on, and the label lies in its middle: the rest would teach nothing.
     """
 
     def __init__(self, samples: Sequence[Sample], goal: Goal, settings: FinetuneSettings) -> None:
@@ -132,7 +133,7 @@ class WindowCrops:
 
 
 def cut(sample: Sample, top: int, left: int, size: int) -> Batch:
-    """A crop of a sample; what a sample is too small for is filled up with zeros, which bear no label.
+    """A crop of a sample; where the sample ends before the crop, it is padded with zeros that bear no label.
 
     Args:
         sample: to cut.
@@ -158,7 +159,7 @@ def _complete(sample: Sample) -> bool:
 
 
 def _crop_size(samples: Sequence[Sample], settings: FinetuneSettings) -> tuple[int, int]:
-    """Pixels along the side of a crop, and how far from its edges the label that it is cut around lies at least."""
+    """Pixels along the side of a crop, and the least distance of the label that it is cut around from its edges."""
     reach = head_halo(len(settings.widths), samples[0].scale)
     side = _label_side(samples)
     # Around a patch of labels a larger crop holds more of it or of the next; around a point nothing more.
@@ -176,7 +177,7 @@ def _label_side(samples: Sequence[Sample]) -> int:
 
 
 def _random_start(place: int, length: int, size: int, rng: np.random.Generator, inset: int) -> int:
-    """Where a random stretch of `size` pixels of an axis begins that holds `place`, `inset` pixels inside if it can be."""
+    """The first of `size` pixels along an axis, drawn so that they hold `place`, `inset` pixels from their ends if possible."""
     size = min(size, length)
     inset = min(inset, (size - 1) // 2)
     before = inset + int(rng.integers(size - 2 * inset))

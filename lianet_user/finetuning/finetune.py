@@ -53,7 +53,7 @@ from lianet_user.region import Region
 
 
 def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSettings) -> HeadEnsemble:
-    """Layers with random weights, which follow from the settings' seed."""
+    """New layers, with random weights that follow from the settings' seed."""
     config = HeadConfig(
         inputs=settings.inputs,
         in_channels=region.channels(settings.inputs),
@@ -70,11 +70,11 @@ def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSet
 
 
 def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSettings) -> HeadEnsemble:
-    """A copy of a head's layers to train, once it is certain that they fit; `start` stays as it is.
+    """A copy of a head's layers to train, once it is certain that they fit; `start` is not changed.
 
     Raises:
         InputError: the settings ask for other layers.
-        RegionMismatchError: the head is of another region, or what it reads has changed its size.
+        RegionMismatchError: the head is of another region, or what it reads has another number of channels.
     """
     start.check_lineage(region)
     config, name = start.header.head, start.path or "the head"
@@ -96,7 +96,7 @@ def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSet
 
 
 def labels_for(head: Head, labels: Labels) -> Labels:
-    """The labels with a head's classes, in its order and with its colours; classes are the same if their names are.
+    """The labels with a head's classes, in its order and with its colours; classes are identified by their names.
 
     Raises:
         LabelError: the labels have a class that the head lacks, are of another task, or lie on a grid of another scale.
@@ -124,7 +124,7 @@ def labels_for(head: Head, labels: Labels) -> Labels:
 
 
 def missing_classes(labels: Labels) -> list[int]:
-    """Classes that no label bears; a warning names them."""
+    """The values of classes that no label bears; a warning names them."""
     if not labels.classes:
         return []
     borne = np.unique(np.concatenate([np.unique(each.values) for each in labels.maps]))
@@ -133,8 +133,8 @@ def missing_classes(labels: Labels) -> list[int]:
         names = listed([labels.classes[value].name for value in missing])
         warnings.warn(
             TrainingWarning(
-                f"the labels have no {names}: the head keeps what it knows of that, as far as training on the others leaves"
-                " it, and it is not validated"
+                f"the labels have no {names}: the head keeps what it has learned of them, as far as training on the other"
+                " classes leaves it, and they are not validated"
             ),
             stacklevel=3,
         )
@@ -149,9 +149,9 @@ WINDOW_MARGIN = 16
 
 @dataclass(frozen=True)
 class FinetuneProgress:
-    """GroundMask fine-tuning stands: `done` of `total` blocks ("features") or steps ("training").
+    """How far fine-tuning is: `done` of `total` blocks ("features") or steps ("training").
 
-    GroundMask an earlier head is trained on, one event between the two ("start") brings its `scores`.
+    Where an earlier head is trained on, one event between the two ("start") brings its `scores`.
     """
 
     stage: str
@@ -159,7 +159,7 @@ class FinetuneProgress:
     total: int
     loss: float | None = None
     figure: float | None = None
-    """On validation ground, of the last look: macro F1, or the mean absolute error."""
+    """Of the last look at the validation ground: macro F1, or the mean absolute error."""
     scores: AnyScores | None = None
     """Of the earlier head, before any training, on the validation blocks of the new labels and the region as it is now."""
 
@@ -178,7 +178,7 @@ class UnfinishedError(TrainingError):
     """Training could not go on.
 
     Attributes:
-        last_good: what had been reached on validation ground until then; None where nothing had.
+        last_good: the best head until then by the validation ground; None where there was none.
     """
 
     def __init__(self, message: str, last_good: Finetuned | None) -> None:
@@ -224,7 +224,7 @@ def finetune(
             head removes it (:func:`lianet_user.files.checkpoint.remove_checkpoints`).
         resume: go on from it.
         cache_gb: 10^9 bytes of features in memory; what is beyond them lies in a file, beside the checkpoint if there is one.
-        listener: told where training stands. What it raises ends the run after the checkpoint was written.
+        listener: called with the progress. What it raises ends the run after the checkpoint was written.
 
     Raises:
         ArtifactError: `resume` without a checkpoint of this very run.
@@ -253,7 +253,8 @@ def finetune(
 
 
 def check_ground(region: Region, labels: Labels) -> None:
-    """
+    """Refuse labels that do not belong to a region, and a region without a file.
+
     Raises:
         TrainingError: the region has no file that a head could be tied to.
         LabelError: the labels lie on another grid than the region, or describe other dates.
@@ -265,7 +266,7 @@ def check_ground(region: Region, labels: Labels) -> None:
 
 
 def goal_for(labels: Labels, settings: FinetuneSettings, unit: str, start: Head | None) -> Goal:
-    """What to train towards; a head that is trained on keeps what its numbers mean."""
+    """The goal of a training; a head that is trained on keeps the scaling of its numbers."""
     if start and start.header.numbers is not None:
         return Goal((), start.header.numbers)
     return Goal.of(labels, settings, unit)
@@ -273,7 +274,7 @@ def goal_for(labels: Labels, settings: FinetuneSettings, unit: str, start: Head 
 
 @dataclass
 class _Finetuning:
-    """Everything that the rounds of one fine-tuning share: one, or with folds one for each of them and a last for all."""
+    """What the rounds of one fine-tuning share: there is one round, or with folds one for each of them and a last for all."""
 
     region: Region
     labels: Labels
@@ -286,7 +287,7 @@ class _Finetuning:
     resume: bool
     cache_gb: float
     moments: tuple[Tensor, Tensor] | None = None
-    """Mean and deviation of what is read, where it is standardised."""
+    """Mean and standard deviation of what is read, where it is standardised."""
     started: float = field(default_factory=time.monotonic)
 
     def go(self, split: Split, parts: Sequence[Split]) -> Finetuned:
@@ -298,14 +299,15 @@ class _Finetuning:
             before = judge(layers.eval(), known, self.goal, device=self.region.device).scores()
             self.report(FinetuneProgress("start", 1, 1, scores=before))
         if self.settings.standardize:
-            # A head that is trained on goes on reading as it did, unless what its region says has changed.
+            # A head that is trained on keeps its standardisation, unless what its region gives has changed.
             same = self.start and self.start.header.region.sha256 == self.region.sha256
             self.moments = (layers.mean.cpu(), layers.std.cpu()) if same else moments(samples)
             samples = standardized(samples, *self.moments, in_place=True)
             layers = self._layers()
         if not keep(samples, split.trained):
             raise LabelError(
-                "all ground with labels is kept to judge by, which leaves none to train on: keep less of it"
+                "all labelled ground is kept for validation or set aside for a test, which leaves none to train on: give a"
+                " lower `validation`, or set less aside"
             )
         judgement, rounds = Judgement(self.goal), len(parts) + 1
         for number, part in enumerate(parts):
@@ -325,11 +327,11 @@ class _Finetuning:
         return self._finished(layers, samples, split, judgement, history, folds=len(parts))
 
     def _refuse(self, first: Split) -> None:
-        """Refuse what can be refused before the features are computed, which takes minutes on a large region.
+        """Refuse invalid settings before the features are computed, which takes minutes on a large region.
 
         Raises:
             ArtifactError: the checkpoint to go on from is missing, or of another run.
-            InputError: the loss is none for such labels.
+            InputError: the loss does not suit such labels.
         """
         self.goal.loss(self.settings, None, self.untaught)
         if self.checkpoint and self.resume:
@@ -340,7 +342,7 @@ class _Finetuning:
         judge(layers.together, judged, self.goal, judgement, self.region.device)
 
     def _judged(self, layers: HeadEnsemble, samples: Sequence[Sample], where: GroundMask) -> list[Sample]:
-        """The samples to judge by, no larger than answers at their labels need."""
+        """The samples to judge by, no larger than the answers at their labels depend on."""
         kept = keep(samples, where)
         if layers.config.norm == "group":  # its statistics run over the whole window
             return kept
@@ -381,7 +383,7 @@ class _Finetuning:
         checkpoint = None
         if self.checkpoint:
             path = round_path(self.checkpoint, number)
-            # Of the rounds of a cross-validation those that were not reached have none yet.
+            # Rounds of a cross-validation that were not reached have no checkpoint yet.
             resume = self.resume and (number == 0 or path.exists())
             checkpoint = Checkpoint(path, self._fingerprint(split), resume)
         history = fit(
@@ -467,6 +469,6 @@ def _first_members(layers: HeadEnsemble, count: int) -> HeadEnsemble:
 
 
 def _attribution(region: Region, labels: Labels, start: Head | None) -> str:
-    """Of the region and of all labels that went into the weights, each once."""
+    """The credits of the region and of all labels that went into the weights, each once."""
     credits = (region.header.attribution, labels.attribution, start.header.attribution if start else "")
     return "; ".join(dict.fromkeys("; ".join(filter(None, credits)).split("; ")))

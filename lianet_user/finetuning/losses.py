@@ -32,12 +32,12 @@ from lianet_user.labels import Labels
 HUBER_DELTA: Final = 0.1
 """Errors above it count linearly: the paper's, for building density."""
 FOCAL_GAMMA: Final = 2.0
-"""How fast pixels that are right lose weight (Lin et al. 2017)."""
+"""How fast pixels lose weight as their answers become right (Lin et al. 2017)."""
 
 Mean = Callable[[Tensor, Tensor], Tensor]
-"""Labelled pixels, one or more: answers (N, classes) and classes int64 (N,), or two rows of numbers (N,), to a scalar."""
+"""From one labelled pixel or more, answers (N, classes) and classes int64 (N,), or two rows of numbers (N,), to a scalar."""
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Answers float32 (B, outputs, h, w) and reference, int64 with IGNORE or float32 with NaN (B, h, w), to a scalar."""
+"""From answers float32 (B, outputs, h, w) and reference, int64 with IGNORE or float32 with NaN (B, h, w), to a scalar."""
 
 
 def _cross_entropy(
@@ -46,7 +46,7 @@ def _cross_entropy(
     if weights is None:
         return functional.cross_entropy(answers, reference, label_smoothing=label_smoothing)
     weights = weights.to(answers.device)
-    # As torch's weighted mean, which is NaN where all classes that are there weigh nothing.
+    # As torch's weighted mean, which is NaN where all classes that are present have a weight of 0.
     total = functional.cross_entropy(answers, reference, weights, reduction="sum", label_smoothing=label_smoothing)
     weight = weights[reference].sum()
     return total / weight.where(weight > 0, 1.0)
@@ -54,7 +54,7 @@ def _cross_entropy(
 
 @cache
 def _smp() -> ModuleType:
-    """The losses of segmentation-models-pytorch: importing them takes seconds, which only those who ask for one should wait."""
+    """The losses of segmentation-models-pytorch. Importing them takes seconds, so it is done for those who ask for one only."""
     import_torchvision()
     return importlib.import_module("segmentation_models_pytorch.losses")
 
@@ -64,7 +64,7 @@ def _focal(answers: Tensor, reference: Tensor) -> Tensor:
 
 
 def _dice(answers: Tensor, reference: Tensor) -> Tensor:
-    # smp counts a class that is not there as 0 in its mean: the fewer classes a batch shows, the less would dice weigh.
+    # smp counts an absent class as 0 in its mean: the fewer classes a batch shows, the less weight dice would have.
     present = reference.unique()
     return _smp().DiceLoss("multiclass", classes=present)(answers.T[None], reference[None])
 
@@ -106,7 +106,7 @@ def make_loss(
     label_smoothing: float = 0.0,
     left_out: Sequence[int] = (),
 ) -> Loss:
-    """The loss of a name, or of names joined by +, which are summed.
+    """Make the loss of a name, or the sum of several whose names are joined by +.
 
     It is a mean over the labelled pixels. With none it is 0, and so is its gradient.
 
@@ -122,7 +122,7 @@ def make_loss(
     Raises:
         InputError: no loss has that name, it is for another kind of labels, it does not take weights or smoothing, or fewer
             than two classes are left.
-        ValueError: the weights are none; of the loss itself, that the reference holds a class that is left out.
+        ValueError: the weights are invalid. The loss itself raises it where the reference holds a class that is left out.
     """
     kind = "classes" if classes else "numbers"
     names = [part.strip() for part in name.split("+")]
@@ -167,7 +167,7 @@ def make_loss(
             chosen = chosen.squeeze(1)
         elif left_out:
             chosen, truth = chosen[:, kept], place.to(truth.device)[truth]
-            if bool((truth < 0).any()):  # smp's focal and lovasz would take it for none of the classes
+            if bool((truth < 0).any()):  # smp's focal and lovasz would silently take it for no class
                 raise ValueError(f"the reference holds a class of {list(left_out)}, which are left out")
         return torch.stack([term(chosen, truth) for term in terms]).sum()
 
@@ -177,12 +177,12 @@ def make_loss(
 # --- The goal: classes, or numbers scaled to about 1.
 
 SPAN = 0.99
-"""Numbers are divided by this quantile of theirs, so that one absurd label does not make all others small."""
+"""Numbers are divided by this quantile of theirs, so that a single outlier does not make all others small."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What answers are compared with.
+    """What a head is trained towards and judged by: classes, or numbers and how they are scaled.
 
     Attributes:
         classes: in the order of their values; none for numbers.
@@ -250,11 +250,11 @@ class Goal:
         return stacked.log_softmax(1).logsumexp(0) - math.log(len(answers))
 
     def decided(self, answer: Tensor) -> Tensor:
-        """What a map would hold of an answer (outputs, h, w): the most probable class, or the number in its unit."""
+        """The value that a map holds for an answer (outputs, h, w): the most probable class, or the number in its unit."""
         if self.numbers is None:
             return answer.argmax(0)
         return self.numbers.offset + self.numbers.scale * answer[0]
 
     def meter(self) -> Meter:
-        """What counts how right answers are."""
+        """A new meter of how right answers are."""
         return meter_for(self.classes)

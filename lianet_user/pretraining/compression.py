@@ -1,8 +1,8 @@
 """A region file as a compressed image: its size and fidelity beside those of codecs made for images.
 
-What a codec stores is what the imagery costs: digital numbers, each band at the resolution it was measured at. What it
-gives back is judged as a region is (:func:`lianet_user.pretraining.quality.compare`). The codecs make no use of what bands and
-dates have in common, and a region file is more than its picture: the figures are a scale, not a contest.
+A codec stores digital numbers, each band at the resolution it was measured at. What it gives back is judged in the same way
+as a region's reconstruction (:func:`lianet_user.pretraining.quality.compare`). The codecs make no use of what bands and dates
+have in common, and a region file serves for more than reconstruction: the figures are a scale, not a contest.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Encode = Callable[[NDArray[np.uint16]], bytes]
 
 
 @dataclass(frozen=True)
-class Numbers:
+class DigitalNumbers:
     """One acquisition as a codec gets it: an image for each resolution.
 
     Attributes:
@@ -66,7 +66,7 @@ class Numbers:
     images: tuple[NDArray[np.uint16], ...]
 
     @classmethod
-    def of(cls, imagery: Imagery, index: int) -> Numbers:
+    def of(cls, imagery: Imagery, index: int) -> DigitalNumbers:
         """Read an acquisition whole. A band that it lacks costs nothing; what is not valid takes its neighbour's value,
         which costs little.
 
@@ -88,16 +88,16 @@ class Archive:
     """All acquisitions of imagery, compressed: one file for each and each resolution.
 
     Args:
-        imagery: it is made from.
-        numbers: of each acquisition.
+        imagery: that the archive is made from.
+        numbers: the digital numbers of each acquisition.
         encode: the codec.
         step: digital numbers are rounded to multiples of this first.
 
     Attributes:
-        bytes: of all files.
+        bytes: the size of all files.
     """
 
-    def __init__(self, imagery: Imagery, numbers: Sequence[Numbers], encode: Encode, step: float = 1.0) -> None:
+    def __init__(self, imagery: Imagery, numbers: Sequence[DigitalNumbers], encode: Encode, step: float = 1.0) -> None:
         self._imagery, self._step = imagery, step
         self._bands = [one.bands for one in numbers]
         self._files = [[encode((image / step).round().astype(np.uint16)) for image in one.images] for one in numbers]
@@ -126,7 +126,7 @@ class Archive:
 
 
 def jpeg2000(quality: float | None) -> Encode:
-    """JPEG 2000 in so many percent of the uncompressed size, or without loss (None)."""
+    """A codec that writes JPEG 2000 of a given size, in percent of the uncompressed one, or without loss (None)."""
     wavelet: dict[str, Any] = {"QUALITY": quality or 100, "REVERSIBLE": "YES" if quality is None else "NO"}
     return partial(_write, driver="JP2OpenJPEG", YCBCR420="NO", GMLJP2="NO", GEOJP2="NO", **wavelet)
 
@@ -145,11 +145,11 @@ def search(
     """Bisect for the strength at which `excess` is 0; the closest one tried where the tolerance cannot be met.
 
     Args:
-        make: an archive of some strength.
-        low: a positive strength with too little, whose excess is negative.
-        high: one with too much; it may be the smaller number.
+        make: compresses at a given strength.
+        low: a positive strength, whose excess is negative.
+        high: a positive strength, whose excess is positive; it may be the smaller number.
         excess: rises from `low` to `high`.
-        tolerance: of the excess.
+        tolerance: how far from 0 the excess may be.
     """
     nearest, closest = math.inf, None
     for _ in range(SEARCH_STEPS):
@@ -196,11 +196,11 @@ def _scales(imagery: Imagery) -> list[float]:
 # --- The comparison: one row for the region file, and some for each codec.
 
 SIZE_TOLERANCE = 0.03
-"""By which a codec's size may miss the region file's."""
+"""Fraction by which a codec's size may differ from the region file's."""
 PSNR_TOLERANCE_DB = 0.1
 
 Listener = Callable[[str], None]
-"""Is told what is being measured."""
+"""Called with the name of what is being measured."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,8 @@ class CodecRow:
     """What one way to store the imagery costs, and what it gives back.
 
     Attributes:
-        codec: in words.
-        bytes: of the region file, or of all files that a codec made of the acquisitions that were judged.
+        codec: how the imagery is stored, in words.
+        bytes: the size of the region file, or of all files that a codec made of the acquisitions that were judged.
         bits: per pixel, date and band, each band at its own resolution.
         psnr_db: from the mean over the dates of their mean squared errors.
         ssim: mean over dates and bands.
@@ -268,29 +268,29 @@ def codec_table(
 
 
 class _Judge:
-    """Measures whatever gives the imagery back.
+    """Measures the region file and the archives of each codec.
 
     Args:
         imagery: the truth.
-        held: acquisitions that the region file holds, whose size pays for all of them.
+        encoded: number of acquisitions in the region file, which share its size.
         tile: as in `compare`.
         listener: is told of every row.
     """
 
-    def __init__(self, imagery: Imagery, held: int, tile: int, listener: Listener) -> None:
-        self.imagery, self.held, self.tile, self.listener = imagery, held, tile, listener
+    def __init__(self, imagery: Imagery, encoded: int, tile: int, listener: Listener) -> None:
+        self.imagery, self.encoded, self.tile, self.listener = imagery, encoded, tile, listener
         self.count = len(imagery.acquisitions)
         height, width = imagery.shape
         self.samples = sum((height // factor) * (width // factor) for factor in imagery.factors)
-        self.numbers = [Numbers.of(imagery, index) for index in range(self.count)]
+        self.numbers = [DigitalNumbers.of(imagery, index) for index in range(self.count)]
 
     def region(self, name: str, region: Region) -> CodecRow:
         assert region.path is not None
-        return self._rate(name, region.path.stat().st_size, self.held, reconstructed(region, self.imagery))
+        return self._rate(name, region.path.stat().st_size, self.encoded, reconstructed(region, self.imagery))
 
     def lighter(self, file: ArtifactFile[RegionHeader], device: str) -> Iterator[CodecRow]:
-        """The region file in half precision, and with one byte for a number of its tables: where it has more, and its
-        weights are not too large for that."""
+        """The region file in half precision, and with tables of one byte a number, as far as it has more and its weights are
+        small enough."""
         stored = file.dtypes[TABLES]
         field = NeuralField(file.header.field)  # not an opened region's, whose norms are folded
         load_stored(field, file)
@@ -331,7 +331,7 @@ class _Judge:
             yield self._archive(f"GeoTIFF ZSTD, steps of {step:.3g}, same size", archive)
 
     def _larger(self, archive: Archive, target: CodecRow) -> float:
-        """By which part of the target's bits an archive exceeds them."""
+        """By what fraction an archive exceeds the target's bits."""
         return 8 * archive.bytes / (self.samples * self.count) / target.bits - 1
 
     def _archive(self, name: str, archive: Archive) -> CodecRow:

@@ -78,7 +78,7 @@ class PretrainSettings:
     steps: AtLeastOne | None = None
     """At most; by default 2000 for `lite`, for the others the paper's in proportion to the area."""
     target_db: float | None = None
-    """Stop when the windows of the last `report_every` steps are remembered as well as this."""
+    """Stop when the windows of the last `report_every` steps are reconstructed as well as this."""
     batch: AtLeastOne | None = None
     """Windows per step, of all processes together; by default 8 for `lite`, 64 for the others."""
     window: Side = 128
@@ -103,10 +103,10 @@ class PretrainSettings:
     hidden: AtLeastOne = 64
     """Width of `mlp`."""
     left_out: Share | None = None
-    """Share of windows that are remembered by the estimate from the other dates (`kriged`): 0.3, and 0 where there are fewer
-    than a dozen, which say too little about each other."""
+    """Share of windows that are reconstructed with the time code estimated from the other dates (`kriged`): 0.3, and 0 where
+    there are fewer than a dozen dates, which tell too little about each other."""
     covariance: TemporalCovariance = field(default_factory=TemporalCovariance)
-    """How alike two moments are (`kriged`)."""
+    """Of two acquisitions, by the time between them (`kriged`)."""
     features: AtLeastOne | None = None
     """Per table entry."""
     table_size: AtLeastOne | None = None
@@ -124,11 +124,11 @@ class PretrainSettings:
     report_every: AtLeastOne = 100
 
     def completed(self, imagery: Imagery, *, resident: bool) -> PretrainSettings:
-        """The same with a number in every place that imagery and preset decide.
+        """The settings with a value wherever the imagery and the preset decide.
 
         Args:
             imagery: to encode.
-            resident: it is held in memory.
+            resident: whether it is held in memory.
 
         Raises:
             InputError: an unknown preset, or settings that contradict each other.
@@ -169,19 +169,19 @@ class PretrainSettings:
 
     @property
     def schedule(self) -> Schedule:
-        """Of completed settings."""
+        """The steps and learning rates of completed settings."""
         names = {each.name for each in dataclasses.fields(Schedule)}
         return Schedule(**{name: value for name, value in dataclasses.asdict(self).items() if name in names})
 
 
 def field_config(imagery: Imagery, settings: PretrainSettings) -> FieldConfig:
-    """The configuration of the field to train, by completed settings."""
+    """The configuration of the field that completed settings ask for."""
     height, width = imagery.shape
     dates = len(imagery.acquisitions)
     time: TimeConfig
     match settings.time:
         case "kriged":
-            days = tuple(held.days for held in imagery.acquisitions)
+            days = tuple(acquisition.days for acquisition in imagery.acquisitions)
             codes = min(settings.codes, dates - 1)
             time = KrigedTime(kind="kriged", days=days, codes=codes, covariance=settings.covariance)
         case "sinusoidal":
@@ -209,8 +209,8 @@ def field_config(imagery: Imagery, settings: PretrainSettings) -> FieldConfig:
 
 Listener = Callable[[PretrainProgress], None]
 
-NOTHING_TO_AGREE_ON = {"checkpoint_every", "report_every", "memory_gb", "workers", "target_db", "tables"}
-"""Settings that shape no step: a run may be resumed with others."""
+FREE_SETTINGS = {"checkpoint_every", "report_every", "memory_gb", "workers", "target_db", "tables"}
+"""Settings that do not affect any step: a run may be resumed with other values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,16 +245,16 @@ def pretrain(
         output: region file to write.
         words: about the region.
         settings: of the training.
-        listener: told where it stands after every step.
+        listener: called with the progress after every step.
         resume: go on from the checkpoint.
         device: `cpu` or `cuda`; None takes CUDA where there is one.
 
     Raises:
-        InputError: words or settings that cannot be.
+        InputError: words or settings are invalid.
         ImageryError: a date has no valid pixel, a band one value everywhere, or a file cannot be read.
         TrainingError: the loss stopped being finite.
         ArtifactError: there is no checkpoint to resume from, or it belongs to another run.
-        OutputError: the place cannot be written.
+        OutputError: `output` cannot be written.
     """
     settings = settings or PretrainSettings()
     imagery = in_memory(imagery, settings.memory_gb)
@@ -262,7 +262,7 @@ def pretrain(
     processes = Processes.join(device)
     statistics = measure(imagery)
     config = field_config(imagery, settings)
-    # Before the hours of training: whatever is wrong with these words must not come out at their end.
+    # Made before the hours of training, so that whatever is wrong with these words is not found at their end.
     header = _header(imagery, words, config, settings)
     field = _initial_field(imagery, config, settings, statistics).to(processes.device)
     size, stride, shape = drawn_from(config, imagery.shape)
@@ -309,7 +309,7 @@ def finish(
         imagery: to judge the field by.
         output: region file to write.
         tables: how they are stored, see :func:`lianet_user.field.weights.save_region`.
-        listener: told where training stands after every step.
+        listener: called with the progress after every step.
         resume: go on from the checkpoint.
     """
     if resume:
@@ -335,7 +335,7 @@ def finish(
 
 
 def in_memory(imagery: Imagery, memory_gb: float) -> Imagery:
-    """The same imagery, read into memory if it takes no more than that: float32 and a flag of every pixel, band and date."""
+    """The imagery, read into memory if it takes no more than `memory_gb`: float32 and a flag of every pixel, band and date."""
     needed = 5 * len(imagery.acquisitions) * len(imagery.bands) * imagery.window.pixels
     return Resident.of(imagery) if needed <= memory_gb * 1e9 else imagery
 
@@ -350,18 +350,18 @@ def fingerprint(imagery: Imagery, statistics: Statistics, settings: dict[str, An
 
     Args:
         imagery: to train on.
-        statistics: of it.
+        statistics: of the imagery.
         settings: of the training.
-        region: that is updated, by its hash.
+        region: hash of the region file that is updated.
     """
     pixels = [statistics.mean.tolist(), statistics.std.tolist(), statistics.valid.tolist()]
     return {
         "region": region or None,
         "grid": _digest(GridHeader.of(imagery.geobox).model_dump(mode="json")),
         "bands": _digest([band.model_dump(mode="json") for band in imagery.bands]),
-        "acquisitions": _digest([held.model_dump(mode="json") for held in imagery.acquisitions]),
+        "acquisitions": _digest([acquisition.model_dump(mode="json") for acquisition in imagery.acquisitions]),
         "pixels": _digest(pixels),
-        **{name: str(value) for name, value in settings.items() if name not in NOTHING_TO_AGREE_ON},
+        **{name: str(value) for name, value in settings.items() if name not in FREE_SETTINGS},
     }
 
 
@@ -370,7 +370,7 @@ def _digest(document: object) -> str:
 
 
 class ImageryWindows:
-    """Windows of imagery with the times that the field reads.
+    """The windows of every step, with the times that the field reads.
 
     Args:
         loader: of windows.
@@ -385,7 +385,7 @@ class ImageryWindows:
     ) -> None:
         self._loader, self._settings, self._processes = loader, settings, processes
         index = config.time.kind == "index"
-        times = [number if index else held.days for number, held in enumerate(imagery.acquisitions)]
+        times = [number if index else acquisition.days for number, acquisition in enumerate(imagery.acquisitions)]
         self._times = torch.tensor(times, dtype=torch.int64 if index else torch.float64)
         self._estimates = config.time.kind == "kriged"
 
@@ -407,7 +407,7 @@ class ImageryWindows:
 
 
 def _header(imagery: Imagery, words: RegionWords, config: FieldConfig, settings: PretrainSettings) -> RegionHeader:
-    # What is no plain number stands in the field's own configuration.
+    # What is not a plain number is part of the field's configuration.
     apart = ("covariance", "widths")
     shaping = {k: v for k, v in dataclasses.asdict(settings).items() if v is not None and k not in apart}
     try:

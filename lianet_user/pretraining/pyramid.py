@@ -132,15 +132,15 @@ def _at_nodes(image: Tensor, rows: int, cols: int, spacing: float) -> Tensor:
 def images_without_gaps(
     imagery: Imagery, statistics: Statistics, covariance: TemporalCovariance
 ) -> NDArray[np.float32]:
-    """All dates of imagery that fits into memory.
+    """Read all dates of imagery that fits into memory, and fill what clouds hide.
 
-    Where a date shows nothing valid, the others that do are averaged, each as much as it tells about that date; where none
-    shows anything, the nearest pixel of the date is taken.
+    Where a date is not valid, the dates that are valid there are averaged, each weighted by how much it tells about that date;
+    where no date is valid, the nearest pixel of the date is taken.
 
     Args:
         imagery: to read.
-        statistics: of it.
-        covariance: how alike two moments are.
+        statistics: of the imagery.
+        covariance: of two acquisitions, by the time between them.
 
     Returns:
         float32 (dates, bands, height, width) in units of each band's deviation from its mean.
@@ -151,7 +151,7 @@ def images_without_gaps(
     images -= statistics.mean[:, None, None].astype(np.float32)
     images /= statistics.std[:, None, None].astype(np.float32)
     images[~valid] = 0.0
-    days = [held.days for held in imagery.acquisitions]
+    days = [acquisition.days for acquisition in imagery.acquisitions]
     _fill(images, valid, days, covariance)
     return images
 
