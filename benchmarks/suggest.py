@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from lianet_user.errors import LabelWarning, TrainingWarning
 from lianet_user.files.header import IGNORE, Scores
 from lianet_user.finetuning import FinetuneSettings, finetune
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, make_samples
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window, bounds_of, window_geobox
 from lianet_user.head import Head

@@ -35,10 +35,10 @@ from lianet_user.field.head import HeadLayers
 from lianet_user.files.header import Scores
 from lianet_user.finetuning import FinetuneSettings, finetune
 from lianet_user.finetuning.finetune import WINDOW_MARGIN, FinetuneProgress
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import figure_of_merit
 from lianet_user.finetuning.samples import Sample, keep, make_samples
 from lianet_user.finetuning.settings import SOME, TASKS, settings_for
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.trainer import rate_at
 from lianet_user.geo.grid import Window
 from lianet_user.labels import LabelOptions, Labels, Split, read_labels, split_labels

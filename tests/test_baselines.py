@@ -25,9 +25,9 @@ from lianet_user.evaluation import baselines
 from lianet_user.evaluation.baselines import MICRO_UNET, UNET, Forest, ImageryBands, RasterFeatures, UNet, UNetShape
 from lianet_user.field.head import context
 from lianet_user.files.header import IGNORE, Band, ClassEntry, Numbers, NumberScores, Scores
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.targets import Goal
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, Patch
 from lianet_user.imagery.features import FeatureRaster
@@ -144,7 +144,7 @@ def test_only_the_dates_of_the_labels_are_measured(make_region: RegionFactory) -
 def test_imagery_that_is_not_the_regions_is_refused_with_the_facts(make_region: RegionFactory) -> None:
     region = make_region(dates=2)
     shifted = GeoBox(region.shape, region.geobox.affine @ Affine.translation(3, 0), "EPSG:32633")
-    with pytest.raises(ImageryError, match=r"128 x 96 px of 10 m at 330030.*'small' 128 x 96 px.*--imagery-grid"):
+    with pytest.raises(ImageryError, match=r"128 x 96 px of 10 m at 330030.*'small' 128 x 96 px.*`grid`"):
         ImageryBands(clouded(shifted), region, (FIRST,))
     with pytest.raises(ImageryError, match=r"lacks 2017-03-16.*it holds 2017-02-16"):
         ImageryBands(clouded(region.geobox, (FIRST,)), region, (FIRST, SECOND))

@@ -20,7 +20,6 @@ from odc.geo.geobox import GeoBox
 from lianet_user.cli import _run
 from lianet_user.errors import ImageryError, InputError, LabelError
 from lianet_user.evaluation import baselines
-from lianet_user.evaluation.common_ground import common_ground
 from lianet_user.evaluation.compare import (
     CLASS_FIGURES,
     NUMBER_FIGURES,
@@ -28,6 +27,7 @@ from lianet_user.evaluation.compare import (
     Comparison,
     Outcome,
     SplitPlan,
+    common_ground,
     compare,
 )
 from lianet_user.files.header import IGNORE, Band, ClassEntry, ClassScore, NumberScores, Scores
@@ -246,7 +246,7 @@ def test_common_ground_is_known_for_any_window(make_region: RegionFactory) -> No
             labelled = expected[window.slices]
             np.testing.assert_array_equal(ground.mask(window, date)[labelled], clear[date][window.slices][labelled])
     assert not ground.everywhere
-    assert ground.found - ground.left_out == sum(int((expected & each).sum()) for each in clear.values())
+    assert ground.labelled - ground.left_out == sum(int((expected & each).sum()) for each in clear.values())
 
 
 # --- what is refused
@@ -261,11 +261,11 @@ def test_what_cannot_be_compared_is_refused(make_region: RegionFactory, tmp_path
         with pytest.raises(kind, match=match):
             compare(region, given.pop("labels", labels), settings=QUICK, plan=PLAN, **given)
 
-    refused(InputError, "nothing to compare lianet with: give --imagery")
-    refused(InputError, "--contenders unet needs imagery", contenders=["lianet", "unet"])
+    refused(InputError, "nothing to compare lianet with: give `imagery`")
+    refused(InputError, "`contenders` unet needs imagery", contenders=["lianet", "unet"])
     refused(InputError, "no 'forrest'.*did you mean 'forest'", contenders=["forrest"], imagery=imagery)
     refused(InputError, "forest-dates needs labels that hold", contenders=["lianet", "forest-dates"], imagery=imagery)
-    refused(LabelError, "leave --scale away", labels=dataclasses.replace(labels, scale=4), imagery=imagery)
+    refused(LabelError, "omit `scale`", labels=dataclasses.replace(labels, scale=4), imagery=imagery)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         features_of(tmp_path / folder / "f.tif", seen(imagery), region.geobox)
@@ -273,7 +273,7 @@ def test_what_cannot_be_compared_is_refused(make_region: RegionFactory, tmp_path
     refused(InputError, r"two feature rasters are called f\.tif", features=twice)
     part = features_of(tmp_path / "part.tif", seen(imagery)[:, :48], region.geobox[:48])
     refused(ImageryError, r"part\.tif covers \d\d\.\d% of the labelled ground", features=[part])
-    with pytest.raises(InputError, match="--share-train 1:"):
+    with pytest.raises(InputError, match="`share_train` 1:"):
         SplitPlan(share_train=1.0)
 
 

@@ -336,7 +336,9 @@ FAULTS: dict[str, Fault] = {
     "resumed with other labels": Fault(other_labels, ArtifactError, "what differs: labels (then"),
     "a checkpoint that was cut off": Fault(half_a_checkpoint, ArtifactError, "100 bytes are missing"),
     "a checkpoint of other layers": Fault(checkpoint_of_other_layers, ArtifactError, "is not a whole checkpoint"),
-    "a checkpoint of no step": Fault(checkpoint_of_no_step, ArtifactError, "step -2 of member 1 is none of this run"),
+    "a checkpoint of no step": Fault(
+        checkpoint_of_no_step, ArtifactError, "step -2 of member 1 is not a step of this run"
+    ),
 }
 
 

@@ -19,7 +19,7 @@ from lianet_user.errors import EXIT_BAD_INPUT, InputError, LabelError, RegionMis
 from lianet_user.files.artifact import open_head_file
 from lianet_user.files.header import IGNORE, AnyScores, ClassEntry, Scores
 from lianet_user.finetuning import FinetuneProgress, FinetuneSettings, finetune
-from lianet_user.finetuning.initial_head import labels_for
+from lianet_user.finetuning.finetune import labels_for
 from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import BLOCK, Labels
@@ -230,7 +230,7 @@ def test_a_head_of_another_lineage_is_no_start(make_region: RegionFactory, label
 
 def test_a_region_with_other_bands_is_no_start(make_region: RegionFactory, labels: Labels, head: Head) -> None:
     more = make_region(geobox=GRID, name="more", band_count=4)
-    with pytest.raises(RegionMismatchError, match="bands or dates have changed: train a new head without --from"):
+    with pytest.raises(RegionMismatchError, match="bands or dates have changed: train a new head without `start`"):
         finetune(more, labels, settings=gentle(head), start=head)
 
 
@@ -242,7 +242,7 @@ def test_a_region_with_other_bands_is_no_start(make_region: RegionFactory, label
 def test_settings_that_ask_for_other_layers_are_refused(
     region: Region, labels: Labels, head: Head, change: dict[str, object]
 ) -> None:
-    with pytest.raises(InputError, match=f"^{next(iter(change))} .*keeps its layers: leave that away"):
+    with pytest.raises(InputError, match=f"^`{next(iter(change))}` .*keeps its layers: omit it"):
         finetune(region, labels, settings=gentle(head, **change), start=head)
 
 
@@ -278,7 +278,7 @@ def test_a_class_that_the_labels_lack_is_kept_and_told(region: Region, labels: L
 
 def test_a_class_that_the_head_lacks_is_refused_by_name(region: Region, labels: Labels, head: Head) -> None:
     others = dataclasses.replace(labels, classes=(*CLASSES[:2], ClassEntry(name="dazzling", color="#ffffff")))
-    with pytest.raises(LabelError, match=r"have 'dazzling', which .*head\.safetensors does not know .*without --from"):
+    with pytest.raises(LabelError, match=r"have 'dazzling', which .*head\.safetensors lacks .*without `start`"):
         finetune(region, others, settings=gentle(head), start=head)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lianet_user.errors import OutputError
-from lianet_user.finetuning.samples import HeldFeatures
+from lianet_user.finetuning.samples import FeatureCache
 
 
 def features(seed: int) -> torch.Tensor:
@@ -18,7 +18,7 @@ def features(seed: int) -> torch.Tensor:
 
 
 def test_what_memory_may_not_hold_lies_in_a_file_and_is_the_same(tmp_path: Path) -> None:
-    held = HeldFeatures(1.5 * features(0).nbytes / 1e9, tmp_path)
+    held = FeatureCache(1.5 * features(0).nbytes / 1e9, tmp_path)
     kept = [held.keep(features(seed)) for seed in range(4)]
     assert held.in_memory == features(0).nbytes
     assert held.on_disk == 3 * features(0).nbytes
@@ -33,7 +33,7 @@ def test_what_memory_may_not_hold_lies_in_a_file_and_is_the_same(tmp_path: Path)
 def test_it_copies_what_it_is_given_and_keeps_the_order_of_a_part(tmp_path: Path) -> None:
     for most_gb in (0.0, 1.0):
         values = features(0)
-        kept = HeldFeatures(most_gb, tmp_path).keep(values[:, 2:5, 1:4])
+        kept = FeatureCache(most_gb, tmp_path).keep(values[:, 2:5, 1:4])
         values.zero_()
         assert torch.equal(kept, features(0)[:, 2:5, 1:4])
 
@@ -44,4 +44,4 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
         mock.patch("lianet_user.finetuning.samples.tempfile.TemporaryFile", side_effect=full),
         pytest.raises(OutputError, match="No space left on device: make room"),
     ):
-        HeldFeatures(0.0, tmp_path).keep(features(0))
+        FeatureCache(0.0, tmp_path).keep(features(0))

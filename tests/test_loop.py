@@ -19,9 +19,9 @@ from lianet_user.errors import ArtifactError, LabelError, TrainingError, Trainin
 from lianet_user.field.head import HeadLayers, head_halo
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers, NumberScores, Scores
 from lianet_user.finetuning.crops import BalancedCrops, WindowCrops, class_weights, cut
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.trainer import Checkpoint, NotFiniteError, Step, fit, rate_at
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
@@ -260,7 +260,9 @@ def test_a_loss_that_is_not_finite_leaves_the_best_state_so_far() -> None:
             return answer * float("nan") if poisoned["after"] < 0 else answer
 
     member = Breaking()
-    with pytest.raises(NotFiniteError, match=r"not finite at step 25 of member 1 \(rate .*\): lower --rate") as caught:
+    with pytest.raises(
+        NotFiniteError, match=r"not finite at step 25 of member 1 \(rate .*\): give a lower `rate`"
+    ) as caught:
         fit([member], made, samples(seed=1), CLASSES, QUICK)
     assert caught.value.usable == 1
     assert all(tensor.isfinite().all() for tensor in member.state_dict().values())

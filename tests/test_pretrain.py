@@ -25,8 +25,7 @@ from lianet_user.imagery import Imagery, Patch
 from lianet_user.imagery.refine import block_mean, refine
 from lianet_user.imagery.statistics import measure
 from lianet_user.pretraining import PretrainProgress, PretrainSettings, RegionWords, pretrain
-from lianet_user.pretraining.gap_filling import images_without_gaps
-from lianet_user.pretraining.pyramid import start_from_pyramid
+from lianet_user.pretraining.pyramid import images_without_gaps, start_from_pyramid
 from lianet_user.pretraining.quality import measure_quality
 from lianet_user.region import Region
 

@@ -219,12 +219,12 @@ def test_only_tiles_are_held_and_what_is_invalid_is_never_asked_of_the_copy() ->
     truth.valid[1, :, :, 48:] = False
     asked: list[tuple[int, Window]] = []
 
-    def recall(index: int, window: Window) -> NDArray[np.float32]:
+    def read_copy(index: int, window: Window) -> NDArray[np.float32]:
         asked.append((index, window))
         return truth.values[(index, slice(None), *window.slices)]
 
     told: list[tuple[int, int]] = []
-    compare(truth, recall, acquisitions=[0, 1], tile=48, listener=lambda done, most: told.append((done, most)))
+    compare(truth, read_copy, acquisitions=[0, 1], tile=48, listener=lambda done, most: told.append((done, most)))
     assert max(window.height for _, window in truth.windows) <= 48 + 2 * 18
     assert [index for index, _ in asked] == [0] * 6 + [1] * 2
     assert told == [(done, 12) for done in range(1, 9)]
@@ -274,9 +274,9 @@ def test_imagery_that_is_not_the_regions_is_refused(make_region: RegionFactory) 
     with pytest.raises(ImageryError, match=r"region 'small' does not hold 2017-03-16 of the imagery: .*2017-02-16"):
         measure_quality(region, truth)
     assert len(measure_quality(region, truth, acquisitions=[0])) == 1
-    with pytest.raises(ImageryError, match=r"bands B02, B03, the region 'small' B02, B03, B04: .*--bands"):
+    with pytest.raises(ImageryError, match=r"bands B02, B03, the region 'small' B02, B03, B04: .*`bands`"):
         measure_quality(region, imagery((10, 10), dates=1, height=96, width=128))
-    with pytest.raises(ImageryError, match=r"grid \(132 x 96 px .* is not that of the region .*\(128 x 96 px.*--grid"):
+    with pytest.raises(ImageryError, match=r"grid \(132 x 96 px .* is not that of the region .*\(128 x 96 px.*`grid`"):
         measure_quality(region, imagery((10, 10, 10), dates=1))
 
 

@@ -23,7 +23,7 @@ from lianet_user.files.header import Acquisition, Band, RegionHeader
 from lianet_user.geo.grid import Window
 from lianet_user.imagery.imagery import Imagery, Patch, Resident
 from lianet_user.imagery.refine import block_mean, refine
-from lianet_user.pretraining.compression import Archive, Numbers, Rate, jpeg2000, rate_table, search, zstd
+from lianet_user.pretraining.compression import Archive, CodecRow, DigitalNumbers, codec_table, jpeg2000, search, zstd
 from lianet_user.pretraining.quality import measure_quality
 from lianet_user.region import Region
 
@@ -211,17 +211,17 @@ def test_lossless_codecs_give_back_every_valid_number(
     encode: Callable[[np.ndarray], bytes], shape: tuple[int, int]
 ) -> None:
     truth = imagery(gsd=(10, 20, 60), height=shape[0], width=shape[1])
-    archive = Archive(truth, [Numbers.of(truth, index) for index in range(2)], encode)
+    archive = Archive(truth, [DigitalNumbers.of(truth, index) for index in range(2)], encode)
     for index in (1, 0):
         patch = truth.read(index, truth.window)
-        copy = archive.recall(index, truth.window)
+        copy = archive.read(index, truth.window)
         for band, factor in enumerate(truth.factors):
             whole = tuple(slice(size // factor * factor) for size in shape)
             valid = patch.valid[band][whole].reshape(shape[0] // factor, factor, -1, factor).all((1, 3))
             found, expected = (block_mean(values[band][whole], factor)[valid] for values in (copy, patch.reflectance))
             np.testing.assert_allclose(found, expected, atol=1e-6)
         part = Window(12, 24, 36, 48)
-        assert np.array_equal(archive.recall(index, part), copy[(slice(None), *part.slices)])
+        assert np.array_equal(archive.read(index, part), copy[(slice(None), *part.slices)])
 
 
 def test_clouds_and_bands_that_a_date_lacks_cost_little() -> None:
@@ -231,15 +231,15 @@ def test_clouds_and_bands_that_a_date_lacks_cost_little() -> None:
     lacking = patch.valid.copy()
     lacking[2] = False
     without = Resident(truth, [Patch(patch.reflectance, lacking)])
-    sizes = [Archive(one, [Numbers.of(one, 0)], zstd).bytes for one in (everything, truth, without)]
+    sizes = [Archive(one, [DigitalNumbers.of(one, 0)], zstd).bytes for one in (everything, truth, without)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[1] < 0.95 * sizes[0]
-    assert not Archive(without, [Numbers.of(without, 0)], zstd).recall(0, truth.window)[2].any()
+    assert not Archive(without, [DigitalNumbers.of(without, 0)], zstd).read(0, truth.window)[2].any()
 
 
 def test_a_search_ends_where_the_excess_is_none_from_either_side() -> None:
     truth = imagery(dates=1)
-    numbers = [Numbers.of(truth, 0)]
+    numbers = [DigitalNumbers.of(truth, 0)]
     whole = Archive(truth, numbers, zstd).bytes
     for low, high, make in (
         (10_000.0, 1.0, lambda step: Archive(truth, numbers, zstd, step)),
@@ -281,22 +281,22 @@ def region_path(region_header: RegionHeaderFactory, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def kept() -> dict[str, Rate]:
+def kept() -> dict[str, CodecRow]:
     return {}
 
 
 @pytest.fixture
-def rows(region_path: Path, kept: dict[str, Rate]) -> dict[str, Rate]:
+def rows(region_path: Path, kept: dict[str, CodecRow]) -> dict[str, CodecRow]:
     """Made once, since the codecs search for a while and `region_path` is the same region in every test."""
     if not kept:
         told: list[str] = []
-        table = rate_table(region_path, imagery(), listener=told.append)
+        table = codec_table(region_path, imagery(), listener=told.append)
         assert {row.codec for row in table} <= {*told}
         kept |= {row.codec: row for row in table}
     return kept
 
 
-def test_the_table_compares_sizes_of_the_same_imagery(rows: dict[str, Rate], region_path: Path) -> None:
+def test_the_table_compares_sizes_of_the_same_imagery(rows: dict[str, CodecRow], region_path: Path) -> None:
     region = rows["region file, float32"]
     assert region.bytes == region_path.stat().st_size
     samples = HEIGHT * WIDTH * 2 + HEIGHT * WIDTH // 4
@@ -310,7 +310,7 @@ def test_the_table_compares_sizes_of_the_same_imagery(rows: dict[str, Rate], reg
     assert rows["region file, tables in int8"].bytes < rows["region file, float16"].bytes < region.bytes
 
 
-def test_the_table_judges_everything_as_a_region_is_judged(rows: dict[str, Rate], region_path: Path) -> None:
+def test_the_table_judges_everything_as_a_region_is_judged(rows: dict[str, CodecRow], region_path: Path) -> None:
     truth = imagery()
     region = rows["region file, float32"]
     assert region.quality == measure_quality(Region.open(region_path), truth)
@@ -326,10 +326,10 @@ def test_the_table_judges_everything_as_a_region_is_judged(rows: dict[str, Rate]
 
 
 def test_of_much_imagery_some_dates_are_judged(region_path: Path) -> None:
-    table = rate_table(region_path, imagery(dates=3), most_pixels=2 * HEIGHT * WIDTH)
+    table = codec_table(region_path, imagery(dates=3), most_pixels=2 * HEIGHT * WIDTH)
     assert [[one.date.month for one in row.quality] for row in table] == [[2, 4]] * len(table)
 
 
 def test_imagery_that_is_not_the_regions_is_refused_before_anything_is_compressed(region_path: Path) -> None:
     with pytest.raises(ImageryError, match="does not hold 2017-05-16"):
-        rate_table(region_path, imagery(dates=4))
+        codec_table(region_path, imagery(dates=4))

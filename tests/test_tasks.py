@@ -116,7 +116,7 @@ def test_a_task_refuses_other_labels_and_an_unknown_one_names_the_nearest(
     assert settings_for("leaf-type", labels, region_header()) == TASKS["leaf-type"].settings
     with pytest.raises(InputError, match=r"canopy-height is for regression .* read as segmentation"):
         settings_for("canopy-height", labels, region_header())
-    with pytest.raises(InputError, match=r"building-mask .*--scale 4"):
+    with pytest.raises(InputError, match=r"building-mask .*`scale` 4"):
         settings_for("building-mask", labels, region_header())
     with pytest.raises(InputError, match="did you mean 'leaf-type'"):
         settings_for("leaftype", labels, region_header())

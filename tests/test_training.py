@@ -257,7 +257,7 @@ def test_a_head_trained_and_saved_is_opened_with_its_figures(separable: Region, 
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_says_what_to_do(separable: Region, labels: Labels) -> None:
-    with pytest.raises(TrainingError, match=r"not finite at step \d+ of member 1 .*lower --rate"):
+    with pytest.raises(TrainingError, match=r"not finite at step \d+ of member 1 .*lower `rate`"):
         finetune(separable, labels, settings=dataclasses.replace(QUICK, rate=1e30))
 
 

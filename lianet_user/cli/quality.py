@@ -14,7 +14,7 @@ from lianet_user.cli.info import format_figure, print_quality_by_date
 from lianet_user.cli.options import AsJson, ConfigPath, Device, ImageryPaths, Quiet, RegionName, reads_imagery
 
 if TYPE_CHECKING:
-    from lianet_user.pretraining.compression import Rate
+    from lianet_user.pretraining.compression import CodecRow
 
 
 @reads_imagery
@@ -45,14 +45,14 @@ def quality(
     table.setdefault("bands", [band.name for band in open_region_file(path).header.bands])
     truth = open_given_imagery(imagery, table, imagery_options, quiet or as_json)
 
-    from lianet_user.pretraining.compression import rate_table
+    from lianet_user.pretraining.compression import codec_table
     from lianet_user.pretraining.quality import measure_quality
     from lianet_user.region import Region
 
     where = choose_device(device)
     with progress(quiet) as bars:
         measured = measure_quality(Region.open(path, where), truth, listener=bars.task("comparing"))
-        rows: tuple[Rate, ...] = ()
+        rows: tuple[CodecRow, ...] = ()
         if rate:
             done = 0
 
@@ -61,7 +61,7 @@ def quality(
                 done += 1
                 bars.task("codecs")(done, done + 1, codec)
 
-            rows = rate_table(path, truth, device=where, listener=show)
+            rows = codec_table(path, truth, device=where, listener=show)
     if as_json:
         document: dict[str, Any] = {"quality": [one.model_dump(mode="json") for one in measured]}
         if rate:
@@ -81,7 +81,7 @@ def quality(
         )
 
 
-def _print_rate(rows: Sequence[Rate]) -> None:
+def _print_rate(rows: Sequence[CodecRow]) -> None:
     from rich.table import Table
 
     table = Table(title="What it costs, and what image codecs make of it", title_justify="left")

@@ -22,12 +22,12 @@ from lianet_user.files.header import ClassEntry
 CONFIDENCE: Final = 0.95
 CAVEAT: Final = (
     "the intervals hold for reference pixels that were drawn at random in each class of the map, or over all of it;"
-    " labels that lie where somebody chose to look, or in patches, do not license them"
+    " labels that lie where somebody chose to look, or in patches, do not justify them"
 )
-"""What has to stand beside the figures."""
+"""What has to be said beside the figures."""
 
 COLUMNS: Final = ("class", "reference pixels", "mapped ha", "area ha", "user's accuracy", "producer's accuracy")
-"""Of :meth:`Areas.rows`."""
+"""Headings of the columns of :meth:`Areas.rows`."""
 
 SQUARE_METRES: Final = 10_000
 """In a hectare."""
@@ -58,11 +58,11 @@ UNKNOWN: Final = Estimate(None, None)
 
 @dataclass(frozen=True)
 class ClassArea:
-    """A class's figures."""
+    """Area and accuracies of a class."""
 
     name: str
     pixels: int
-    """Of the reference."""
+    """Pixels of the class in the reference."""
     mapped_ha: float
     area_ha: Estimate
     """Adjusted for the map's errors."""
@@ -74,14 +74,14 @@ class ClassArea:
 
 @dataclass(frozen=True)
 class Areas:
-    """Figures of a map."""
+    """Areas and accuracies of a map."""
 
     accuracy: Estimate
-    """Share of the map's area that is right."""
+    """Share of the map's area whose class is right."""
     classes: tuple[ClassArea, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """What JSON output holds."""
         return {"confidence": CONFIDENCE, "caveat": CAVEAT, **dataclasses.asdict(self)}
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -110,7 +110,7 @@ def estimate_areas(
     Args:
         confusion: labelled pixels, integers (classes, classes): rows reference, columns the map's class.
         mapped: pixels of the whole map, integers (classes,).
-        pixel_area: of one of them, in m2.
+        pixel_area: of a pixel, in m2.
         classes: in the order of the rows.
 
     Raises:
@@ -141,10 +141,10 @@ def estimate_areas(
         part = np.where(there, weight * share, 0.0)
         part_variance = np.where(there, weight**2 * variance, 0.0)
         area, area_variance = part.sum(0), part_variance.sum(0)
-        found, found_variance = np.diag(part), np.diag(part_variance)
+        right, right_variance = np.diag(part), np.diag(part_variance)
         missed_variance = np.where(np.eye(len(classes), dtype=bool), 0.0, part_variance).sum(0)
-        producers = found / area
-        producers_variance = ((1 - producers) ** 2 * found_variance + producers**2 * missed_variance) / area**2
+        producers = right / area
+        producers_variance = ((1 - producers) ** 2 * right_variance + producers**2 * missed_variance) / area**2
     labels = counts.sum(0)
     each = tuple(
         ClassArea(
@@ -157,11 +157,11 @@ def estimate_areas(
         )
         for i, entry in enumerate(classes)
     )
-    return Areas(_estimate(found.sum(), found_variance.sum()), each)
+    return Areas(_estimate(right.sum(), right_variance.sum()), each)
 
 
 def _estimate(value: float, variance: float) -> Estimate:
-    """NaN is what nothing is known of. An interval of no width is none."""
+    """An estimate: unknown for NaN, and without an interval where that would have no width."""
     if np.isnan(value):
         return UNKNOWN
     half_width = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * np.sqrt(variance)

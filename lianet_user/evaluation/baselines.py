@@ -1,8 +1,8 @@
-"""What a head on a region file is put beside: models that read imagery, or features that another model computed from it.
+"""What a head on a region file is compared with: models that read imagery, or features that another model computed from it.
 
-A contender is a source, what is read of a window at a date, and a learner, what is made of that and of labels. All get the
-same labels, the same split and, where they are networks, the same loop. Nothing is chosen on the ground that they are
-judged by: every network is trained to its last step.
+A contender consists of what is read of a window at a date, and of a learner that is trained on that and on labels. All get
+the same labels, the same split and, where they are networks, the same training loop. Nothing is chosen on the ground that they
+are judged on: every network is trained to its last step.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch.nn import functional
 from lianet_user.errors import ImageryError, InputError, listed
 from lianet_user.field.head import CONTEXT_HALO, HeadLayers, context
 from lianet_user.files.header import AnyScores
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, moments, standardized
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.trainer import Step, fit
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
@@ -46,7 +46,7 @@ class ImageryBands:
         imagery: of the region's dates or some of them, with any bands.
         region: whose grid it is on.
         dates: that will be read.
-        listener: told of every tile that is measured.
+        listener: called after every tile that is measured.
 
     Raises:
         ImageryError: another grid, a date is missing, or the imagery cannot be measured.
@@ -58,13 +58,13 @@ class ImageryBands:
         if not same_grid(imagery.geobox, region.geobox):
             raise ImageryError(
                 f"the imagery has {described(imagery.geobox)}, the region {region.header.name!r}"
-                f" {described(region.geobox)}: give imagery on the region's grid, or --imagery-grid to resample it"
+                f" {described(region.geobox)}: give imagery on the region's grid, or `grid` to resample it"
             )
         held = [acquisition.date for acquisition in imagery.acquisitions]
         if missing := [str(date) for date in dates if date not in held]:
             raise ImageryError(
                 f"the imagery lacks {listed(missing)}, which the labels describe: it holds"
-                f" {listed([str(date) for date in held], 6)}; give imagery of these dates, or choose others with --date"
+                f" {listed([str(date) for date in held], 6)}; give imagery of these dates, or choose others with `dates`"
             )
         self.imagery = imagery.only([held.index(date) for date in dates])
         self.dates = tuple(dates)
@@ -77,12 +77,12 @@ class ImageryBands:
         return torch.from_numpy(np.where(patch.valid.all(0), standardised, np.float32(0)))
 
     def valid(self, window: Window, date: dt.date) -> BoolArray:
-        """Where all bands are."""
+        """Where all bands are valid: bool (height, width)."""
         valid: BoolArray = np.logical_and.reduce(self.imagery.read(self.dates.index(date), window).valid)
         return valid
 
     def with_context(self, window: Window, date: dt.date) -> Tensor:
-        """The bands, and their means and deviations in three neighbourhoods."""
+        """The bands, and their means and standard deviations in three neighbourhoods."""
         outer = window.expanded(CONTEXT_HALO, 1, self.imagery.shape)
         bands = self(outer, date)
         both = torch.cat([bands, context(bands[None])[0]])
@@ -106,7 +106,7 @@ class RasterFeatures:
         return torch.from_numpy(np.where(valid, (values - self._mean) / self._std, np.float32(0)))
 
     def valid(self, window: Window, _: dt.date) -> BoolArray:
-        """Where all bands are."""
+        """Where all bands are valid: bool (height, width)."""
         return self.raster.read(window)[1]
 
 
@@ -117,15 +117,15 @@ class Result:
     scores: AnyScores
     """Every label counts at each of its dates."""
     of_mean: AnyScores | None = None
-    """Of the answers' mean over the dates; None where there is only one, or a learner that takes none."""
+    """Of the answers' mean over the dates; None where there is only one date, or the learner takes no mean."""
 
 
 Report = Callable[[float, float], None]
-"""Is told how much of how much is done."""
+"""Called with how much of how much is done."""
 
 
 class Learner(Protocol):
-    """Learns from samples and is judged by others."""
+    """Learns from samples and is judged on others."""
 
     def __call__(
         self,
@@ -139,10 +139,10 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Networks:
-    """Networks of one kind, from different seeds, whose answers are averaged: what `finetune` makes of six layers.
+    """Networks of one kind, from different seeds, whose answers are averaged: as `finetune` trains six layers.
 
     Attributes:
-        make: builds one for so many channels and outputs.
+        make: builds one for a number of channels and a number of outputs.
         device: to train on.
     """
 
@@ -210,11 +210,11 @@ class Forest:
         meter = goal.meter()
         for done, sample in enumerate(judged, 1):
             asked = sample.judged().labelled
-            found = torch.zeros(asked.shape, dtype=torch.int64 if goal.classes else torch.float32)
+            predicted = torch.zeros(asked.shape, dtype=torch.int64 if goal.classes else torch.float32)
             answers = forest.predict(sample.inputs[:, asked].T.float().numpy())
-            found[asked] = torch.from_numpy(answers).to(found.dtype)
+            predicted[asked] = torch.from_numpy(answers).to(predicted.dtype)
             for reference in self.references(sample):
-                meter.update(reference, found)
+                meter.update(reference, predicted)
             report(done, len(judged))
         return Result(meter.compute())
 
@@ -234,7 +234,8 @@ def _pixels(samples: Sequence[Sample], seed: int) -> tuple[NDArray[np.float32], 
 
 
 def _ensemble() -> Any:
-    """
+    """Import scikit-learn's ensembles.
+
     Raises:
         InputError: scikit-learn is not installed.
     """
@@ -243,12 +244,12 @@ def _ensemble() -> Any:
     except ImportError as error:
         raise InputError(
             "random forests need scikit-learn, which is not installed: pip install 'lianet-user[compare]', or choose the"
-            " others with --contenders"
+            " others with `contenders`"
         ) from error
     return ensemble
 
 
-# --- U-Nets that are trained on imagery from scratch: what the paper puts its heads beside (section 4).
+# --- U-Nets that are trained on imagery from scratch, as the paper compares its heads with (section 4).
 #
 # The paper gives their sizes, 17.3 million parameters and 0.49 million, and no more. The shapes here are ours, chosen to have
 # them: `UNET` is the U-Net of Ronneberger et al. (2015) with padded convolutions, BatchNorm, and bilinear up-sampling in
@@ -261,13 +262,13 @@ class UNetShape:
     """Channels on the way down and up."""
 
     down: tuple[int, ...]
-    """Of both convolutions of every level, the full resolution first; each level halves the resolution."""
+    """Channels of both convolutions of every level, the full resolution first; each level halves the resolution."""
     up: tuple[tuple[int, int], ...]
-    """Of the two convolutions after each doubling, the coarsest first; one fewer than the levels."""
+    """Channels of the two convolutions after each doubling, the coarsest first; one pair fewer than there are levels."""
 
     @property
     def stride(self) -> int:
-        """Pixels along one side of a pixel of the coarsest level."""
+        """Pixels along the side of a pixel of the coarsest level."""
         return 2 ** (len(self.down) - 1)
 
 
@@ -294,7 +295,7 @@ class UNet(nn.Module):
             below = second
         self.up = nn.ModuleList(up)
         self.last = nn.Conv2d(below, outputs, 1)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def forward(self, bands: Tensor) -> Tensor:
         height, width = bands.shape[-2:]

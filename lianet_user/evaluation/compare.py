@@ -1,4 +1,4 @@
-"""How good is a head that never sees imagery, beside models that do: under the same labels and the same splits."""
+"""How good a head that never sees imagery is beside models that do: same labels, same ground, same splits."""
 
 from __future__ import annotations
 
@@ -29,22 +29,135 @@ from lianet_user.evaluation.baselines import (
     UNet,
     head_on,
 )
-from lianet_user.evaluation.common_ground import CommonGround, common_ground
-from lianet_user.files.header import AnyScores
-from lianet_user.finetuning.samples import Sample, Source, keep, make_samples
+from lianet_user.files.header import IGNORE, AnyScores
+from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.samples import ReadInputs, Sample, keep, make_samples
 from lianet_user.finetuning.settings import FinetuneSettings, settings_for
-from lianet_user.finetuning.targets import Goal
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery
 from lianet_user.imagery.features import FeatureRaster
-from lianet_user.labels import Labels, Split, split_folds, split_labels
+from lianet_user.labels import BLOCK, LabelMap, Labels, Split, split_folds, split_labels
 from lianet_user.region import Region
 
-# --- What came of comparing models: figures under every split, and the table that sums them up.
+# --- The common ground: labels count where everything that any of the models reads is valid.
 
+BoolArray = NDArray[np.bool_]
+
+Valid = Callable[[Window, dt.date], BoolArray]
+"""Gives where something is valid: bool (height, width) of a window at a date."""
+
+
+@dataclass(frozen=True, eq=False)
+class CommonGround:
+    """Labels, and where they count at each date.
+
+    Attributes:
+        labels: as they were read, without those that count at none of their dates.
+        labelled: pixels with a label as they were read, each counted at each of its dates.
+        left_out: how many of them do not count.
+        everywhere: every label that is left counts at all of its dates.
+    """
+
+    labels: Labels
+    labelled: int
+    left_out: int
+    everywhere: bool
+    _counting: dict[tuple[dt.date, int, int], BoolArray]
+    """By date and by row and column of a block."""
+
+    def mask(self, window: Window, date: dt.date) -> BoolArray:
+        """Where labels count: bool (height, width) of a window; false where there are none."""
+        result = np.zeros((window.height, window.width), bool)
+        for row in range(window.row // BLOCK, -(-window.row_end // BLOCK)):
+            for col in range(window.col // BLOCK, -(-window.col_end // BLOCK)):
+                held = self._counting.get((date, row, col))
+                if held is None:
+                    continue
+                block = Window(row * BLOCK, col * BLOCK, *held.shape)
+                shared = block.intersection(window)
+                assert shared is not None
+                result[shared.within(window).slices] = held[shared.within(block).slices]
+        return result
+
+
+def common_ground(
+    labels: Labels, readers: Sequence[Valid], listener: Callable[[int, int], None] | None = None
+) -> CommonGround:
+    """Find where labels count: where all readers are valid.
+
+    Args:
+        labels: on the region's own grid.
+        readers: of all that is compared.
+        listener: called with how many of how many labelled blocks are done, each at each of its dates.
+
+    Raises:
+        LabelError: no label is left, or none of a class.
+    """
+    jobs = [(each, block, date) for each in labels.maps for block in _labelled_blocks(each) for date in each.dates]
+    counting: dict[tuple[dt.date, int, int], BoolArray] = {}
+    some_date = {id(each): np.zeros(each.values.shape, bool) for each in labels.maps}
+    total = counted = 0
+    for done, (each, block, date) in enumerate(jobs, 1):
+        key = date, block.row // BLOCK, block.col // BLOCK
+        if key not in counting:
+            counting[key] = np.logical_and.reduce(
+                [np.ones((block.height, block.width), bool), *(valid(block, date) for valid in readers)]
+            )
+        labelled = _part(each, block).labelled
+        some_date[id(each)][block.slices] |= counting[key]
+        total += int(labelled.sum())
+        counted += int((labelled & counting[key]).sum())
+        if listener:
+            listener(done, len(jobs))
+    maps = tuple(LabelMap(_without(each, ~some_date[id(each)]), each.dates) for each in labels.maps)
+    left = dataclasses.replace(labels, maps=maps)
+    _require_all(labels, left)
+    everywhere = counted == sum(int(each.labelled.sum()) * len(each.dates) for each in maps)
+    return CommonGround(left, total, total - counted, everywhere, counting)
+
+
+def _labelled_blocks(each: LabelMap) -> list[Window]:
+    height, width = each.values.shape
+    blocks = Window(0, 0, height, width).tiles(BLOCK)
+    return [block for block in blocks if _part(each, block).labelled.any()]
+
+
+def _part(each: LabelMap, block: Window) -> LabelMap:
+    return LabelMap(each.values[block.slices], each.dates)
+
+
+def _without(each: LabelMap, where: BoolArray) -> np.ndarray:
+    no_label = IGNORE if each.values.dtype == np.uint8 else math.nan
+    return np.where(where, np.asarray(no_label, each.values.dtype), each.values)
+
+
+def _require_all(before: Labels, after: Labels) -> None:
+    """Refuse labels of which the common ground leaves none, or none of a class.
+
+    Raises:
+        LabelError: see `common_ground`.
+    """
+    advice = "give imagery or features that cover them, or other dates"
+    if not any(each.labelled.any() for each in after.maps):
+        raise LabelError(
+            f"{before.report.source}: no label lies where the imagery and the features are valid (clouds, nodata): {advice}"
+        )
+    lost = [
+        repr(entry.name)
+        for value, entry in enumerate(before.classes)
+        if not any((each.values == value).any() for each in after.maps)
+    ]
+    if lost:
+        raise LabelError(
+            f"{before.report.source}: all labels of {listed(lost)} lie where the imagery or the features are not valid"
+            f" (clouds, nodata): {advice}, or drop the class with `mapping`"
+        )
+
+
+# --- The result: figures under every split, and the table that sums them up.
 
 LIANET: Final = "lianet"
-"""The contender that all others are put beside."""
+"""The contender that all others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +184,7 @@ class Outcome:
     contender: str
     split: int
     seconds: float
-    """Of training and of answering where it was judged; what is read was computed before."""
+    """Of training and of answering where it was judged, without computing what is read."""
     scores: AnyScores
 
 
@@ -82,21 +195,21 @@ class Row:
     contender: str
     reads: str
     means: dict[str, float | None]
-    """By the name of the figure."""
+    """Means over the splits, by the name of the figure."""
     deviations: dict[str, float | None]
-    """From split to split; None of a single one."""
+    """Standard deviations over the splits; None where there is one split."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of all contenders.
+    """The results of all contenders.
 
     Attributes:
         figures: columns, the one that decides first.
         reads: of every contender, in the order of the table: what it needs.
         outcomes: of every contender and split.
-        labelled: labels that were read, each counted at each of its dates.
+        labelled: labelled pixels that were read, each counted at each of its dates.
         left_out: those of them that no contender learned from or was judged by, because imagery or features are not valid.
     """
 
@@ -107,29 +220,29 @@ class Comparison:
     left_out: int
 
     def rows(self) -> tuple[Row, ...]:
-        """The table."""
+        """The rows of the table, one for each contender."""
         rows = []
         for name, reads in self.reads.items():
             own = [outcome for outcome in self.outcomes if outcome.contender == name]
-            found = {figure.name: self._values(own, figure) for figure in self.figures}
+            values_of = {figure.name: self._values(own, figure) for figure in self.figures}
             rows.append(
                 Row(
                     name,
                     reads,
-                    {figure: float(np.mean(values)) if values else None for figure, values in found.items()},
-                    {f: float(np.std(values, ddof=1)) if len(values) > 1 else None for f, values in found.items()},
+                    {figure: float(np.mean(values)) if values else None for figure, values in values_of.items()},
+                    {f: float(np.std(values, ddof=1)) if len(values) > 1 else None for f, values in values_of.items()},
                     float(np.mean([outcome.seconds for outcome in own])),
                 )
             )
         return tuple(rows)
 
     def best(self, figure: Figure) -> float | None:
-        """Of a column."""
+        """The best mean in a column."""
         known = [mean for row in self.rows() if (mean := row.means[figure.name]) is not None]
         return (max if figure.higher_is_better else min)(known, default=None)
 
     def sentence(self) -> str:
-        """What it comes to."""
+        """The result in one sentence."""
         first = self.figures[0]
         sign = 1 if first.higher_is_better else -1
         known = {row.contender: mean for row in self.rows() if (mean := row.means[first.name]) is not None}
@@ -149,7 +262,7 @@ class Comparison:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """What JSON output holds."""
         return {
             "labelled": self.labelled,
             "left_out": self.left_out,
@@ -171,27 +284,26 @@ class Comparison:
                 writer.writerow([row.contender, row.reads, *values, row.seconds])
 
     def _values(self, outcomes: Sequence[Outcome], figure: Figure) -> list[float]:
-        found = [getattr(outcome.scores, figure.name) for outcome in outcomes]
-        return [value for value in found if value is not None]
+        values = [getattr(outcome.scores, figure.name) for outcome in outcomes]
+        return [value for value in values if value is not None]
 
     def _ahead(self, one: str, other: str, figure: Figure) -> tuple[int, int]:
-        """In how many of how many splits one contender is better than another."""
-        found: dict[int, dict[str, float]] = {}
+        """The number of splits where one contender is better than another, of how many that have both."""
+        by_split: dict[int, dict[str, float]] = {}
         for outcome in self.outcomes:
             if (value := getattr(outcome.scores, figure.name)) is not None:
-                found.setdefault(outcome.split, {})[outcome.contender] = value
-        pairs = [(each[one], each[other]) for each in found.values() if one in each and other in each]
+                by_split.setdefault(outcome.split, {})[outcome.contender] = value
+        pairs = [(each[one], each[other]) for each in by_split.values() if one in each and other in each]
         return sum((a > b) if figure.higher_is_better else (a < b) for a, b in pairs), len(pairs)
 
 
-# ---
-
+# --- The run: contenders are trained and judged, split by split.
 
 MARGIN = 32
-"""Pixels around the labels that every contender sees."""
+"""Pixels around the labels that every contender reads."""
 
 UNET_CROP = 64
-"""Pixels along the side of the crops that U-Nets are trained on: they see further than a head."""
+"""Pixels along the side of the crops that U-Nets are trained on: they read more surroundings than a head."""
 
 BUILT_IN: Final = {
     LIANET: "the head that finetune trains, on the region file",
@@ -202,13 +314,13 @@ BUILT_IN: Final = {
     "forest-context": "a random forest on the imagery and means and deviations of three neighbourhoods",
     "forest-dates": "a random forest on the imagery of all dates at once",
 }
-"""What can be compared, beside feature rasters."""
+"""What can be compared, besides feature rasters."""
 
 OF_MEAN: Final = " (mean of dates)"
 """Ends the name of a contender whose answers are averaged over the dates before they are judged."""
 
 Listener = Callable[[str, float, float], None]
-"""Is told what is being done, and how much of how much of it is."""
+"""Called with what is being done, and how much of how much of it is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,11 +332,11 @@ class SplitPlan:
     """
 
     folds: int = 5
-    """Parts of the labelled blocks, each judged once by what the others taught; says nothing beside `share_train`."""
+    """Parts of the labelled blocks, each judged once by contenders trained on the others; has no effect with `share_train`."""
     share_train: float | None = None
-    """Of the labelled blocks; the rest is judged. None takes folds."""
+    """Share of the labelled blocks that is trained on; the rest is judged. None takes folds."""
     repeats: int = 1
-    """Of the folds, or of the draws, each with blocks of its own."""
+    """How often the folds or the draws are repeated, each time with other blocks."""
     seed: int = 0
     buffer: int | None = None
     block: int | None = None
@@ -233,9 +345,9 @@ class SplitPlan:
 
     def __post_init__(self) -> None:
         if self.share_train is not None and not 0 < self.share_train < 1:
-            raise InputError(f"--share-train {self.share_train:g}: expected more than 0 and less than 1")
+            raise InputError(f"`share_train` {self.share_train:g}: expected more than 0 and less than 1")
         if self.repeats < 1:
-            raise InputError(f"--repeats {self.repeats}: expected 1 or more")
+            raise InputError(f"`repeats` {self.repeats}: expected 1 or more")
 
     @property
     def trained(self) -> float:
@@ -243,9 +355,10 @@ class SplitPlan:
         return 1 - 1 / self.folds if self.share_train is None else self.share_train
 
     def splits(self, labels: Labels) -> tuple[Split, ...]:
-        """
+        """Split labels as planned.
+
         Raises:
-            LabelError: the labels cannot be split so.
+            LabelError: the labels cannot be split as planned.
         """
         words: dict[str, Any] = {"buffer": self.buffer, "block": self.block, "test": self.test}
         seeds = range(self.seed, self.seed + self.repeats)
@@ -288,7 +401,7 @@ def compare(
         plan: which ground is judged.
         settings: of all networks; U-Nets take larger crops. None takes what `finetune` would.
         device: to train networks on.
-        listener: told how far it is.
+        listener: called with the progress.
 
     Raises:
         InputError: unknown contenders, ones that lack what they read, nothing to compare, or a forest without scikit-learn.
@@ -297,7 +410,7 @@ def compare(
         TrainingError: a loss stopped being finite.
     """
     if labels.scale != 1:
-        raise LabelError("models are compared on the region's own grid: leave --scale away")
+        raise LabelError("models are compared on the region's own grid: omit `scale`")
     plan = plan or SplitPlan()
     settings = settings or settings_for("auto", labels, region.header, plan.trained)
     report = listener or (lambda *_: None)
@@ -313,11 +426,10 @@ def compare(
     teams = _teams(names, region, bands, rasters, settings, ground, device)
     outcomes: list[Outcome] = []
     reads: dict[str, str] = {}
-    for source, team, one_date in teams:
-        read = ground.labels.once() if one_date else ground.labels
+    for read, team, one_date in teams:
         samples = make_samples(
-            source,
             read,
+            ground.labels.once() if one_date else ground.labels,
             margin=MARGIN,
             tight=settings.sampling == "balanced",
             listener=lambda *done: report("reading", *done),
@@ -333,7 +445,7 @@ def compare(
         figures=CLASS_FIGURES if goal.classes else NUMBER_FIGURES,
         reads={name: reads[name] for name in order},
         outcomes=tuple(outcomes),
-        labelled=ground.found,
+        labelled=ground.labelled,
         left_out=ground.left_out,
     )
 
@@ -363,8 +475,8 @@ def _judged(
             yield Outcome(contender.name + OF_MEAN, number, seconds, result.of_mean)
 
 
-_Team = tuple[Source, list[_Contender], bool]
-"""Contenders that read the same, and whether they read all dates at once."""
+_Team = tuple[ReadInputs, list[_Contender], bool]
+"""What is read of a window at a date, the contenders that read it, and whether they read all dates at once."""
 
 
 def _teams(
@@ -380,23 +492,23 @@ def _teams(
     wide = dataclasses.replace(settings, crop=max(settings.crop, UNET_CROP))
     teams: list[_Team] = []
 
-    def team(source: Source, reads: str, members: dict[str, Learner], one_date: bool = False) -> None:
+    def team(read: ReadInputs, reads: str, members: dict[str, Learner], one_date: bool = False) -> None:
         chosen = [
             _Contender(name, reads, learner, wide if name.endswith("unet") else settings)
             for name, learner in members.items()
             if name in names
         ]
         if chosen:
-            teams.append((source, chosen, one_date))
+            teams.append((read, chosen, one_date))
 
-    def remembered(window: Window, date: dt.date) -> Tensor:
+    def head_input(window: Window, date: dt.date) -> Tensor:
         return region.head_input(window, date, settings.inputs)
 
     def references(sample: Sample) -> list[Tensor]:
         own, dates = sample.judged(), ground.labels.maps[sample.map].dates
         return [own.keeping(ground.mask(sample.window, date)).labels for date in dates]
 
-    team(remembered, "region file", {LIANET: head}, one_date=not settings.dated)
+    team(head_input, "region file", {LIANET: head}, one_date=not settings.dated)
     if bands is not None:
         forests = {name: Forest() for name in ("forest", "forest-context") if name in names}
         unets = {
@@ -413,7 +525,7 @@ def _teams(
 
 
 def _rasters(paths: Sequence[str | os.PathLike[str]], region: Region, labels: Labels) -> dict[str, RasterFeatures]:
-    """By the names of the files.
+    """The feature rasters, by the names of their files.
 
     Raises:
         InputError: two have the same name.
@@ -433,7 +545,8 @@ def _rasters(paths: Sequence[str | os.PathLike[str]], region: Region, labels: La
 
 
 def _chosen(asked: Sequence[str] | None, labels: Labels, imagery: bool, features: bool) -> list[str]:
-    """
+    """The built-in contenders that were asked for, or all that can read what is given.
+
     Raises:
         InputError: see `compare`.
     """
@@ -443,20 +556,20 @@ def _chosen(asked: Sequence[str] | None, labels: Labels, imagery: bool, features
     for name in asked or ():
         if name not in BUILT_IN:
             raise InputError(
-                f"--contenders: there is no {name!r}: choose from {', '.join(BUILT_IN)}{did_you_mean(name, BUILT_IN)}"
+                f"`contenders`: there is no {name!r}: choose from {', '.join(BUILT_IN)}{did_you_mean(name, BUILT_IN)}"
             )
         if name not in possible:
-            lacking = "labels that hold at all of several dates" if imagery else "imagery: give it with --imagery"
-            raise InputError(f"--contenders {name} needs {lacking}")
+            lacking = "labels that hold at all of several dates" if imagery else "imagery: give it with `imagery`"
+            raise InputError(f"`contenders` {name} needs {lacking}")
     chosen = [name for name in BUILT_IN if name in asked] if asked else possible
     if len(chosen) + features < 2:
         raise InputError(
-            f"there is nothing to compare {listed(chosen)} with: give --imagery, --features, or more --contenders"
+            f"there is nothing to compare {listed(chosen)} with: give `imagery`, `features`, or more `contenders`"
         )
     return chosen
 
 
 def _place(name: str, names: Sequence[str]) -> tuple[float, str]:
-    """In the table: as listed, and feature rasters last."""
+    """A contender's place in the table: as listed, with feature rasters last."""
     base = name.removesuffix(OF_MEAN)
     return (names.index(base) if base in names else math.inf), name

@@ -1,4 +1,4 @@
-"""A finished head against labels that it may never have seen: its map is computed, and every figure is counted on it."""
+"""Evaluating a finished head with labels that it may never have seen: its map is computed, and compared with them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from torch import Tensor
 from lianet_user.errors import InputError, TrainingWarning
 from lianet_user.evaluation.areas import Areas, estimate_areas
 from lianet_user.field.config import reads_a_date
-from lianet_user.finetuning.finetune import check_ground
-from lianet_user.finetuning.initial_head import labels_for
+from lianet_user.finetuning.finetune import check_ground, labels_for
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import ClassMeter
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.validation import Judgement
 from lianet_user.geo.grid import TILE, Window
 from lianet_user.head import Head
@@ -28,7 +27,7 @@ Listener = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of comparing a head's map with labels."""
+    """The result of comparing a head's maps with labels."""
 
     judgement: Judgement
     """All labels together, date by date, and of the mean over the dates."""
@@ -48,12 +47,12 @@ def evaluate(
         head: opened.
         labels: on the grid of the head's region, or four times as fine for a head of that scale.
         areas: estimate each class's area and accuracy too, from labels of a single date.
-        listener: told the pixels of the region that are done, and how many there are to do.
+        listener: called with the pixels of the region that are done, and how many there are.
         tile: pixels of the map along the side of a tile.
 
     Raises:
         InputError: areas are asked for, and the head maps numbers or the labels describe several dates.
-        LabelError: the labels have a class that the head does not know, are of another task, or lie on another grid.
+        LabelError: the labels have a class that the head lacks, are of another task, or lie on another grid.
         RegionMismatchError: the region was updated since the head was trained.
 
     Warns:
@@ -68,8 +67,8 @@ def evaluate(
         _check_areas(head, labels)
     if labels.report.source == head.header.provenance.source:
         message = (
-            f"{labels.report.source} is what {head.path or 'the head'} was trained on, but for the ground that was kept to"
-            " judge it: these figures flatter it"
+            f"{labels.report.source} is what {head.path or 'the head'} was trained on, except for the ground kept for"
+            " validation: these figures flatter it"
         )
         warnings.warn(TrainingWarning(message), stacklevel=2)
     judgement, mapped = _counted(head, labels, areas, listener, tile)
@@ -81,22 +80,23 @@ def evaluate(
 
 
 def _check_areas(head: Head, labels: Labels) -> None:
-    """
+    """Refuse areas unless there is one map of classes.
+
     Raises:
         InputError: the map has no areas of classes, or there are several maps.
     """
     if not head.header.classes:
-        raise InputError(f"--areas: {head.path or 'the head'} maps numbers, and areas are of classes: leave it away")
+        raise InputError(f"`areas`: {head.path or 'the head'} maps numbers, and only classes have areas: omit it")
     if len(labels.dates) > 1:
         raise InputError(
-            f"--areas: the labels describe {len(labels.dates)} dates, and areas are of the map of one: give it with --date"
+            f"`areas`: the labels describe {len(labels.dates)} dates, and areas are those of one map: give one with `dates`"
         )
 
 
 def _counted(
     head: Head, labels: Labels, everywhere: bool, listener: Listener | None, side: int
 ) -> tuple[Judgement, NDArray[np.int64]]:
-    """The labels beside the maps; and the pixels of each class, int64 (classes,), in all tiles that were computed.
+    """The labels compared with the maps, and the pixels of each class, int64 (classes,), in all tiles that were computed.
 
     Args:
         head: opened.

@@ -1,4 +1,4 @@
-"""How much do more labels bring? The paper's study of label efficiency, on a user's own labels."""
+"""The learning curve: how much more labels improve a head, as in the paper's study of label efficiency."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import numpy as np
 
 from lianet_user.errors import LabelError
 from lianet_user.files.header import AnyScores, Scores
-from lianet_user.finetuning.finetune import WINDOW_MARGIN, check_ground, goal_for
-from lianet_user.finetuning.initial_head import new_layers
+from lianet_user.finetuning.finetune import WINDOW_MARGIN, check_ground, goal_for, new_layers
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, keep, make_samples, moments, standardized
 from lianet_user.finetuning.settings import FinetuneSettings, settings_for
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.trainer import Step, fit
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
@@ -32,13 +31,13 @@ class CurvePoint:
     share: float
     repeat: int
     blocks: int
-    """Trained on."""
+    """Blocks that were trained on."""
     pixels: int
-    """Labelled ones among them, all dates together."""
+    """Labelled pixels in them, all dates together."""
     lacking: tuple[str, ...]
-    """Classes that none of them bears."""
+    """Classes without a label in them."""
     scores: AnyScores
-    """On the same ground for every share of a repeat."""
+    """On ground that is the same for every share of a repeat."""
     seconds: float
 
     @property
@@ -57,7 +56,7 @@ def learning_curve(
     split: Callable[[int], Split] | None = None,
     listener: Callable[[float, int], None] | None = None,
 ) -> list[CurvePoint]:
-    """Train on growing shares of the training blocks, and judge each on the same ground that none of them has.
+    """Train on growing shares of the training blocks, and judge each on the same ground, which none of them holds.
 
     A larger share holds the smaller ones of the same repeat.
 
@@ -65,10 +64,10 @@ def learning_curve(
         region: opened from a file.
         labels: on its grid.
         shares: of the training blocks, 0 to 1.
-        repeats: with other splits and other blocks.
+        repeats: how often, each time with another split and other blocks.
         settings: gives those of a share, which all read the same; None takes what `finetune` does with so many labels.
         split: gives the split of a repeat; None draws it from the settings' share and the repeat.
-        listener: told runs done, with the part of the present one, and runs in all.
+        listener: called with the number of runs done, a part of one included, and the number of all.
 
     Raises:
         LabelError: the labels lie on another grid, or cannot be split.
@@ -77,7 +76,7 @@ def learning_curve(
     settings_of = settings or (lambda share: settings_for("auto", labels, region.header, share * (1 - SHARE)))
     reading = settings_of(max(shares))
     goal = goal_for(labels, reading, "", None)
-    goal.loss(reading, None)  # one that is none for such labels is refused before the features are computed
+    goal.loss(reading, None)  # refused before the features are computed if it does not suit the labels
     samples = make_samples(
         lambda window, date: region.head_input(window, date, reading.inputs),
         labels if reading.dated else labels.once(),
@@ -98,7 +97,7 @@ def learning_curve(
             chosen = np.zeros(kept.validation.shape, bool)
             count = _count(share, len(order))
             chosen[tuple(np.transpose(order[:count]))] = True
-            training = keep(samples, _Chosen(kept, chosen))
+            training = keep(samples, _ChosenBlocks(kept, chosen))
             chosen_settings = settings_of(share)
             layers = new_layers(region, labels, goal, chosen_settings)
 
@@ -106,7 +105,7 @@ def learning_curve(
                 if listener:
                     listener(len(points) + step.done / step.total, total)
 
-            # Without looks: choosing a state on the ground that judges would favour small shares, which waver more.
+            # Without looks: choosing a state on the ground that judges would favour small shares, which fluctuate more.
             fit(list(layers.members), training, (), goal, chosen_settings, listener=tell)
             pixels = _class_pixels(training, goal)
             points.append(
@@ -124,7 +123,7 @@ def learning_curve(
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class _ChosenBlocks:
     """Training ground in chosen blocks: a mask for :func:`lianet_user.finetuning.samples.keep`."""
 
     split: Split
@@ -168,16 +167,16 @@ def _block_order(
             borne.setdefault((row, col), set()).add(value)
     if len(borne) < 2:
         raise LabelError(
-            f"{len(borne)} block is left to train on, and a learning curve needs several: add labels elsewhere"
+            f"a learning curve needs two or more blocks to train on, and {len(borne)} is left: add labels elsewhere"
         )
     places, rng = sorted(borne), np.random.default_rng(seed)
     best: list[tuple[int, int]] = []
     most = -1
     for _ in range(TRIES):
         order = [places[number] for number in rng.permutation(len(places)).tolist()]
-        found = len(set().union(*(borne[place] for place in order[: _count(least, len(order))])))
-        if found > most:
-            best, most = order, found
+        count = len(set().union(*(borne[place] for place in order[: _count(least, len(order))])))
+        if count > most:
+            best, most = order, count
         if most == goal.outputs:
             break
     return best

@@ -1,4 +1,4 @@
-"""What a step is trained on: crops of the samples. Every draw follows from the random state that it is given."""
+"""The crops of samples that a step is trained on. Every draw follows from the seed that it is given."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch import Tensor
 from lianet_user.errors import LabelError
 from lianet_user.field.head import head_halo
 from lianet_user.files.header import IGNORE
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.targets import Goal
 
 Batch = tuple[Tensor, Tensor]
-"""Inputs float32 (B, C, size, size), and labels (B, scale * size, scale * size) as samples hold them."""
+"""Inputs float32 (B, C, size, size), and labels (B, scale * size, scale * size) in the samples' type."""
 
 PLACES = 250_000
-"""Labelled pixels of a class to choose crops around, at most: more of them would only take memory."""
+"""The most labelled pixels of a class that crops are chosen around: more of them would only take memory."""
 
 
 class Crops(Protocol):
-    """Gives every step its crops."""
+    """Draws the crops of every step."""
 
     steps: int
-    """Of the whole training."""
+    """Steps of the whole training."""
     steps_per_epoch: int
 
     def draw(self, seed: tuple[int, ...], step: int) -> Batch:
@@ -37,7 +37,8 @@ class Crops(Protocol):
 
 
 def make_crops(samples: Sequence[Sample], goal: Goal, settings: FinetuneSettings) -> Crops:
-    """
+    """Crops of the kind that the settings ask for.
+
     Raises:
         LabelError: nothing is left to draw from.
     """
@@ -62,8 +63,8 @@ def class_weights(samples: Sequence[Sample], classes: int, power: float) -> Tens
 class BalancedCrops:
     """Crops around labelled pixels, class by class in turn, so that rare classes are seen as often as common ones.
 
-    Numbers are all of one class. Crops are turned and mirrored. Where labels are points or little more, a crop is no larger
-    than what answers at such a label depend on, and the label lies in its middle: the rest would teach nothing.
+    Numbers count as one class. Crops are rotated and mirrored. Where labels are points or little more, a crop is no larger
+    than what the answer at such a label depends on, and the label lies in its middle: the rest would teach nothing.
     """
 
     def __init__(self, samples: Sequence[Sample], goal: Goal, settings: FinetuneSettings) -> None:
@@ -77,12 +78,12 @@ class BalancedCrops:
             own = sample.judged()
             rows, cols = np.nonzero(own.labelled.numpy())
             values = own.labels.numpy()[rows, cols]
-            found = np.stack([np.full(len(rows), number), rows // self.scale, cols // self.scale], 1).astype(np.int32)
+            pixels = np.stack([np.full(len(rows), number), rows // self.scale, cols // self.scale], 1).astype(np.int32)
             for index in range(goal.outputs):
-                places[index].append(found[values == index] if goal.classes else found)
+                places[index].append(pixels[values == index] if goal.classes else pixels)
         rng = np.random.default_rng(settings.seed)
-        every = [_at_most(np.concatenate(found), PLACES, rng) for found in places]
-        self.places = [found for found in every if len(found)]
+        limited = [_at_most(np.concatenate(pixels), PLACES, rng) for pixels in places]
+        self.places = [pixels for pixels in limited if len(pixels)]
 
     def draw(self, seed: tuple[int, ...], step: int) -> Batch:
         rng = np.random.default_rng((*seed, step))
@@ -92,7 +93,7 @@ class BalancedCrops:
             number, row, col = places[rng.integers(len(places))].tolist()
             sample = self.samples[number]
             top, left = (
-                _start(place, length, self.size, rng, self.inset)
+                _random_start(place, length, self.size, rng, self.inset)
                 for place, length in ((row, sample.window.height), (col, sample.window.width))
             )
             inputs, labels = cut(sample, top, left, self.size)
@@ -110,8 +111,8 @@ class WindowCrops:
             self.samples = [sample for sample in samples if _complete(sample)]
             if not self.samples:
                 raise LabelError(
-                    f"none of the {len(samples)} windows is labelled completely, as this task takes them: take another"
-                    " --preset, or give labels without gaps"
+                    f"none of the {len(samples)} windows is labelled completely, as this task needs them: give another"
+                    " `preset`, or labels without gaps"
                 )
         self.steps_per_epoch = math.ceil(len(self.samples) / self.batch)
         self.steps = settings.steps if settings.epochs is None else settings.epochs * self.steps_per_epoch
@@ -132,25 +133,25 @@ class WindowCrops:
 
 
 def cut(sample: Sample, top: int, left: int, size: int) -> Batch:
-    """A crop of a sample; what a sample is too small for is filled up with zeros, which bear no label.
+    """A crop of a sample; where the sample ends before the crop, it is padded with zeros that bear no label.
 
     Args:
         sample: to cut.
         top: first row of the crop, in pixels of the region from the corner of the window.
-        left: first column, likewise.
+        left: first column of the crop, in the same way.
         size: pixels of the region along the side of the crop.
     """
     scale = sample.scale
     part = sample.inputs[:, top : top + size, left : left + size]
-    found = sample.labels[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
+    labels = sample.labels[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
     if part.shape[1:] == (size, size):
-        return part.float(), found
+        return part.float(), labels
     inputs = torch.zeros(part.shape[0], size, size)
     inputs[:, : part.shape[1], : part.shape[2]] = part
-    nothing = IGNORE if found.dtype == torch.uint8 else math.nan
-    labels = torch.full((size * scale, size * scale), nothing, dtype=found.dtype)
-    labels[: found.shape[0], : found.shape[1]] = found
-    return inputs, labels
+    no_label = IGNORE if labels.dtype == torch.uint8 else math.nan
+    filled = torch.full((size * scale, size * scale), no_label, dtype=labels.dtype)
+    filled[: labels.shape[0], : labels.shape[1]] = labels
+    return inputs, filled
 
 
 def _complete(sample: Sample) -> bool:
@@ -158,7 +159,7 @@ def _complete(sample: Sample) -> bool:
 
 
 def _crop_size(samples: Sequence[Sample], settings: FinetuneSettings) -> tuple[int, int]:
-    """Pixels along the side of a crop, and how far from its edges the label that it is cut around lies at least."""
+    """Pixels along the side of a crop, and the least distance of the label that it is cut around from its edges."""
     reach = head_halo(len(settings.widths), samples[0].scale)
     side = _label_side(samples)
     # Around a patch of labels a larger crop holds more of it or of the next; around a point nothing more.
@@ -175,8 +176,8 @@ def _label_side(samples: Sequence[Sample]) -> int:
     return math.ceil(float(np.quantile(sides, 0.9)) / scale)
 
 
-def _start(place: int, length: int, size: int, rng: np.random.Generator, inset: int) -> int:
-    """Where a random stretch of `size` pixels of an axis begins that holds `place`, `inset` pixels inside if it can be."""
+def _random_start(place: int, length: int, size: int, rng: np.random.Generator, inset: int) -> int:
+    """The first of `size` pixels along an axis, drawn so that they hold `place`, `inset` pixels from their ends if possible."""
     size = min(size, length)
     inset = min(inset, (size - 1) // 2)
     before = inset + int(rng.integers(size - 2 * inset))

@@ -1,41 +1,147 @@
-"""Fine-tuning: the six layers of a head, trained on frozen features (paper, section 3.4)."""
+"""Fine-tuning: the six layers of a head, new or from an earlier head, are trained on frozen features (paper, section 3.4)."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime as dt
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from lianet_user.errors import LabelError, TrainingError, brief, printable
+from lianet_user.errors import (
+    InputError,
+    LabelError,
+    RegionMismatchError,
+    TrainingError,
+    TrainingWarning,
+    brief,
+    listed,
+    printable,
+)
+from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.files.artifact import software_versions
 from lianet_user.files.checkpoint import Fingerprint, load_checkpoint, round_path
-from lianet_user.files.header import AnyScores, HeadHeader, Provenance, RegionRef
-from lianet_user.finetuning.initial_head import labels_for, layers_of, missing_classes, new_layers
+from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Provenance, RegionRef
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import (
     CACHE_GB,
-    HeldFeatures,
+    FeatureCache,
+    GroundMask,
     Sample,
-    Where,
     keep,
     make_samples,
     moments,
     standardized,
 )
 from lianet_user.finetuning.settings import FinetuneSettings, settings_for
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.trainer import Checkpoint, History, NotFiniteError, Step, fit
 from lianet_user.finetuning.validation import Judgement, judge
 from lianet_user.geo.grid import Window, finer
 from lianet_user.head import Head
-from lianet_user.labels import Labels, Split, split_labels
+from lianet_user.labels import LabelMap, Labels, Split, split_labels
 from lianet_user.region import Region
+
+# --- What a head begins as: new layers, or those of an earlier head.
+
+
+def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSettings) -> HeadEnsemble:
+    """New layers, with random weights that follow from the settings' seed."""
+    config = HeadConfig(
+        inputs=settings.inputs,
+        in_channels=region.channels(settings.inputs),
+        widths=settings.widths,
+        outputs=goal.outputs,
+        norm=settings.norm,
+        members=settings.members,
+        scale=labels.scale,  # type: ignore[arg-type]  # 1 or 4, as labels are read
+        output="logits" if goal.classes else "number",
+        patch=settings.crop,
+    )
+    torch.manual_seed(settings.seed)
+    return HeadEnsemble(config).to(region.device)
+
+
+def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSettings) -> HeadEnsemble:
+    """A copy of a head's layers to train, once it is certain that they fit; `start` is not changed.
+
+    Raises:
+        InputError: the settings ask for other layers.
+        RegionMismatchError: the head is of another region, or what it reads has another number of channels.
+    """
+    start.check_lineage(region)
+    config, name = start.header.head, start.path or "the head"
+    if (channels := region.channels(config.inputs)) != config.in_channels:
+        raise RegionMismatchError(
+            f"{name} reads {config.in_channels} channels and {region.path} now gives {channels}, because its bands or"
+            " dates have changed: train a new head without `start`"
+        )
+    for what in ("inputs", "widths", "members"):
+        own, asked = getattr(config, what), getattr(settings, what)
+        if asked != own:
+            raise InputError(
+                f"`{what}` {asked}: {name} has {own}, and a head that is trained on keeps its layers: omit it, or train a"
+                " new head without `start`"
+            )
+    layers = copy.deepcopy(start.layers).to(region.device).requires_grad_(True)
+    layers.config = config.model_copy(update={"patch": settings.crop})
+    return layers
+
+
+def labels_for(head: Head, labels: Labels) -> Labels:
+    """The labels with a head's classes, in its order and with its colours; classes are identified by their names.
+
+    Raises:
+        LabelError: the labels have a class that the head lacks, are of another task, or lie on a grid of another scale.
+    """
+    source, name = labels.report.source, head.path or "the head"
+    task, scale = head.header.task, head.scale
+    if (labels.task, labels.scale) != (task, scale):
+        raise LabelError(
+            f"{source}: the labels are read as {labels.task} at scale {labels.scale}, and {name} is a head for {task} at"
+            f" scale {scale}: give `task` {task} and `scale` {scale}, or labels of that kind"
+        )
+    classes = head.header.classes
+    if labels.classes == classes:
+        return labels
+    values = {entry.name: value for value, entry in enumerate(classes)}
+    if new := [entry.name for entry in labels.classes if entry.name not in values]:
+        raise LabelError(
+            f"{source}: the labels have {listed(list(map(repr, new)))}, which {name} lacks (its classes are"
+            f" {listed(list(values))}): merge it into one of these with `mapping`, or train a new head without `start`"
+        )
+    renumbered = np.full(256, IGNORE, np.uint8)
+    renumbered[: len(labels.classes)] = [values[entry.name] for entry in labels.classes]
+    maps = tuple(LabelMap(renumbered[each.values], each.dates) for each in labels.maps)
+    return dataclasses.replace(labels, classes=classes, maps=maps)
+
+
+def missing_classes(labels: Labels) -> list[int]:
+    """The values of classes that no label bears; a warning names them."""
+    if not labels.classes:
+        return []
+    borne = np.unique(np.concatenate([np.unique(each.values) for each in labels.maps]))
+    missing = [value for value in range(len(labels.classes)) if value not in borne]
+    if missing:
+        names = listed([labels.classes[value].name for value in missing])
+        warnings.warn(
+            TrainingWarning(
+                f"the labels have no {names}: the head keeps what it has learned of them, as far as training on the other"
+                " classes leaves it, and they are not validated"
+            ),
+            stacklevel=3,
+        )
+    return missing
+
+
+# --- The run: from labels to a head.
 
 WINDOW_MARGIN = 16
 """Pixels around a block in a window of the paper's size: 160 px in all."""
@@ -43,7 +149,7 @@ WINDOW_MARGIN = 16
 
 @dataclass(frozen=True)
 class FinetuneProgress:
-    """Where fine-tuning stands: `done` of `total` blocks ("features") or steps ("training").
+    """How far fine-tuning is: `done` of `total` blocks ("features") or steps ("training").
 
     Where an earlier head is trained on, one event between the two ("start") brings its `scores`.
     """
@@ -53,7 +159,7 @@ class FinetuneProgress:
     total: int
     loss: float | None = None
     figure: float | None = None
-    """On validation ground, of the last look: macro F1, or the mean absolute error."""
+    """Of the last look at the validation ground: macro F1, or the mean absolute error."""
     scores: AnyScores | None = None
     """Of the earlier head, before any training, on the validation blocks of the new labels and the region as it is now."""
 
@@ -72,7 +178,7 @@ class UnfinishedError(TrainingError):
     """Training could not go on.
 
     Attributes:
-        last_good: what had been reached on validation ground until then; None where nothing had.
+        last_good: the best head until then by the validation ground; None where there was none.
     """
 
     def __init__(self, message: str, last_good: Finetuned | None) -> None:
@@ -118,7 +224,7 @@ def finetune(
             head removes it (:func:`lianet_user.files.checkpoint.remove_checkpoints`).
         resume: go on from it.
         cache_gb: 10^9 bytes of features in memory; what is beyond them lies in a file, beside the checkpoint if there is one.
-        listener: told where training stands. What it raises ends the run after the checkpoint was written.
+        listener: called with the progress. What it raises ends the run after the checkpoint was written.
 
     Raises:
         ArtifactError: `resume` without a checkpoint of this very run.
@@ -140,14 +246,15 @@ def finetune(
     if settings is None:
         settings = FinetuneSettings.continuing(start.header) if start else settings_for("auto", labels, region.header)
     goal = goal_for(labels, settings, unit, start)
-    run = _Run(region, labels, settings, goal, start, report, untaught, checkpoint, resume, cache_gb)
+    run = _Finetuning(region, labels, settings, goal, start, report, untaught, checkpoint, resume, cache_gb)
     if folds:
         split = dataclasses.replace(folds[0], validation=np.zeros_like(folds[0].validation))
     return run.go(split or split_labels(labels, share=settings.validation, seed=settings.seed), folds)
 
 
 def check_ground(region: Region, labels: Labels) -> None:
-    """
+    """Refuse labels that do not belong to a region, and a region without a file.
+
     Raises:
         TrainingError: the region has no file that a head could be tied to.
         LabelError: the labels lie on another grid than the region, or describe other dates.
@@ -159,15 +266,15 @@ def check_ground(region: Region, labels: Labels) -> None:
 
 
 def goal_for(labels: Labels, settings: FinetuneSettings, unit: str, start: Head | None) -> Goal:
-    """What to train towards; a head that is trained on keeps what its numbers mean."""
+    """The goal of a training; a head that is trained on keeps the scaling of its numbers."""
     if start and start.header.numbers is not None:
         return Goal((), start.header.numbers)
     return Goal.of(labels, settings, unit)
 
 
 @dataclass
-class _Run:
-    """Everything that the rounds of one fine-tuning share: one, or with folds one for each of them and a last for all."""
+class _Finetuning:
+    """What the rounds of one fine-tuning share: there is one round, or with folds one for each of them and a last for all."""
 
     region: Region
     labels: Labels
@@ -180,7 +287,7 @@ class _Run:
     resume: bool
     cache_gb: float
     moments: tuple[Tensor, Tensor] | None = None
-    """Mean and deviation of what is read, where it is standardised."""
+    """Mean and standard deviation of what is read, where it is standardised."""
     started: float = field(default_factory=time.monotonic)
 
     def go(self, split: Split, parts: Sequence[Split]) -> Finetuned:
@@ -192,14 +299,15 @@ class _Run:
             before = judge(layers.eval(), known, self.goal, device=self.region.device).scores()
             self.report(FinetuneProgress("start", 1, 1, scores=before))
         if self.settings.standardize:
-            # A head that is trained on goes on reading as it did, unless what its region says has changed.
+            # A head that is trained on keeps its standardisation, unless what its region gives has changed.
             same = self.start and self.start.header.region.sha256 == self.region.sha256
             self.moments = (layers.mean.cpu(), layers.std.cpu()) if same else moments(samples)
             samples = standardized(samples, *self.moments, in_place=True)
             layers = self._layers()
         if not keep(samples, split.trained):
             raise LabelError(
-                "all ground with labels is kept to judge by, which leaves none to train on: keep less of it"
+                "all labelled ground is kept for validation or set aside for a test, which leaves none to train on: give a"
+                " lower `validation`, or set less aside"
             )
         judgement, rounds = Judgement(self.goal), len(parts) + 1
         for number, part in enumerate(parts):
@@ -219,11 +327,11 @@ class _Run:
         return self._finished(layers, samples, split, judgement, history, folds=len(parts))
 
     def _refuse(self, first: Split) -> None:
-        """Refuse what can be refused before the features are computed, which takes minutes on a large region.
+        """Refuse invalid settings before the features are computed, which takes minutes on a large region.
 
         Raises:
             ArtifactError: the checkpoint to go on from is missing, or of another run.
-            InputError: the loss is none for such labels.
+            InputError: the loss does not suit such labels.
         """
         self.goal.loss(self.settings, None, self.untaught)
         if self.checkpoint and self.resume:
@@ -233,8 +341,8 @@ class _Run:
         judged = self._judged(layers, samples, split.validated)
         judge(layers.together, judged, self.goal, judgement, self.region.device)
 
-    def _judged(self, layers: HeadEnsemble, samples: Sequence[Sample], where: Where) -> list[Sample]:
-        """The samples to judge by, no larger than answers at their labels need."""
+    def _judged(self, layers: HeadEnsemble, samples: Sequence[Sample], where: GroundMask) -> list[Sample]:
+        """The samples to judge by, no larger than the answers at their labels depend on."""
         kept = keep(samples, where)
         if layers.config.norm == "group":  # its statistics run over the whole window
             return kept
@@ -258,7 +366,7 @@ class _Run:
             margin=max(WINDOW_MARGIN if windows else self.settings.crop // 2, layers.halo),
             tight=not windows,
             halo=self.region.field.config.decoder.halo,
-            held=HeldFeatures(self.cache_gb, self.checkpoint.parent if self.checkpoint else None),
+            cache=FeatureCache(self.cache_gb, self.checkpoint.parent if self.checkpoint else None),
             listener=lambda done, total: self.report(FinetuneProgress("features", done, total)),
         )
 
@@ -275,7 +383,7 @@ class _Run:
         checkpoint = None
         if self.checkpoint:
             path = round_path(self.checkpoint, number)
-            # Of the rounds of a cross-validation those that were not reached have none yet.
+            # Rounds of a cross-validation that were not reached have no checkpoint yet.
             resume = self.resume and (number == 0 or path.exists())
             checkpoint = Checkpoint(path, self._fingerprint(split), resume)
         history = fit(
@@ -361,6 +469,6 @@ def _first_members(layers: HeadEnsemble, count: int) -> HeadEnsemble:
 
 
 def _attribution(region: Region, labels: Labels, start: Head | None) -> str:
-    """Of the region and of all labels that went into the weights, each once."""
+    """The credits of the region and of all labels that went into the weights, each once."""
     credits = (region.header.attribution, labels.attribution, start.header.attribution if start else "")
     return "; ".join(dict.fromkeys("; ".join(filter(None, credits)).split("; ")))

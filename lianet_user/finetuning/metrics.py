@@ -1,4 +1,4 @@
-"""Figures of predictions beside a reference, collected window by window.
+"""Figures of predictions compared with a reference, collected window by window.
 
 torchmetrics counts and sums; what is a figure and what is None is decided here and in :class:`lianet_user.files.header.Scores`.
 """
@@ -24,13 +24,13 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError  # noqa:
 
 
 class Meter(Protocol):
-    """Collects predictions, and has their figures at any time."""
+    """Collects predictions, and gives their figures at any time."""
 
     def update(self, reference: Tensor, predicted: Tensor) -> None:
         """Take in a window: two tensors of one shape. What bears no label in `reference` is not counted.
 
         Raises:
-            ValueError: the shapes differ, or a class is none of those the meter knows.
+            ValueError: the shapes differ, or a value is not one of the meter's classes.
         """
 
     def compute(self) -> AnyScores:
@@ -78,7 +78,7 @@ class NumberMeter:
         self._error = 0.0
         """Sum of predicted minus reference."""
         self._mean = 0.0
-        """Of the reference."""
+        """Mean of the reference."""
         self._scatter = 0.0
         """Sum of the reference's squared deviations from its mean."""
 
@@ -158,7 +158,7 @@ def scores(confusion: NDArray[np.int64], classes: Sequence[ClassEntry]) -> Score
 
 
 def figure_of_merit(scores: AnyScores) -> float:
-    """What training chooses by, the higher the better: macro F1 of classes, minus the MAE of numbers; -inf of nothing."""
+    """What training chooses by, the higher the better: macro F1 of classes, or minus the MAE of numbers; -inf for None."""
     merit = scores.macro_f1 if isinstance(scores, Scores) else scores.mae
     if merit is None:
         return -math.inf

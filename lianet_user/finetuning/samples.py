@@ -1,4 +1,4 @@
-"""Samples to train a head on: windows cut around the labels, with the frozen field's answer computed once for each."""
+"""Samples to train a head on: windows cut around the labels, each with what a head reads there, computed once."""
 
 from __future__ import annotations
 
@@ -22,31 +22,30 @@ from lianet_user.files.header import IGNORE
 from lianet_user.geo.grid import Window
 from lianet_user.labels import BLOCK, LabelMap, Labels
 
-# --- What heads read of all labels, held: in memory up to a limit, beyond it in a file that is mapped into memory.
+# --- The cache of what heads read: in memory up to a limit, beyond it in a file that is mapped into memory.
 #
-# A pixel takes 424 bytes by default, so a Sentinel-2 tile that was labelled completely takes 51 GB. Training reads crops of it
-# at random places, which the system reads from the disk and drops again as it has room.
-
+# A pixel takes 424 bytes by default, so a completely labelled Sentinel-2 tile takes 51 GB. Training reads crops of it at random
+# places, which the system reads from the disk and drops again as it needs memory.
 
 CACHE_GB = 4.0
-"""Of features in memory, unless one says otherwise."""
+"""10^9 bytes of features that are kept in memory by default."""
 
 
-class HeldFeatures:
-    """Keeps tensors, the first ones in memory and the others in a file without a name, which goes with the process."""
+class FeatureCache:
+    """Keeps tensors: the first ones in memory, the others in a file without a name, which disappears with the process.
+
+    Args:
+        most_gb: of tensors in memory, 10^9 bytes.
+        folder: for the file; None takes the system's folder for temporary files.
+    """
 
     def __init__(self, most_gb: float = CACHE_GB, folder: Path | None = None) -> None:
-        """
-        Args:
-            most_gb: in memory, 10^9 bytes.
-            folder: for the file; None takes the system's for temporary files.
-        """
         self.most_bytes, self.folder = most_gb * 1e9, folder
         self.in_memory = self.on_disk = 0
         self._file: IO[bytes] | None = None
 
     def keep(self, values: Tensor) -> Tensor:
-        """A copy of `values`, float16, that can be written to.
+        """Keep a copy of `values`, float16, and return it; it can be written to.
 
         Raises:
             OutputError: the disk is full, or cannot be written.
@@ -69,15 +68,15 @@ class HeldFeatures:
         return torch.from_numpy(mapped)
 
 
-# ---
-
+# --- The samples.
 
 SUPERTILE = 4
-"""Blocks a side that the field is computed for together, so that their halos are not computed twice."""
+"""Blocks along the side of a square that the field is computed for at once, so that halos are computed only once."""
 
-Source = Callable[[Window, dt.date], Tensor]
+ReadInputs = Callable[[Window, dt.date], Tensor]
+"""Computes what a head reads of a window at a date: float32 (channels, height, width)."""
 Listener = Callable[[int, int], None]
-Where = Callable[[Window], np.ndarray]
+GroundMask = Callable[[Window], np.ndarray]
 """Which pixels of a window of the region count: bool (height, width)."""
 
 
@@ -89,7 +88,7 @@ class Sample:
     window: Window
     """Of the region."""
     own: Window
-    """The part of it that no other sample of the date has as its own: what it is judged by."""
+    """The part of it that belongs to no other sample of the date: where it is judged."""
     labels: Tensor
     """(scale * height, scale * width) of `window`: uint8 class index or IGNORE; or float32 number or NaN."""
     inputs: Tensor
@@ -108,7 +107,7 @@ class Sample:
         return self.labels != IGNORE if self.labels.dtype == torch.uint8 else self.labels.isfinite()
 
     def keeping(self, kept: np.ndarray) -> Sample:
-        """The same with labels only where `kept`, bool (height, width) of `window`, is true."""
+        """The sample with labels only where `kept`, bool (height, width) of `window`, is true."""
         if kept.all():
             return self
         fine = torch.from_numpy(kept.repeat(self.scale, 0).repeat(self.scale, 1))
@@ -116,13 +115,13 @@ class Sample:
         return dataclasses.replace(self, labels=torch.where(fine, self.labels, nothing))
 
     def judged(self) -> Sample:
-        """The same with the labels of its own ground only, so that samples together have every label once."""
+        """The sample with the labels of its own part only, so that all samples together have every label once."""
         kept = np.zeros((self.window.height, self.window.width), bool)
         kept[self.own.within(self.window).slices] = True
         return self.keeping(kept)
 
     def trimmed(self, halo: int) -> Sample:
-        """The same cut to what answers at the labels of its own ground depend on: `halo` pixels around them."""
+        """The sample cut to what answers at the labels of its own part depend on: `halo` pixels around them."""
         rows, cols = (np.flatnonzero(self.judged().labelled.numpy().any(axis)) // self.scale for axis in (1, 0))
         inner = Window(int(rows[0]), int(cols[0]), int(rows[-1] - rows[0]) + 1, int(cols[-1] - cols[0]) + 1)
         part = inner.expanded(halo, 1, (self.window.height, self.window.width))
@@ -138,14 +137,14 @@ class Sample:
         )
 
 
-def keep(samples: Sequence[Sample], where: Where) -> list[Sample]:
+def keep(samples: Sequence[Sample], where: GroundMask) -> list[Sample]:
     """The samples with labels only where a mask of their window says so; those that are left without any are dropped."""
     kept = (sample.keeping(where(sample.window)) for sample in samples)
     return [sample for sample in kept if sample.judged().labelled.any()]
 
 
 def moments(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of what is read, over all pixels of the windows: float32 (channels, 1, 1) each; no deviation is 0."""
+    """Mean and standard deviation of what is read, over all pixels of the windows: float32 (channels, 1, 1) each; no 0."""
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for sample in samples:
         values = sample.inputs.float().flatten(1)
@@ -158,42 +157,42 @@ def moments(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
 
 
 def standardized(samples: Sequence[Sample], mean: Tensor, std: Tensor, *, in_place: bool = False) -> list[Sample]:
-    """The samples with inputs less a mean and divided by a deviation, each broadcast to (channels, height, width).
+    """The samples with their inputs less a mean, divided by a standard deviation.
 
     Args:
-        samples: of which nobody else needs the inputs as they are, if `in_place`.
-        mean: of each channel.
-        std: likewise.
-        in_place: take no memory for the result.
+        samples: to standardise.
+        mean: of each channel, (channels, 1, 1).
+        std: standard deviation of each channel, (channels, 1, 1).
+        in_place: overwrite the inputs of `samples`, and take no memory for others.
     """
-    found = []
+    result = []
     for sample in samples:
         values = ((sample.inputs.float() - mean) / std).to(torch.float16)
-        found.append(dataclasses.replace(sample, inputs=sample.inputs.copy_(values) if in_place else values))
-    return found
+        result.append(dataclasses.replace(sample, inputs=sample.inputs.copy_(values) if in_place else values))
+    return result
 
 
 def make_samples(
-    source: Source,
+    read: ReadInputs,
     labels: Labels,
     *,
     margin: int,
     tight: bool = True,
     halo: int | None = None,
-    held: HeldFeatures | None = None,
+    cache: FeatureCache | None = None,
     listener: Listener | None = None,
 ) -> list[Sample]:
     """Cut the labels into windows, block by block and date by date, and compute what a head reads there: once.
 
     Args:
-        source: gives the inputs float32 (channels, height, width) of a window at a date.
+        read: computes what a head reads.
         labels: on the region's grid, or on a finer one.
         margin: pixels of surroundings kept on every side of a block's labels, at least the head's halo.
         tight: a window is no larger than the labels in its block and the margin; else it is the block and the margin.
-        halo: pixels around a window that the source computes with it: few labels far apart are then computed one by one. None
-            computes those that are near each other together, however few.
-        held: where the inputs are kept; None keeps all in memory.
-        listener: told how many of how many labelled blocks are done.
+        halo: pixels around a window that are computed with it, by which few labels far apart are computed one by one. None
+            computes those that are near each other at once, however few.
+        cache: where the inputs are kept; None keeps all in memory.
+        listener: called with how many of how many labelled blocks are done.
     """
     jobs = [
         (number, date, list(group))
@@ -204,19 +203,19 @@ def make_samples(
     ]
     total = sum(len(group) for _, _, group in jobs)
     samples: list[Sample] = []
-    held = held or HeldFeatures(math.inf)
+    cache = cache or FeatureCache(math.inf)
     for number, date, group in jobs:
         each = labels.maps[number]
         windows = {place: _window(each, labels.scale, place, margin, tight) for place in group}
-        for together, places in _together(windows, halo, _shape(each, labels.scale)):
-            values = source(together, date).to(torch.float16).cpu()
+        for union, places in _read_at_once(windows, halo, _shape(each, labels.scale)):
+            values = read(union, date).to(torch.float16).cpu()
             for place in places:
                 window = windows[place]
                 own = _block(each, labels.scale, place).intersection(window)
                 assert own is not None
-                found = torch.from_numpy(each.values[window.scaled(labels.scale).slices].copy())
-                inputs = held.keep(values[(slice(None), *window.within(together).slices)])
-                samples.append(Sample(date, window, own, found, inputs, number))
+                own_labels = torch.from_numpy(each.values[window.scaled(labels.scale).slices].copy())
+                inputs = cache.keep(values[(slice(None), *window.within(union).slices)])
+                samples.append(Sample(date, window, own, own_labels, inputs, number))
                 if listener:
                     listener(len(samples), total)
     return samples
@@ -226,10 +225,10 @@ Place = tuple[int, int]
 """Row and column of a block."""
 
 
-def _together(
+def _read_at_once(
     windows: Mapping[Place, Window], halo: int | None, shape: tuple[int, int]
 ) -> list[tuple[Window, list[Place]]]:
-    """What to compute at once, and whose windows it holds: all that are near, or each by itself where that is less."""
+    """The windows to compute, and the blocks in each: all near ones at once, or one by one where that is less work."""
     union = _union(list(windows.values()))
     if halo is None:
         return [(union, list(windows))]

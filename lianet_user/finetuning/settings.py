@@ -1,4 +1,4 @@
-"""How heads are trained: the numbers of every task, as data.
+"""How heads are trained: the settings of every task, as data.
 
 `auto` is ours: class-balanced crops for classes and plain ones for numbers, a one-cycle rate, several members. The others
 are the paper's (section 3.4 and its later releases), and differ in numbers only.
@@ -28,14 +28,14 @@ class FinetuneSettings:
     norm: Literal["group", "batch", "channel"] = "batch"
     """See :class:`lianet_user.field.config.HeadConfig`."""
     standardize: bool = True
-    """Bring what is read to the mean 0 and the deviation 1 of the training ground, channel by channel."""
+    """Scale what is read to the mean 0 and the standard deviation 1 over all windows, channel by channel."""
     members: int = 2
     """Heads trained from different seeds, whose answers are averaged."""
     loss: str = "auto"
     """See :data:`lianet_user.finetuning.losses.LOSSES`; names joined by + are summed. `auto`: cross-entropy for classes,
     Huber for numbers."""
     label_smoothing: float = 0.0
-    """Of cross-entropy."""
+    """Share of a label that cross-entropy spreads over all classes."""
     class_weight: float = 0.5
     """Classes weigh their frequency to the power of minus this."""
     sampling: Literal["balanced", "windows"] = "balanced"
@@ -53,15 +53,15 @@ class FinetuneSettings:
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     """`cosine`: a warm-up, then epoch by epoch down to 1 % of the rate (the paper's)."""
     warmup: float = 0.2
-    """Share of the steps."""
+    """Share of the steps over which the rate rises."""
     complete_windows: bool = False
-    """Leave out windows of which a part bears no label (the paper, for land cover)."""
+    """Leave out windows that are not labelled completely (the paper, for land cover)."""
     clip: float | None = None
     """Largest norm of a step's gradient."""
     dropout: float = 0.0
-    """Share of the input channels that a step leaves out, others each time."""
+    """Share of the input channels that a step leaves out, drawn anew each time."""
     number_scale: float | None = None
-    """What numbers are divided by before training; None takes what the labels span."""
+    """Numbers are divided by this before training; None takes the range of the labels."""
     validation: float = SHARE
     """Share of the labelled blocks that is kept for validation."""
     validate_every: int = 100
@@ -72,12 +72,12 @@ class FinetuneSettings:
 
     @property
     def dated(self) -> bool:
-        """Whether what is read depends on the date."""
+        """Whether what a head reads depends on the date."""
         return reads_a_date(self.inputs)
 
     @classmethod
     def continuing(cls, header: HeadHeader) -> Self:
-        """How a head is trained on by default: gently, and validated where it was if the labels are the same.
+        """How a head is trained on by default: gently, and validated on the same ground as before if the labels are the same.
 
         Half the steps at a third of the rate: a head of half the Havelland's labels, trained on with all, went from macro F1
         0.67 to 0.70 so, and to 0.69 with all steps at either rate, in twice the time (one member, one split).
@@ -108,7 +108,7 @@ class TaskPreset:
     kind: Task
     settings: FinetuneSettings
     scale: Literal[1, 4] = 1
-    """Of the grid that the labels lie on."""
+    """How many times as fine as the region's the grid of the labels is."""
 
 
 PUBLISHED = FinetuneSettings(
@@ -143,7 +143,7 @@ TASKS = {
     "crops": _published("crop types", "segmentation", loss="cross-entropy", rate=1e-4, epochs=60, warmup=0.0),
     "burn-scars": _published("burn scars", "segmentation", loss="cross-entropy", rate=1e-4, warmup=0.0),
 }
-"""The tasks of the paper and of its later releases, by name (DESIGN section 2)."""
+"""The tasks of the paper and of its later releases, by name."""
 
 AUTO = "auto"
 
@@ -156,12 +156,12 @@ def settings_for(
     Args:
         preset: `auto`, or of :data:`TASKS`.
         labels: to train on and to judge by.
-        region: that they lie in.
+        region: that the labels lie in.
         trained: share of the labels that is trained on.
         steps: of each member, where they are decided already.
 
     Raises:
-        InputError: there is no such task, or the labels are not what it takes.
+        InputError: there is no such task, or the labels do not suit it.
     """
     if preset == AUTO:
         lite = region.field.decoder.architecture == "lite"
@@ -174,19 +174,20 @@ def settings_for(
         return dataclasses.replace(chosen, **LASTING) if labels.lasting and lite else chosen
     if preset not in TASKS:
         raise InputError(
-            f"--preset {preset!r}: expected {AUTO} or one of {', '.join(TASKS)}{did_you_mean(preset, TASKS)}"
+            f"`preset` {preset!r}: expected {AUTO} or one of {', '.join(TASKS)}{did_you_mean(preset, TASKS)}"
         )
     task = TASKS[preset]
     if (labels.task, labels.scale) != (task.kind, task.scale):
         raise InputError(
-            f"--preset {preset} is for {task.kind} on a grid {task.scale} times as fine as the region's; the labels are read as"
-            f" {labels.task}, {labels.scale} times: give --task {task.kind} --scale {task.scale}, or another preset"
+            f"`preset` {preset} is for {task.kind} on a grid {task.scale} times as fine as the region's, and the labels are"
+            f" read as {labels.task}, {labels.scale} times as fine: give `task` {task.kind} and `scale` {task.scale}, or"
+            " another preset"
         )
     return task.settings
 
 
 def _by_count(pixels: float, steps: int | None) -> FinetuneSettings:
-    """Of classes, by the labelled pixels that train, and the steps where they are decided."""
+    """The settings for classes, by the number of labelled training pixels, and the steps where they are decided."""
     if pixels < FEW_PIXELS:
         return FEW
     return MANY if pixels >= MANY_PIXELS and (steps is None or steps >= MANY_STEPS) else SOME
@@ -209,8 +210,8 @@ on Romania's tree cover the error of two folds was 13 and 25 with it, and 8 and 
 
 SHARES = dataclasses.replace(NUMBERS, loss="mse")
 """`auto` for covered shares. Most pixels are covered not at all or wholly, and `l1` rewards the more frequent of the two: the
-head of tutorial 6, of forest that covers a quarter of the ground, answered 0 everywhere with `--loss l1`: a mean absolute error
-of 0.20 on the ground set aside, and a bias of -0.20. With squared errors, whose best answer is the mean, 0.10 and 0.00."""
+head of tutorial 6, of forest that covers a quarter of the ground, answered 0 everywhere with the loss `l1`: on the ground set
+aside its mean absolute error was 0.20 and its bias -0.20. With squared errors, whose best answer is the mean, 0.10 and 0.00."""
 
 LASTING: dict[str, Any] = {
     "inputs": ("encoding", "series"),
@@ -220,5 +221,5 @@ LASTING: dict[str, Any] = {
     "members": 3,
     "dropout": 0.1,
 }
-"""`auto` for labels that hold at all of several dates: the encoding of a `lite` field and the bands it remembers of all dates
-are what a place looked like at all of them. One look at these says more than the looks of all dates one by one."""
+"""`auto` for labels that hold at all of several dates: the encoding of a `lite` field and its bands at all dates describe what
+a place looked like over all of them. Read together, they tell more than the dates read one by one."""

@@ -1,7 +1,7 @@
-"""The training loop: networks on samples, one after the other, in steps that can be interrupted and taken up again.
+"""The training loop of heads: networks are trained on samples, one after the other, in steps that can be resumed.
 
 What a step is trained on, and what it leaves out, follow from the seed, the member and the step alone. A run that was
-killed therefore ends, on the same machine, on the very bits of one that was not.
+killed and resumed therefore gives, on the same machine, bit for bit the result of one that was not.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from lianet_user.files.checkpoint import (
 )
 from lianet_user.files.header import IGNORE
 from lianet_user.finetuning.crops import Batch, class_weights, make_crops
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import figure_of_merit
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.targets import Goal
 from lianet_user.finetuning.validation import judge
 
 CHECKPOINT_EVERY = 50
 """Steps: a few seconds on two cores."""
 
 REPORTED = 10
-"""Steps that one point of the loss curve is the mean of."""
+"""Steps whose mean loss is one point of the loss curve."""
 
 LOOKED_AT = 24
-"""Windows of validation ground that a look during training takes; the final figures take all."""
+"""Validation windows that a look during training judges; the final figures are of all."""
 
 LOWEST, COSINE_LOWEST = 1 / 250_000, 0.01
-"""What the rate ends on, as a share of its peak: one-cycle's, and the paper's."""
+"""The last learning rate as a share of the highest: one-cycle's, and the paper's."""
 
 
 @dataclass
@@ -55,16 +55,16 @@ class History:
 
     member: int
     losses: list[tuple[int, float]] = field(default_factory=list)
-    """Step, and the mean loss of the steps since the last."""
+    """Step, and the mean loss of the steps since the last entry."""
     looks: list[tuple[int, float]] = field(default_factory=list)
     """Step, and the figure on validation ground: macro F1, or the mean absolute error in the unit of the labels."""
     best_step: int = 0
-    """The steps that the state that was kept had seen."""
+    """The number of steps after which the kept state was reached."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands."""
+    """How far training is."""
 
     done: int
     total: int
@@ -88,7 +88,7 @@ class NotFiniteError(TrainingError):
     """The loss stopped being finite.
 
     Attributes:
-        usable: how many of the networks, from the first on, were left in a state that did well until then.
+        usable: how many of the networks, from the first on, were left in a good state.
     """
 
     def __init__(self, message: str, usable: int) -> None:
@@ -117,17 +117,17 @@ def fit(
         validation: samples with the labels to judge by; none where nothing is kept.
         goal: what the labels are.
         settings: of the training.
-        listener: told of every step, after it. What it raises ends the run, once the checkpoint is written.
+        listener: called after every step. What it raises ends the run, once the checkpoint is written.
         checkpoint: where to keep the run, None to keep nothing.
         untaught: classes that an earlier training taught and these samples lack: they are left out of the loss, which
-            would otherwise unlearn them (water on the Havelland's labels: IoU 0.58 before, 0.00 after, and 0.49 so).
+            would otherwise unlearn them (water on the Havelland's labels: IoU 0.58 before, 0.00 after, and 0.49 in this way).
 
     Raises:
         NotFiniteError: the loss stopped being finite; the networks are left in the best states seen until then.
         ArtifactError: the checkpoint to go on from is not of this run.
-        LabelError: the samples are none that the task takes.
+        LabelError: no sample suits the task.
     """
-    run = _Run(members, training, validation, goal, settings, untaught)
+    run = HeadTrainer(members, training, validation, goal, settings, untaught)
     if checkpoint and checkpoint.resume:
         saved = load_checkpoint(checkpoint.path, checkpoint.fingerprint)
         with restoring(checkpoint.path):
@@ -153,8 +153,8 @@ def fit(
     return tuple(run.histories)
 
 
-class _Run:
-    """One training of several members: where it stands, and everything that decides how it goes on."""
+class HeadTrainer:
+    """One training of several members: the steps that are done, and everything that decides how it goes on."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class _Run:
         )
         self.loss = goal.loss(settings, weights, untaught)
         self.parts = 1
-        """How many pieces a batch is computed in: more, where the device's memory does not hold it."""
+        """How many parts a batch is computed in: more than one where the device's memory does not hold it."""
         self.histories = [History(0)]
         self.step, self.finished = 0, False
         self.best: dict[str, Tensor] | None = None
@@ -185,7 +185,7 @@ class _Run:
 
     @property
     def number(self) -> int:
-        """Of the member in training."""
+        """The number of the member in training."""
         return len(self.histories) - 1
 
     @property
@@ -193,7 +193,7 @@ class _Run:
         return self.members[self.number]
 
     def _begin(self) -> None:
-        self.member.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
+        self.member.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.optimizer = torch.optim.AdamW(
             self.member.parameters(), self.settings.rate, weight_decay=self.settings.weight_decay
         )
@@ -232,11 +232,12 @@ class _Run:
                 loss = self._gradients(batch)
                 break
             except torch.OutOfMemoryError:
-                # BatchNorm has seen the pieces that fitted; a few windows twice do not matter to its running figures.
+                # BatchNorm has seen the parts that fitted; a few windows twice do not matter to its running statistics.
                 self._halve(len(inputs))
         if not math.isfinite(loss):
             raise NotFiniteError(
-                f"the loss is not finite at step {self.step} of member {self.number + 1} (rate {rate:.2g}): lower --rate",
+                f"the loss is not finite at step {self.step} of member {self.number + 1} (rate {rate:.2g}): give a lower"
+                " `rate`",
                 usable=self.number + self._fall_back(),
             )
         if self.settings.clip is not None:
@@ -245,7 +246,7 @@ class _Run:
         return loss
 
     def _gradients(self, batch: Batch) -> float:
-        """Set the gradients of a batch, computed in pieces where need be, and return its loss."""
+        """Set the gradients of a batch, computed in parts where need be, and return its loss."""
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         labelled = self._labelled(batch[1])
@@ -253,7 +254,7 @@ class _Run:
             with training_autocast(self.device):
                 raw = self.member(inputs.contiguous(memory_format=torch.channels_last))
             loss = self.loss(self.goal.activated(raw.float()), target)
-            if self.parts > 1:  # weighed so that the pieces make the mean over the batch
+            if self.parts > 1:  # weighted so that the parts give the mean over the batch
                 loss = loss * (self._labelled(target) / max(labelled, 1))
             loss.backward()
             total += loss.item()
@@ -263,14 +264,15 @@ class _Run:
         return int((target != IGNORE).sum() if self.goal.classes else target.isfinite().sum())
 
     def _halve(self, size: int) -> None:
-        """
+        """Compute batches in twice as many parts.
+
         Raises:
             TrainingError: not even a single crop fits.
         """
         if self.parts >= size:
             raise TrainingError(
-                f"the memory of {self.device} does not hold a single crop of {self.settings.crop} px: give a smaller --crop,"
-                " or --device cpu"
+                f"the memory of {self.device} does not hold a single crop of {self.settings.crop} px: give a smaller `crop`,"
+                " or `device` cpu"
             ) from None
         self.parts = min(2 * self.parts, size)
         torch.cuda.empty_cache()
@@ -281,7 +283,7 @@ class _Run:
         warnings.warn(TrainingWarning(message), stacklevel=2)
 
     def _thinned(self, inputs: Tensor) -> Tensor:
-        """Inputs with a random share of the channels left out, and the others raised to make up for it."""
+        """Inputs with a random share of the channels set to 0, and the others scaled up to make up for it."""
         rng = np.random.default_rng((self.settings.seed, self.number, 2, self.step))
         kept = rng.random((*inputs.shape[:2], 1, 1)) >= self.settings.dropout
         return inputs * torch.from_numpy(kept / (1 - self.settings.dropout)).float()
@@ -345,7 +347,7 @@ class _Run:
         }
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Stand where :meth:`state` was taken."""
+        """Return to where :meth:`state` was taken."""
         self.histories = [
             History(
                 member=each["member"],
@@ -357,10 +359,10 @@ class _Run:
         ]
         self.finished, self.step, self.parts = bool(state["finished"]), int(state["step"]), int(state["parts"])
         if not (1 <= len(self.histories) <= len(self.members) and 0 <= self.step <= self.steps and self.parts >= 1):
-            raise ValueError(f"step {self.step} of member {len(self.histories)} is none of this run")
+            raise ValueError(f"step {self.step} of member {len(self.histories)} is not a step of this run")
         self.since_best, self.recent = int(state["since_best"]), [float(loss) for loss in state["recent"]]
         for number, member in enumerate(self.members[: self.number + 1]):
-            member.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
+            member.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
             member.load_state_dict(_under(f"member.{number}.", tensors))
             member.eval()
         if state["best_figure"] is not None:
@@ -377,7 +379,7 @@ class _Run:
 def rate_at(settings: FinetuneSettings, step: int, steps: int, steps_per_epoch: int) -> tuple[float, float]:
     """Learning rate and first momentum of a step, which depend on nothing else.
 
-    One-cycle (Smith and Topin, 2018): both swing along cosines, the rate up and down again, the momentum against it.
+    One-cycle (Smith and Topin, 2018): both follow cosines, the rate up and down again, the momentum the other way round.
     Cosine (paper, section 3.4): a linear warm-up, then epoch by epoch along a cosine down to 1 % of the rate.
     """
     if settings.schedule == "one-cycle":

@@ -1,4 +1,4 @@
-"""How right answers are, on samples that were kept: all together, date by date, and of the mean over the dates."""
+"""How right answers are on samples that were not trained on: over all, date by date, and of the mean over the dates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from lianet_user.files.header import AnyScores, DatedScores
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import Meter
 from lianet_user.finetuning.samples import Sample
-from lianet_user.finetuning.targets import Goal
 
 Answer = Callable[[Tensor], Tensor]
-"""Inputs float32 (1, C, h, w) to logits or numbers (1, outputs, scale * h, scale * w)."""
+"""From inputs float32 (1, C, h, w) to logits or numbers (1, outputs, scale * h, scale * w)."""
 
 
 @dataclass
@@ -39,22 +39,23 @@ class Judgement:
         self.all = self.goal.meter()
 
     def count(self, date: dt.date, reference: Tensor, decided: Tensor) -> None:
-        """Compare what a map of a date holds with labels, as :meth:`lianet_user.finetuning.metrics.Meter.update` does."""
+        """Compare the map of a date with labels, as :meth:`lianet_user.finetuning.metrics.Meter.update` does."""
         if date not in self.by_date:
             self.by_date[date] = self.goal.meter()
         for meter in (self.all, self.by_date[date]):
             meter.update(reference, decided)
 
     def count_mean(self, reference: Tensor, decided: Tensor) -> None:
-        """The same of what the mean over several dates comes to."""
+        """Compare a map of the mean over several dates with labels."""
         self.of_mean = self.of_mean or self.goal.meter()
         self.of_mean.update(reference, decided)
 
     def scores(self) -> AnyScores:
+        """The figures of all samples."""
         return self.all.compute()
 
     def dated_scores(self) -> tuple[DatedScores, ...]:
-        """Date by date; none where there is only one."""
+        """The figures date by date; empty where there is only one."""
         if len(self.by_date) < 2:
             return ()
         return tuple(DatedScores(date=date, scores=self.by_date[date].compute()) for date in sorted(self.by_date))
@@ -71,26 +72,26 @@ def judge(
     """Compare answers with labels; every label counts once for each of its dates.
 
     Args:
-        answer: of networks in evaluation mode.
+        answer: computed by networks in evaluation mode.
         samples: with the labels to judge by.
         goal: what the labels are.
-        into: to go on counting in.
+        into: counts to add to; None begins anew.
         device: that `answer` computes on.
     """
     judgement = into or Judgement(goal)
     ordered = sorted(samples, key=_ground)
     for _, group in itertools.groupby(ordered, key=_ground):
         answers: list[Tensor] = []
-        anywhen: Tensor | None = None  # labels that count at one date or another
+        any_date: Tensor | None = None  # labels that count at one of the dates at least
         for sample in group:
-            found = answer(sample.inputs[None].float().to(device))[0].cpu()
+            given = answer(sample.inputs[None].float().to(device))[0].cpu()
             own = sample.judged()
             reference = own.labels
-            anywhen = reference if anywhen is None else torch.where(own.labelled, reference, anywhen)
-            judgement.count(sample.date, reference, goal.decided(found))
-            answers.append(found)
-        if len(answers) > 1 and anywhen is not None:
-            judgement.count_mean(anywhen, goal.decided(goal.averaged(answers)))
+            any_date = reference if any_date is None else torch.where(own.labelled, reference, any_date)
+            judgement.count(sample.date, reference, goal.decided(given))
+            answers.append(given)
+        if len(answers) > 1 and any_date is not None:
+            judgement.count_mean(any_date, goal.decided(goal.averaged(answers)))
     return judgement
 
 

@@ -1,7 +1,6 @@
 """Pretraining: regions from imagery, their updates, and how well they reproduce it."""
 
-from lianet_user.pretraining.pretrain import RegionWords, pretrain
-from lianet_user.pretraining.settings import PretrainSettings
+from lianet_user.pretraining.pretrain import PretrainSettings, RegionWords, pretrain
 from lianet_user.pretraining.trainer import PretrainProgress
 from lianet_user.pretraining.update import UpdateSettings, update
 

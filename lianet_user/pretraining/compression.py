@@ -1,8 +1,8 @@
 """A region file as a compressed image: its size and fidelity beside those of codecs made for images.
 
-What a codec stores is what the imagery costs: digital numbers, each band at the resolution it was measured at. What it
-gives back is judged as a region is (:func:`lianet_user.pretraining.quality.compare`). The codecs make no use of what bands and
-dates have in common, and a region file is more than its picture: the figures are a scale, not a contest.
+A codec stores digital numbers, each band at the resolution it was measured at. What it gives back is judged in the same way
+as a region's reconstruction (:func:`lianet_user.pretraining.quality.compare`). The codecs make no use of what bands and dates
+have in common, and a region file serves for more than reconstruction: the figures are a scale, not a contest.
 """
 
 from __future__ import annotations
@@ -34,16 +34,15 @@ from lianet_user.imagery.refine import fill
 from lianet_user.pretraining.quality import (
     MOST_PIXELS,
     TILE,
-    Recall,
+    ReadCopy,
     compare,
     measured_pixels,
-    recall_of,
+    reconstructed,
     require_match,
 )
 from lianet_user.region import Region, psnr
 
-# --- Image codecs that a region file is compared with: digital numbers in, bytes out, reflectance back.
-
+# --- The codecs: digital numbers in, bytes out, reflectance back.
 
 STEPS_PER_REFLECTANCE = 10_000.0
 """Digital numbers per reflectance 1.0 of bands that do not come in whole numbers."""
@@ -55,7 +54,7 @@ Encode = Callable[[NDArray[np.uint16]], bytes]
 
 
 @dataclass(frozen=True)
-class Numbers:
+class DigitalNumbers:
     """One acquisition as a codec gets it: an image for each resolution.
 
     Attributes:
@@ -67,7 +66,7 @@ class Numbers:
     images: tuple[NDArray[np.uint16], ...]
 
     @classmethod
-    def of(cls, imagery: Imagery, index: int) -> Numbers:
+    def of(cls, imagery: Imagery, index: int) -> DigitalNumbers:
         """Read an acquisition whole. A band that it lacks costs nothing; what is not valid takes its neighbour's value,
         which costs little.
 
@@ -89,23 +88,23 @@ class Archive:
     """All acquisitions of imagery, compressed: one file for each and each resolution.
 
     Args:
-        imagery: it is made from.
-        numbers: of each acquisition.
+        imagery: that the archive is made from.
+        numbers: the digital numbers of each acquisition.
         encode: the codec.
         step: digital numbers are rounded to multiples of this first.
 
     Attributes:
-        bytes: of all files.
+        bytes: the size of all files.
     """
 
-    def __init__(self, imagery: Imagery, numbers: Sequence[Numbers], encode: Encode, step: float = 1.0) -> None:
+    def __init__(self, imagery: Imagery, numbers: Sequence[DigitalNumbers], encode: Encode, step: float = 1.0) -> None:
         self._imagery, self._step = imagery, step
         self._bands = [one.bands for one in numbers]
         self._files = [[encode((image / step).round().astype(np.uint16)) for image in one.images] for one in numbers]
         self.bytes = sum(len(file) for files in self._files for file in files)
         self._decoded: tuple[int, dict[int, NDArray[np.float32]]] | None = None
 
-    def recall(self, index: int, window: Window) -> NDArray[np.float32]:
+    def read(self, index: int, window: Window) -> NDArray[np.float32]:
         """The reflectance (bands, h, w) of a window: coarser bands repeated, 0 in a band that the acquisition lacks."""
         if self._decoded is None or self._decoded[0] != index:  # windows come date by date
             self._decoded = (index, self._decode(index))
@@ -127,7 +126,7 @@ class Archive:
 
 
 def jpeg2000(quality: float | None) -> Encode:
-    """JPEG 2000 in so many percent of the uncompressed size, or without loss (None)."""
+    """A codec that writes JPEG 2000 of a given size, in percent of the uncompressed one, or without loss (None)."""
     wavelet: dict[str, Any] = {"QUALITY": quality or 100, "REVERSIBLE": "YES" if quality is None else "NO"}
     return partial(_write, driver="JP2OpenJPEG", YCBCR420="NO", GMLJP2="NO", GEOJP2="NO", **wavelet)
 
@@ -146,11 +145,11 @@ def search(
     """Bisect for the strength at which `excess` is 0; the closest one tried where the tolerance cannot be met.
 
     Args:
-        make: an archive of some strength.
-        low: a positive strength with too little, whose excess is negative.
-        high: one with too much; it may be the smaller number.
+        make: compresses at a given strength.
+        low: a positive strength, whose excess is negative.
+        high: a positive strength, whose excess is positive; it may be the smaller number.
         excess: rises from `low` to `high`.
-        tolerance: of the excess.
+        tolerance: how far from 0 the excess may be.
     """
     nearest, closest = math.inf, None
     for _ in range(SEARCH_STEPS):
@@ -176,7 +175,8 @@ def _write(image: NDArray[np.uint16], **options: Any) -> bytes:
             return bytes(memory.getbuffer())
     except RasterioError as error:
         raise OutputError(
-            f"this build of GDAL cannot write {options['driver']} ({error}): leave the comparison out with --no-rate"
+            f"this build of GDAL cannot write {options['driver']} ({error}): install one that can, or omit the comparison"
+            " (lianet-user quality --no-rate)"
         ) from error
 
 
@@ -193,24 +193,23 @@ def _scales(imagery: Imagery) -> list[float]:
     return [min(band.scale, 65_535.0) if band.scale >= 256 else STEPS_PER_REFLECTANCE for band in imagery.bands]
 
 
-# ---
-
+# --- The comparison: one row for the region file, and some for each codec.
 
 SIZE_TOLERANCE = 0.03
-"""By which a codec's size may miss the region file's."""
+"""Fraction by which a codec's size may differ from the region file's."""
 PSNR_TOLERANCE_DB = 0.1
 
 Listener = Callable[[str], None]
-"""Is told what is being measured."""
+"""Called with the name of what is being measured."""
 
 
 @dataclass(frozen=True)
-class Rate:
+class CodecRow:
     """What one way to store the imagery costs, and what it gives back.
 
     Attributes:
-        codec: in words.
-        bytes: of the region file, or of all files that a codec made of the acquisitions that were judged.
+        codec: how the imagery is stored, in words.
+        bytes: the size of the region file, or of all files that a codec made of the acquisitions that were judged.
         bits: per pixel, date and band, each band at its own resolution.
         psnr_db: from the mean over the dates of their mean squared errors.
         ssim: mean over dates and bands.
@@ -227,7 +226,7 @@ class Rate:
     quality: tuple[Quality, ...]
 
 
-def rate_table(
+def codec_table(
     region_path: str | os.PathLike[str],
     imagery: Imagery,
     *,
@@ -235,7 +234,7 @@ def rate_table(
     most_pixels: int = MOST_PIXELS,
     device: str = "cpu",
     listener: Listener | None = None,
-) -> tuple[Rate, ...]:
+) -> tuple[CodecRow, ...]:
     """Compare a region file with other ways to store the imagery it was encoded from.
 
     Rows: the region file as it is, and with fewer bits a weight; JPEG 2000 without loss, as large as the region file, and
@@ -269,29 +268,29 @@ def rate_table(
 
 
 class _Judge:
-    """Measures whatever gives the imagery back.
+    """Measures the region file and the archives of each codec.
 
     Args:
         imagery: the truth.
-        held: acquisitions that the region file holds, whose size pays for all of them.
+        encoded: number of acquisitions in the region file, which share its size.
         tile: as in `compare`.
         listener: is told of every row.
     """
 
-    def __init__(self, imagery: Imagery, held: int, tile: int, listener: Listener) -> None:
-        self.imagery, self.held, self.tile, self.listener = imagery, held, tile, listener
+    def __init__(self, imagery: Imagery, encoded: int, tile: int, listener: Listener) -> None:
+        self.imagery, self.encoded, self.tile, self.listener = imagery, encoded, tile, listener
         self.count = len(imagery.acquisitions)
         height, width = imagery.shape
         self.samples = sum((height // factor) * (width // factor) for factor in imagery.factors)
-        self.numbers = [Numbers.of(imagery, index) for index in range(self.count)]
+        self.numbers = [DigitalNumbers.of(imagery, index) for index in range(self.count)]
 
-    def region(self, name: str, region: Region) -> Rate:
+    def region(self, name: str, region: Region) -> CodecRow:
         assert region.path is not None
-        return self._rate(name, region.path.stat().st_size, self.held, recall_of(region, self.imagery))
+        return self._rate(name, region.path.stat().st_size, self.encoded, reconstructed(region, self.imagery))
 
-    def lighter(self, file: ArtifactFile[RegionHeader], device: str) -> Iterator[Rate]:
-        """The region file in half precision, and with one byte for a number of its tables: where it has more, and its
-        weights are not too large for that."""
+    def lighter(self, file: ArtifactFile[RegionHeader], device: str) -> Iterator[CodecRow]:
+        """The region file in half precision, and with tables of one byte a number, as far as it has more and its weights are
+        small enough."""
         stored = file.dtypes[TABLES]
         field = NeuralField(file.header.field)  # not an opened region's, whose norms are folded
         load_stored(field, file)
@@ -304,7 +303,7 @@ class _Judge:
                 save_region(path, file.header, field, tables="int8")
                 yield self.region("region file, tables in int8", Region.open(path, device))
 
-    def jpeg2000(self, target: Rate) -> Iterator[Rate]:
+    def jpeg2000(self, target: CodecRow) -> Iterator[CodecRow]:
         def make(quality: float | None) -> Archive:
             return Archive(self.imagery, self.numbers, jpeg2000(quality))
 
@@ -321,7 +320,7 @@ class _Judge:
             _, archive = search(make, 0.02, 100.0, closer, PSNR_TOLERANCE_DB)
             yield self._archive(name, archive)
 
-    def zstd(self, target: Rate) -> Iterator[Rate]:
+    def zstd(self, target: CodecRow) -> Iterator[CodecRow]:
         def make(step: float) -> Archive:
             return Archive(self.imagery, self.numbers, zstd, step)
 
@@ -331,19 +330,19 @@ class _Judge:
             step, archive = search(make, 10_000.0, 1.0, lambda one: self._larger(one, target), SIZE_TOLERANCE)
             yield self._archive(f"GeoTIFF ZSTD, steps of {step:.3g}, same size", archive)
 
-    def _larger(self, archive: Archive, target: Rate) -> float:
-        """By which part of the target's bits an archive exceeds them."""
+    def _larger(self, archive: Archive, target: CodecRow) -> float:
+        """By what fraction an archive exceeds the target's bits."""
         return 8 * archive.bytes / (self.samples * self.count) / target.bits - 1
 
-    def _archive(self, name: str, archive: Archive) -> Rate:
-        return self._rate(name, archive.bytes, self.count, archive.recall)
+    def _archive(self, name: str, archive: Archive) -> CodecRow:
+        return self._rate(name, archive.bytes, self.count, archive.read)
 
-    def _rate(self, name: str, size: int, acquisitions: int, recall: Recall) -> Rate:
+    def _rate(self, name: str, size: int, acquisitions: int, read_copy: ReadCopy) -> CodecRow:
         self.listener(name)
         limit = self.count * self.imagery.window.pixels  # what is to be judged was chosen before
-        quality = compare(self.imagery, recall, acquisitions=range(self.count), tile=self.tile, most_pixels=limit)
+        quality = compare(self.imagery, read_copy, acquisitions=range(self.count), tile=self.tile, most_pixels=limit)
         errors = [10 ** (-one.psnr_db / 10) for one in quality if one.psnr_db is not None]
-        return Rate(
+        return CodecRow(
             codec=name,
             bytes=size,
             bits=8 * size / (self.samples * acquisitions),
@@ -355,8 +354,8 @@ class _Judge:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return math.fsum(found) / len(found) if found else None
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _precision(file: ArtifactFile[RegionHeader]) -> str:

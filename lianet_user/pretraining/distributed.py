@@ -23,7 +23,7 @@ class Processes:
     """The processes that train together, and which of them this one is.
 
     Attributes:
-        rank: 0 to world - 1; rank 0 speaks and writes for all.
+        rank: 0 to world - 1; rank 0 reports and writes for all.
         world: how many there are.
         local_rank: the rank on this machine.
         device: that this process trains on.
@@ -36,7 +36,9 @@ class Processes:
 
     @classmethod
     def join(cls, device: str | None = None) -> Self:
-        """Meet the others that torchrun started; without torchrun, be alone. Every process of a run has to call it.
+        """Join the processes that torchrun started; without torchrun, this is the only one.
+
+        Every process of a run has to call it.
 
         Args:
             device: `cpu` or `cuda`; None takes CUDA where there is a device.
@@ -63,12 +65,12 @@ class Processes:
         return processes
 
     def leave(self) -> None:
-        """End the meeting. A process that failed just ends: torchrun then ends the others."""
+        """Leave the other processes at the end. A process that failed just ends: torchrun then ends the others."""
         if self.world > 1:
             distributed.destroy_process_group()
 
     def mean(self, value: float) -> float:
-        """The mean over the processes, the same in each. All have to ask."""
+        """The mean over the processes, the same in each. All of them have to call it."""
         if self.world == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -76,7 +78,7 @@ class Processes:
         return total.item() / self.world
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module whose gradients are the mean over the processes; alone, the module itself.
+        """The module with gradients that are means over the processes; the module itself where there is only one.
 
         All parameters have to take part in every call, which must be of the module and not of its parts. Every process
         begins with the parameters and buffers of rank 0.
@@ -115,7 +117,7 @@ class SyncNorm(nn.BatchNorm2d):
 
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> Self:
-        """With the parameters and buffers, not copies, of `norm`."""
+        """A SyncNorm that shares the parameters and buffers of `norm`."""
         assert norm.affine
         assert norm.track_running_stats
         assert norm.momentum is not None
@@ -126,7 +128,7 @@ class SyncNorm(nn.BatchNorm2d):
         return sync.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, h, w), of any floating type, to the same."""
+        """Normalise (B, C, h, w) of any floating type."""
         if not self.training:
             return super().forward(input)
         mean, var, count = _moments(input.detach())
@@ -145,15 +147,15 @@ class SyncNorm(nn.BatchNorm2d):
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and population variance (C,) over all processes' (B, C, h, w), and how many values each is of.
+    """Mean and population variance (C,) over all processes' (B, C, h, w), and the number of values in each.
 
-    Every process adds its own line to a table of nothing else, so that one sum tells all of them everything; merging
-    means and variances then loses no digits, as a difference of sums of squares would.
+    Every process fills its own row of a table of zeros, so that one sum gives all of them the whole table; merging means and
+    variances then loses no digits, as a difference of sums of squares would.
     """
     var, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
-    line = torch.cat([mean, var, mean.new_tensor([x.numel() // x.shape[1]])])
-    table = line.new_zeros(distributed.get_world_size(), len(line))
-    table[distributed.get_rank()] = line
+    row = torch.cat([mean, var, mean.new_tensor([x.numel() // x.shape[1]])])
+    table = row.new_zeros(distributed.get_world_size(), len(row))
+    table[distributed.get_rank()] = row
     distributed.all_reduce(table)
     means, variances, counts = table.split([len(mean), len(mean), 1], dim=1)
     count = counts.sum()
@@ -163,9 +165,9 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Normalize(torch.autograd.Function):
-    """Normalization by the mean and variance of all processes' values, with the gradient that comes through the two.
+    """Normalisation by the mean and variance of all processes' values, with the gradient that flows through both.
 
-    Written out because torch's all_reduce with a gradient is deprecated; it also keeps nothing but its input.
+    Written out because torch's all_reduce with a gradient is deprecated; it also stores nothing but its input.
     """
 
     @staticmethod
@@ -189,7 +191,7 @@ class _Normalize(torch.autograd.Function):
 
 
 def synchronize_norms(field: nn.Module) -> None:
-    """Let every BatchNorm of a field run over all processes' batches; alone, leave it as it is.
+    """Make every BatchNorm of a field run over all processes' batches; a single process leaves the field as it is.
 
     Parameters stay the same objects, so that an optimizer may have been made before. Call it before `Processes.wrap`.
     """

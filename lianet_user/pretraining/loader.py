@@ -1,4 +1,4 @@
-"""Windows to train on: drawn from the seed and the step's number alone, and read ahead by threads."""
+"""The windows that a field is trained on: drawn from the seed and the step's number alone, and read ahead by threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REDRAWS = 20
 """How often a window without a valid pixel is drawn again, at another place of the same acquisition."""
 
 GRACE_S = 1.0
-"""Seconds that closing leaves a read that is under way: it cannot be interrupted, and nobody needs it."""
+"""Seconds that closing waits for a read that is under way: it cannot be interrupted, and nobody needs its result."""
 
 Corner = tuple[int, int]
 """Row and column of a window's first pixel."""
@@ -37,7 +37,7 @@ class Batch:
     Attributes:
         corners: of each window, multiples of the stride.
         acquisitions: int64 (B,), index of each window's acquisition.
-        reflectance: float32 (B, bands, size, size), finite everywhere; past the imagery its edge goes on.
+        reflectance: float32 (B, bands, size, size), finite everywhere; past the imagery its edge is repeated.
         valid: bool (B, bands, size, size), False past the imagery.
     """
 
@@ -49,7 +49,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Reading:
-    """A step's batch while it is being read: every window is written into its place and then says its corner."""
+    """A step's batch while it is being read: every window is written into its place, then its future holds its corner."""
 
     acquisitions: NDArray[np.int64]
     reflectance: NDArray[np.float32]
@@ -79,9 +79,9 @@ class Loader:
         stride: of the decoder: windows begin at its multiples.
         shape: height and width that the field encodes: the imagery's, each rounded up to the stride.
         batch: windows per step, of all processes together.
-        seed: of all drawing, 0 or more.
+        seed: of all random draws, 0 or more.
         workers: threads that read.
-        prefetch: steps that are read ahead of the one asked for.
+        prefetch: how many steps are read ahead.
         rank: of this process, which gets windows rank, rank + world, ... of each step.
         world: processes that share a step.
 
@@ -112,6 +112,7 @@ class Loader:
         if batch % world:
             raise InputError(
                 f"a batch of {batch} windows cannot be shared equally by {world} processes: give a multiple of {world}"
+                " as `batch`"
             )
         self._imagery, self._size, self._stride = imagery, size, stride
         self._places = tuple((length - size) // stride + 1 for length in shape)
@@ -148,13 +149,13 @@ class Loader:
         """
         started = time.monotonic()
         self._first = self._first or started
-        wanted = range(step, step + 1 + self._prefetch)
+        needed = range(step, step + 1 + self._prefetch)
         with self._lock:
             if self._closed:
                 raise RuntimeError("the loader is closed")
-            for number in [number for number in self._readings if number not in wanted]:
+            for number in [number for number in self._readings if number not in needed]:
                 self._readings.pop(number).cancel()
-            for number in wanted:
+            for number in needed:
                 if number not in self._readings:
                     self._readings[number] = self._start(number)
             reading = self._readings[step]
@@ -168,7 +169,7 @@ class Loader:
             self.waited += time.monotonic() - started
 
     def close(self) -> None:
-        """Stop reading. A read that is under way gets a moment to end, and is then left alone."""
+        """Stop reading. A read that is under way gets a moment to end, and is then abandoned."""
         with self._lock:
             if self._closed:
                 return
@@ -182,7 +183,7 @@ class Loader:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _start(self, step: int) -> _Reading:
-        """Draw a step's windows, and put this process's on the list of what is to be read."""
+        """Draw a step's windows, and queue this process's share of them for reading."""
         generator = np.random.default_rng((self._seed, step))
         acquisitions = generator.integers(len(self._imagery.acquisitions), size=self._batch)
         rows, cols = (generator.integers(places, size=self._batch) * self._stride for places in self._places)
@@ -206,7 +207,7 @@ class Loader:
         reflectance: NDArray[np.float32],
         valid: NDArray[np.bool_],
     ) -> Corner:
-        """Read a window into its place; the corner of the one that was taken."""
+        """Read a window into its place, and return its corner: another one where nothing was valid at the first."""
         self._fill(acquisition, corner, reflectance, valid)
         if valid.any():
             return corner
@@ -224,7 +225,7 @@ class Loader:
     def _fill(
         self, acquisition: int, corner: Corner, reflectance: NDArray[np.float32], valid: NDArray[np.bool_]
     ) -> None:
-        """Read one window, going on past the imagery with its edge."""
+        """Read one window, and repeat the edge of the imagery past its end."""
         inside = Window(*corner, self._size, self._size).intersection(self._imagery.window)
         assert inside is not None  # the imagery ends less than a stride before `shape`
         height, width = inside.height, inside.width
@@ -236,19 +237,19 @@ class Loader:
 
 
 def _work(tasks: queue.SimpleQueue[tuple[Future[Corner], Callable[[], Corner]] | None]) -> None:
-    """What a thread does: one window after the other, until there is nothing more to come."""
+    """Read one window after the other until the queue ends: what every thread runs."""
     while (task := tasks.get()) is not None:
         future, read = task
         if future.set_running_or_notify_cancel():
             try:
                 future.set_result(read())
-            except BaseException as error:  # whatever it is, it belongs to who waits for the window
+            except BaseException as error:  # whatever it is, it is raised where the window is waited for
                 future.set_exception(error)
         del task, future, read  # or an idle thread holds a batch that nobody else needs
 
 
 def drawn_from(config: FieldConfig, shape: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
-    """Where the windows may lie that a field is trained on, over imagery of `shape` (height, width).
+    """The size and the possible places of the windows that a field is trained on, over imagery of `shape` (height, width).
 
     A field that normalises over space is trained on patches inside the imagery, at any pixel, as in the paper: where it is
     computed later on. The others are computed at multiples of their stride and past the border.

@@ -1,8 +1,8 @@
-"""How well a region remembers its imagery: compared tile by tile, each band at the resolution it was measured at.
+"""How well a region reconstructs its imagery: compared tile by tile, each band at the resolution it was measured at.
 
-A measured pixel is judged if all of it is valid, and every neighbourhood that SSIM compares is seen whole whichever tile it
-lies in. So the figures are those of whole images, however they are cut, as long as the region's own answers do not depend
-on the window they are computed in.
+A measured pixel is judged if all of it is valid, and every neighbourhood that SSIM compares is complete whichever tile it
+lies in. The figures are therefore those of whole images, however these are cut into tiles, as long as the reconstruction
+does not depend on the window it is computed in.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MOST_PIXELS = 2**23
 """Acquisitions x height x width above which a sample of the tiles is judged."""
 
 Listener = Callable[[int, int], None]
-"""Is told how many tiles were judged, and how many will be at most."""
+"""Called with the number of tiles that were judged, and the largest number that may be."""
 
-Recall = Callable[[int, Window], NDArray[np.float32]]
+ReadCopy = Callable[[int, Window], NDArray[np.float32]]
 """Gives the reflectance (bands, h, w) that is to be judged, of an acquisition of the imagery and a window of its grid."""
 
 
@@ -48,13 +48,13 @@ def measure_quality(
     seed: int = 0,
     listener: Listener | None = None,
 ) -> tuple[Quality, ...]:
-    """Compare what a region remembers with imagery of its dates.
+    """Compare a region's reconstruction with imagery of its dates.
 
     Args:
         region: on the imagery's grid, with its bands in the same order.
         imagery: some or all of the region's dates.
         acquisitions: indices of the imagery's; None judges all.
-        tile: as in `compare`, and so are the rest.
+        tile: as in `compare`, like all further arguments.
 
     Returns:
         One for each acquisition, in the order asked for.
@@ -66,7 +66,7 @@ def measure_quality(
     require_match(region, imagery, indices)
     return compare(
         imagery,
-        recall_of(region, imagery),
+        reconstructed(region, imagery),
         acquisitions=indices,
         tile=tile,
         most_pixels=most_pixels,
@@ -76,20 +76,21 @@ def measure_quality(
 
 
 def require_match(region: Region, imagery: Imagery, acquisitions: Sequence[int]) -> None:
-    """
+    """Refuse imagery that does not match a region.
+
     Raises:
-        ImageryError: a region and imagery differ in their grids, their bands, or one of the imagery's acquisitions.
+        ImageryError: the two differ in their grids, their bands, or one of the imagery's acquisitions.
     """
     if not same_grid(imagery.geobox, region.geobox):
         raise ImageryError(
             f"the imagery's grid ({_grid(imagery)}) is not that of the region {region.header.name!r} ({_grid(region)}): give"
-            " imagery of the same pixels, or --grid with the region file to resample onto them"
+            " imagery of the same pixels, or `grid` with the region file to resample onto them"
         )
-    found, held = [band.name for band in imagery.bands], [band.name for band in region.header.bands]
-    if found != held:
+    given, expected = [band.name for band in imagery.bands], [band.name for band in region.header.bands]
+    if given != expected:
         raise ImageryError(
-            f"the imagery has the bands {listed(found)}, the region {region.header.name!r} {listed(held)}: choose the same in"
-            " the same order with --bands"
+            f"the imagery has the bands {listed(given)}, the region {region.header.name!r} {listed(expected)}: choose the same"
+            " in the same order with `bands`"
         )
     dates = region.header.dates
     lacking = [str(day) for index in acquisitions if (day := imagery.acquisitions[index].date) not in dates]
@@ -100,14 +101,14 @@ def require_match(region: Region, imagery: Imagery, acquisitions: Sequence[int])
         )
 
 
-def recall_of(region: Region, imagery: Imagery) -> Recall:
-    """What a region remembers of the imagery's acquisitions."""
+def reconstructed(region: Region, imagery: Imagery) -> ReadCopy:
+    """Reads a region's reconstruction of the imagery's acquisitions."""
     return lambda index, window: region.reconstruct(window, imagery.acquisitions[index].date).cpu().numpy()
 
 
 def compare(
     imagery: Imagery,
-    recall: Recall,
+    read_copy: ReadCopy,
     *,
     acquisitions: Sequence[int],
     tile: int = TILE,
@@ -122,12 +123,12 @@ def compare(
 
     Args:
         imagery: the truth.
-        recall: the copy.
+        read_copy: the copy.
         acquisitions: indices of those to judge.
         tile: pixels along the side of what is judged at once, rounded to whole pixels of every band.
         most_pixels: see above.
         seed: see above.
-        listener: is told of every tile.
+        listener: called after every tile.
 
     Raises:
         ImageryError: a file cannot be read.
@@ -146,7 +147,7 @@ def compare(
         for number in order:
             if tally.tiles == count:
                 break
-            if tally.judge(index, tiles[number], recall) and listener:
+            if tally.judge(index, tiles[number], read_copy) and listener:
                 judged += 1
                 listener(judged, count * len(acquisitions))
         result.append(tally.quality(index))
@@ -165,15 +166,15 @@ def measured_pixels(patch: Patch, factors: Sequence[int]) -> Iterator[tuple[NDAr
 
 @dataclass
 class _Sums:
-    """Of one band of one acquisition, over its measured pixels that are valid."""
+    """Sums over the valid measured pixels of one band of one acquisition."""
 
     count: int = 0
     error: float = 0.0
-    """Of squared errors."""
+    """Sum of the squared errors."""
     mean: float = 0.0
-    """Of the truth."""
+    """Mean of the truth."""
     squares: float = 0.0
-    """Of the truth's deviations from its mean."""
+    """Sum of the truth's squared deviations from its mean."""
     similar: float = 0.0
     neighbourhoods: int = 0
 
@@ -202,7 +203,7 @@ class _Sums:
 
 @dataclass
 class _Tally:
-    """What was seen of one acquisition."""
+    """The figures of one acquisition, added up tile by tile."""
 
     imagery: Imagery
     tiles: int = 0
@@ -214,7 +215,7 @@ class _Tally:
     def __post_init__(self) -> None:
         self.bands = [_Sums() for _ in self.imagery.bands]
 
-    def judge(self, index: int, core: Window, recall: Recall) -> bool:
+    def judge(self, index: int, core: Window, read_copy: ReadCopy) -> bool:
         """Take a tile into account; False, at the price of a read, if nothing in it can be judged."""
         imagery, factors = self.imagery, self.imagery.factors
         # Whole pixels of every band, and for SSIM as many around the tile as a neighbourhood reaches.
@@ -227,7 +228,7 @@ class _Tally:
         inner = [_coarse(core.within(outer), factor) for factor in factors]
         if not any(valid[part].any() for (_, valid), part in zip(truth, inner, strict=True)):
             return False
-        copy = Patch(recall(index, outer), patch.valid)
+        copy = Patch(read_copy(index, outer), patch.valid)
         guess = [values for values, _ in measured_pixels(copy, factors)]
         for sums, (values, valid), guessed, part in zip(self.bands, truth, guess, inner, strict=True):
             if valid[part].any():
@@ -300,8 +301,8 @@ def _fine(values: NDArray[np.generic], factor: int, window: Window) -> NDArray[n
     return fine[window.slices]
 
 
-def _grid(held: Region | Imagery) -> str:
-    (height, width), crs = held.shape, held.geobox.crs
-    left, top = held.geobox.boundingbox.left, held.geobox.boundingbox.top
+def _grid(of: Region | Imagery) -> str:
+    (height, width), crs = of.shape, of.geobox.crs
+    left, top = of.geobox.boundingbox.left, of.geobox.boundingbox.top
     name = crs_name(crs) if crs else "no CRS"
-    return f"{width} x {height} px of {abs(held.geobox.resolution.x):g} from {left:.10g},{top:.10g}, {name}"
+    return f"{width} x {height} px of {abs(of.geobox.resolution.x):g} from {left:.10g},{top:.10g}, {name}"

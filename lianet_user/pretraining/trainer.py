@@ -1,4 +1,4 @@
-"""Training a field: steps, rates, checkpoints. Where the windows come from is somebody else's business."""
+"""The training loop of a field: steps, learning rates, checkpoints. The caller provides the windows of every step."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Windows:
     """What a step trains on.
 
     Attributes:
-        corners: of B windows.
+        corners: first row and column of each of B windows.
         times: (B,) as the field's time encoding reads them.
-        left_out: bool (B,), whose time is to be estimated from the others; None where the field cannot.
+        left_out: bool (B,), True where the time code is to be estimated from the other dates; None where the field cannot.
         reflectance: float32 (B, bands, size, size).
-        valid: bool, likewise.
+        valid: bool (B, bands, size, size).
     """
 
     corners: Sequence[Corner]
@@ -48,17 +48,17 @@ class Windows:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Steps and rates.
+    """Steps and learning rates of a training.
 
     Attributes:
-        steps: at most.
-        target_db: stop when the windows since the last report are remembered as well as this.
+        steps: how many there are at most.
+        target_db: stop when the windows since the last report are reconstructed as well as this.
         table_rate: learning rate of the tables and of the time encoding.
         rate: of everything else.
         warmup: steps over which the rates rise, after which they follow a cosine down to zero.
         frozen_norm: share of the steps after which BatchNorm keeps its statistics.
         checkpoint_every: steps between checkpoints.
-        report_every: steps between figures.
+        report_every: steps between reports of the PSNR.
     """
 
     steps: int
@@ -73,7 +73,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class PretrainProgress:
-    """Where encoding stands."""
+    """How far the training of a field is."""
 
     step: int
     steps: int
@@ -85,7 +85,7 @@ class PretrainProgress:
 
 
 class _Objective(nn.Module):
-    """A field and what it is trained to: one module, as distributed training wants it."""
+    """A field and its loss: one module, as distributed training needs it."""
 
     def __init__(self, field: NeuralField, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -105,32 +105,32 @@ class _Objective(nn.Module):
         # L1 is the paper's; lite starts so close that squares, which PSNR is made of, pay better.
         loss = error.square().mean() if self.lite else error.abs().mean()
         own = windows.valid
-        if windows.left_out is not None:  # estimates are not what the region will remember
+        if windows.left_out is not None:  # at these dates the region will not use an estimate
             own = own & ~windows.left_out[:, None, None, None]
         plain = torch.where(own, error.detach() * self.std if self.lite else error.detach(), 0.0)
         return loss, torch.stack([plain.double().square().sum(), own.sum().double()])
 
 
 class Trainer:
-    """One training of a field: its optimizer, and where it stands.
+    """One training of a field: its optimizer, and the steps that are done.
 
     Args:
         field: to train, on the processes' device.
         schedule: of the steps.
-        source: gives a step's windows, on the same device.
-        mean: (bands,) reflectance.
-        std: likewise.
+        windows: gives those of a step, on the same device.
+        mean: of the reflectance, (bands,).
+        std: standard deviation of the reflectance, (bands,).
         fingerprint: of everything that a checkpoint must agree with.
-        checkpoint: where it is kept.
+        checkpoint: file that it is kept in.
         processes: that train together.
-        waited: tells the share of time that was spent waiting for windows.
+        waited: gives the share of time that was spent waiting for windows.
     """
 
     def __init__(
         self,
         field: NeuralField,
         schedule: Schedule,
-        source: Callable[[int], Windows],
+        windows: Callable[[int], Windows],
         *,
         mean: Tensor,
         std: Tensor,
@@ -139,7 +139,7 @@ class Trainer:
         processes: Processes,
         waited: Callable[[], float],
     ) -> None:
-        self.field, self.schedule, self.source = field, schedule, source
+        self.field, self.schedule, self.windows = field, schedule, windows
         self.fingerprint, self.checkpoint = fingerprint, checkpoint
         self.processes, self.waited = processes, waited
         synchronize_norms(field)
@@ -158,7 +158,7 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
 
     def train(self) -> Iterator[PretrainProgress]:
-        """Train to the end, saying where it stands after every step.
+        """Train to the end, and yield the progress after every step.
 
         Raises:
             TrainingError: the loss stopped being finite.
@@ -171,8 +171,8 @@ class Trainer:
             loss, more = self._train_step(self.step / steps)
             if not math.isfinite(loss):
                 raise TrainingError(
-                    f"the loss is not finite at step {self.step} (rates {self.rates}): start again with a lower --rate or"
-                    " --table-rate"
+                    f"the loss is not finite at step {self.step} (rates {self.rates}): start again with a lower `rate`"
+                    " or `table_rate`"
                 )
             self.step += 1
             squares += more
@@ -194,14 +194,14 @@ class Trainer:
         self.field.train()
         if progress >= self.schedule.frozen_norm:
             freeze_norms(self.field)
-        loss, squares = self.objective(self.source(self.step))
+        loss, squares = self.objective(self.windows(self.step))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return self.processes.mean(loss.item()), squares.cpu()
 
     def release(self) -> None:
-        """Let go of gradients and moments, three times what the field itself takes: training is over."""
+        """Free the gradients and moments, three times what the field itself takes, once training is over."""
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()
 
@@ -228,7 +228,7 @@ class Trainer:
     def _restore(self, tensors: dict[str, Tensor], saved: Mapping[str, Any]) -> None:
         step, seconds = int(saved["step"]), float(saved["seconds"])
         if not (0 <= step <= self.schedule.steps and seconds >= 0):
-            raise ValueError(f"step {step} after {seconds} s is none of this run")
+            raise ValueError(f"step {step} after {seconds} s is not a step of this run")
         field, moments = (
             {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
             for prefix in ("field.", "optimizer.")
@@ -243,7 +243,7 @@ class Trainer:
 
 
 def freeze_norms(field: NeuralField) -> None:
-    """BatchNorm keeps the statistics it has gathered and normalises with them."""
+    """Make BatchNorm keep its running statistics and normalise with them."""
     for module in field.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()

@@ -1,9 +1,9 @@
-"""Updating a region with new acquisitions, without starting again and without forgetting.
+"""Updating a region with new acquisitions, without training it anew and without losing the old ones.
 
-The imagery that a region was encoded from is rarely at hand years later, and need not be: the region remembers it. While the
-field learns the new dates from their imagery, it is held to what it remembered of the old ones, at the same places, by a
-frozen copy of itself. What a place looks like was learned already, so the new dates begin from it, and heads can go on from
-theirs.
+The imagery that a region was encoded from is rarely at hand years later, and is not needed: the region reconstructs it. While
+the field learns the new dates from their imagery, a frozen copy of it gives the targets at the old dates, at the same places.
+The field already knows what a place looks like, so training on the new dates starts from there, and earlier heads can be
+trained on.
 """
 
 from __future__ import annotations
@@ -29,9 +29,19 @@ from lianet_user.imagery.imagery import Imagery
 from lianet_user.imagery.statistics import measure
 from lianet_user.pretraining.distributed import Processes
 from lianet_user.pretraining.loader import Loader, drawn_from
-from lianet_user.pretraining.pretrain import Listener, checkpoint_path, fingerprint, finish, in_memory
+from lianet_user.pretraining.pretrain import (
+    AtLeastOne,
+    Listener,
+    NotNegative,
+    Rate,
+    Seed,
+    Side,
+    checkpoint_path,
+    fingerprint,
+    finish,
+    in_memory,
+)
 from lianet_user.pretraining.quality import require_match
-from lianet_user.pretraining.settings import AtLeastOne, NotNegative, Rate, Seed, Side
 from lianet_user.pretraining.trainer import Schedule, Trainer, Windows
 from lianet_user.region import Region
 
@@ -45,11 +55,11 @@ class UpdateSettings:
 
     steps: AtLeastOne = 600
     target_db: float | None = None
-    """Stop when the windows of the last `report_every` steps, old and new, are remembered as well as this."""
+    """Stop when the windows of the last `report_every` steps, old and new, are reconstructed as well as this."""
     batch: AtLeastOne = 8
     """Windows per step, half of them at new dates and half at old ones."""
     replay: bool = True
-    """Hold the field to what it remembered of the old dates. Without, it forgets: for comparison only."""
+    """Train on the reconstruction of the old dates too. Without it the field loses them: for comparison only."""
     window: Side = 128
     """Pixels along the side of a window, less where the area is smaller, or the field was trained on smaller ones; a field
     with statistics over space goes on with windows of the size that it was trained on."""
@@ -57,7 +67,7 @@ class UpdateSettings:
     rate: Rate = 5e-4
     warmup: int = 50
     tables: Literal["same", "int8"] = "same"
-    """How they are stored: `int8` takes half the space."""
+    """How the tables are stored: `int8` takes half the space."""
     seed: Seed = 0
     memory_gb: NotNegative = 4.0
     workers: AtLeastOne = 2
@@ -88,30 +98,31 @@ def update(
 
     Args:
         region_path: of the region file; it is not changed.
-        imagery: on its grid, with its bands. Dates that the region holds already are not trained on, but judged afterwards.
+        imagery: on the region's grid, with its bands. Dates that the region holds already are not trained on, but judged
+            afterwards.
         output: region file to write.
         settings: of the training.
-        listener: told where it stands after every step.
+        listener: called with the progress after every step.
         resume: go on from the checkpoint.
         device: `cpu` or `cuda`; None takes CUDA where there is one.
 
     Raises:
         ArtifactError: the region or the checkpoint cannot be read, or the checkpoint belongs to another run.
         ImageryError: another grid, other bands, no new date, or imagery that cannot be encoded.
-        InputError: a batch that cannot be halved.
+        InputError: the batch cannot be halved.
         TrainingError: the loss stopped being finite.
-        OutputError: the place cannot be written.
+        OutputError: `output` cannot be written.
     """
     settings = settings or UpdateSettings()
     processes = Processes.join(device)
     region = Region.open(region_path, processes.device)
-    known = [index for index, held in enumerate(imagery.acquisitions) if held.date in region.header.dates]
+    known = [index for index, each in enumerate(imagery.acquisitions) if each.date in region.header.dates]
     require_match(region, imagery, known)
     fresh = [index for index in range(len(imagery.acquisitions)) if index not in known]
     if not fresh:
         raise ImageryError(
             f"the region {region.header.name!r} holds every date of the imagery already"
-            f" ({listed([str(held.date) for held in imagery.acquisitions], 6)}): give new ones"
+            f" ({listed([str(each.date) for each in imagery.acquisitions], 6)}): give new ones"
         )
     new = in_memory(imagery.only(fresh), settings.memory_gb)
     statistics = measure(new)
@@ -125,7 +136,8 @@ def update(
     field.to(processes.device)
     if settings.batch % (2 * processes.world):
         raise InputError(
-            f"a batch of {settings.batch} cannot be halved among {processes.world} processes: give another"
+            f"a batch of {settings.batch} windows cannot be halved and shared by {processes.world} processes: give a multiple"
+            f" of {2 * processes.world} as `batch`"
         )
     mean, std = torch.zeros(len(new.bands)), torch.ones(len(new.bands))
     if isinstance(field.reconstruction, LiteReconstruction):
@@ -144,7 +156,7 @@ def update(
         trainer = Trainer(
             field,
             settings.schedule,
-            _Source(loader, new, teacher, region.header, header, settings, processes),
+            _ReplayedWindows(loader, new, teacher, region.header, header, settings, processes),
             mean=mean,
             std=std,
             fingerprint=fingerprint(new, statistics, dataclasses.asdict(settings), region.sha256 or ""),
@@ -152,19 +164,19 @@ def update(
             processes=processes,
             waited=lambda: loader.share,
         )
-        # What was measured of the old dates was measured of the old file: only what can be judged now is told.
+        # The quality of the old dates was that of the old file: the header states only what can be judged now.
         return finish(trainer, header, imagery, output, tables=settings.tables, listener=listener, resume=resume)
 
 
 def _extended(region: Region, new: Imagery, settings: UpdateSettings) -> RegionHeader:
     """The header with the new acquisitions in their places, in order of time."""
     old = region.header
-    merged = tuple(sorted((*old.acquisitions, *new.acquisitions), key=lambda held: held.days))
+    merged = tuple(sorted((*old.acquisitions, *new.acquisitions), key=lambda acquisition: acquisition.days))
     time = old.field.time
     if time.kind == "index":
         time = time.model_copy(update={"count": len(merged)})
     elif time.kind == "kriged":
-        days = tuple(held.days for held in merged)
+        days = tuple(acquisition.days for acquisition in merged)
         time = time.model_copy(update={"days": days, "codes": time.codes + len(new.acquisitions)})
     config: FieldConfig = old.field.model_copy(update={"time": time})
     assert region.sha256 is not None
@@ -188,13 +200,13 @@ def _extended(region: Region, new: Imagery, settings: UpdateSettings) -> RegionH
 def _grown(teacher: NeuralField, old: RegionHeader, new: RegionHeader) -> NeuralField:
     """A copy of a field with room for more acquisitions, which computes the same at the old ones.
 
-    A new vector starts as the mean of the old ones. A new code starts as their estimate at its time, with a component of its
-    own that none of the others has, for what the date shows that no combination of the others can.
+    A new vector starts as the mean of the old ones. A new code starts as their estimate at its time, with an own component
+    that none of the others has, for what the date shows and no combination of the others can.
     """
     field = NeuralField(new.field)
     state = teacher.state_dict()
-    place = [new.dates.index(held) for held in old.dates]
-    fresh = [index for index, held in enumerate(new.dates) if held not in old.dates]
+    place = [new.dates.index(date) for date in old.dates]
+    fresh = [index for index, date in enumerate(new.dates) if date not in old.dates]
     name = "time.weight"
     if new.field.time.kind == "index":
         grown = state[name].mean(0).repeat(len(new.dates), 1)
@@ -222,7 +234,7 @@ def _grown(teacher: NeuralField, old: RegionHeader, new: RegionHeader) -> Neural
 def _fit_own_components(field: NeuralField, header: RegionHeader, new: Imagery, size: int) -> None:
     """Let the own component of each new code explain, linearly in the encoding, what the estimate from the others misses.
 
-    Least squares over some windows of each date, in closed form: most of what training would have to find.
+    Least squares over some windows of each date, in closed form, which gives most of what training would have to learn.
 
     Args:
         field: as :func:`_grown` makes it, in evaluation mode.
@@ -239,8 +251,8 @@ def _fit_own_components(field: NeuralField, header: RegionHeader, new: Imagery, 
     windows = list(new.window.tiles(size))
     chosen = np.random.default_rng(0).permutation(len(windows))[:FITTED_WINDOWS]
     stride = field.config.decoder.stride
-    for number, held in enumerate(new.acquisitions):
-        times = torch.tensor([held.days], dtype=torch.float64)
+    for number, acquisition in enumerate(new.acquisitions):
+        times = torch.tensor([acquisition.days], dtype=torch.float64)
         length, bands = field.config.encoding.channels + 1, len(new.bands)
         products, moments = torch.zeros(length, length).double(), torch.zeros(length, bands).double()
         for window in (windows[index] for index in chosen.tolist()):
@@ -266,8 +278,8 @@ def _fit_own_components(field: NeuralField, header: RegionHeader, new: Imagery, 
         projection.bias[own] = change[:, -1]
 
 
-class _Source:
-    """Windows of new imagery, and the same places at old dates as the teacher remembers them."""
+class _ReplayedWindows:
+    """Windows of new imagery, and the same places at old dates as the teacher reconstructs them."""
 
     def __init__(
         self,
@@ -280,7 +292,7 @@ class _Source:
         processes: Processes,
     ) -> None:
         self._loader, self._teacher, self._settings, self._processes = loader, teacher, settings, processes
-        self._new = _times(new, [held.date for held in imagery.acquisitions])
+        self._new = _times(new, [acquisition.date for acquisition in imagery.acquisitions])
         self._old, self._old_in_new = _times(old, list(old.dates)), _times(new, list(old.dates))
 
     @torch.no_grad()
@@ -292,14 +304,14 @@ class _Source:
         )
         chosen = draw[processes.rank :: processes.world]
         size = batch.reflectance.shape[-1]
-        remembered: Tensor = self._teacher(batch.corners, size, size, self._old[chosen].to(device))
-        kept = torch.full_like(remembered, self._settings.replay, dtype=torch.bool)
+        replayed: Tensor = self._teacher(batch.corners, size, size, self._old[chosen].to(device))
+        counted = torch.full_like(replayed, self._settings.replay, dtype=torch.bool)
         return Windows(
             corners=(*batch.corners, *batch.corners),
             times=torch.cat([self._new[batch.acquisitions], self._old_in_new[chosen]]).to(device),
             left_out=None,
-            reflectance=torch.cat([torch.from_numpy(batch.reflectance).to(device), remembered]),
-            valid=torch.cat([torch.from_numpy(batch.valid).to(device), kept]),
+            reflectance=torch.cat([torch.from_numpy(batch.reflectance).to(device), replayed]),
+            valid=torch.cat([torch.from_numpy(batch.valid).to(device), counted]),
         )
 
 
