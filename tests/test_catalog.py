@@ -23,7 +23,7 @@ from shapely.geometry import Point
 from lianet_user.catalog import Model, Provider, chosen_place, open_catalog, publish
 from lianet_user.catalog.coverage import SAME_PLACE, View, coverage_figure, is_land, marks, place_of, sketch
 from lianet_user.catalog.model import read_item
-from lianet_user.catalog.places import MAX_DOCUMENT_BYTES
+from lianet_user.catalog.read import MAX_DOCUMENT_BYTES
 from lianet_user.errors import ArtifactError, CatalogError, OutputError
 from lianet_user.files.artifact import open_region_file
 from lianet_user.geo.grid import LONLAT, bounds_of

@@ -14,7 +14,7 @@ from web import Answer, Request, Web, claiming, cut, endless, serving, status, w
 
 from lianet_user.catalog import download as module
 from lianet_user.catalog.download import download, read_bytes
-from lianet_user.catalog.places import check_address
+from lianet_user.catalog.model import check_address
 from lianet_user.errors import CatalogError, DownloadError, LianetError, OutputError
 
 DATA = random.Random(0).randbytes(700_000)

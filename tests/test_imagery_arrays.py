@@ -16,9 +16,9 @@ from pyproj import CRS
 from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window
+from lianet_user.imagery.formats import open_imagery
+from lianet_user.imagery.imagery import ImageryOptions
 from lianet_user.imagery.netcdf_zarr import open_arrays
-from lianet_user.imagery.opening import open_imagery
-from lianet_user.imagery.options import ImageryOptions
 
 pytest.importorskip("netCDF4")
 pytest.importorskip("zarr")

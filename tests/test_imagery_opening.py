@@ -14,7 +14,7 @@ import xarray as xr
 from affine import Affine
 
 from lianet_user.errors import ImageryError
-from lianet_user.imagery import ImageryOptions, open_imagery, opening
+from lianet_user.imagery import ImageryOptions, formats, open_imagery
 
 WEST, NORTH = 500_000.0, 5_800_000.0
 DAYS = (1, 5, 9)
@@ -155,7 +155,7 @@ def test_a_missing_band_does_not_make_a_date_cloudy(tmp_path: Path) -> None:
 
 
 def test_large_imagery_is_looked_through_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "TILE", 7)
+    monkeypatch.setattr(formats, "TILE", 7)
     corner = np.zeros((2, 20, 20), np.uint16)
     corner[:, 19, 19] = 300
     write(tmp_path / "scene_20180601.tif", corner, names=("red", "nir"))

@@ -19,11 +19,11 @@ from rasterio.errors import NotGeoreferencedWarning
 from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition, Band
 from lianet_user.geo.grid import Window, whole
-from lianet_user.imagery.grids import Resampled, factor_of, gridded, on_grid, pixel_metres, same_grid
+from lianet_user.imagery.grids import Resampled, block_mean, factor_of, gridded, on_grid, pixel_metres, same_grid
+from lianet_user.imagery.imagery import Plane
 from lianet_user.imagery.masks import MaskPlane, MaskRule
-from lianet_user.imagery.planes import Plane, PlaneImagery
+from lianet_user.imagery.planes import PlaneImagery
 from lianet_user.imagery.rasters import RasterFile, RasterPlane
-from lianet_user.imagery.refine import block_mean
 
 GRID = GeoBox((120, 180), Affine(10.0, 0.0, 400_000.0, 0.0, -10.0, 5_900_000.0), "EPSG:32633")
 NOON = Acquisition(date=dt.date(2018, 4, 29))

@@ -15,7 +15,7 @@ from rasterio.transform import from_origin
 
 from lianet_user.errors import ImageryError
 from lianet_user.geo.grid import Window
-from lianet_user.imagery.options import ImageryOptions
+from lianet_user.imagery.imagery import ImageryOptions
 from lianet_user.imagery.planes import PlaneImagery
 from lianet_user.imagery.sensors import WAVELENGTHS_NM
 from lianet_user.imagery.sentinel2 import is_sentinel2, open_sentinel2

@@ -20,10 +20,9 @@ from rasterio.windows import Window as RasterWindow
 
 from lianet_user.errors import ImageryError
 from lianet_user.geo.grid import Window, whole
-from lianet_user.imagery.opening import open_imagery
-from lianet_user.imagery.options import ImageryOptions
-from lianet_user.imagery.stac import open_stac
-from lianet_user.imagery.stac_assets import read_items
+from lianet_user.imagery.formats import open_imagery
+from lianet_user.imagery.imagery import ImageryOptions
+from lianet_user.imagery.stac import open_stac, read_items
 
 pytest.importorskip("odc.stac")
 

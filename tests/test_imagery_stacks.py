@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window
-from lianet_user.imagery.options import ImageryOptions
+from lianet_user.imagery.imagery import ImageryOptions
 from lianet_user.imagery.planes import PlaneImagery
 from lianet_user.imagery.stacks import is_stacks, open_stacks
 

@@ -22,8 +22,8 @@ from lianet_user.files import codebook
 from lianet_user.files.artifact import open_region_file, write_artifact
 from lianet_user.files.header import Acquisition, Band, RegionHeader
 from lianet_user.geo.grid import Window
+from lianet_user.imagery.grids import block_mean, refine
 from lianet_user.imagery.imagery import Imagery, Patch, Resident
-from lianet_user.imagery.refine import block_mean, refine
 from lianet_user.pretraining.compression import Archive, Numbers, Rate, jpeg2000, rate_table, search, zstd
 from lianet_user.pretraining.quality import measure_quality
 from lianet_user.region import Region

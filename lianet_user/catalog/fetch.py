@@ -11,11 +11,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from lianet_user.catalog import cache
-from lianet_user.catalog.cache import cached_file
-from lianet_user.catalog.download import Listener, download, hash_of
-from lianet_user.catalog.model import Model
-from lianet_user.catalog.places import brief, is_remote
+from lianet_user.catalog.download import (
+    DIGITS,
+    Listener,
+    cached_file,
+    cached_models,
+    cached_path,
+    download,
+    hash_of,
+    held,
+    is_intact,
+    unwritable,
+)
+from lianet_user.catalog.model import Model, brief, is_remote
 from lianet_user.catalog.read import NAME_ONE, Catalog, chosen_place, open_catalog
 from lianet_user.errors import (
     ArtifactError,
@@ -83,7 +91,7 @@ def find_region(
     elif here := _only_one(text):
         return here
     if place is None:
-        names = sorted({each.name for each in cache.cached_models()})
+        names = sorted({each.name for each in cached_models()})
         raise CatalogError(
             f"there is no file {text!r}, and no model of that name on this machine (it has {listed(names)}"
             f"{did_you_mean(text, names)}): give the path of a region file, or {NAME_ONE}"
@@ -105,11 +113,11 @@ def fetch(
         OutputError: the cache cannot be written.
     """
     model = catalog.model(name)
-    path = cache.cached_path(model.name, model.sha256)
-    if cache.is_intact(path, model.sha256):
+    path = cached_path(model.name, model.sha256)
+    if is_intact(path, model.sha256):
         return path, False
-    with cache.held(path, announce):
-        if cache.is_intact(path, model.sha256):  # somebody else got it while we waited
+    with held(path, announce):
+        if is_intact(path, model.sha256):  # somebody else got it while we waited
             return path, False
         announce(f"fetching {model.name} ({model.megabytes}) from {brief(_without_query(model.place))}")
         part = path.with_name(f"{path.name}.part")
@@ -136,15 +144,15 @@ def add(path: Path) -> tuple[Path, Model]:
     file = open_region_file(path)
     file.tensors()
     model = Model.of_file(file, file.sha256())
-    for other in cache.cached_models():
-        if other.name == model.name and other.digest != model.sha256[: cache.DIGITS]:
+    for other in cached_models():
+        if other.name == model.name and other.digest != model.sha256[:DIGITS]:
             raise CatalogError(
                 f"another model named {model.name!r} is here already ({other.path}), and a name means one: delete that file"
                 " first, or use this one by its path"
             )
-    target = cache.cached_path(model.name, model.sha256)
-    with cache.held(target, _silent):
-        if not cache.is_intact(target, model.sha256):
+    target = cached_path(model.name, model.sha256)
+    with held(target, _silent):
+        if not is_intact(target, model.sha256):
             part = target.with_name(f"{target.name}.part")
             _make_room(part, model)
             _copy(path, part, model.size)
@@ -154,7 +162,7 @@ def add(path: Path) -> tuple[Path, Model]:
 
 def here(model: Model) -> Path | None:
     """Where a model's file lies on this machine, as far as a look at names and sizes tells."""
-    for path in (cache.cached_path(model.name, model.sha256), *([] if is_remote(model.place) else [Path(model.place)])):
+    for path in (cached_path(model.name, model.sha256), *([] if is_remote(model.place) else [Path(model.place)])):
         with suppress(OSError):
             if path.stat().st_size == model.size:
                 return path
@@ -178,7 +186,7 @@ def _here(model: Model) -> Path | None:
         return None
     if hash_of(path) == model.sha256:
         return path
-    cached = cache.cached_path(model.name, model.sha256)
+    cached = cached_path(model.name, model.sha256)
     if path == cached:
         with suppress(OSError):
             path.unlink()
@@ -192,7 +200,7 @@ def _here(model: Model) -> Path | None:
 
 def _only_one(name: str) -> Path | None:
     """The model of that name in the cache that no catalogue in force knows."""
-    found = [each for each in cache.cached_models() if each.name == name]
+    found = [each for each in cached_models() if each.name == name]
     if len(found) > 1:
         raise CatalogError(
             f"{len(found)} models on this machine are named {name!r}: give the path of one of"
@@ -200,7 +208,7 @@ def _only_one(name: str) -> Path | None:
         )
     if not found:
         return None
-    if not cache.is_intact(found[0].path, found[0].digest):
+    if not is_intact(found[0].path, found[0].digest):
         raise CatalogError(f"{found[0].path} was damaged since it was put there: delete it, and fetch or add it again")
     return found[0].path
 
@@ -212,7 +220,7 @@ def _look_up(name: str, place: str, announce: Announce, listener: Listener | Non
         raise DownloadError(f"there is no file {name!r}, and the name cannot be looked up: {error}") from error
     tell(catalog)
     if catalog.find(name) is None:
-        added = sorted({each.name for each in cache.cached_models()})
+        added = sorted({each.name for each in cached_models()})
         names = [model.name for model in catalog.models]
         raise CatalogError(
             f"there is no file {name!r}, and no model of that name: the catalogue {brief(place)} has {listed(names)}"
@@ -221,7 +229,7 @@ def _look_up(name: str, place: str, announce: Announce, listener: Listener | Non
     try:
         return fetch(name, catalog, announce=announce, listener=listener)[0]
     except DownloadError as error:
-        earlier = [str(each.path) for each in cache.cached_models() if each.name == name]
+        earlier = [str(each.path) for each in cached_models() if each.name == name]
         if earlier:
             raise DownloadError(
                 f"{error}; an earlier one is here and can be given by its path: {listed(earlier)}"
@@ -252,7 +260,7 @@ def _make_room(part: Path, model: Model) -> None:
         arrived = part.stat().st_size if part.exists() else 0
         free = shutil.disk_usage(part.parent).free
     except OSError as error:
-        raise cache.unwritable(part.parent, error) from error
+        raise unwritable(part.parent, error) from error
     if free < model.size - arrived + SPARE:
         raise OutputError(
             f"{part.parent} has {free / 1e6:.0f} MB free, and {model.name} needs {model.megabytes}: make room there, or name"
@@ -304,7 +312,7 @@ def _admit(part: Path, path: Path, model: Model) -> None:
     try:
         part.replace(path)
     except OSError as error:
-        raise cache.unwritable(path.parent, error) from error
+        raise unwritable(path.parent, error) from error
 
 
 def _without_query(place: str) -> str:

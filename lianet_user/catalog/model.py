@@ -1,17 +1,23 @@
-"""What a catalogue says of one model: the place and dates it is valid for, whose it is, and the file to the last byte.
+"""What a catalogue says of one model: the place and dates it is valid for, whose it is, and where its file lies.
 
 A catalogue is a STAC one, and a model is an Item of it. Items may come from anywhere: they are read by a schema of exactly
 what is used, with bounds on everything, and what they claim of the file is believed only once the file has proved it.
+
+A place is a text: the absolute path of a local file, an `https://` address, or `hf://owner/repository/file` on the Hugging
+Face Hub. A local catalogue names files beneath its own folder, or remote ones; a remote one names remote ones only. `http://`
+is for this machine alone (`localhost`), and nothing that began with `https://` goes on with it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from urllib.parse import urljoin, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lianet_user.catalog.places import brief, joined
 from lianet_user.errors import CatalogError, printable
 from lianet_user.field.config import Schema
 from lianet_user.files.header import Date, RegionHeader, Sha256
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from lianet_user.files.artifact import ArtifactFile
+
 
 ARTIFACT_TYPE: Final = "lianet-region"
 """`mlm:artifact_type` of a region file: what tells our items from other models in the same catalogue."""
@@ -292,3 +299,114 @@ def read_item(document: dict[str, Any], place: str, root: str) -> Model:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "item"
         raise CatalogError(f"{brief(place)} describes no model: {brief(printable(where))}: {first['msg']}") from error
+
+
+# --- Places: what a catalogue may name.
+
+
+ROOT_NAME: Final = "catalog.json"
+MAX_HREF: Final = 2048
+
+
+def brief(text: str, most: int = 200) -> str:
+    """The beginning of a text that somebody else chose, who may have chosen a megabyte of it."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def is_remote(place: str) -> bool:
+    return "://" in place
+
+
+def locate(text: str) -> str:
+    """The place of a catalogue's first document, of what somebody typed: a folder means the `catalog.json` in it.
+
+    Raises:
+        CatalogError: an address of a kind that is not read.
+    """
+    if is_remote(text):
+        place = text if text.endswith(".json") else f"{text.rstrip('/')}/{ROOT_NAME}"
+        check_address(place)
+        return place
+    path = Path(text).expanduser().absolute()
+    return str(path / ROOT_NAME if path.is_dir() else path)
+
+
+def joined(document: str, href: str, root: str) -> str:
+    """The place that a link of a document means.
+
+    Args:
+        document: place of the document.
+        href: as it stands there.
+        root: place of the catalogue's first document.
+
+    Raises:
+        CatalogError: it leads to where this catalogue may not lead.
+    """
+    if not href or len(href) > MAX_HREF or not href.isprintable() or "\\" in href:
+        raise CatalogError(f"{brief(document)} has a link that is no address: {brief(href)!r}")
+    # The Hub's scheme is none that joins relative links.
+    base = document.replace("hf://", "https://", 1) if document.startswith("hf://") else document
+    try:
+        scheme = urlsplit(href).scheme
+        place = href if scheme or not is_remote(document) else urljoin(base, href)
+    except ValueError as error:
+        raise CatalogError(f"{brief(document)} has a link that is no address ({error}): {brief(href)!r}") from error
+    if is_remote(document):
+        if document.startswith("hf://") and not scheme:
+            place = place.replace("https://", "hf://", 1)
+        check_address(place, before=document)
+        return place
+    if scheme:
+        check_address(href)
+        return href
+    folder = Path(root).parent.resolve()
+    # Resolved, so that neither `..` nor a symbolic link leads out.
+    try:
+        path = (Path(document).parent / href).resolve()
+    except (OSError, RuntimeError) as error:  # links that lead to themselves
+        raise CatalogError(f"{brief(document)} has a link that leads nowhere: {brief(href)!r}") from error
+    if not path.is_relative_to(folder):
+        raise CatalogError(
+            f"{brief(document)} has a link out of its folder ({brief(href)!r}): a local catalogue names files beneath {folder},"
+            " or https addresses"
+        )
+    return str(path)
+
+
+def check_address(address: str, before: str | None = None) -> None:
+    """
+    Args:
+        address: to read from.
+        before: the address that led there.
+
+    Raises:
+        CatalogError: it is neither https, nor the Hub, nor http on this machine; or it would be a step down from https.
+    """
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise CatalogError(f"{brief(address)!r} is no address: {error}") from error
+    shown = brief(f"{parts.scheme}://{host}{parts.path}")
+    if not host or not address.isascii() or not address.isprintable() or " " in address:
+        raise CatalogError(f"{brief(address)!r} is no address: expected https://host/path")
+    if parts.username is not None:
+        raise CatalogError(f"the address {shown} carries a user name: addresses with passwords are not read")
+    if parts.scheme == "hf":
+        if len(parts.path.strip("/").split("/")) < 2:
+            raise CatalogError(f"{shown} is no file on the Hugging Face Hub: expected hf://owner/repository/file")
+    elif parts.scheme == "http" and is_this_machine(host):
+        if before is not None and not before.startswith("http://"):
+            raise CatalogError(f"{brief(before)} leads from https to {shown}: that is not followed")
+    elif parts.scheme != "https":
+        raise CatalogError(f"{shown} is not read: expected an https:// address (http:// only on this machine itself)")
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is this machine by name or by number."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

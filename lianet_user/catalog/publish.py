@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lianet_user.catalog.model import ARTIFACT_TYPE, ASSET, SHA256_MULTIHASH, Model, Provider
-from lianet_user.catalog.places import ROOT_NAME
+from lianet_user.catalog.model import ARTIFACT_TYPE, ASSET, ROOT_NAME, SHA256_MULTIHASH, Model, Provider
 from lianet_user.errors import ArtifactError, CatalogError, InputError
 from lianet_user.files.artifact import open_head_file, open_region_file, refuse_existing, replacing
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lianet_user.catalog.cache import remember, remembered
-from lianet_user.catalog.model import Model, is_model, read_item
-from lianet_user.catalog.places import ROOT_NAME, brief, is_remote, joined, locate, read_document
+from lianet_user.catalog.download import read_bytes, remember, remembered
+from lianet_user.catalog.model import ROOT_NAME, Model, brief, is_model, is_remote, joined, locate, read_item
 from lianet_user.errors import CatalogError, DownloadError, LianetError, did_you_mean, listed
 
 NAME_ONE: Final = (
@@ -22,6 +23,8 @@ NAME_ONE: Final = (
     " installed lianet-user brings no catalogue of its own"
 )
 """What to do where none is in force."""
+MAX_DOCUMENT_BYTES: Final = 16 * 2**20
+"""Of one document of a catalogue: a polygon and a list of dates, never more."""
 MAX_DOCUMENTS: Final = 5_000
 AT_ONCE: Final = 8
 """Requests, to a remote catalogue."""
@@ -85,7 +88,7 @@ def open_catalog(place: str, *, offline: bool = False) -> Catalog:
         offline: do not ask the network: of a remote catalogue, take what it said last.
 
     Raises:
-        CatalogError: it is no catalogue, or breaks the rules of :mod:`lianet_user.catalog.places`.
+        CatalogError: it is no catalogue, or breaks the rules of :mod:`lianet_user.catalog.model`.
         DownloadError: it cannot be reached, and was never read before.
     """
     if is_remote(place):
@@ -181,3 +184,52 @@ def _links(document: dict[str, Any], place: str, root: str, problems: list[str])
         except CatalogError as error:
             problems.append(str(error))
     return found
+
+
+def read_document(place: str) -> dict[str, Any]:
+    """One JSON document of a catalogue.
+
+    Raises:
+        CatalogError: it cannot be read, is too large, or is not a JSON object whose keys are unique.
+        DownloadError: its server does not give it.
+    """
+    raw = read_bytes(place, MAX_DOCUMENT_BYTES) if is_remote(place) else _read_file(place)
+    if len(raw) > MAX_DOCUMENT_BYTES:
+        raise CatalogError(f"{brief(place)} is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB: that is no STAC document")
+    return parse_document(raw, place)
+
+
+def parse_document(raw: bytes, place: str) -> dict[str, Any]:
+    """
+    Raises:
+        CatalogError: it is not a JSON object whose keys are unique.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(pairs)
+        if len(document) < len(pairs):
+            raise ValueError("a key appears twice")
+        return document
+
+    try:
+        document = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise CatalogError(f"{brief(place)} is no STAC document: it is not valid JSON ({brief(str(error))})") from error
+    if not isinstance(document, dict):
+        raise CatalogError(f"{brief(place)} is no STAC document: it is no JSON object")
+    return document
+
+
+def _read_file(place: str) -> bytes:
+    try:
+        # Without waiting: a named pipe would wait for a writer.
+        descriptor = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise CatalogError(f"cannot read the catalogue {brief(place)}: it is not a regular file")
+            return file.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as error:
+        raise CatalogError(
+            f"cannot read the catalogue {brief(place)}: {error.strerror or error}: give the place of a catalog.json with"
+            " --catalog or LIANET_CATALOG"
+        ) from error

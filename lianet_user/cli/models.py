@@ -188,7 +188,7 @@ def _opened(catalog: str | None, offline: bool = False) -> Catalog:
 def _all_models(catalog: str | None, offline: bool) -> tuple[list[Model], str | None]:
     """The models of the catalogue, and those on this machine that it does not know."""
     from lianet_user.catalog import Model, chosen_place, open_catalog
-    from lianet_user.catalog.cache import cached_models
+    from lianet_user.catalog.download import cached_models
     from lianet_user.catalog.fetch import tell
     from lianet_user.errors import ArtifactError, CatalogWarning
     from lianet_user.files.artifact import open_region_file

@@ -1,17 +1,72 @@
-"""What every source of imagery offers: acquisitions of one area on one grid, read window by window."""
+"""What all imagery offers, whatever its format: acquisitions of one area on one grid, read window by window."""
 
 from __future__ import annotations
 
+import datetime as dt
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition, Band
 from lianet_user.geo.grid import Window, whole
+
+SCL_CLEAR = (4, 5, 6, 7, 11)
+"""Values of Sentinel-2's scene classification that show the ground: vegetation, bare, water, unclassified, snow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageryOptions:
+    """How imagery is read. Nothing here is guessed: what is left open and cannot be read off the files is asked for."""
+
+    bands: tuple[str, ...] | None = None
+    """Names of the bands to take, in this order. For stacks whose layers have no names, the names of all layers of one
+    acquisition. None takes what there is; of Sentinel-2 all but the cirrus band, which does not see the ground."""
+    dates: tuple[Acquisition, ...] | None = None
+    """Of the acquisitions, where neither the files nor their names say, in their order."""
+    since: dt.date | None = None
+    until: dt.date | None = None
+    """Acquisitions before the one or after the other are left out."""
+    offset: float | None = None
+    """Subtracted from the digital numbers. None: what the files say, else 0, but refused for Sentinel-2 since 2022-01-25."""
+    scale: float | None = None
+    """Digital numbers per reflectance 1.0. None: what the files say, else 10000 for whole numbers and 1 for fractions."""
+    offsets: Mapping[dt.date, float] = field(default_factory=dict)
+    scales: Mapping[dt.date, float] = field(default_factory=dict)
+    """Of single dates, before the common ones."""
+    nodata: float | None = None
+    """Digital number that is no measurement, beside what the files declare. Sentinel-2's is 0 in any case."""
+    mask: str | None = None
+    """Where clouds are marked: the name of a variable, of an asset, or of a layer's description, or the path of a raster or
+    of a folder of rasters with dates in their names."""
+    clear: tuple[int, ...] | None = None
+    """Values of the mask that are clear; by default `SCL_CLEAR` where the mask is called SCL."""
+    clear_below: float | None = None
+    """Or: the mask is a probability of clouds, and less than this is clear."""
+    min_clear: float = 0.0
+    """Acquisitions with a smaller share of clear pixels (all bands valid) are left out."""
+    grid: str | None = None
+    """A raster or a region file whose grid everything is put on by resampling. None refuses grids that do not match."""
+
+
+def in_period(acquisition: Acquisition, options: ImageryOptions) -> bool:
+    """Whether an acquisition lies between `since` and `until`."""
+    date = acquisition.date
+    return (options.since is None or date >= options.since) and (options.until is None or date <= options.until)
+
+
+def none_in_period(acquisitions: Sequence[Acquisition], options: ImageryOptions) -> ImageryError:
+    """No acquisition lies between `since` and `until`."""
+    dates = sorted(held.date for held in acquisitions)
+    bounds = [f"{name} {bound}" for name, bound in (("--since", options.since), ("--until", options.until)) if bound]
+    return ImageryError(
+        f"none of {len(dates)} dates ({dates[0]} to {dates[-1]}) is left by {' and '.join(bounds)}: choose others"
+    )
 
 
 @dataclass(frozen=True)
@@ -116,3 +171,39 @@ class Resident(Imagery):
         patch = self._patches[index]
         rows, cols = window.slices
         return Patch(patch.reflectance[:, rows, cols], patch.valid[:, rows, cols])
+
+
+class Plane(Protocol):
+    """One band of one acquisition, or one mask, on its own grid.
+
+    Attributes:
+        geobox: its own grid.
+        scale: digital numbers per reflectance 1.0, as finally decided.
+        offset: subtracted from the digital numbers first: reflectance = (digital number - offset) / scale.
+        name: of the file (and the layer), for messages.
+    """
+
+    @property
+    def geobox(self) -> GeoBox: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def offset(self) -> float: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Digital numbers (height, width) of a window inside the plane's own grid, as they are stored. Safe to call from
+        several threads.
+
+        Raises:
+            ImageryError: the file cannot be read, or is damaged.
+        """
+        ...
+
+    def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which of what `read` returned is a measurement."""
+        ...

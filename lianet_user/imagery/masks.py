@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +14,9 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import ImageryError, listed
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window
-from lianet_user.imagery.file_names import moment_of, rasters_in
-from lianet_user.imagery.grids import described, factor_of, on_grid
-from lianet_user.imagery.options import SCL_CLEAR, ImageryOptions
-from lianet_user.imagery.rasters import RasterFile, RasterPlane
-from lianet_user.imagery.refine import block_all
-
-if TYPE_CHECKING:
-    from lianet_user.imagery.planes import Plane
+from lianet_user.imagery.grids import block_all, described, factor_of, on_grid
+from lianet_user.imagery.imagery import SCL_CLEAR, ImageryOptions, Plane
+from lianet_user.imagery.rasters import RasterFile, RasterPlane, moment_of, rasters_in
 
 SCL = "SCL"
 """Sentinel-2's scene classification, the one mask whose values mean the same everywhere."""

@@ -1,5 +1,8 @@
-"""NetCDF files and Zarr stores, as they describe themselves: where their pixels lie, when they were taken, which bands they
-hold."""
+"""NetCDF files and Zarr stores: a variable for each band over (time, y, x), or one variable with a dimension of bands.
+
+Values are read as they are stored, never as xarray would decode them: whole numbers stay whole, and what the file says of
+scale, offset and fill value decides the reflectance once, as in any other format.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ from pyproj.exceptions import CRSError
 from lianet_user.errors import ImageryError, did_you_mean, listed
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window
-from lianet_user.imagery.file_names import moment_in, none_left, wanted
 from lianet_user.imagery.grids import registered
-from lianet_user.imagery.options import ImageryOptions
-from lianet_user.imagery.planes import Plane, PlaneImagery, assembled
+from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
+from lianet_user.imagery.planes import PlaneImagery, assembled
+from lianet_user.imagery.rasters import moment_in
 from lianet_user.imagery.sensors import CIRRUS, called, position, scaling, wavelengths
 
 if TYPE_CHECKING:
@@ -270,10 +273,7 @@ def _open(path: Path) -> xr.Dataset:
         raise ImageryError(f"cannot read {path} as a NetCDF file or Zarr store: {error}") from error
 
 
-# --- Cubes in NetCDF or Zarr: a variable for each band over (time, y, x), or one variable with a dimension of bands.
-#
-# Values are read as they are stored, never as xarray would decode them: whole numbers stay whole, and what the file says of
-# scale, offset and fill value decides the reflectance once, as for any other source.
+# --- From files to imagery.
 
 
 QUALITY = frozenset(
@@ -311,10 +311,10 @@ def open_arrays(paths: Sequence[Path], options: ImageryOptions) -> PlaneImagery:
     everything = [moment for held in moments.values() for moment in held]
     by_date: dict[dt.date, Acquisition] = {}
     for moment in everything:
-        if wanted(moment, options) and (moment.date not in by_date or by_date[moment.date].time is None):
+        if in_period(moment, options) and (moment.date not in by_date or by_date[moment.date].time is None):
             by_date[moment.date] = moment
     if not by_date:
-        raise none_left(everything, options)
+        raise none_in_period(everything, options)
     acquisitions = [by_date[date] for date in sorted(by_date)]
     spelled = [called(*pair) for pair in zip(options.bands or bands, bands, strict=True)]
     known = wavelengths(spelled)
@@ -325,7 +325,7 @@ def open_arrays(paths: Sequence[Path], options: ImageryOptions) -> PlaneImagery:
         notes += [f"{name} of {cube.path.name} is left out: another file holds it in finer pixels" for cube in dropped]
         for cube, layer in finest:
             for index, moment in enumerate(moments[cube.path]):
-                if not wanted(moment, options):
+                if not in_period(moment, options):
                     continue
                 at = acquisitions.index(by_date[moment.date])
                 if name == mask:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,51 +14,10 @@ from lianet_user.errors import ImageryError, listed
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import Acquisition, Band
 from lianet_user.geo.grid import Window, whole
-from lianet_user.imagery.grids import described, factor_of, gridded, pixel_metres
-from lianet_user.imagery.imagery import Imagery, Patch
-from lianet_user.imagery.masks import mask_files, mask_planes
-from lianet_user.imagery.options import ImageryOptions
+from lianet_user.imagery.grids import MARGIN, block_all, described, factor_of, fill, gridded, pixel_metres, refine
+from lianet_user.imagery.imagery import Imagery, ImageryOptions, Patch, Plane
+from lianet_user.imagery.masks import MaskPlane, mask_files, mask_planes
 from lianet_user.imagery.rasters import RasterFile
-from lianet_user.imagery.refine import MARGIN, block_all, fill, refine
-
-if TYPE_CHECKING:
-    from lianet_user.imagery.masks import MaskPlane
-
-
-class Plane(Protocol):
-    """One band of one acquisition, or one mask, on its own grid.
-
-    Attributes:
-        geobox: its own grid.
-        scale: digital numbers per reflectance 1.0, as finally decided.
-        offset: subtracted from the digital numbers first: reflectance = (digital number - offset) / scale.
-        name: of the file (and the layer), for messages.
-    """
-
-    @property
-    def geobox(self) -> GeoBox: ...
-
-    @property
-    def scale(self) -> float: ...
-
-    @property
-    def offset(self) -> float: ...
-
-    @property
-    def name(self) -> str: ...
-
-    def read(self, window: Window) -> NDArray[Any]:
-        """Digital numbers (height, width) of a window inside the plane's own grid, as they are stored. Safe to call from
-        several threads.
-
-        Raises:
-            ImageryError: the file cannot be read, or is damaged.
-        """
-        ...
-
-    def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which of what `read` returned is a measurement."""
-        ...
 
 
 class PlaneImagery(Imagery):
@@ -155,7 +113,7 @@ class PlaneImagery(Imagery):
         return first[0] if first else 1
 
 
-# --- Planes that a reader found, put together: one grid for all, masks on it, and what has to be told about it.
+# --- Assembling the planes of a reader: one grid for all of them, masks, and notes for the provider.
 
 
 SAMPLE = 256

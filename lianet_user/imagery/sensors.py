@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lianet_user.errors import ImageryError
-from lianet_user.imagery.options import ImageryOptions
+from lianet_user.imagery.imagery import ImageryOptions
 
 WAVELENGTHS_NM = {
     "B01": 442.7, "B02": 492.4, "B03": 559.8, "B04": 664.6, "B05": 704.1, "B06": 740.5, "B07": 782.8,

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from lianet_user.errors import ImageryError, did_you_mean, listed
 from lianet_user.files.header import Acquisition
-from lianet_user.imagery.file_names import RASTER_SUFFIXES, files_in, none_left, wanted
+from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
 from lianet_user.imagery.masks import SCL
-from lianet_user.imagery.options import ImageryOptions
-from lianet_user.imagery.planes import Plane, PlaneImagery, assembled
-from lianet_user.imagery.rasters import RasterFile, RasterPlane
+from lianet_user.imagery.planes import PlaneImagery, assembled
+from lianet_user.imagery.rasters import RASTER_SUFFIXES, RasterFile, RasterPlane, files_in
 from lianet_user.imagery.sensors import CIRRUS, GSD_M, WAVELENGTHS_NM, canonical, scaling
 
 FILE = re.compile(
@@ -67,9 +66,9 @@ def open_sentinel2(paths: Sequence[Path], options: ImageryOptions) -> PlaneImage
             grid, or an offset that must be given.
     """
     files, passed = _find(paths, options.mask)
-    kept = [file for file in files if wanted(file.acquisition, options)]
+    kept = [file for file in files if in_period(file.acquisition, options)]
     if not kept:
-        raise none_left(list({file.acquisition.id: file.acquisition for file in files}.values()), options)
+        raise none_in_period(list({file.acquisition.id: file.acquisition for file in files}.values()), options)
     acquisitions = _acquisitions(kept)
     index = {held.id: n for n, held in enumerate(acquisitions)}
     chosen = _chosen(kept)

@@ -7,41 +7,379 @@ windows asked for are read, through odc.stac.
 from __future__ import annotations
 
 import datetime as dt
+import json
+import math
+import re
+import urllib.request
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+from rasterio.errors import RasterioError
 
 from lianet_user.errors import ImageryError, did_you_mean, listed
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window, crs_name, window_geobox
-from lianet_user.imagery.file_names import none_left, wanted
 from lianet_user.imagery.grids import TOLERANCE, described, same_crs
+from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
 from lianet_user.imagery.netcdf_zarr import PROVIDER
-from lianet_user.imagery.options import ImageryOptions
-from lianet_user.imagery.planes import Plane, PlaneImagery, assembled, grid_asked_for
+from lianet_user.imagery.planes import PlaneImagery, assembled, grid_asked_for
 from lianet_user.imagery.sensors import OFFSET_SINCE, scaling, wavelengths
-from lianet_user.imagery.stac_assets import (
-    ASSET,
-    REMOTE,
-    Layer,
-    band_keys,
-    item_of,
-    key_of,
-    layer_of,
-    read_items,
-    wavelength_of,
-    when_of,
-)
 
 if TYPE_CHECKING:
     import pystac
+
+
+# --- Documents, local or over https: the items that one holds, or that a static catalogue leads to.
+
+
+LOCALHOST = ("localhost", "127.0.0.1", "::1")
+TIMEOUT_S = 30
+LARGEST_JSON = 256 * 2**20
+MOST_DOCUMENTS = 10_000
+
+
+def read_items(location: str) -> tuple[list[pystac.Item], list[str]]:
+    """The items of a STAC document, or of all documents a static Collection or Catalog leads to, in its order; and notes
+    about what is not read.
+
+    Raises:
+        ImageryError: a document cannot be read or is no STAC; a location is neither https nor local; there are none.
+    """
+    import pystac
+
+    items: list[pystac.Item] = []
+    notes: list[str] = []
+    waiting, seen = [resolved(location, None)], set[str]()
+    while waiting:
+        href = waiting.pop()
+        if href in seen:
+            continue
+        seen.add(href)
+        if len(seen) > MOST_DOCUMENTS:
+            raise ImageryError(
+                f"{location} leads to more than {MOST_DOCUMENTS} documents: give the items to be encoded"
+            )
+        document = fetch_json(href)
+        kind = document.get("type")
+        if kind in ("Feature", "FeatureCollection"):
+            for feature in [document] if kind == "Feature" else document.get("features", []):
+                try:
+                    items.append(pystac.Item.from_dict(feature, href=href, migrate=True))
+                except Exception as error:  # pystac checks little, and fails in many ways on what is no item
+                    raise ImageryError(f"{href} holds a feature that is no STAC Item ({error!r})") from error
+            if kind == "FeatureCollection" and any(link.get("rel") == "next" for link in _links(document)):
+                notes.append(f"{href} is the first page of a search's result: what is on the next is not read")
+        elif kind in ("Catalog", "Collection"):
+            links = _links(document)
+            further = [link["href"] for link in links if link.get("rel") in ("item", "child") and "href" in link]
+            if not further and any(link.get("rel") == "items" for link in links):
+                raise ImageryError(
+                    f"{href} is a STAC API, which has to be searched: save a search's result as an ItemCollection and give that"
+                )
+            waiting += [resolved(link, href) for link in reversed(further)]
+        else:
+            raise ImageryError(
+                f"{href} has the type {kind!r}: expected a STAC Item (Feature), ItemCollection, Collection or Catalog"
+            )
+    if not items:
+        raise ImageryError(f"{location} leads to no STAC item: expected an Item, or a catalogue with links to some")
+    return items, notes
+
+
+def _links(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [link for link in document.get("links", []) if isinstance(link, dict)]
+
+
+def is_remote(location: str) -> bool:
+    return bool(re.match(r"[a-z][a-z0-9+.-]+://", location, re.IGNORECASE))
+
+
+def resolved(href: str, base: str | None) -> str:
+    """An absolute location, relative to the document that names it.
+
+    Raises:
+        ImageryError: neither a local file nor https (or http on this computer), or a remote document names a local file.
+    """
+    if base is not None and is_remote(base):
+        href = urljoin(base, href)
+    if not is_remote(href):
+        return str((Path(base).parent / href if base else Path(href)).absolute())
+    parts = urlsplit(href)
+    if parts.scheme == "file" and not (base and is_remote(base)):
+        return url2pathname(parts.path)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCALHOST):
+        raise ImageryError(
+            f"{href} is reached by {parts.scheme}: only https and local files are read here; download it, and give that"
+        )
+    return href
+
+
+def fetch_json(href: str) -> dict[str, Any]:
+    """
+    Raises:
+        ImageryError: it cannot be read, or is no JSON object.
+    """
+    try:
+        with urllib.request.urlopen(href, timeout=TIMEOUT_S) if is_remote(href) else open(href, "rb") as source:
+            text = source.read(LARGEST_JSON + 1)
+    except OSError as error:  # urllib's own errors are OSErrors too
+        raise ImageryError(f"cannot read {href}: {error}") from error
+    if len(text) > LARGEST_JSON:
+        raise ImageryError(f"{href} has more than {LARGEST_JSON >> 20} MiB: that is no STAC document")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ImageryError(f"{href} is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ImageryError(f"{href} is no JSON object: expected a STAC Item, ItemCollection, Collection or Catalog")
+    return document
+
+
+# --- Assets: which of them are bands, and what is known of one before its pixels are read.
+
+
+ASSET = "band"
+"""The one asset of the items that odc.stac is given: which asset of the catalogue it is was decided before."""
+
+REMOTE = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_TIMEOUT": str(TIMEOUT_S),
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+}
+"""GDAL must not list a web folder in search of sidecar files, nor wait for ever."""
+
+APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+"""Properties by which Earth Search says that Sentinel-2's offset is subtracted from the pixels already; its assets go on
+declaring it."""
+
+ASIDE = {"thumbnail", "overview", "visual", "metadata"}
+"""Roles of assets that are no bands."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One asset of one item.
+
+    Attributes:
+        product: the item's identifier.
+        key: the asset's.
+        href: absolute path, or URL.
+        when: the item's, UTC.
+        geobox: of the file.
+        dtype: of what it stores, as numpy calls it.
+        nodata: the number that is no measurement, where one is declared.
+        scale, offset: reflectance = number * scale + offset, as STAC means it; None where it is not said.
+        sentinel2: whether the item says that this satellite took it.
+        applied: whether the item says that Sentinel-2's offset is subtracted already.
+    """
+
+    product: str
+    key: str
+    href: str
+    when: dt.datetime
+    geobox: GeoBox
+    dtype: str
+    nodata: float | None
+    scale: float | None
+    offset: float | None
+    sentinel2: bool
+    applied: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.href} (asset {self.key} of {self.product})"
+
+    @property
+    def told(self) -> tuple[float, float] | None:
+        """Scale and offset as in `Band`; None where nothing is said.
+
+        Raises:
+            ImageryError: they are no numbers to count with.
+        """
+        scale, offset = 1.0 if self.scale is None else self.scale, self.offset or 0.0
+        if (scale, offset) == (1.0, 0.0):
+            return None
+        if not (math.isfinite(scale) and math.isfinite(offset) and scale > 0):
+            raise ImageryError(f"{self.name} declares scale {scale:g} and offset {offset:g}: expected a scale above 0")
+        # Decimal fractions have no exact binary ones: 1 / 0.0001 is 10000, and 0.1 / 0.0001 is 1000.
+        return round(1.0 / scale, 9), 0.0 if self.applied else round(-offset / scale, 9)
+
+
+def when_of(item: pystac.Item) -> dt.datetime:
+    """When an item was taken, or began to be, in UTC.
+
+    Raises:
+        ImageryError: it does not say.
+    """
+    when = item.datetime or item.common_metadata.start_datetime
+    if when is None:
+        raise ImageryError(f"item {item.id} has no datetime: imagery must say when it was taken")
+    return when.astimezone(dt.UTC) if when.tzinfo else when.replace(tzinfo=dt.UTC)
+
+
+def key_of(item: pystac.Item, name: str) -> str | None:
+    """The asset of an item that is called so: by its key, its band's common name, or its band's name."""
+    for key in item.assets:
+        if key == name:
+            return key
+    for key in item.assets:
+        if key.casefold() == name.casefold():
+            return key
+    found = [key for key in item.assets if name.casefold() in {said.casefold() for said in _names(item.assets[key])}]
+    return min(found, key=lambda key: _rank(item, key)) if found else None
+
+
+def band_keys(item: pystac.Item) -> list[str]:
+    """Assets that are bands seen from above: of one band each that has a common name or a wavelength, except cirrus. Of one
+    band in several files the best for reading windows is taken: no JPEG2000 beside a GeoTIFF, and the finest pixels."""
+    best: dict[str, str] = {}
+    for key, asset in item.assets.items():
+        names = _names(asset)
+        if not names or "cirrus" in names or ASIDE & set(asset.roles or ()):
+            continue
+        if names[0] not in best or _rank(item, key) < _rank(item, best[names[0]]):
+            best[names[0]] = key
+    return [key for key in item.assets if key in best.values()]
+
+
+def wavelength_of(asset: pystac.Asset) -> float | None:
+    """Central wavelength in nm."""
+    bands = _bands(asset)
+    micrometres = _said(bands[0], "eo:center_wavelength", "center_wavelength") if len(bands) == 1 else None
+    return None if micrometres is None else round(1000.0 * float(micrometres), 3)
+
+
+def layer_of(item: pystac.Item, key: str) -> Layer:
+    """What is known of an asset; of a file whose item does not say all of it, the header is read.
+
+    Raises:
+        ImageryError: it lies where nothing is read from, cannot be read, holds several bands, or says nowhere where it lies.
+    """
+    asset = item.assets[key]
+    href = resolved(asset.href, item.get_self_href())
+    name = f"{href} (asset {key} of {item.id})"
+    if not is_remote(href) and not Path(href).is_file():
+        raise ImageryError(f"{name} is not there: get the files beside their item, or give one that names URLs")
+    places = [asset.extra_fields, *_bands(asset)[:1], *asset.extra_fields.get("raster:bands", [])[:1]]
+    dtype, nodata = _first(places, "data_type"), _first(places, "nodata")
+    scale, offset = _first(places, "raster:scale", "scale"), _first(places, "raster:offset", "offset")
+    try:
+        geobox = _geobox(item, asset)
+        numbers = [None if value is None else float(value) for value in (nodata, scale, offset)]
+    except (CRSError, TypeError, ValueError) as error:
+        raise ImageryError(f"{name} is described by what makes no sense: {error}") from error
+    if geobox is None or dtype not in np.sctypeDict or numbers[0] is None:
+        header = _header(href, name)
+        geobox, dtype = geobox or header[0], header[1]
+        numbers = [own if said is None else said for said, own in zip(numbers, header[2:], strict=True)]
+    platform = f"{item.properties.get('platform')} {item.properties.get('constellation')}".casefold()
+    return Layer(
+        product=item.id,
+        key=key,
+        href=href,
+        when=when_of(item),
+        geobox=geobox,
+        dtype=str(dtype),
+        nodata=numbers[0],
+        scale=numbers[1],
+        offset=numbers[2],
+        sentinel2="sentinel-2" in platform,
+        applied=any(item.properties.get(said) is True for said in APPLIED),
+    )
+
+
+def item_of(layer: Layer) -> pystac.Item:
+    """An item of one asset, `ASSET`, that says everything odc.stac needs to know."""
+    import pystac
+    from pystac.extensions.projection import SCHEMA_URI
+
+    assert layer.geobox.crs is not None
+    fields: dict[str, Any] = {
+        "proj:wkt2": layer.geobox.crs.to_wkt(),
+        "proj:shape": list(layer.geobox.shape),
+        "proj:transform": list(layer.geobox.affine)[:6],
+        "data_type": layer.dtype,
+    }
+    if layer.nodata is not None:
+        fields["nodata"] = layer.nodata
+    item = pystac.Item(layer.product, None, None, layer.when, {}, stac_extensions=[SCHEMA_URI])
+    item.add_asset(ASSET, pystac.Asset(layer.href, media_type="image/tiff", roles=["data"], extra_fields=fields))
+    return item
+
+
+def _geobox(item: pystac.Item, asset: pystac.Asset) -> GeoBox | None:
+    places = [asset.extra_fields, item.properties]
+    shape, transform = _first(places, "proj:shape"), _first(places, "proj:transform")
+    code, epsg = _first(places, "proj:code"), _first(places, "proj:epsg")
+    crs = code or (f"EPSG:{epsg}" if epsg else None) or _first(places, "proj:wkt2", "proj:projjson")
+    if shape is None or transform is None or crs is None:
+        return None
+    height, width = shape
+    affine = Affine(*map(float, transform[:6]))
+    if affine.is_degenerate or min(height, width) < 1:
+        raise ValueError(f"proj:shape {shape} and proj:transform {transform}")
+    return GeoBox((int(height), int(width)), affine, CRS.from_user_input(crs).to_wkt())
+
+
+def _header(href: str, name: str) -> tuple[GeoBox, str, float | None, float | None, float | None]:
+    """Grid, type, nodata, scale and offset by the file itself."""
+    try:
+        with rasterio.Env(**REMOTE), rasterio.open(href) as source:
+            if source.crs is None or source.count != 1:
+                what = "no coordinate reference system" if source.crs is None else f"{source.count} layers"
+                raise ImageryError(f"{name} has {what}: expected one band that says where it lies")
+            geobox = GeoBox(source.shape, source.transform, source.crs.to_wkt())
+            scaling = (source.scales[0], source.offsets[0])
+            said = scaling if scaling != (1.0, 0.0) else (None, None)
+            return geobox, source.dtypes[0], source.nodata, *said
+    except RasterioError as error:
+        raise ImageryError(f"cannot read {name}: {error.__cause__ or error}; get the file again") from error
+
+
+def _bands(asset: pystac.Asset) -> list[dict[str, Any]]:
+    """What STAC 1.1, or the extension that was before it, says of an asset's bands."""
+    bands = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
+    return [band for band in bands if isinstance(band, dict)]
+
+
+def _names(asset: pystac.Asset) -> list[str]:
+    """Common name and name of an asset's band, if it has one band and this is one of the spectrum."""
+    bands = _bands(asset)
+    if len(bands) != 1 or (wavelength_of(asset) is None and _said(bands[0], "eo:common_name", "common_name") is None):
+        return []
+    return [str(name) for field in ("name", "eo:common_name", "common_name") if (name := bands[0].get(field))]
+
+
+def _rank(item: pystac.Item, key: str) -> tuple[bool, float]:
+    asset = item.assets[key]
+    transform = asset.extra_fields.get("proj:transform")
+    size = abs(float(transform[0])) if transform else _first([asset.extra_fields, *_bands(asset)[:1]], "gsd")
+    return "jp2" in (asset.media_type or asset.href).casefold(), math.inf if size is None else float(size)
+
+
+def _first(places: list[dict[str, Any]], *names: str) -> Any:
+    """What the first of several places says."""
+    return next((value for place in places if (value := _said(place, *names)) is not None), None)
+
+
+def _said(place: dict[str, Any], *names: str) -> Any:
+    return next((place[name] for name in names if place.get(name) is not None), None)
+
+
+# --- From items to imagery.
 
 
 def open_stac(paths: Sequence[Path | str], options: ImageryOptions) -> PlaneImagery:
@@ -69,11 +407,11 @@ def open_stac(paths: Sequence[Path | str], options: ImageryOptions) -> PlaneImag
         items += found
         notes += told
     days = _days(items)
-    kept = [(moment, held) for moment, held in days if wanted(moment, options)]
+    kept = [(moment, held) for moment, held in days if in_period(moment, options)]
     if not kept:
-        raise none_left([moment for moment, _ in days], options)
+        raise none_in_period([moment for moment, _ in days], options)
     used = [item for _, held in kept for item in held]
-    names = _names(used, options)
+    names = _band_names(used, options)
     mask = options.mask if options.mask is not None and not Path(options.mask).exists() else None
     if mask is not None:
         _must_have([mask], used)
@@ -233,7 +571,7 @@ def _days(items: Sequence[pystac.Item]) -> list[tuple[Acquisition, list[pystac.I
     return days
 
 
-def _names(items: Sequence[pystac.Item], options: ImageryOptions) -> list[str]:
+def _band_names(items: Sequence[pystac.Item], options: ImageryOptions) -> list[str]:
     if options.bands is not None:
         if twice := sorted({name for name in options.bands if options.bands.count(name) > 1}):
             raise ImageryError(f"--bands names {listed(twice)} twice: name each band once")

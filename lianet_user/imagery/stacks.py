@@ -12,11 +12,18 @@ from pathlib import Path
 
 from lianet_user.errors import ImageryError, did_you_mean, listed
 from lianet_user.files.header import Acquisition
-from lianet_user.imagery.file_names import MOMENT, RASTER_SUFFIXES, files_in, moment_of, none_left, rasters_in, wanted
+from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
 from lianet_user.imagery.masks import SCL
-from lianet_user.imagery.options import ImageryOptions
-from lianet_user.imagery.planes import Plane, PlaneImagery, assembled
-from lianet_user.imagery.rasters import RasterFile, RasterPlane
+from lianet_user.imagery.planes import PlaneImagery, assembled
+from lianet_user.imagery.rasters import (
+    MOMENT,
+    RASTER_SUFFIXES,
+    RasterFile,
+    RasterPlane,
+    files_in,
+    moment_of,
+    rasters_in,
+)
 from lianet_user.imagery.sensors import CIRRUS, WAVELENGTHS_NM, called, canonical, position, scaling, wavelengths
 
 NAMELESS = re.compile(r"(?:band|layer)?[ _-]?\d+", re.I)
@@ -61,9 +68,11 @@ def open_stacks(paths: Sequence[Path], options: ImageryOptions) -> PlaneImagery:
             bands, a date twice, a band on none of the dates, or grids that differ.
     """
     dates = _dates(_files(paths, options), options)
-    kept = sorted((date for date in dates if wanted(date.acquisition, options)), key=lambda date: date.acquisition.date)
+    kept = sorted(
+        (date for date in dates if in_period(date.acquisition, options)), key=lambda date: date.acquisition.date
+    )
     if not kept:
-        raise none_left([date.acquisition for date in dates], options)
+        raise none_in_period([date.acquisition for date in dates], options)
     for one, other in pairwise(kept):
         if one.acquisition.date == other.acquisition.date:
             raise ImageryError(

@@ -16,9 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from lianet_user.errors import ImageryError, listed
-from lianet_user.imagery.file_names import none_left, wanted
-from lianet_user.imagery.imagery import Imagery, Selection
-from lianet_user.imagery.options import ImageryOptions
+from lianet_user.imagery.imagery import Imagery, ImageryOptions, Selection, in_period, none_in_period
 from lianet_user.imagery.sentinel2 import is_sentinel2, open_sentinel2
 
 Answer = TypeVar("Answer")
@@ -60,10 +58,10 @@ def open_imagery(paths: Sequence[Path | str], options: ImageryOptions) -> Opened
     kept = [
         index
         for index in sorted(range(len(dates)), key=dates.__getitem__)
-        if wanted(imagery.acquisitions[index], options)
+        if in_period(imagery.acquisitions[index], options)
     ]
     if not kept:
-        raise none_left(imagery.acquisitions, options)
+        raise none_in_period(imagery.acquisitions, options)
     if twice := sorted(date for date, count in Counter(dates[index] for index in kept).items() if count > 1):
         raise ImageryError(
             f"{imagery.source} holds {listed([*map(str, twice)])} more than once: give one acquisition of each date"
