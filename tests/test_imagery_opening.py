@@ -131,7 +131,7 @@ def test_no_date_that_is_clear_enough_is_an_error(tmp_path: Path) -> None:
     half[:, :5] = 0
     write(folder / "scene_20180601.tif", half, names=("red", "nir"))
     with pytest.raises(
-        ImageryError, match=r"none of 1 acquisitions is clear over 90.0%.*2018-06-01, over 75.0%.*--min-clear"
+        ImageryError, match=r"none of 1 acquisitions is clear over 90.0%.*2018-06-01, over 75.0%.*`min_clear`"
     ):
         open_imagery([folder], ImageryOptions(min_clear=0.9))
 
@@ -140,7 +140,7 @@ def test_a_date_without_any_valid_pixel_is_named(tmp_path: Path) -> None:
     folder = stacks(tmp_path, *DAYS)
     write(folder / "scene_20180605.tif", scene(5) * np.uint16(0), names=("red", "nir"))
     with pytest.raises(
-        ImageryError, match=r"1 of 3 acquisitions have no valid pixel at all \(2018-06-05\).*--min-clear"
+        ImageryError, match=r"1 of 3 acquisitions have no valid pixel at all \(2018-06-05\).*`min_clear`"
     ):
         open_imagery([folder], ImageryOptions())
     assert len(open_imagery([folder], ImageryOptions(min_clear=0.01)).acquisitions) == 2
@@ -161,7 +161,7 @@ def test_large_imagery_is_looked_through_in_tiles(tmp_path: Path, monkeypatch: p
     write(tmp_path / "scene_20180601.tif", corner, names=("red", "nir"))
     assert len(open_imagery([tmp_path], ImageryOptions()).acquisitions) == 1
     assert len(open_imagery([tmp_path], ImageryOptions(min_clear=1 / 400)).acquisitions) == 1
-    with pytest.raises(ImageryError, match="lower --min-clear"):
+    with pytest.raises(ImageryError, match="lower `min_clear`"):
         open_imagery([tmp_path], ImageryOptions(min_clear=2 / 400))
 
 

@@ -225,7 +225,7 @@ def test_planes_that_do_not_cover_the_same_ground_in_whole_pixels_are_refused_un
 ) -> None:
     planes = {"a": plane_of(tmp_path / "a.tif", random_numbers(GRID), GRID)}
     planes["b"] = plane_of(tmp_path / "b.tif", random_numbers(other), other)
-    with pytest.raises(ImageryError, match=r"b\.tif covers .*not the ground of .*a\.tif.*--grid"):
+    with pytest.raises(ImageryError, match=r"b\.tif covers .*not the ground of .*a\.tif.*`grid`"):
         gridded(planes)
     grid, placed = gridded(planes, GRID)
     assert imagery_of(placed["a"], placed["b"], geobox=grid).read(0, whole(grid)).valid[0].all()

@@ -168,9 +168,9 @@ def test_dates_come_in_order_of_time_and_may_lack_bands(write: Writer) -> None:
 
 def test_dates_are_chosen_before_anything_is_asked_about_them(write: Writer) -> None:
     paths = write("B02"), write("B02", moment="20230216T102101")
-    assert "--offset" in refusal(*paths)
+    assert "`offset`" in refusal(*paths)
     assert len(opened(*paths, until=dt.date(2020, 1, 1)).acquisitions) == 1
-    assert "none of 2 dates (2017-02-16 to 2023-02-16) is left by --since 2024-01-01" in refusal(
+    assert "none of 2 dates (2017-02-16 to 2023-02-16) is left by `since` 2024-01-01" in refusal(
         *paths, since=dt.date(2024, 1, 1)
     )
 
@@ -181,7 +181,7 @@ def test_dates_are_chosen_before_anything_is_asked_about_them(write: Writer) -> 
 def test_imagery_since_2022_needs_an_offset(write: Writer) -> None:
     assert opened(write("B02", moment="20220124T102101")).bands[0].offset == 0.0
     path = write("B02", moment="20220125T102101", folder="later")
-    assert "--offset 1000 or --offset 0" in refusal(path)
+    assert "`offset` 1000 or `offset` 0" in refusal(path)
     assert opened(path, offset=0.0).bands[0].offset == 0.0
     assert opened(path, offsets={dt.date(2022, 1, 25): 1000.0}).bands[0].offset == 1000.0
 
@@ -205,7 +205,7 @@ def test_the_offset_is_read_from_the_metadata_of_the_same_product(write: Writer,
         "<BOA_ADD_OFFSET band_id='0'>-1000</BOA_ADD_OFFSET><BOA_ADD_OFFSET band_id='1'>-1000</BOA_ADD_OFFSET>"
     )
     metadata.write_text(text.format(LATER))
-    assert "--offset" in refusal(path)
+    assert "`offset`" in refusal(path)
     metadata.write_text(text.format(moment))
     assert (opened(path).bands[0].offset, opened(path).bands[0].scale) == (1000.0, 10_000.0)
     assert opened(path, offset=0.0).bands[0].offset == 0.0
@@ -220,13 +220,13 @@ def test_the_scene_classification_masks_where_it_is_asked_for(write: Writer) -> 
     folder = write("B02").parent
     write("SCL", classes, suffix="_20m")
     assert opened(folder).read(0, Window(20, 40, 2, 2)).valid.all()
-    assert any("--mask SCL" in note for note in opened(folder).notes)
+    assert any("give SCL as the mask" in note for note in opened(folder).notes)
     imagery = opened(folder, mask="SCL")
     expected = np.ones((72, 96), bool)
     expected[20:22, 40:42] = False
     assert np.array_equal(imagery.read(0, imagery.window).valid[0], expected)
     assert not any("mask" in note for note in imagery.notes)
-    assert "--mask CLD is neither a path nor part" in refusal(folder, mask="CLD")
+    assert "`mask` CLD is neither a path nor part" in refusal(folder, mask="CLD")
 
 
 def test_a_mask_may_lie_elsewhere(write: Writer) -> None:
@@ -234,7 +234,7 @@ def test_a_mask_may_lie_elsewhere(write: Writer) -> None:
         write("B02").parent.parent / "clouds" / "c_20170216.tif"
     )
     folder = write("B02").parent
-    assert "--clear or --clear-below" in refusal(folder, mask=str(clouds))
+    assert "`clear` or `clear_below`" in refusal(folder, mask=str(clouds))
     assert not opened(folder, mask=str(clouds.parent), clear=(0,)).read(0, Window(0, 0, 5, 5)).valid.any()
 
 
@@ -301,7 +301,7 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
 def test_bytes_and_fractions_that_are_no_reflectance_are_refused(write: Writer) -> None:
     assert "holds bytes" in refusal(write("B02", np.ones((72, 96), np.uint8)))
     path = write("B03", np.full((72, 96), 812.5, np.float32))
-    assert "give --scale" in refusal(path)
+    assert "give `scale`" in refusal(path)
     assert opened(path, scale=10_000.0).bands[0].scale == 10_000.0
 
 

@@ -220,7 +220,7 @@ def test_what_the_provider_says_comes_before_the_items(tmp_path: Path) -> None:
 
 def test_an_offset_that_nobody_says_is_asked_for(tmp_path: Path) -> None:
     make_item(tmp_path, offset=None)
-    with pytest.raises(ImageryError, match=r"with or without the offset.*--offset 1000 or --offset 0"):
+    with pytest.raises(ImageryError, match=r"with or without the offset.*`offset` 1000 or `offset` 0"):
         open_stac([one(tmp_path)], ImageryOptions())
 
 
@@ -370,7 +370,7 @@ def test_only_the_window_of_a_large_file_is_read(tmp_path: Path) -> None:
 def test_tiles_of_two_zones_need_a_grid(tmp_path: Path) -> None:
     make_item(tmp_path, 0, keys=("red",))
     make_item(tmp_path, 1, keys=("red",), epsg=32632)
-    with pytest.raises(ImageryError, match=r"EPSG:32633.*EPSG:32632.*--grid"):
+    with pytest.raises(ImageryError, match=r"EPSG:32633.*EPSG:32632.*`grid`"):
         open_stac([catalogue(tmp_path)], ImageryOptions())
     grid = tmp_path / "grid.tif"
     write(grid, np.zeros((10, 12), np.uint8), 10, WEST)

@@ -339,5 +339,5 @@ def region_of_head(header: HeadHeader, head_path: Path, given: str | os.PathLike
         return fetched
     raise ArtifactError(
         f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, places))}, nor among the"
-        " models that were fetched: say where it is with --region, or get it with lianet-user models fetch"
+        " models that were fetched: say where it is with `region`, or get it with lianet-user models fetch"
     )

@@ -1,7 +1,7 @@
 """A provider's region files -> a static STAC catalogue beside them, ready to be hosted as it stands.
 
     FOLDER/
-      catalog.json          links to the items; give its place to --catalog or LIANET_CATALOG
+      catalog.json          links to the items; its place is what `catalog` and LIANET_CATALOG expect
       items/NAME.json       one Item for each region file, with the MLM and file extensions
       NAME.safetensors      as they were
 
@@ -120,7 +120,7 @@ def _models(folder: Path, providers: tuple[Provider, ...]) -> tuple[list[RegionH
             other = next(each.place for each in models if each.name == model.name)
             raise CatalogError(
                 f"{other} and {path} are both regions named {model.name!r}, and a catalogue finds a model by its name: publish"
-                " one of them, or encode one under another --name"
+                " one of them, or encode one under another name"
             )
         headers[model.name] = file.header
         models.append(model)

@@ -230,6 +230,6 @@ def _read_file(place: str) -> bytes:
             return file.read(MAX_DOCUMENT_BYTES + 1)
     except OSError as error:
         raise CatalogError(
-            f"cannot read the catalogue {brief(place)}: {error.strerror or error}: give the place of a catalog.json with"
-            " --catalog or LIANET_CATALOG"
+            f"cannot read the catalogue {brief(place)}: {error.strerror or error}: give the place of a catalog.json as"
+            " `catalog` or in LIANET_CATALOG"
         ) from error

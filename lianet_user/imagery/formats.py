@@ -97,7 +97,7 @@ def _clear(imagery: Imagery, indices: Sequence[int], least: float, notes: list[s
         best = imagery.acquisitions[indices[int(np.argmax(shares))]].date
         raise ImageryError(
             f"none of {len(indices)} acquisitions is clear over {least:.1%} of its pixels: the clearest, {best}, over"
-            f" {max(shares):.1%}; lower --min-clear"
+            f" {max(shares):.1%}; lower `min_clear`"
         )
     if len(kept) < len(indices):
         notes.append(
@@ -125,7 +125,7 @@ def _refuse_empty(imagery: Imagery, indices: Sequence[int]) -> None:
     if empty:
         raise ImageryError(
             f"{len(empty)} of {len(indices)} acquisitions have no valid pixel at all ({listed(empty)}): leave them out with"
-            " --min-clear, --since or --until"
+            " `min_clear`, `since` or `until`"
         )
 
 

@@ -98,7 +98,7 @@ def gridded(planes: Mapping[Key, Plane], wanted: GeoBox | None = None) -> tuple[
         if factor_of(plane.geobox, finest.geobox) is None:
             raise ImageryError(
                 f"{plane.name} covers {described(plane.geobox)}, which is not the ground of {finest.name}"
-                f" ({described(finest.geobox)}) in a whole multiple of its pixels: clip both alike, or give --grid to resample"
+                f" ({described(finest.geobox)}) in a whole multiple of its pixels: clip both alike, or give `grid` to resample"
             )
     return finest.geobox, dict(planes)
 

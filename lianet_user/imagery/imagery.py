@@ -63,7 +63,7 @@ def in_period(acquisition: Acquisition, options: ImageryOptions) -> bool:
 def none_in_period(acquisitions: Sequence[Acquisition], options: ImageryOptions) -> ImageryError:
     """No acquisition lies between `since` and `until`."""
     dates = sorted(held.date for held in acquisitions)
-    bounds = [f"{name} {bound}" for name, bound in (("--since", options.since), ("--until", options.until)) if bound]
+    bounds = [f"{name} {bound}" for name, bound in (("`since`", options.since), ("`until`", options.until)) if bound]
     return ImageryError(
         f"none of {len(dates)} dates ({dates[0]} to {dates[-1]}) is left by {' and '.join(bounds)}: choose others"
     )

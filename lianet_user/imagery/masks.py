@@ -41,7 +41,7 @@ def mask_rule(name: str, options: ImageryOptions) -> MaskRule:
         ImageryError: both were asked for, or neither and the mask is not called SCL.
     """
     if options.clear is not None and options.clear_below is not None:
-        raise ImageryError("--clear and --clear-below are both given: a mask holds either classes or a probability")
+        raise ImageryError("`clear` and `clear_below` are both given: a mask holds either classes or a probability")
     if options.clear_below is not None:
         return MaskRule(below=options.clear_below)
     if options.clear:
@@ -49,8 +49,8 @@ def mask_rule(name: str, options: ImageryOptions) -> MaskRule:
     if SCL in re.split(r"[^A-Z0-9]+", name.upper()):
         return MaskRule(SCL_CLEAR)
     raise ImageryError(
-        f"mask {name} does not say which of its values are clear: say which values of the mask are clear with --clear"
-        " or --clear-below"
+        f"mask {name} does not say which of its values are clear: say which values of the mask are clear with `clear`"
+        " or `clear_below`"
     )
 
 
@@ -73,15 +73,15 @@ class MaskPlane:
         if coarser is None and finer is None:
             raise ImageryError(
                 f"mask {plane.name} covers {described(plane.geobox)}, which is not the ground of the imagery"
-                f" ({described(grid)}) in whole pixels: clip both alike, or give --grid to resample"
+                f" ({described(grid)}) in whole pixels: clip both alike, or give `grid` to resample"
             )
         self._coarser, self._finer = coarser or 1, finer or 1
         if rule.values:
             clear = np.array(rule.values, np.float32)
             if lost := [str(value) for value, held in zip(rule.values, plane.measured(clear), strict=True) if not held]:
                 raise ImageryError(
-                    f"mask {plane.name} declares {', '.join(lost)} as nodata, which --clear calls clear: take the declaration"
-                    " off the file, or leave that value out of --clear"
+                    f"mask {plane.name} declares {', '.join(lost)} as nodata, which `clear` calls clear: take the declaration"
+                    " off the file, or leave that value out of `clear`"
                 )
 
     def clear(self, window: Window) -> NDArray[np.bool_]:
@@ -157,7 +157,7 @@ def mask_files(path: Path, acquisitions: Sequence[Acquisition]) -> dict[int, Pla
     files = rasters_in(path)
     if not files:
         raise ImageryError(
-            f"{path} holds no raster: --mask expects one raster, or a folder of rasters with dates in their names"
+            f"{path} holds no raster: `mask` expects one raster, or a folder of rasters with dates in their names"
         )
     if len(files) == 1 and moment_of(files[0]) is None:
         file = RasterFile.open(files[0])

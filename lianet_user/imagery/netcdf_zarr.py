@@ -180,7 +180,7 @@ class Cube:
             return list(options.bands)
         given = "" if options.bands is None else f", {len(options.bands)} given"
         raise ImageryError(
-            f"{self.path} does not name the {count} bands along {dim}{given}: name all of them in their order with --bands"
+            f"{self.path} does not name the {count} bands along {dim}{given}: name all of them in their order with `bands`"
         )
 
     def _axis(self, dim: str) -> tuple[tuple[float, float], bool]:
@@ -303,7 +303,7 @@ def open_arrays(paths: Sequence[Path], options: ImageryOptions) -> PlaneImagery:
     if options.mask is not None and not Path(options.mask).exists():
         if (place := position(options.mask, names)) is None:
             raise ImageryError(
-                f"--mask {options.mask} is neither a path nor a variable of {listed([str(path) for path in paths])}: found"
+                f"`mask` {options.mask} is neither a path nor a variable of {listed([str(path) for path in paths])}: found"
                 f" {listed(names)}{did_you_mean(options.mask, names)}"
             )
         mask = names[place]
@@ -430,7 +430,7 @@ def _bands(names: Sequence[str], cubes: Sequence[Cube], options: ImageryOptions)
             )
         chosen = [names[place] for place in places if place is not None]
         if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
-            raise ImageryError(f"--bands names {listed(twice)} twice: name each band once")
+            raise ImageryError(f"`bands` names {listed(twice)} twice: name each band once")
         return chosen, []
     mask = options.mask.casefold() if options.mask else None
     beside = [
@@ -443,7 +443,7 @@ def _bands(names: Sequence[str], cubes: Sequence[Cube], options: ImageryOptions)
     notes = [f"{name} is left out: it is no band" for name in beside if name.casefold() != mask]
     notes += [f"{name} of {cube.path.name} is left out: it has no dates" for cube in cubes for name in cube.left]
     if mask is None and "SCL" in beside:
-        notes.append("clouds are not masked, though there is SCL: --mask SCL uses it")
+        notes.append("clouds are not masked, although there is SCL: give SCL as the mask to mask them")
     bands = [name for name in names if name not in beside]
     if CIRRUS in bands and any(wavelengths(bands)):
         bands.remove(CIRRUS)
@@ -473,13 +473,13 @@ def _moments(cube: Cube, options: ImageryOptions) -> list[Acquisition]:
     if moments is None and options.dates is not None:
         if len(options.dates) != count:
             raise ImageryError(
-                f"{cube.path} has {count} dates, --dates names {len(options.dates)}: name all in their order"
+                f"{cube.path} has {count} dates, `dates` names {len(options.dates)}: name all in their order"
             )
         moments = list(options.dates)
     if moments is None and count == 1 and (named := moment_in(cube.path)) is not None:
         moments = [named]
     if moments is None:
-        raise ImageryError(f"{cube.path} does not say when its {count} acquisitions were taken: give --dates")
+        raise ImageryError(f"{cube.path} does not say when its {count} acquisitions were taken: give `dates`")
     dates = [moment.date for moment in moments]
     if twice := sorted({str(date) for date in dates if dates.count(date) > 1}):
         raise ImageryError(f"{cube.path} holds {listed(twice)} twice: give one acquisition of each date")

@@ -102,12 +102,12 @@ class PlaneImagery(Imagery):
             if factor is None:
                 raise ImageryError(
                     f"{plane.name} has {described(plane.geobox)}, which does not lie in whole pixels on the grid"
-                    f" ({described(self.geobox)}): clip all bands alike, or give --grid"
+                    f" ({described(self.geobox)}): clip all bands alike, or give `grid`"
                 )
             if first and first[0] != factor:
                 raise ImageryError(
                     f"band {self.bands[band].name} has pixels of different sizes: {described(first[1].geobox)} in"
-                    f" {first[1].name}, {described(plane.geobox)} in {plane.name}; give one size for all dates, or --grid"
+                    f" {first[1].name}, {described(plane.geobox)} in {plane.name}; give one size for all dates, or `grid`"
                 )
             first = first or (factor, plane)
         return first[0] if first else 1
@@ -233,6 +233,6 @@ def _check_fractions(plane: Plane) -> None:
     values = values[plane.measured(values)]
     if values.size and np.median(values) > HIGHEST_REFLECTANCE:
         raise ImageryError(
-            f"{plane.name} would hold a reflectance of {np.median(values):g} in its middle, expected 0 to 1: give --scale,"
+            f"{plane.name} would hold a reflectance of {np.median(values):g} in its middle, expected 0 to 1: give `scale`,"
             " the number that is a reflectance of 1 (often 10000)"
         )

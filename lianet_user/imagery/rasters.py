@@ -231,7 +231,7 @@ def _moment(path: Path, text: str) -> Acquisition | None:
     dates = list(dict.fromkeys(date for date, _ in found))
     if len(dates) > 1:
         raise ImageryError(
-            f"{path} has several dates in its name ({', '.join(map(str, dates))}): rename it after one, or give --dates"
+            f"{path} has several dates in its name ({', '.join(map(str, dates))}): rename it after one, or give `dates`"
         )
     times = {time for _, time in found if time is not None}
     return Acquisition(date=dates[0], time=times.pop() if len(times) == 1 else None) if dates else None

@@ -82,14 +82,14 @@ def scaling(
     if sentinel2 and whole_numbers and unsaid and date >= OFFSET_SINCE:
         raise ImageryError(
             f"imagery of {date} ({name}) may have been processed with or without the offset that came on {OFFSET_SINCE}:"
-            " give --offset 1000 or --offset 0"
+            " give `offset` 1000 or `offset` 0"
         )
     offset = options.offsets.get(date, told[1] if told and options.offset is None else options.offset or 0.0)
     scale = options.scales.get(date, told[0] if told and options.scale is None else options.scale)
     if scale is None:
         if np.dtype(dtype).itemsize == 1:
             raise ImageryError(
-                f"{name} holds bytes (0 to 255) and does not say which number is a reflectance of 1: give --scale"
+                f"{name} holds bytes (0 to 255) and does not say which number is a reflectance of 1: give `scale`"
             )
         scale = 10_000.0 if whole_numbers else 1.0
     if not (scale > 0 and np.isfinite(scale) and np.isfinite(offset)):

@@ -91,11 +91,11 @@ def open_sentinel2(paths: Sequence[Path], options: ImageryOptions) -> PlaneImage
         if not masks:
             others = {what for _, what in chosen} - set(WAVELENGTHS_NM)
             raise ImageryError(
-                f"--mask {options.mask} is neither a path nor part of a file's name ({EXAMPLE.replace('B02', options.mask)}):"
+                f"`mask` {options.mask} is neither a path nor part of a file's name ({EXAMPLE.replace('B02', options.mask)}):"
                 f" beside bands there is {listed(sorted(others))}{did_you_mean(options.mask, others)}"
             )
     elif options.mask is None and any(what == SCL for _, what in chosen):
-        notes.append(f"clouds are not masked, though there are {SCL} files: --mask {SCL} uses them")
+        notes.append(f"clouds are not masked, although there are {SCL} files: give {SCL} as the mask to mask them")
     if CIRRUS not in names and any(what == CIRRUS for _, what in chosen) and options.bands is None:
         notes.append(f"band {CIRRUS} is left out: it does not see the ground")
     return assembled(
@@ -202,7 +202,7 @@ def _names(found: Sequence[str], options: ImageryOptions) -> list[str]:
             f"no file for band {listed(missing)}: found {listed(bands)}{did_you_mean(missing[0], bands)}"
         )
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ImageryError(f"--bands names {listed(twice)} twice: name each band once")
+        raise ImageryError(f"`bands` names {listed(twice)} twice: name each band once")
     return names
 
 

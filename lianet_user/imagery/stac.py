@@ -518,7 +518,7 @@ class _Ground:
             assert self._other.geobox.crs is not None
             raise ImageryError(
                 f"{layers[0].name} lies in {crs_name(crs)}, {self._other.name} in {crs_name(self._other.geobox.crs)}: name a"
-                " raster on whose grid to put them with --grid, or give the items of one"
+                " raster on whose grid to put them with `grid`, or give the items of one"
             )
         boxes = [layer.geobox.boundingbox for layer in layers]
         self._corners = (
@@ -549,7 +549,7 @@ class _Ground:
         if self._wanted is None:
             raise ImageryError(
                 f"{layers[0].name} covers {described(first)}, whose pixels do not go on evenly over the ground of the other"
-                " files: name a raster on whose grid to put them with --grid"
+                " files: name a raster on whose grid to put them with `grid`"
             )
         return self._wanted, method
 
@@ -574,14 +574,14 @@ def _days(items: Sequence[pystac.Item]) -> list[tuple[Acquisition, list[pystac.I
 def _band_names(items: Sequence[pystac.Item], options: ImageryOptions) -> list[str]:
     if options.bands is not None:
         if twice := sorted({name for name in options.bands if options.bands.count(name) > 1}):
-            raise ImageryError(f"--bands names {listed(twice)} twice: name each band once")
+            raise ImageryError(f"`bands` names {listed(twice)} twice: name each band once")
         _must_have(options.bands, items)
         return list(options.bands)
     names = list(dict.fromkeys(key for item in items for key in band_keys(item)))
     if not names:
         raise ImageryError(
             f"item {items[0].id} does not say which of its assets are bands: name some of"
-            f" {listed([*items[0].assets])} with --bands"
+            f" {listed([*items[0].assets])} with `bands`"
         )
     return names
 
@@ -622,7 +622,7 @@ def _scaling(layers: Sequence[Layer], date: dt.date, options: ImageryOptions) ->
         one, other = list(decided.values())[:2]
         raise ImageryError(
             f"{one.name} and {other.name} are of one day, {date}, and scaled in different ways: leave one out, or give"
-            " --scale and --offset"
+            " `scale` and `offset`"
         )
     return next(iter(decided))
 

@@ -123,7 +123,7 @@ def _dates(files: Sequence[RasterFile], options: ImageryOptions) -> list[_Date]:
         return _one_after_another(files[0], given, options)
     if given and len(given) != len(files):
         raise ImageryError(
-            f"--dates gives {len(given)} dates for {len(files)} files: expected one a file, in their order"
+            f"`dates` gives {len(given)} dates for {len(files)} files: expected one a file, in their order"
             f" ({listed([file.path.name for file in files], most=5)})"
         )
     groups: dict[tuple[Acquisition, Path], list[RasterFile]] = defaultdict(list)
@@ -132,7 +132,7 @@ def _dates(files: Sequence[RasterFile], options: ImageryOptions) -> list[_Date]:
         if moment is None:
             raise ImageryError(
                 f"{file.path} has no date in its name or its folder's: expected, for instance, stack_20180429.tif; rename it,"
-                " or give --dates"
+                " or give `dates`"
             )
         groups[moment, file.path.parent].append(file)
     dates = []
@@ -167,7 +167,7 @@ def _one_after_another(file: RasterFile, given: Sequence[Acquisition], options: 
         raise ImageryError(
             f"{file.path} has {file.layers} layers, which are not {len(given)} dates"
             + (f" of {expected} bands" if options.bands and not named else "")
-            + ": give all dates with --dates and the names of all layers of one date with --bands"
+            + ": give all dates with `dates` and the names of all layers of one date with `bands`"
         )
     names = _layer_names(file, described if named else ("",) * count, options)
     return [
@@ -186,8 +186,8 @@ def _layer_names(file: RasterFile, described: Sequence[str], options: ImageryOpt
     if _nameless(described):
         if options.bands is None or len(options.bands) != len(described):
             raise ImageryError(
-                f"{file.path} has {len(described)} layers a date without names, and --bands gives {len(options.bands or ())}:"
-                " name all layers of one date with --bands, in their order"
+                f"{file.path} has {len(described)} layers a date without names, and `bands` gives {len(options.bands or ())}:"
+                " name all layers of one date with `bands`, in their order"
             )
         names = options.bands
     return _unlike(file.path, names)
@@ -224,7 +224,7 @@ def _mask_layer(found: Sequence[str], options: ImageryOptions) -> str | None:
         return None
     if (layer := position(options.mask, found)) is None:
         raise ImageryError(
-            f"--mask {options.mask} is neither a path nor one of the layers ({listed(found)})"
+            f"`mask` {options.mask} is neither a path nor one of the layers ({listed(found)})"
             f"{did_you_mean(options.mask, found)}"
         )
     return found[layer]
@@ -248,12 +248,12 @@ def _names(found: Sequence[str], masked: str | None, options: ImageryOptions) ->
         taken = [found[place] for place in places.values() if place is not None]
         chosen = [called(name, layer) for name, layer in zip(places, taken, strict=True) if layer != masked]
         if twice := sorted({layer for layer in taken if taken.count(layer) > 1}):
-            raise ImageryError(f"--bands names layer {listed(twice)} twice: name each band once")
+            raise ImageryError(f"`bands` names layer {listed(twice)} twice: name each band once")
     if SCL in chosen:
         chosen = [name for name in chosen if name != SCL]
         notes.append(
-            f"layer {SCL} marks clouds and is no band: it is left out"
-            + ("" if options.mask else f", and clouds are not masked; --mask {SCL} uses it")
+            f"layer {SCL} marks clouds and is not a band: it is left out"
+            + ("" if options.mask else f", and clouds are not masked: give {SCL} as the mask to mask them")
         )
     if options.bands is None and any(wavelengths(chosen)) and CIRRUS in map(canonical, chosen):
         chosen = [name for name in chosen if canonical(name) != CIRRUS]

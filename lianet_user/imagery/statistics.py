@@ -56,16 +56,16 @@ def measure(
     if empty := [str(a.date) for a, valid in zip(imagery.acquisitions, survey.valid, strict=True) if not valid.any()]:
         raise ImageryError(
             f"no pixel of {listed(empty)} is valid (nothing was measured, or all of it is masked), expected some of every"
-            " date: leave what is empty out with --min-clear, --since or --until"
+            " date: leave what is empty out with `min_clear`, `since` or `until`"
         )
     survey.search(range(len(imagery.acquisitions)), survey.varies)
     for index, band in enumerate(imagery.bands):
         if not survey.count[index]:
-            raise ImageryError(f"band {band.name} is valid nowhere, on no date: leave it out with --bands")
+            raise ImageryError(f"band {band.name} is valid nowhere, on no date: leave it out with `bands`")
         if not survey.squares[index]:
             raise ImageryError(
                 f"band {band.name} has one value everywhere ({survey.mean[index]:g}): there is nothing to encode,"
-                " leave it out with --bands"
+                " leave it out with `bands`"
             )
     return Statistics(
         mean=survey.mean,

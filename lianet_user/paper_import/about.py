@@ -124,7 +124,6 @@ def read_about(path: Path | None = None, *, fallback_name: str | None = None, **
         return About.model_validate(document)
     except ValidationError as error:
         problems = error.errors()
-        where = path or "the command line"
         missing = [
             str(problem["loc"][0]) for problem in problems if problem["type"] == "missing" and len(problem["loc"]) == 1
         ]
@@ -135,9 +134,13 @@ def read_about(path: Path | None = None, *, fallback_name: str | None = None, **
                 else ""
             )
             raise InputError(
-                f"{', '.join(missing)} missing: the checkpoint does not say, so give it as an option or in a TOML file with"
-                f" --about{hint}"
+                f"{', '.join(f'`{each}`' for each in missing)} missing: the checkpoint does not say, so give it, or a TOML file"
+                f" that says it, `about`{hint}"
             ) from error
         first = problems[0]
-        name = ".".join(map(str, first["loc"])) or "the description"
-        raise InputError(f"{where}: {name} cannot be used: {first['msg'].removeprefix('Value error, ')}") from error
+        field, *inside = map(str, first["loc"] or ("",))
+        if given.get(field) is not None:
+            name = ".".join((f"`{field}`", *inside))
+        else:
+            name = ": ".join(filter(None, (str(path or ""), ".".join((field, *inside))))) or "the description"
+        raise InputError(f"{name} cannot be used: {first['msg'].removeprefix('Value error, ')}") from error

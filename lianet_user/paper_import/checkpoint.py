@@ -138,7 +138,7 @@ def _find(folder: Path) -> Path:
     if not found:
         raise ArtifactError(f"{folder} holds no checkpoint (*.pt), nor does its folder model_checkpoints")
     names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
-    raise ArtifactError(f"{folder} holds {len(found)} checkpoints ({names}): choose one with --checkpoint")
+    raise ArtifactError(f"{folder} holds {len(found)} checkpoints ({names}): choose one with `checkpoint`")
 
 
 def _sha256(path: Path) -> str:
@@ -241,9 +241,9 @@ def _one_region(tables: Tensor, about: About, path: Path) -> Tensor:
     count = tables.shape[0] if tables.dim() == 3 else 1
     index = 0 if about.region_index is None and count == 1 else about.region_index
     if index is None:
-        raise ArtifactError(f"{path} holds {count} regions and none was chosen: give region_index, 0 to {count - 1}")
+        raise ArtifactError(f"{path} holds {count} regions and none was chosen: give `region_index`, 0 to {count - 1}")
     if index >= count:
-        raise ArtifactError(f"{path} holds {count} regions, numbered from 0: there is no region_index {index}")
+        raise ArtifactError(f"{path} holds {count} regions, numbered from 0: there is no `region_index` {index}")
     return tables[index] if tables.dim() == 3 else tables
 
 
@@ -363,7 +363,7 @@ def field_config(options: Options, about: About, blocks: int, path: Path) -> Fie
         counts.append(("timestamp_dim", options.timestamp_dim, len(about.dates), "dates"))
     elif timeless := [held.date for held in about.dates if held.time is None]:
         raise ArtifactError(
-            f"{path}: model.time_mode is {mode!r}, which reads the time of day, and {timeless[0]} has none: give the dates as"
+            f"{path}: model.time_mode is {mode!r}, which reads the time of day, and {timeless[0]} has none: give `dates` as"
             " YYYY-MM-DDTHH:MM:SS in UTC"
         )
     if isinstance(options, LIANetLightOptions) and not options.hash_vectorized:
@@ -374,7 +374,7 @@ def field_config(options: Options, about: About, blocks: int, path: Path) -> Fie
     for option, said, given, what in counts:
         if said != given:
             raise ArtifactError(
-                f"{path}: model.{option} is {said}, but {given} {what} were given: name all of them, in order"
+                f"{path}: model.{option} is {said}, but {given} `{what}` were given: name all of them, in order"
             )
     stride = 1 if light else 32
     shape = (math.ceil(about.height / stride) * stride, math.ceil(about.width / stride) * stride)
@@ -450,10 +450,10 @@ def _extent(options: Options, about: About, path: Path) -> int:
     extent = about.extent if said is None else said
     if extent is None:
         raise ArtifactError(
-            f"{path} does not say model.complete_tile_size: give the extent, the mosaic_width it was trained with, in pixels"
+            f"{path} does not say model.complete_tile_size: give `extent`, the mosaic_width it was trained with, in pixels"
         )
     if about.extent not in (None, extent):
-        raise ArtifactError(f"{path}: model.complete_tile_size is {said}, but the extent was given as {about.extent}")
+        raise ArtifactError(f"{path}: model.complete_tile_size is {said}, but `extent` was given as {about.extent}")
     return extent
 
 
@@ -474,11 +474,11 @@ def _interpolation(options: Options, about: About, blocks: int, path: Path) -> L
         said = "mean"
     if said is None and about.interpolation is None:
         raise ArtifactError(
-            f"{path} does not say which release read model.bilinear: give the interpolation, mean for v3.0.0 and v3.0.1,"
+            f"{path} does not say which release read model.bilinear: give `interpolation`, mean for v3.0.0 and v3.0.1,"
             " bilinear for v4.0.0 and later"
         )
     if said is not None and about.interpolation not in (None, said):
-        raise ArtifactError(f"{path} describes {said} interpolation, but it was given as {about.interpolation}")
+        raise ArtifactError(f"{path} describes {said} interpolation, but `interpolation` was given as {about.interpolation}")
     return said or about.interpolation or "bilinear"
 
 
