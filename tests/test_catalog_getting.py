@@ -20,9 +20,9 @@ from web import Request, Web, cut, endless, serving, status, whole, without_rang
 
 from lianet_user.catalog import add, chosen_place, fetch, find_region, open_catalog, publish
 from lianet_user.catalog import download as download_module
-from lianet_user.catalog import fetch as fetch_module
+from lianet_user.catalog import resolve as resolve_module
 from lianet_user.catalog.download import cached_file, cached_models
-from lianet_user.catalog.fetch import region_of_head
+from lianet_user.catalog.resolve import region_of_head
 from lianet_user.errors import ArtifactError, CatalogError, CatalogWarning, DownloadError, LianetError, OutputError
 from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import open_region_file
@@ -137,7 +137,7 @@ def test_an_unknown_name_is_refused_with_what_there_is(web: Web, store: Path) ->
 
 def test_without_a_catalogue_the_message_says_how_to_name_one(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIANET_CATALOG", raising=False)
-    monkeypatch.setattr(fetch_module, "chosen_place", lambda _: None)  # as in an installed wheel
+    monkeypatch.setattr(resolve_module, "chosen_place", lambda _: None)  # as in an installed wheel
     add(ROMANIA)
     assert find_region("romania").is_file()
     with pytest.raises(CatalogError, match=r"it has romania; did you mean 'romania'\?.*LIANET_CATALOG=https"):
@@ -357,7 +357,7 @@ def test_a_killed_fetch_holds_nobody_up_and_leaves_nothing_wrong(web: Web, store
 def test_a_cache_without_room_or_rights_says_what_to_do(
     web: Web, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(fetch_module, "SPARE", 2**60)
+    monkeypatch.setattr(resolve_module, "SPARE", 2**60)
     with pytest.raises(OutputError, match=r"MB free, and romania needs 3.5 MB: .*LIANET_CACHE"):
         find_region("romania")
     assert downloads(web) == 0

@@ -216,6 +216,8 @@ def as_options(message: str, arguments: Sequence[str], prefix: str = "") -> str:
 
     def option(match: re.Match[str]) -> str:
         names = (PARAMETERS.get(match[1], match[1]), match[1])
-        return next((options[name] for name in (*(prefix + each for each in names), *names) if name in options), match[0])
+        return next(
+            (options[name] for name in (*(prefix + each for each in names), *names) if name in options), match[0]
+        )
 
     return ARGUMENT.sub(option, message)

@@ -92,7 +92,7 @@ def fetch_models(
     Example: lianet-user models fetch havelland
     """
     from lianet_user.catalog import fetch
-    from lianet_user.catalog.fetch import tell
+    from lianet_user.catalog.resolve import tell
 
     opened = _opened(catalog)
     tell(opened)
@@ -189,7 +189,7 @@ def _all_models(catalog: str | None, offline: bool) -> tuple[list[Model], str | 
     """The models of the catalogue, and those on this machine that it does not know."""
     from lianet_user.catalog import Model, chosen_place, open_catalog
     from lianet_user.catalog.download import cached_models
-    from lianet_user.catalog.fetch import tell
+    from lianet_user.catalog.resolve import tell
     from lianet_user.errors import ArtifactError, CatalogWarning
     from lianet_user.files.artifact import open_region_file
 
@@ -217,8 +217,8 @@ def _print(found: list[Model], place: str | None, of: int) -> None:
     from rich.table import Table
 
     from lianet_user.catalog.coverage import dates_of, marks, sketch
-    from lianet_user.catalog.fetch import here
     from lianet_user.catalog.read import NAME_ONE
+    from lianet_user.catalog.resolve import here
     from lianet_user.geo.grid import format_bounds
 
     where = place or "none"
@@ -249,7 +249,7 @@ def _print(found: list[Model], place: str | None, of: int) -> None:
 
 
 def _document(model: Model) -> dict[str, Any]:
-    from lianet_user.catalog.fetch import here
+    from lianet_user.catalog.resolve import here
 
     path = here(model)
     return {**model.model_dump(mode="json"), "path": str(path) if path else None}
