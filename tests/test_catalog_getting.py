@@ -326,7 +326,7 @@ def test_two_that_want_one_model_get_it_once(web: Web, store: Path) -> None:
     first.join()
     assert found[0] == found[1]
     assert downloads(web) == 1
-    assert f"somebody else (process {os.getpid()}) is getting romania" in said[0]
+    assert f"another process ({os.getpid()}) is fetching romania" in said[0]
 
 
 def test_a_killed_fetch_holds_nobody_up_and_leaves_nothing_wrong(web: Web, store: Path) -> None:
@@ -384,7 +384,7 @@ def test_a_damaged_snapshot_is_as_none(web: Web, store: Path) -> None:
     (snapshot,) = (store / "catalogs").iterdir()
     for content in (b"", b"{}", b'{"place": "elsewhere", "read": "2026-01-01T00:00:00Z", "models": []}'):
         snapshot.write_bytes(content)
-        assert download_module.remembered(f"{web.url}/catalog.json") is None
+        assert download_module.read_snapshot(f"{web.url}/catalog.json") is None
     assert find_region("romania").is_file()
 
 
@@ -401,7 +401,7 @@ def test_a_remote_catalogue_names_no_local_file(web: Web, texts: dict[str, bytes
         web.put("/items/romania.json", json.dumps(document).encode())
         catalog = open_catalog(f"{web.url}/catalog.json")
         assert not catalog.models
-        assert "is not read" in catalog.problems[0] or "is no address" in catalog.problems[0]
+        assert "is not read" in catalog.problems[0] or "is not an address" in catalog.problems[0]
     document["assets"]["model"]["href"] = str(ROMANIA)  # on the server, that is
     web.put("/items/romania.json", json.dumps(document).encode())
     (model,) = open_catalog(f"{web.url}/catalog.json").models

@@ -302,7 +302,7 @@ def test_chunks_of_whole_numbers_that_were_never_written_are_no_measurement(tmp_
         (lambda c: c.drop_vars("y"), "does not say where its pixels lie"),
         (lambda c: c.drop_vars("B2"), "no variable over y and x"),
         (lambda c: c.expand_dims(member=2, level=3), "expected at most one"),
-        (lambda c: c.assign_coords(time=["then", "now", "soon"]), "'then', which is no date"),
+        (lambda c: c.assign_coords(time=["then", "now", "soon"]), "'then', which is not a date"),
     ],
 )
 def test_what_is_no_cube_is_refused(tmp_path: Path, change: Any, words: str) -> None:

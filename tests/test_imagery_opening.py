@@ -167,7 +167,7 @@ def test_large_imagery_is_looked_through_in_tiles(tmp_path: Path, monkeypatch: p
 
 def test_kinds_are_not_mixed(tmp_path: Path) -> None:
     pytest.importorskip("netCDF4")
-    with pytest.raises(ImageryError, match=r"2 kinds.*\(NetCDF or Zarr\).*\(rasters\).*give one kind"):
+    with pytest.raises(ImageryError, match=r"2 formats.*\(NetCDF or Zarr\).*\(rasters\).*give files of one format"):
         open_imagery([stacks(tmp_path / "s", 1), cube(tmp_path / "c.nc", 5)], ImageryOptions())
 
 
@@ -200,7 +200,7 @@ def test_importing_the_package_imports_no_reader() -> None:
 
 def test_an_offset_of_a_date_that_there_is_not_is_no_mistake_to_pass_over(tmp_path: Path) -> None:
     folder = stacks(tmp_path, 1, 5)
-    with pytest.raises(ImageryError, match=r"no acquisition of 2018-06-02, of which the offset was given"):
+    with pytest.raises(ImageryError, match=r"no acquisition of 2018-06-02, for which the offset was given"):
         open_imagery([folder], ImageryOptions(offsets={dt.date(2018, 6, 2): 1000.0}))
     # Of dates that are left out on purpose it may be given.
     options = ImageryOptions(since=dt.date(2018, 6, 4), offsets={dt.date(2018, 6, 1): 1000.0})

@@ -284,7 +284,7 @@ def test_a_file_that_is_not_named_as_a_band_is_refused(write: Writer, name: str)
 
 
 def test_a_date_that_does_not_exist_is_refused(write: Writer) -> None:
-    assert "named after a date that does not exist" in refusal(write("B02", moment="20170230T102101"))
+    assert "has a date in its name that does not exist" in refusal(write("B02", moment="20170230T102101"))
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_rasters_that_are_no_bands_are_passed_over_by_name(write: Writer, tmp_pa
     for number, name in enumerate(("stack_20180429", f"T33UUU_{DAY}_TCI", "MSK_CLDPRB_20m", "clouds_20170216")):
         path = write("B03", folder="scene/clouds" if "clouds" in name else "scene", suffix=str(number))
         path.rename(path.with_name(f"{name}.tif"))
-    noted = "passed over, since not named as a band of Sentinel-2: "
+    noted = "ignored, since not named as bands of Sentinel-2: "
     assert noted + "clouds_20170216.tif, stack_20180429.tif" in opened(tmp_path).notes
     masked = opened(tmp_path, mask=str(tmp_path / "scene" / "clouds"), clear=(300,))
     assert noted + "stack_20180429.tif" in masked.notes

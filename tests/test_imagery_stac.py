@@ -386,10 +386,10 @@ def test_tiles_of_two_zones_need_a_grid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[]", "is no JSON object"),
-        ("{", "is no JSON"),
+        ("[]", "is not a JSON object"),
+        ("{", "is not JSON"),
         ('{"type": "Polygon"}', "'Polygon': expected a STAC Item"),
-        ('{"type": "Feature"}', "no STAC Item"),
+        ('{"type": "Feature"}', "not a STAC Item"),
         ('{"type": "FeatureCollection", "features": []}', "leads to no STAC item"),
         ('{"type": "Catalog", "links": [{"rel": "items", "href": "x"}]}', "STAC API"),
         ('{"type": "Catalog", "links": [{"rel": "item", "href": "gone.json"}]}', "cannot read .*gone.json"),
@@ -421,7 +421,7 @@ def test_since_and_until_open_no_file_that_they_leave_out(tmp_path: Path) -> Non
     (tmp_path / items[0]["id"] / "red.tif").unlink()
     imagery = open_stac([catalogue(tmp_path)], ImageryOptions(since=dt.date(2022, 6, 2)))
     assert [held.date.day for held in imagery.acquisitions] == [2]
-    with pytest.raises(ImageryError, match=r"red.tif .* is not there"):
+    with pytest.raises(ImageryError, match=r"red.tif .* does not exist"):
         open_stac([catalogue(tmp_path)], ImageryOptions())
 
 

@@ -20,7 +20,7 @@ from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window
 from lianet_user.imagery.imagery import ImageryOptions
 from lianet_user.imagery.planes import PlaneImagery
-from lianet_user.imagery.stacks import is_stacks, open_stacks
+from lianet_user.imagery.stacks import open_stacks
 
 GRID = GeoBox((40, 60), Affine(10.0, 0.0, 400_000.0, 0.0, -10.0, 5_900_000.0), "EPSG:32633")
 APRIL, MAY = Acquisition(date=dt.date(2018, 4, 29)), Acquisition(date=dt.date(2018, 5, 13), time=dt.time(10, 30))
@@ -83,7 +83,6 @@ def test_a_file_for_each_date_is_put_in_order_of_time(tmp_path: Path) -> None:
     write(tmp_path / "z_20180429T103021.tif")
     write(tmp_path / "a_2018-05-13.tif", (1500, 2500, 3500))
     imagery = opened(tmp_path)
-    assert is_stacks([tmp_path])
     assert [(held.date, held.time) for held in imagery.acquisitions] == [
         (dt.date(2018, 4, 29), dt.time(10, 30, 21)),
         (dt.date(2018, 5, 13), None),
@@ -296,7 +295,6 @@ def test_the_grid_asked_for_may_be_a_regions(tmp_path: Path, make_region: Region
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "nowhere")
     assert "no rasters" in refusal(tmp_path)
-    assert not is_stacks([tmp_path, tmp_path / "nowhere"])
 
 
 # --- real imagery

@@ -419,9 +419,9 @@ NO_TENSOR = {"light_head.proj.bias": 3}
 BAD_FOLDERS: dict[str, tuple[Edit, str]] = {
     "no options": (lambda f: (f / "used_parameters.json").unlink(), r"cannot read .*used_parameters\.json: No such file"),
     "no JSON": (options_as("{"), r"used_parameters\.json is not valid JSON"),
-    "no object": (options_as("[]"), "is no JSON object"),
+    "no object": (options_as("[]"), "is not a JSON object"),
     "a key twice": (options_as('{"model": {"levels": 1, "levels": 2}}'), "the key 'levels' appears twice"),
-    "no number": (options_as('{"model": {"growth": NaN}}'), "NaN is no number"),
+    "no number": (options_as('{"model": {"growth": NaN}}'), "NaN is not a number"),
     "no model": (options_as('{"nEpochs": 3}'), "has no object 'model'"),
     "another class": (changed(_target_="os.system"), r"model\._target_ is 'os\.system', expected one of models\.LIANet"),
     "an unknown option": (changed(n_heads=3), r"model\.n_heads is an option that this program does not know"),
@@ -454,7 +454,7 @@ BAD_FOLDERS: dict[str, tuple[Edit, str]] = {
     "a missing tensor": (tensors(lambda s: s.pop("final_layer.0.bias")), r"first 'final_layer\.0\.bias', which is missing"),
     "an extra tensor": (
         tensors(lambda s: s.update({"cr_head.final.bias": torch.zeros(1)})),
-        r"first 'cr_head\.final\.bias', which is no part of the field",
+        r"first 'cr_head\.final\.bias', which is not part of the field",
     ),
     "a misshapen tensor": (
         tensors(lambda s: s.update({"preproj.bias": torch.zeros(31)})),
@@ -490,8 +490,8 @@ BAD_DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "no date": ({"dates": ["16.02.2018"]}, r"`dates`\.0 cannot be used: '16\.02\.2018' is not a date"),
     "a date twice": ({"dates": ["2018-02-16", "20180216T101131"]}, "date 2018-02-16 appears twice"),
     "a band twice": ({"bands": ["B02", "B02"]}, "band B02 appears twice"),
-    "an unknown band": ({"bands": ["red"]}, "'red' is no band of Sentinel-2"),
-    "no CRS": ({"crs": "EPSG:0"}, "`crs` cannot be used: 'EPSG:0' is no coordinate reference system"),
+    "an unknown band": ({"bands": ["red"]}, "'red' is not a band of Sentinel-2"),
+    "no CRS": ({"crs": "EPSG:0"}, "`crs` cannot be used: 'EPSG:0' is not a coordinate reference system"),
     "no place": ({"origin": [1.0]}, "`origin`.* cannot be used"),
     "no size": ({"pixel_size": 0.0}, "`pixel_size`.* cannot be used: .*greater than 0"),
     "an unknown convention": ({"pixel_origin": "middle"}, "`pixel_origin` cannot be used: .*'center' or 'corner'"),

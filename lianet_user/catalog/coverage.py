@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lianet_user.catalog.model import Model, brief
+from lianet_user.catalog.model import Model, excerpt
 from lianet_user.errors import printable
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _draw_model(axes: Axes, mark: str, model: Model) -> None:
 def _words(mark: str, model: Model) -> str:
     dates = dates_of(model)
     return printable(
-        f"{mark}   {model.name}: {brief(model.title, 64)} ({dates}; {model.megabytes}; {model.licence[:30]})"
+        f"{mark}   {model.name}: {excerpt(model.title, 64)} ({dates}; {model.megabytes}; {model.licence[:30]})"
     )
 
 

@@ -34,7 +34,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
-from lianet_user.catalog.model import Model, brief, check_address, is_this_machine
+from lianet_user.catalog.model import Model, check_address, excerpt, is_this_machine
 from lianet_user.errors import CatalogError, DownloadError, OutputError, printable
 from lianet_user.field.config import Schema
 
@@ -59,7 +59,7 @@ def hub_request(place: str) -> tuple[str, dict[str, str]]:
     try:
         address = hf_hub_url(f"{parts.netloc}/{repository}", file, revision=revision or None)
     except ValueError as error:  # a name that the Hub does not allow
-        raise CatalogError(f"{place} is no file on the Hugging Face Hub: {error}") from error
+        raise CatalogError(f"{place} is not a file on the Hugging Face Hub: {error}") from error
     token = get_token()
     return address, {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -68,22 +68,22 @@ def hub_request(place: str) -> tuple[str, dict[str, str]]:
 
 
 TIMEOUT_S: Final = 30.0
-"""Without a byte."""
+"""Seconds without a byte after which a request fails."""
 ATTEMPTS: Final = 5
-"""In a row that bring nothing new, before a download is given up."""
+"""Attempts in a row that bring nothing new, after which a download fails."""
 PAUSE_S: Final = 1.0
-"""Before the second attempt; each further one waits twice as long."""
+"""Seconds before the second attempt; each further one waits twice as long."""
 BLOCK: Final = 2**18
 
 Listener = Callable[[int, int], None]
 
 
 class _InterruptedError(Exception):
-    """A transfer ended early, and another attempt may go on from there."""
+    """A transfer ended early, and another attempt may resume it."""
 
 
 class _FromStartError(Exception):
-    """What was received before is of no use: the server does not go on from there."""
+    """What was received before is of no use: the server does not resume from there."""
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
@@ -106,21 +106,21 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
 
 
 def download(place: str, path: Path, *, size: int, sha256: str, listener: Listener | None = None) -> None:
-    """Receive a file whose size and hash are known, going on from what `path` holds of it already.
+    """Download a file whose size and hash are known, resuming from what `path` already holds.
 
-    Whatever ends it, `path` never grows beyond `size`; where it returns, `path` holds exactly the file that was promised, on
-    disk. After a connection that failed what arrived is kept for the next time; what proves wrong is deleted.
+    However it ends, `path` never grows beyond `size`; when it returns, `path` holds exactly the file that was promised, on
+    disk. After a failed connection, what arrived is kept for the next time; what proves wrong is deleted.
 
     Args:
         place: an address, https or on the Hub.
-        path: of the file in the making. Its folder exists, and nobody else writes it (lock it).
+        path: of the partial file. Its folder exists, and no other process writes it (lock it).
         size: in bytes.
         sha256: of the bytes, in hexadecimal digits.
-        listener: told how many bytes are there, of how many.
+        listener: called with the number of bytes so far and in total.
 
     Raises:
-        CatalogError: the address leads to where it may not lead.
-        DownloadError: the server does not give the file, or gives another.
+        CatalogError: the address, or one that it redirects to, is not allowed.
+        DownloadError: the server does not deliver the file, or delivers another.
         OutputError: it cannot be written.
     """
     name = _shown(place)
@@ -135,16 +135,16 @@ def download(place: str, path: Path, *, size: int, sha256: str, listener: Listen
         # Its first part may be of an earlier state of the file: once more, from the start.
     raise DownloadError(
         f"{name} is not the file that the catalogue describes: it has the promised {size} bytes, but another sha256 than"
-        f" {sha256[:12]}; it was deleted: tell who runs the catalogue, or try again later"
+        f" {sha256[:12]}; it was deleted: tell whoever runs the catalogue, or try again later"
     )
 
 
 def read_bytes(place: str, most: int) -> bytes:
-    """A document, at most one byte more than `most` of it.
+    """Read a document: at most `most` + 1 of its bytes.
 
     Raises:
-        CatalogError: the address leads to where it may not lead.
-        DownloadError: the server does not give it.
+        CatalogError: the address, or one that it redirects to, is not allowed.
+        DownloadError: the server does not deliver it.
     """
     for attempt in range(2):
         try:
@@ -185,13 +185,13 @@ def _receive(place: str, path: Path, size: int, listener: Listener | None) -> No
             continue
         except _FromStartError:
             path.unlink(missing_ok=True)
-            failures, problem = failures + 1, "the server does not go on from where it stopped"
+            failures, problem = failures + 1, "the server does not resume where it stopped"
         except _InterruptedError as error:
             failures, problem = failures + 1, str(error)
-            if _length(path) - before >= BLOCK:  # a server that gives a byte at a time brings nothing new
+            if _length(path) - before >= BLOCK:  # a server that sends a byte at a time brings nothing new
                 failures, pause = 1, PAUSE_S
         if failures >= ATTEMPTS:
-            kept = f": {_length(path)} of {size} bytes are kept, and the same command goes on from there"
+            kept = f": {_length(path)} of {size} bytes are kept, and the same command resumes from there"
             raise DownloadError(f"{_shown(place)} could not be downloaded: {problem}{kept}")
         time.sleep(min(pause, 30.0))
         pause *= 2
@@ -210,7 +210,7 @@ def _stream(place: str, path: Path, start: int, size: int, listener: Listener | 
             if promised is not None and promised != str(size):
                 raise DownloadError(
                     f"{_shown(place)} is not the file that the catalogue describes: the server offers"
-                    f" {brief(printable(promised), 20)} bytes, expected {size}: tell who runs the catalogue"
+                    f" {excerpt(printable(promised), 20)} bytes, expected {size}: tell whoever runs the catalogue"
                 )
         with _writing(path, "r+b" if start else "wb") as file:
             file.seek(start)
@@ -227,8 +227,8 @@ def _stream(place: str, path: Path, start: int, size: int, listener: Listener | 
     if position > size:
         path.unlink(missing_ok=True)
         raise DownloadError(
-            f"{_shown(place)} is not the file that the catalogue describes: it goes on after the promised {size} bytes; it was"
-            " deleted: tell who runs the catalogue"
+            f"{_shown(place)} is not the file that the catalogue describes: it continues after the promised {size} bytes; it"
+            " was deleted: tell whoever runs the catalogue"
         )
     if position < size:
         raise _InterruptedError("the connection was closed early")
@@ -236,7 +236,7 @@ def _stream(place: str, path: Path, start: int, size: int, listener: Listener | 
 
 @contextmanager
 def _writing(path: Path, mode: str) -> Iterator[IO[bytes]]:
-    """What fails here is our disk, not the server: the network's errors have become others before they come by."""
+    """Open a file to write to. An OSError in it is one of this machine's disk: network errors were converted before."""
     try:
         with open(path, mode) as file:
             yield file
@@ -280,14 +280,14 @@ def _response(place: str, headers: dict[str, str] | None = None) -> Iterator[htt
             if error.code in (408, 429) or error.code >= 500:
                 raise _InterruptedError(f"the server answers {error.code}") from error
             if 300 <= error.code < 400:
-                target = brief(printable(error.headers.get("Location") or "nowhere"))
+                target = excerpt(printable(error.headers.get("Location") or "nowhere"))
                 raise DownloadError(
-                    f"{_shown(place)} could not be read: the server leads on to {target!r}, which is not followed: tell who"
-                    " runs the catalogue"
+                    f"{_shown(place)} could not be read: the server redirects to {target!r}, which is not followed:"
+                    " tell whoever runs the catalogue"
                 ) from error
             raise DownloadError(
                 f"{_shown(place)} could not be read: the server answers {error.code} ({_MEANINGS.get(error.code, 'refused')}):"
-                " check the catalogue's address, or tell who runs it"
+                " check the catalogue's address, or tell whoever runs it"
             ) from error
     with response:
         if response.status not in (200, 206):
@@ -295,18 +295,18 @@ def _response(place: str, headers: dict[str, str] | None = None) -> Iterator[htt
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise DownloadError(
-                f"{_shown(place)} is sent compressed ({brief(printable(encoding), 20)}), which was not asked for: tell who"
-                " runs the catalogue"
+                f"{_shown(place)} is sent compressed ({excerpt(printable(encoding), 20)}), which was not asked for: tell"
+                " whoever runs the catalogue"
             )
         yield response
 
 
-_MEANINGS = {401: "it wants a login", 403: "forbidden", 404: "not found", 410: "gone"}
+_MEANINGS = {401: "login required", 403: "forbidden", 404: "not found", 410: "gone"}
 
 
 @contextmanager
 def _network() -> Iterator[None]:
-    """Tell what may pass (a connection that broke) from what will not (a certificate that is wrong)."""
+    """Distinguish errors that may pass (a broken connection) from those that will not (an invalid certificate)."""
     try:
         yield
     except urllib.error.HTTPError:
@@ -315,13 +315,13 @@ def _network() -> Iterator[None]:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise DownloadError(
-                f"the server's certificate is not valid ({brief(reason.verify_message)}): nothing was read from it; behind a"
+                f"the server's certificate is not valid ({excerpt(reason.verify_message)}): nothing was read from it; behind a"
                 " proxy of your own, name its certificates with SSL_CERT_FILE"
             ) from error
         text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        raise _InterruptedError(brief(printable(" ".join(str(text).split())))) from error
-    except ValueError as error:  # http.client, of a head that is none
-        raise _InterruptedError("the server's answer makes no sense") from error
+        raise _InterruptedError(excerpt(printable(" ".join(str(text).split())))) from error
+    except ValueError as error:  # http.client, of invalid headers
+        raise _InterruptedError("the server's answer is not valid HTTP") from error
 
 
 def _length(path: Path) -> int:
@@ -329,25 +329,25 @@ def _length(path: Path) -> int:
 
 
 def _shown(place: str) -> str:
-    """An address without what follows `?`, which may be a key."""
-    return brief(place.partition("?")[0])
+    """An address in a message, without what follows `?`, which may be a key."""
+    return excerpt(place.partition("?")[0])
 
 
 # --- The cache.
 
 
 DIGITS: Final = 16
-"""Of the hash in a file's name."""
+"""Digits of the hash in a file's name."""
 _NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})-([0-9a-f]{16})\.safetensors")
 
 
 @dataclass(frozen=True, order=True)
-class Cached:
-    """A model that is here.
+class CachedModel:
+    """A model in the cache.
 
     Attributes:
         name: of the region.
-        digest: how its SHA-256 begins.
+        digest: the beginning of its SHA-256.
         path: of the file.
     """
 
@@ -357,7 +357,7 @@ class Cached:
 
 
 class Snapshot(Schema):
-    """What a remote catalogue said."""
+    """A remote catalogue as it was last read."""
 
     place: str
     read: dt.datetime = Field(strict=False)
@@ -365,7 +365,7 @@ class Snapshot(Schema):
 
 
 def cache_folder() -> Path:
-    """The cache: LIANET_CACHE, or where the platform wants it. It need not exist."""
+    """The cache: LIANET_CACHE, or the platform's folder for caches. It need not exist."""
     if chosen := os.environ.get("LIANET_CACHE"):
         return Path(chosen).expanduser().absolute()
     from platformdirs import user_cache_path
@@ -374,37 +374,37 @@ def cache_folder() -> Path:
 
 
 def cached_path(name: str, sha256: str) -> Path:
-    """Where the file of a model belongs."""
+    """The path of a model's file in the cache, whether it exists or not."""
     return cache_folder() / "models" / f"{name}-{sha256[:DIGITS]}.safetensors"
 
 
-def cached_models() -> list[Cached]:
-    """All models that are here, by name."""
-    found = []
+def cached_models() -> list[CachedModel]:
+    """All models in the cache, sorted by name."""
+    models = []
     with suppress(OSError):  # no folder, no models
         for path in (cache_folder() / "models").iterdir():
             if match := _NAME.fullmatch(path.name):
-                found.append(Cached(match[1], match[2], path))
-    return sorted(found)
+                models.append(CachedModel(match[1], match[2], path))
+    return sorted(models)
 
 
 def cached_file(sha256: str) -> Path | None:
-    """The file with this hash, if it is here; by its name, which is given to checked files alone."""
+    """The cached file with this hash, or None. Its name is trusted: only verified files receive one."""
     return next((each.path for each in cached_models() if each.digest == sha256[:DIGITS]), None)
 
 
 def is_intact(cached: Path, sha256: str) -> bool:
-    """Whether a file of the cache still is what it was: disks fail, and people edit."""
+    """Whether a cached file is unchanged: disks fail, and people edit."""
     return cached.is_file() and hash_of(cached)[: len(sha256)] == sha256
 
 
 @contextmanager
-def held(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Keep others from making `path` while the block runs; the system lets go of what a killed process held.
+def making(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Keep other processes from creating `path` while the block runs; the system releases the lock of a killed process.
 
     Args:
-        path: of the file to be made; its folder is made.
-        waiting: told in a line where another process makes it already.
+        path: of the file; its folder is created.
+        waiting: called with a line of text if another process is creating the file already.
 
     Raises:
         OutputError: the cache cannot be written.
@@ -418,24 +418,24 @@ def held(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
             try:
                 stack.enter_context(locked(file))
             except HeldError as error:
-                process = f" (process {error})" if str(error) else ""
-                waiting(f"somebody else{process} is getting {path.name} already: waiting for it")
+                process = f" ({error})" if str(error) else ""
+                waiting(f"another process{process} is fetching {path.name} already: waiting for it")
                 stack.enter_context(locked(file, wait=True))
         except OSError as error:
-            raise unwritable(path.parent, error) from error
+            raise cache_error(path.parent, error) from error
         yield
 
 
-def unwritable(folder: Path, error: Exception) -> OutputError:
-    """What to say of a cache that cannot be written."""
+def cache_error(folder: Path, error: Exception) -> OutputError:
+    """The error that the cache cannot be written."""
     return OutputError(
         f"cannot write the cache {folder}: {getattr(error, 'strerror', None) or error}: make room there, or name another folder"
         " with LIANET_CACHE"
     )
 
 
-def remember(place: str, models: tuple[Model, ...]) -> None:
-    """Keep what a remote catalogue says, for days without network. A cache that cannot be written is no reason to stop."""
+def write_snapshot(place: str, models: tuple[Model, ...]) -> None:
+    """Keep the models of a remote catalogue for use without network. A cache that cannot be written is not an error."""
     from lianet_user.files.artifact import replacing
 
     path = _snapshot_path(place)
@@ -446,8 +446,8 @@ def remember(place: str, models: tuple[Model, ...]) -> None:
             temporary.write_text(snapshot.model_dump_json(), encoding="utf-8")
 
 
-def remembered(place: str) -> Snapshot | None:
-    """What a remote catalogue said when it was last read, or None."""
+def read_snapshot(place: str) -> Snapshot | None:
+    """The models of a remote catalogue when it was last read, or None."""
     try:
         snapshot = Snapshot.model_validate_json(_snapshot_path(place).read_bytes())
     except (OSError, ValidationError):  # of another version, or damaged: as if there were none

@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lianet_user.errors import CatalogError, printable
+from lianet_user.errors import CatalogError, brief, printable
 from lianet_user.field.config import Schema
 from lianet_user.files.header import Date, RegionHeader, Sha256
 from lianet_user.geo.grid import Bounds
@@ -51,7 +51,7 @@ class Provider(Schema):
 
 
 class Model(Schema):
-    """A model one can get."""
+    """A model that a catalogue offers."""
 
     name: ModelName
     title: Line
@@ -64,7 +64,7 @@ class Model(Schema):
     """Whether it estimates dates between these."""
     bands: tuple[Line, ...] = Field(strict=False, max_length=1_000)
     psnr_db: float | None = None
-    """How well it remembers its imagery, as a mean over its dates."""
+    """How well it reconstructs its imagery, as a mean over its dates."""
     architecture: Line
     parameters: Annotated[int, Field(ge=0)]
     licence: Line
@@ -75,7 +75,7 @@ class Model(Schema):
     """Of the file, in bytes."""
     sha256: Sha256
     place: Annotated[str, Field(max_length=8_000)]
-    """Where the file is to be had: an absolute path, or an address."""
+    """Where the file is: an absolute path, or an address."""
 
     @field_validator("dates")
     @classmethod
@@ -112,18 +112,18 @@ class Model(Schema):
 
     @classmethod
     def of_file(cls, file: ArtifactFile[RegionHeader], sha256: str, providers: tuple[Provider, ...] = ()) -> Self:
-        """What a region file says of itself.
+        """The model that a region file holds.
 
         Args:
             file: the region file, whose header was checked.
             sha256: of its bytes.
-            providers: whom its header does not know.
+            providers: which its header does not name.
         """
         header = file.header
         levels = [each.psnr_db for each in header.quality if each.psnr_db is not None]
         return cls(
             name=header.name,
-            title=brief(header.title, 2_000),
+            title=excerpt(header.title, 2_000),
             description=header.description,
             geometry=outline(header),
             dates=header.dates,
@@ -132,8 +132,8 @@ class Model(Schema):
             psnr_db=round(sum(levels) / len(levels), 2) if levels else None,
             architecture=f"LIANet {header.field.preset}",
             parameters=file.parameters,
-            licence=brief(header.licence, 2_000),
-            attribution=brief(header.attribution, 2_000),
+            licence=excerpt(header.licence, 2_000),
+            attribution=excerpt(header.attribution, 2_000),
             providers=providers,
             created=header.provenance.created,
             size=file.size_bytes,
@@ -156,9 +156,10 @@ def outline(header: RegionHeader) -> dict[str, Any]:
 
 
 def checked_geometry(geometry: dict[str, Any]) -> dict[str, Any]:
-    """
+    """Check a geometry, and keep what was checked.
+
     Raises:
-        ValueError: it is no valid Polygon or MultiPolygon in degrees, or one of too many points.
+        ValueError: it is not a valid Polygon or MultiPolygon in degrees, or one of too many points.
     """
     from shapely.geometry import shape
 
@@ -177,12 +178,12 @@ def checked_geometry(geometry: dict[str, Any]) -> dict[str, Any]:
             if not isinstance(point, list | tuple) or len(point) not in (2, 3):
                 raise ValueError("a point has a longitude and a latitude")
             if any(isinstance(value, bool) or not isinstance(value, int | float) for value in point):
-                raise ValueError("a longitude or latitude is no number")
+                raise ValueError("a longitude or latitude is not a number")
             if not (-180 <= point[0] <= 180 and -90 <= point[1] <= 90):
-                raise ValueError("a longitude or latitude is none: expected degrees")
+                raise ValueError("a longitude or latitude is out of range: expected degrees")
     if not count:
         raise ValueError("it is empty")
-    # Only what was checked: the rest of the object is anybody's.
+    # Only what was checked: the rest of the object may be anything.
     plain = {"type": kind, "coordinates": coordinates}
     if not shape(plain).is_valid:
         raise ValueError("its outline crosses itself")
@@ -190,16 +191,16 @@ def checked_geometry(geometry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rings(polygons: list[Any] | tuple[Any, ...]) -> list[Any]:
-    found: list[Any] = []
+    rings: list[Any] = []
     for polygon in polygons:
         if not isinstance(polygon, list | tuple) or not 1 <= len(polygon) <= MAX_POINTS:
             raise ValueError("its coordinates are not nested as they should be")
-        found.extend(polygon)
-    return found
+        rings.extend(polygon)
+    return rings
 
 
 class _Part(BaseModel):
-    """Of a STAC document: what we read of it, strictly; what else it has is not ours."""
+    """A part of a STAC document: the fields that are used are validated strictly, all others ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
@@ -262,7 +263,7 @@ def _model_asset(document: dict[str, Any]) -> Any:
 
 
 def read_item(document: dict[str, Any], place: str, root: str) -> Model:
-    """What an Item says of a model.
+    """Read a model from a STAC Item.
 
     Args:
         document: the Item.
@@ -270,7 +271,7 @@ def read_item(document: dict[str, Any], place: str, root: str) -> Model:
         root: place of the catalogue's first document.
 
     Raises:
-        CatalogError: it is not as it should be, or names a file that this catalogue may not name.
+        CatalogError: it is not valid, or names a file that this catalogue may not name.
     """
     try:
         item = _Item.model_validate(document)
@@ -298,7 +299,9 @@ def read_item(document: dict[str, Any], place: str, root: str) -> Model:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "item"
-        raise CatalogError(f"{brief(place)} describes no model: {brief(printable(where))}: {first['msg']}") from error
+        raise CatalogError(
+            f"{excerpt(place)} describes no model: {excerpt(printable(where))}: {first['msg']}"
+        ) from error
 
 
 # --- Places: what a catalogue may name.
@@ -308,9 +311,9 @@ ROOT_NAME: Final = "catalog.json"
 MAX_HREF: Final = 2048
 
 
-def brief(text: str, most: int = 200) -> str:
-    """The beginning of a text that somebody else chose, who may have chosen a megabyte of it."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+def excerpt(text: str, most: int = 200) -> str:
+    """A place, or another text that a catalogue chose, in a message."""
+    return brief(text, most)
 
 
 def is_remote(place: str) -> bool:
@@ -318,10 +321,10 @@ def is_remote(place: str) -> bool:
 
 
 def locate(text: str) -> str:
-    """The place of a catalogue's first document, of what somebody typed: a folder means the `catalog.json` in it.
+    """The place of a catalogue's first document, from what a user typed: a folder means the `catalog.json` in it.
 
     Raises:
-        CatalogError: an address of a kind that is not read.
+        CatalogError: the address is not allowed.
     """
     if is_remote(text):
         place = text if text.endswith(".json") else f"{text.rstrip('/')}/{ROOT_NAME}"
@@ -332,7 +335,7 @@ def locate(text: str) -> str:
 
 
 def joined(document: str, href: str, root: str) -> str:
-    """The place that a link of a document means.
+    """Resolve a link of a document to a place.
 
     Args:
         document: place of the document.
@@ -340,17 +343,19 @@ def joined(document: str, href: str, root: str) -> str:
         root: place of the catalogue's first document.
 
     Raises:
-        CatalogError: it leads to where this catalogue may not lead.
+        CatalogError: this catalogue may not name that place.
     """
     if not href or len(href) > MAX_HREF or not href.isprintable() or "\\" in href:
-        raise CatalogError(f"{brief(document)} has a link that is no address: {brief(href)!r}")
-    # The Hub's scheme is none that joins relative links.
+        raise CatalogError(f"{excerpt(document)} has a link that is not an address: {excerpt(href)!r}")
+    # urljoin does not join relative links to the Hub's scheme.
     base = document.replace("hf://", "https://", 1) if document.startswith("hf://") else document
     try:
         scheme = urlsplit(href).scheme
         place = href if scheme or not is_remote(document) else urljoin(base, href)
     except ValueError as error:
-        raise CatalogError(f"{brief(document)} has a link that is no address ({error}): {brief(href)!r}") from error
+        raise CatalogError(
+            f"{excerpt(document)} has a link that is not an address ({error}): {excerpt(href)!r}"
+        ) from error
     if is_remote(document):
         if document.startswith("hf://") and not scheme:
             place = place.replace("https://", "hf://", 1)
@@ -364,17 +369,18 @@ def joined(document: str, href: str, root: str) -> str:
     try:
         path = (Path(document).parent / href).resolve()
     except (OSError, RuntimeError) as error:  # links that lead to themselves
-        raise CatalogError(f"{brief(document)} has a link that leads nowhere: {brief(href)!r}") from error
+        raise CatalogError(f"{excerpt(document)} has a link that leads nowhere: {excerpt(href)!r}") from error
     if not path.is_relative_to(folder):
         raise CatalogError(
-            f"{brief(document)} has a link out of its folder ({brief(href)!r}): a local catalogue names files beneath {folder},"
-            " or https addresses"
+            f"{excerpt(document)} has a link out of its folder ({excerpt(href)!r}): a local catalogue names files beneath"
+            f" {folder}, or https addresses"
         )
     return str(path)
 
 
 def check_address(address: str, before: str | None = None) -> None:
-    """
+    """Refuse an address that must not be read.
+
     Args:
         address: to read from.
         before: the address that led there.
@@ -386,24 +392,24 @@ def check_address(address: str, before: str | None = None) -> None:
         parts = urlsplit(address)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise CatalogError(f"{brief(address)!r} is no address: {error}") from error
-    shown = brief(f"{parts.scheme}://{host}{parts.path}")
+        raise CatalogError(f"{excerpt(address)!r} is not an address: {error}") from error
+    shown = excerpt(f"{parts.scheme}://{host}{parts.path}")
     if not host or not address.isascii() or not address.isprintable() or " " in address:
-        raise CatalogError(f"{brief(address)!r} is no address: expected https://host/path")
+        raise CatalogError(f"{excerpt(address)!r} is not an address: expected https://host/path")
     if parts.username is not None:
         raise CatalogError(f"the address {shown} carries a user name: addresses with passwords are not read")
     if parts.scheme == "hf":
         if len(parts.path.strip("/").split("/")) < 2:
-            raise CatalogError(f"{shown} is no file on the Hugging Face Hub: expected hf://owner/repository/file")
+            raise CatalogError(f"{shown} is not a file on the Hugging Face Hub: expected hf://owner/repository/file")
     elif parts.scheme == "http" and is_this_machine(host):
         if before is not None and not before.startswith("http://"):
-            raise CatalogError(f"{brief(before)} leads from https to {shown}: that is not followed")
+            raise CatalogError(f"{excerpt(before)} leads from https to {shown}: that is not followed")
     elif parts.scheme != "https":
         raise CatalogError(f"{shown} is not read: expected an https:// address (http:// only on this machine itself)")
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host is this machine by name or by number."""
+    """Whether a host is this machine by name or by address."""
     if host == "localhost":
         return True
     try:

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 ITEMS = "items"
 MEDIA_TYPE = "application/octet-stream; application=safetensors"
 SPDX = {"CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "Apache-2.0", "MIT", "ODbL-1.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0"}
-"""Licences that go into an Item as they stand; any other is `other` there, and its words stand beside it."""
+"""Licences that go into an Item as they stand; any other becomes `other`, and its text is a property beside it."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What became of a folder.
+    """A catalogue that was written.
 
     Attributes:
         catalog: path of the catalogue.
         models: that it lists.
-        heads: files beside them that are heads, and not listed.
+        heads: head files beside them, which it does not list.
         left: items of an earlier catalogue that nothing links to any more.
     """
 
@@ -56,12 +56,12 @@ def publish(
     providers: tuple[Provider, ...] = (),
     overwrite: bool = False,
 ) -> Published:
-    """Write the catalogue of all region files in a folder. Every file is read whole, so that its hash can be stated.
+    """Write the catalogue of all region files in a folder. Every file is read completely, to compute its hash.
 
     The catalogue's own document is written last: until then an earlier one stays in force.
 
     Args:
-        folder: with the region files; folders in it are not looked into.
+        folder: with the region files; subfolders are ignored.
         name: identifier of the catalogue.
         title: of the catalogue.
         description: of the catalogue.
@@ -69,8 +69,8 @@ def publish(
         overwrite: replace a catalogue that is there.
 
     Raises:
-        ArtifactError: a file is no region or head file, or not a whole one.
-        CatalogError: there is no region file, two have one name, or pystac is not installed.
+        ArtifactError: a file is not a region or head file, or not complete.
+        CatalogError: there is not a region file, two have one name, or pystac is not installed.
         OutputError: a catalogue is there, or it cannot be written.
     """
     try:

@@ -22,32 +22,33 @@ SCL_CLEAR = (4, 5, 6, 7, 11)
 
 @dataclass(frozen=True, kw_only=True)
 class ImageryOptions:
-    """How imagery is read. Nothing here is guessed: what is left open and cannot be read off the files is asked for."""
+    """How imagery is read. Nothing is guessed: what neither the files nor these options say is refused with a request
+    for it."""
 
     bands: tuple[str, ...] | None = None
     """Names of the bands to take, in this order. For stacks whose layers have no names, the names of all layers of one
     acquisition. None takes what there is; of Sentinel-2 all but the cirrus band, which does not see the ground."""
     dates: tuple[Acquisition, ...] | None = None
-    """Of the acquisitions, where neither the files nor their names say, in their order."""
+    """Dates of the acquisitions, in the order of the files, where neither the files nor their names say them."""
     since: dt.date | None = None
     until: dt.date | None = None
-    """Acquisitions before the one or after the other are left out."""
+    """Acquisitions before `since` or after `until` are left out."""
     offset: float | None = None
     """Subtracted from the digital numbers. None: what the files say, else 0, but refused for Sentinel-2 since 2022-01-25."""
     scale: float | None = None
     """Digital numbers per reflectance 1.0. None: what the files say, else 10000 for whole numbers and 1 for fractions."""
     offsets: Mapping[dt.date, float] = field(default_factory=dict)
     scales: Mapping[dt.date, float] = field(default_factory=dict)
-    """Of single dates, before the common ones."""
+    """Offsets and scales of single dates, which take precedence over the common ones."""
     nodata: float | None = None
-    """Digital number that is no measurement, beside what the files declare. Sentinel-2's is 0 in any case."""
+    """Digital number that means "not measured", in addition to what the files declare and to Sentinel-2's 0."""
     mask: str | None = None
     """Where clouds are marked: the name of a variable, of an asset, or of a layer's description, or the path of a raster or
     of a folder of rasters with dates in their names."""
     clear: tuple[int, ...] | None = None
     """Values of the mask that are clear; by default `SCL_CLEAR` where the mask is called SCL."""
     clear_below: float | None = None
-    """Or: the mask is a probability of clouds, and less than this is clear."""
+    """Alternatively: the mask is a probability of clouds, and values below this are clear."""
     min_clear: float = 0.0
     """Acquisitions with a smaller share of clear pixels (all bands valid) are left out."""
     grid: str | None = None
@@ -61,8 +62,8 @@ def in_period(acquisition: Acquisition, options: ImageryOptions) -> bool:
 
 
 def none_in_period(acquisitions: Sequence[Acquisition], options: ImageryOptions) -> ImageryError:
-    """No acquisition lies between `since` and `until`."""
-    dates = sorted(held.date for held in acquisitions)
+    """The error that no acquisition lies between `since` and `until`."""
+    dates = sorted(each.date for each in acquisitions)
     bounds = [f"{name} {bound}" for name, bound in (("`since`", options.since), ("`until`", options.until)) if bound]
     return ImageryError(
         f"none of {len(dates)} dates ({dates[0]} to {dates[-1]}) is left by {' and '.join(bounds)}: choose others"
@@ -74,7 +75,7 @@ class Patch:
     """One window at one acquisition.
 
     Attributes:
-        reflectance: float32 (bands, height, width), finite everywhere; where `valid` is False it says nothing.
+        reflectance: float32 (bands, height, width), finite everywhere; it has no meaning where `valid` is False.
         valid: bool (bands, height, width): measured, and not masked (clouds). A band that an acquisition lacks is valid
             nowhere.
     """
@@ -148,7 +149,7 @@ class Resident(Imagery):
     """Imagery held in memory.
 
     Args:
-        imagery: to be described like.
+        imagery: whose grid, bands and acquisitions it has.
         patches: of the whole grid, one for each acquisition.
     """
 
@@ -164,7 +165,7 @@ class Resident(Imagery):
 
     @classmethod
     def of(cls, imagery: Imagery) -> Resident:
-        """Read all of it, once."""
+        """Read imagery into memory."""
         return cls(imagery, [imagery.read(index, imagery.window) for index in range(len(imagery.acquisitions))])
 
     def read(self, index: int, window: Window) -> Patch:

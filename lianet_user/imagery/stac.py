@@ -31,10 +31,10 @@ from rasterio.errors import RasterioError
 from lianet_user.errors import ImageryError, did_you_mean, listed
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window, crs_name, window_geobox
-from lianet_user.imagery.grids import TOLERANCE, described, same_crs
+from lianet_user.imagery.grids import TOLERANCE, describe_grid, same_crs
 from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
 from lianet_user.imagery.netcdf_zarr import PROVIDER
-from lianet_user.imagery.planes import PlaneImagery, assembled, grid_asked_for
+from lianet_user.imagery.planes import PlaneImagery, assemble, requested_grid
 from lianet_user.imagery.sensors import OFFSET_SINCE, scaling, wavelengths
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ MOST_DOCUMENTS = 10_000
 
 
 def read_items(location: str) -> tuple[list[pystac.Item], list[str]]:
-    """The items of a STAC document, or of all documents a static Collection or Catalog leads to, in its order; and notes
-    about what is not read.
+    """The items of a STAC document, or of all documents a static Collection or Catalog leads to, in its order; and
+    notes on what is not read.
 
     Raises:
-        ImageryError: a document cannot be read or is no STAC; a location is neither https nor local; there are none.
+        ImageryError: a document cannot be read or is not STAC, a location is neither https nor local, or there are no items.
     """
     import pystac
 
@@ -77,10 +77,10 @@ def read_items(location: str) -> tuple[list[pystac.Item], list[str]]:
             for feature in [document] if kind == "Feature" else document.get("features", []):
                 try:
                     items.append(pystac.Item.from_dict(feature, href=href, migrate=True))
-                except Exception as error:  # pystac checks little, and fails in many ways on what is no item
-                    raise ImageryError(f"{href} holds a feature that is no STAC Item ({error!r})") from error
+                except Exception as error:  # pystac checks little, and fails in many ways on what is not an item
+                    raise ImageryError(f"{href} holds a feature that is not a STAC Item ({error!r})") from error
             if kind == "FeatureCollection" and any(link.get("rel") == "next" for link in _links(document)):
-                notes.append(f"{href} is the first page of a search's result: what is on the next is not read")
+                notes.append(f"{href} is the first page of a search's result: the next pages are not read")
         elif kind in ("Catalog", "Collection"):
             links = _links(document)
             further = [link["href"] for link in links if link.get("rel") in ("item", "child") and "href" in link]
@@ -127,9 +127,10 @@ def resolved(href: str, base: str | None) -> str:
 
 
 def fetch_json(href: str) -> dict[str, Any]:
-    """
+    """Read a JSON object from a file or over https.
+
     Raises:
-        ImageryError: it cannot be read, or is no JSON object.
+        ImageryError: it cannot be read, or is not a JSON object.
     """
     try:
         with urllib.request.urlopen(href, timeout=TIMEOUT_S) if is_remote(href) else open(href, "rb") as source:
@@ -137,13 +138,13 @@ def fetch_json(href: str) -> dict[str, Any]:
     except OSError as error:  # urllib's own errors are OSErrors too
         raise ImageryError(f"cannot read {href}: {error}") from error
     if len(text) > LARGEST_JSON:
-        raise ImageryError(f"{href} has more than {LARGEST_JSON >> 20} MiB: that is no STAC document")
+        raise ImageryError(f"{href} has more than {LARGEST_JSON >> 20} MiB: that is not a STAC document")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ImageryError(f"{href} is no JSON: {error}") from error
+        raise ImageryError(f"{href} is not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise ImageryError(f"{href} is no JSON object: expected a STAC Item, ItemCollection, Collection or Catalog")
+        raise ImageryError(f"{href} is not a JSON object: expected a STAC Item, ItemCollection, Collection or Catalog")
     return document
 
 
@@ -159,18 +160,18 @@ REMOTE = {
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",
 }
-"""GDAL must not list a web folder in search of sidecar files, nor wait for ever."""
+"""GDAL must not list a web folder in search of sidecar files, nor wait forever."""
 
 APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
-"""Properties by which Earth Search says that Sentinel-2's offset is subtracted from the pixels already; its assets go on
-declaring it."""
+"""Properties by which Earth Search says that Sentinel-2's offset has already been subtracted from the pixels; its
+assets still declare it."""
 
 ASIDE = {"thumbnail", "overview", "visual", "metadata"}
-"""Roles of assets that are no bands."""
+"""Roles of assets that are not bands."""
 
 
 @dataclass(frozen=True)
-class Layer:
+class AssetFile:
     """One asset of one item.
 
     Attributes:
@@ -180,8 +181,8 @@ class Layer:
         when: the item's, UTC.
         geobox: of the file.
         dtype: of what it stores, as numpy calls it.
-        nodata: the number that is no measurement, where one is declared.
-        scale, offset: reflectance = number * scale + offset, as STAC means it; None where it is not said.
+        nodata: the number that means "not measured", where one is declared.
+        scale, offset: reflectance = number * scale + offset, as STAC means it; None where it is not declared.
         sentinel2: whether the item says that this satellite took it.
         applied: whether the item says that Sentinel-2's offset is subtracted already.
     """
@@ -203,11 +204,11 @@ class Layer:
         return f"{self.href} (asset {self.key} of {self.product})"
 
     @property
-    def told(self) -> tuple[float, float] | None:
-        """Scale and offset as in `Band`; None where nothing is said.
+    def declared(self) -> tuple[float, float] | None:
+        """Scale and offset as in `Band`; None where nothing is declared.
 
         Raises:
-            ImageryError: they are no numbers to count with.
+            ImageryError: they are not usable numbers.
         """
         scale, offset = 1.0 if self.scale is None else self.scale, self.offset or 0.0
         if (scale, offset) == (1.0, 0.0):
@@ -231,15 +232,15 @@ def when_of(item: pystac.Item) -> dt.datetime:
 
 
 def key_of(item: pystac.Item, name: str) -> str | None:
-    """The asset of an item that is called so: by its key, its band's common name, or its band's name."""
+    """The key of the asset that a name means: its key, its band's common name, or its band's name."""
     for key in item.assets:
         if key == name:
             return key
     for key in item.assets:
         if key.casefold() == name.casefold():
             return key
-    found = [key for key in item.assets if name.casefold() in {said.casefold() for said in _names(item.assets[key])}]
-    return min(found, key=lambda key: _rank(item, key)) if found else None
+    matches = [key for key in item.assets if name.casefold() in {said.casefold() for said in _names(item.assets[key])}]
+    return min(matches, key=lambda key: _rank(item, key)) if matches else None
 
 
 def band_keys(item: pystac.Item) -> list[str]:
@@ -262,17 +263,17 @@ def wavelength_of(asset: pystac.Asset) -> float | None:
     return None if micrometres is None else round(1000.0 * float(micrometres), 3)
 
 
-def layer_of(item: pystac.Item, key: str) -> Layer:
-    """What is known of an asset; of a file whose item does not say all of it, the header is read.
+def asset_file(item: pystac.Item, key: str) -> AssetFile:
+    """What is known of an asset; where the item does not say all of it, the file's header is read.
 
     Raises:
-        ImageryError: it lies where nothing is read from, cannot be read, holds several bands, or says nowhere where it lies.
+        ImageryError: its location is not allowed, or it cannot be read, holds several bands, or is not georeferenced.
     """
     asset = item.assets[key]
     href = resolved(asset.href, item.get_self_href())
     name = f"{href} (asset {key} of {item.id})"
     if not is_remote(href) and not Path(href).is_file():
-        raise ImageryError(f"{name} is not there: get the files beside their item, or give one that names URLs")
+        raise ImageryError(f"{name} does not exist: get the files beside their item, or give an item that names URLs")
     places = [asset.extra_fields, *_bands(asset)[:1], *asset.extra_fields.get("raster:bands", [])[:1]]
     dtype, nodata = _first(places, "data_type"), _first(places, "nodata")
     scale, offset = _first(places, "raster:scale", "scale"), _first(places, "raster:offset", "offset")
@@ -280,13 +281,13 @@ def layer_of(item: pystac.Item, key: str) -> Layer:
         geobox = _geobox(item, asset)
         numbers = [None if value is None else float(value) for value in (nodata, scale, offset)]
     except (CRSError, TypeError, ValueError) as error:
-        raise ImageryError(f"{name} is described by what makes no sense: {error}") from error
+        raise ImageryError(f"{name} has an invalid description: {error}") from error
     if geobox is None or dtype not in np.sctypeDict or numbers[0] is None:
         header = _header(href, name)
         geobox, dtype = geobox or header[0], header[1]
         numbers = [own if said is None else said for said, own in zip(numbers, header[2:], strict=True)]
     platform = f"{item.properties.get('platform')} {item.properties.get('constellation')}".casefold()
-    return Layer(
+    return AssetFile(
         product=item.id,
         key=key,
         href=href,
@@ -301,22 +302,22 @@ def layer_of(item: pystac.Item, key: str) -> Layer:
     )
 
 
-def item_of(layer: Layer) -> pystac.Item:
+def item_of(file: AssetFile) -> pystac.Item:
     """An item of one asset, `ASSET`, that says everything odc.stac needs to know."""
     import pystac
     from pystac.extensions.projection import SCHEMA_URI
 
-    assert layer.geobox.crs is not None
+    assert file.geobox.crs is not None
     fields: dict[str, Any] = {
-        "proj:wkt2": layer.geobox.crs.to_wkt(),
-        "proj:shape": list(layer.geobox.shape),
-        "proj:transform": list(layer.geobox.affine)[:6],
-        "data_type": layer.dtype,
+        "proj:wkt2": file.geobox.crs.to_wkt(),
+        "proj:shape": list(file.geobox.shape),
+        "proj:transform": list(file.geobox.affine)[:6],
+        "data_type": file.dtype,
     }
-    if layer.nodata is not None:
-        fields["nodata"] = layer.nodata
-    item = pystac.Item(layer.product, None, None, layer.when, {}, stac_extensions=[SCHEMA_URI])
-    item.add_asset(ASSET, pystac.Asset(layer.href, media_type="image/tiff", roles=["data"], extra_fields=fields))
+    if file.nodata is not None:
+        fields["nodata"] = file.nodata
+    item = pystac.Item(file.product, None, None, file.when, {}, stac_extensions=[SCHEMA_URI])
+    item.add_asset(ASSET, pystac.Asset(file.href, media_type="image/tiff", roles=["data"], extra_fields=fields))
     return item
 
 
@@ -340,7 +341,7 @@ def _header(href: str, name: str) -> tuple[GeoBox, str, float | None, float | No
         with rasterio.Env(**REMOTE), rasterio.open(href) as source:
             if source.crs is None or source.count != 1:
                 what = "no coordinate reference system" if source.crs is None else f"{source.count} layers"
-                raise ImageryError(f"{name} has {what}: expected one band that says where it lies")
+                raise ImageryError(f"{name} has {what}: expected one georeferenced band")
             geobox = GeoBox(source.shape, source.transform, source.crs.to_wkt())
             scaling = (source.scales[0], source.offsets[0])
             said = scaling if scaling != (1.0, 0.0) else (None, None)
@@ -371,7 +372,7 @@ def _rank(item: pystac.Item, key: str) -> tuple[bool, float]:
 
 
 def _first(places: list[dict[str, Any]], *names: str) -> Any:
-    """What the first of several places says."""
+    """The first value under one of the names in several places."""
     return next((value for place in places if (value := _said(place, *names)) is not None), None)
 
 
@@ -393,7 +394,7 @@ def open_stac(paths: Sequence[Path | str], options: ImageryOptions) -> PlaneImag
 
     Raises:
         ImageryError: no items, an asset that no item has, items whose grids do not fit, items of one day that are scaled in
-            different ways, or Sentinel-2's offset where it has to be said.
+            different ways, or Sentinel-2's offset where it has to be given.
     """
     try:
         import odc.stac  # noqa: F401
@@ -403,9 +404,9 @@ def open_stac(paths: Sequence[Path | str], options: ImageryOptions) -> PlaneImag
     items: list[pystac.Item] = []
     notes: list[str] = []
     for path in paths:
-        found, told = read_items(str(path))
-        items += found
-        notes += told
+        group, remarks = read_items(str(path))
+        items += group
+        notes += remarks
     days = _days(items)
     kept = [(moment, held) for moment, held in days if in_period(moment, options)]
     if not kept:
@@ -415,35 +416,33 @@ def open_stac(paths: Sequence[Path | str], options: ImageryOptions) -> PlaneImag
     mask = options.mask if options.mask is not None and not Path(options.mask).exists() else None
     if mask is not None:
         _must_have([mask], used)
-    layers: dict[tuple[int, str], list[Layer]] = defaultdict(list)
-    masking: dict[int, list[Layer]] = defaultdict(list)
+    files: dict[tuple[int, str], list[AssetFile]] = defaultdict(list)
+    masking: dict[int, list[AssetFile]] = defaultdict(list)
     for index, (_, held) in enumerate(kept):
         for item in held:
             for name in names:
                 if key := key_of(item, name):
-                    layers[index, name].append(layer_of(item, key))
+                    files[index, name].append(asset_file(item, key))
             if mask is not None and (key := key_of(item, mask)):
-                masking[index].append(layer_of(item, key))
-    ground = _Ground([layer for found in (*layers.values(), *masking.values()) for layer in found], options)
+                masking[index].append(asset_file(item, key))
+    extent = _Extent([file for group in (*files.values(), *masking.values()) for file in group], options)
     planes: dict[tuple[int, int], Plane] = {}
-    for (index, name), found_layers in layers.items():
-        scale, offset = _scaling(found_layers, kept[index][0].date, options)
+    for (index, name), mosaic in files.items():
+        scale, offset = _scaling(mosaic, kept[index][0].date, options)
         planes[index, names.index(name)] = StacPlane(
-            found_layers,
-            *ground.of(found_layers, "bilinear"),
+            mosaic,
+            *extent.of(mosaic, "bilinear"),
             scale=scale,
             offset=offset,
-            nodata=_nodata(found_layers, options),
+            nodata=_nodata(mosaic, options),
         )
     masks: dict[int, Plane] = {
-        index: StacPlane(found_layers, *ground.of(found_layers, "nearest")) for index, found_layers in masking.items()
+        index: StacPlane(mosaic, *extent.of(mosaic, "nearest")) for index, mosaic in masking.items()
     }
     notes += [f"{moment.date} is a mosaic of {len(held)} items" for moment, held in kept if len(held) > 1]
-    if applied := sorted(
-        {str(kept[index][0].date) for (index, _), found_layers in layers.items() if found_layers[0].applied}
-    ):
+    if applied := sorted({str(kept[index][0].date) for (index, _), mosaic in files.items() if mosaic[0].applied}):
         notes.append(f"Sentinel-2's offset is subtracted already, say the items of {listed(applied, most=5)}")
-    return assembled(
+    return assemble(
         names=names,
         wavelengths=_wavelengths(names, used),
         acquisitions=[moment for moment, _ in kept],
@@ -456,20 +455,21 @@ def open_stac(paths: Sequence[Path | str], options: ImageryOptions) -> PlaneImag
 
 
 class StacPlane:
-    """One band of one solar day: a `Plane`, a mosaic of the files of its items. Where they overlap, the earlier counts.
+    """One band of one solar day: a `Plane`, a mosaic of the files of its items. Where they overlap, the earlier takes
+    precedence.
 
     Args:
-        layers: of one band.
+        files: of one band.
         geobox: to read them on.
         resampling: where `geobox` is not the grid of the files.
         scale: digital numbers per reflectance 1.0.
         offset: subtracted from the digital numbers first.
-        nodata: digital numbers that are no measurement, beside what the layers declare and NaN.
+        nodata: digital numbers that mean "not measured", in addition to NaN and what the files declare.
     """
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        files: Sequence[AssetFile],
         geobox: GeoBox,
         resampling: str,
         *,
@@ -478,9 +478,9 @@ class StacPlane:
         nodata: Sequence[float] = (),
     ) -> None:
         self.geobox, self.scale, self.offset = geobox, scale, offset
-        self.name = listed([layer.name for layer in layers], most=3)
-        self._items, self._resampling = [item_of(layer) for layer in layers], resampling
-        self._nodata = {*nodata, *(layer.nodata for layer in layers if layer.nodata is not None)}
+        self.name = listed([file.name for file in files], most=3)
+        self._items, self._resampling = [item_of(file) for file in files], resampling
+        self._nodata = {*nodata, *(file.nodata for file in files if file.nodata is not None)}
 
     def read(self, window: Window) -> NDArray[Any]:
         import odc.stac
@@ -494,7 +494,7 @@ class StacPlane:
                     groupby=lambda *_: 0,
                     resampling=self._resampling,
                 )
-        except Exception as error:  # odc.stac meets damage with assertions, too
+        except Exception as error:  # odc.stac fails on damaged files with assertions, too
             reason = error.__cause__ or error
             raise ImageryError(f"cannot read {self.name}: {reason}; it is damaged or out of reach") from error
         return np.asarray(loaded[ASSET].values[0])
@@ -506,52 +506,50 @@ class StacPlane:
         return result
 
 
-class _Ground:
-    """The ground that all layers cover together, in the pixels of any of them."""
+class _Extent:
+    """The ground that all files cover together, in the pixels of any of them."""
 
-    def __init__(self, layers: Sequence[Layer], options: ImageryOptions) -> None:
-        self._wanted = grid_asked_for(options)
-        crs = layers[0].geobox.crs
-        self._other = next((layer for layer in layers if not same_crs(layer.geobox.crs, crs)), None)
-        if self._other is not None and self._wanted is None:
+    def __init__(self, files: Sequence[AssetFile], options: ImageryOptions) -> None:
+        self._target = requested_grid(options)
+        crs = files[0].geobox.crs
+        self._other = next((file for file in files if not same_crs(file.geobox.crs, crs)), None)
+        if self._other is not None and self._target is None:
             assert crs is not None
             assert self._other.geobox.crs is not None
             raise ImageryError(
-                f"{layers[0].name} lies in {crs_name(crs)}, {self._other.name} in {crs_name(self._other.geobox.crs)}: name a"
-                " raster on whose grid to put them with `grid`, or give the items of one"
+                f"{files[0].name} lies in {crs_name(crs)}, {self._other.name} in {crs_name(self._other.geobox.crs)}: give a"
+                " raster with the target grid as `grid`, or items in one CRS"
             )
-        boxes = [layer.geobox.boundingbox for layer in layers]
+        boxes = [file.geobox.boundingbox for file in files]
         self._corners = (
             (min(box.left for box in boxes), max(box.top for box in boxes)),
             (max(box.right for box in boxes), min(box.bottom for box in boxes)),
         )
 
-    def of(self, layers: Sequence[Layer], method: str) -> tuple[GeoBox, str]:
-        """The grid to read a mosaic on, and how to resample its files to it: their own grid, where they share one that goes
-        on evenly over all the ground, else the one asked for.
+    def of(self, files: Sequence[AssetFile], method: str) -> tuple[GeoBox, str]:
+        """The grid to read a mosaic on, and how to resample its files to it: their own grid where they share one, else the
+        requested one.
 
         Raises:
             ImageryError: neither.
         """
-        first = layers[0].geobox
+        first = files[0].geobox
         if self._other is None:
             corners = [~first.affine @ corner for corner in self._corners]
-            for layer in layers:
-                corners += [
-                    ~first.affine @ (layer.geobox.affine @ corner) for corner in ((0, 0), layer.geobox.shape.xy)
-                ]
+            for file in files:
+                corners += [~first.affine @ (file.geobox.affine @ corner) for corner in ((0, 0), file.geobox.shape.xy)]
             if all(abs(value - round(value)) <= TOLERANCE for corner in corners for value in corner) and all(
-                abs(layer.geobox.affine.a / first.affine.a - 1) < TOLERANCE for layer in layers
+                abs(file.geobox.affine.a / first.affine.a - 1) < TOLERANCE for file in files
             ):
                 (col, row), (col_end, row_end) = [(round(x), round(y)) for x, y in corners[:2]]
                 affine = first.affine @ Affine.translation(col, row)
                 return GeoBox((row_end - row, col_end - col), affine, first.crs), "nearest"
-        if self._wanted is None:
+        if self._target is None:
             raise ImageryError(
-                f"{layers[0].name} covers {described(first)}, whose pixels do not go on evenly over the ground of the other"
-                " files: name a raster on whose grid to put them with `grid`"
+                f"{files[0].name} covers {describe_grid(first)}, whose pixels are not aligned with those of the other files:"
+                " give a raster with the target grid as `grid`"
             )
-        return self._wanted, method
+        return self._target, method
 
 
 def _days(items: Sequence[pystac.Item]) -> list[tuple[Acquisition, list[pystac.Item]]]:
@@ -603,21 +601,19 @@ def _wavelengths(names: Sequence[str], items: Sequence[pystac.Item]) -> list[flo
     return result
 
 
-def _scaling(layers: Sequence[Layer], date: dt.date, options: ImageryOptions) -> tuple[float, float]:
+def _scaling(files: Sequence[AssetFile], date: dt.date, options: ImageryOptions) -> tuple[float, float]:
     """Scale and offset of a mosaic.
 
     Raises:
-        ImageryError: its files are scaled in different ways, or Sentinel-2's offset has to be said.
+        ImageryError: its files are scaled in different ways, or Sentinel-2's offset has to be given.
     """
     decided = {}
-    for layer in layers:
+    for file in files:
         # A scale alone does not say whether Sentinel-2's offset is in the numbers.
-        unsaid = (
-            layer.offset is None and date >= OFFSET_SINCE and options.offset is None and date not in options.offsets
-        )
-        sentinel2 = layer.sentinel2 and not layer.applied
-        told = None if sentinel2 and unsaid else layer.told
-        decided[scaling(date, options, told=told, dtype=layer.dtype, name=layer.name, sentinel2=sentinel2)] = layer
+        unsaid = file.offset is None and date >= OFFSET_SINCE and options.offset is None and date not in options.offsets
+        sentinel2 = file.sentinel2 and not file.applied
+        declared = None if sentinel2 and unsaid else file.declared
+        decided[scaling(date, options, declared=declared, dtype=file.dtype, name=file.name, sentinel2=sentinel2)] = file
     if len(decided) > 1:
         one, other = list(decided.values())[:2]
         raise ImageryError(
@@ -627,7 +623,7 @@ def _scaling(layers: Sequence[Layer], date: dt.date, options: ImageryOptions) ->
     return next(iter(decided))
 
 
-def _nodata(layers: Sequence[Layer], options: ImageryOptions) -> list[float]:
-    """What is no measurement, beside what files declare: 0 in whole numbers, with which odc.stac fills what no file covers."""
-    zero = any(np.dtype(layer.dtype).kind in "iu" and (layer.nodata is None or layer.sentinel2) for layer in layers)
+def _nodata(files: Sequence[AssetFile], options: ImageryOptions) -> list[float]:
+    """Nodata in addition to what the files declare: 0 in whole numbers, with which odc.stac fills what no file covers."""
+    zero = any(np.dtype(file.dtype).kind in "iu" and (file.nodata is None or file.sentinel2) for file in files)
     return [*([0.0] if zero else []), *([] if options.nodata is None else [options.nodata])]

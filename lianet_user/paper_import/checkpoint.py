@@ -41,7 +41,7 @@ from lianet_user.files.header import GridHeader, Provenance, RegionHeader
 from lianet_user.paper_import.about import About
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What distributed training and compilation put in front of every name."""
+"""Prefixes that distributed training and compilation add to every name."""
 
 _SAME = (
     (r"^decoder\.projection\.", "preproj."),
@@ -91,9 +91,9 @@ def import_checkpoint(
         dtype: to store the weights in; float32 keeps them as they are.
 
     Raises:
-        ArtifactError: a file cannot be read, is not what their code writes, or does not fit what else was said.
-        InputError: `about` cannot stand in a header.
-        OutputError: the place cannot be written.
+        ArtifactError: a file cannot be read, is not what their code writes, or contradicts `about`.
+        InputError: a value of `about` is not valid in a header.
+        OutputError: the file cannot be written.
     """
     options_path = folder / OPTIONS_FILE
     options = read_options(options_path)
@@ -132,13 +132,13 @@ def import_checkpoint(
 
 
 def _find(folder: Path) -> Path:
-    found = sorted(path for place in (folder, folder / "model_checkpoints") for path in place.glob("*.pt"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    files = sorted(path for place in (folder, folder / "model_checkpoints") for path in place.glob("*.pt"))
+    if len(files) == 1:
+        return files[0]
+    if not files:
         raise ArtifactError(f"{folder} holds no checkpoint (*.pt), nor does its folder model_checkpoints")
-    names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
-    raise ArtifactError(f"{folder} holds {len(found)} checkpoints ({names}): choose one with `checkpoint`")
+    names = ", ".join(str(path.relative_to(folder)) for path in files[:5])
+    raise ArtifactError(f"{folder} holds {len(files)} checkpoints ({names}): choose one with `checkpoint`")
 
 
 def _sha256(path: Path) -> str:
@@ -147,21 +147,21 @@ def _sha256(path: Path) -> str:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """The model's tensors by the names that the authors' classes give them. Nothing in the file is executed."""
+    """Read the model's tensors by the names in the authors' classes. Nothing in the file is executed."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         with file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what matters is an error below
+            warnings.simplefilter("ignore")  # about pickle protocols; what matters is an error below
             document = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ArtifactError(
             f"{path} holds more than tensors and numbers, or was cut off, and was not loaded: expected a checkpoint as"
             " torch.save writes it, with the weights under 'model_state_dict'"
         ) from error
-    except Exception as error:  # whatever a damaged file makes of torch's reader
+    except Exception as error:  # a damaged file makes torch raise anything
         raise ArtifactError(
             f"{path} is not a whole PyTorch checkpoint ({type(error).__name__}): get it again"
         ) from error
@@ -178,38 +178,38 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _blocks(tensors: Mapping[str, Tensor]) -> int:
-    """Residual blocks of a flat decoder."""
-    found = [int(match[1]) for name in tensors if (match := re.match(r"light_head\.blocks\.(\d{1,2})\.", name))]
-    return max(found, default=-1) + 1
+    """The number of residual blocks of a flat decoder."""
+    numbers = [int(match[1]) for name in tensors if (match := re.match(r"light_head\.blocks\.(\d{1,2})\.", name))]
+    return max(numbers, default=-1) + 1
 
 
 def _filled(config: FieldConfig, options: Options, about: About, tensors: dict[str, Tensor], path: Path) -> NeuralField:
     """The field with the checkpoint's weights.
 
     Raises:
-        ArtifactError: a tensor is missing, extra, misshapen or holds what is no weight.
+        ArtifactError: a tensor is missing, extra, misshapen, or does not hold weights.
     """
     with torch.device("meta"):  # shapes first: a wrong description must not cost memory
         field = NeuralField(config)
     architecture = config.decoder.architecture
-    wanted = {published_name(name, architecture): (name, t) for name, t in field.state_dict().items()}
-    shapes = {theirs: tuple(tensor.shape) for theirs, (_, tensor) in wanted.items()}
+    expected = {published_name(name, architecture): (name, t) for name, t in field.state_dict().items()}
+    shapes = {theirs: tuple(tensor.shape) for theirs, (_, tensor) in expected.items()}
     rows, features = config.encoding.table_size, config.encoding.features
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     shapes["encoder.tables"] = (rows, features)
     if isinstance(options, LIANetOptions):
         shapes["encoder.tables"] = (config.encoding.levels, rows, features)
-    elif options.num_regions is not None or len(found.get("encoder.tables", ())) == 3:  # after v4.2.0
+    elif options.num_regions is not None or len(actual.get("encoder.tables", ())) == 3:  # after v4.2.0
         shapes["encoder.tables"] = (options.num_regions or 1, rows, features)
-    wrong = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
+    wrong = sorted(name for name in shapes.keys() | actual.keys() if shapes.get(name) != actual.get(name))
     if wrong:
         name = wrong[0]
         problem = (
             "is missing"
-            if name not in found
-            else "is no part of the field that it describes"
+            if name not in actual
+            else "is not part of the field that it describes"
             if name not in shapes
-            else f"has shape {found[name]}, expected {shapes[name]}"
+            else f"has shape {actual[name]}, expected {shapes[name]}"
         )
         raise ArtifactError(
             f"{path} does not fit {OPTIONS_FILE}: {len(wrong)} tensors are missing, extra or misshapen, first {name!r}, which"
@@ -219,17 +219,17 @@ def _filled(config: FieldConfig, options: Options, about: About, tensors: dict[s
     if not isinstance(options, LIANetOptions):
         tables = _one_region(tables, about, path)
     state: dict[str, Any] = {}
-    for theirs, (ours, expected) in wanted.items():
+    for theirs, (ours, template) in expected.items():
         tensor = tables.flatten(0, -2) if theirs == "encoder.tables" else tensors[theirs]
         counter = theirs.endswith("num_batches_tracked")
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_floating_point() == counter:
             raise ArtifactError(
                 f"{path}: tensor {theirs!r} holds no numbers of its kind ({tensor.dtype}, {tensor.layout})"
             )
-        tensor = tensor.to(expected.dtype)
+        tensor = tensor.to(template.dtype)
         if not tensor.isfinite().all():
             raise ArtifactError(
-                f"{path}: tensor {theirs!r} holds NaN or infinity: training had failed, or get it again"
+                f"{path}: tensor {theirs!r} holds NaN or infinity: training failed, or the file is damaged: get it again"
             )
         state[ours] = tensor
     field.load_state_dict(state, assign=True)
@@ -237,7 +237,7 @@ def _filled(config: FieldConfig, options: Options, about: About, tensors: dict[s
 
 
 def _one_region(tables: Tensor, about: About, path: Path) -> Tensor:
-    """The table (T, F) of the region asked for."""
+    """The table (T, F) of the selected region."""
     count = tables.shape[0] if tables.dim() == 3 else 1
     index = 0 if about.region_index is None and count == 1 else about.region_index
     if index is None:
@@ -260,7 +260,7 @@ Activation = Literal["ReLU", "none"] | None
 
 
 class _Options(Schema):
-    """Options that both classes have."""
+    """Options of both classes."""
 
     timestamp_dim: Count
     levels: Count
@@ -273,17 +273,17 @@ class _Options(Schema):
 
 
 class LIANetOptions(_Options):
-    """Of the paper's field."""
+    """Options of the paper's field."""
 
     complete_tile_size: Count
     resunet_backbone_size: Literal["small", "large"]
     bilinear: bool
-    """Read by nothing in that class: it always interpolates."""
+    """Unused by that class: it always interpolates."""
     final_activation: Activation = "ReLU"
 
 
 class LIANetLightOptions(_Options):
-    """Of the later releases' field; which of the options there are depends on the release."""
+    """Options of the later releases' field; some exist in certain releases only."""
 
     time_mode: Literal["index", "sinusoidal", "fourier_learned", "mlp"]
     num_time_frequencies: Count
@@ -292,10 +292,10 @@ class LIANetLightOptions(_Options):
     complete_tile_size: Count | None = None
     """Up to v4.2.0; later the extent is an argument of every call."""
     resunet_backbone_size: str = "small"
-    """Read by nothing in that class."""
+    """Unused by that class."""
     bilinear: bool = True
     hash_vectorized: bool = True
-    """From v3.0.0. Without it the release mixes up pixels and levels of a window, so that nothing can be read from it."""
+    """From v3.0.0. Without it the release mixes up the pixels and levels of a window, and the field is unusable."""
     final_activation: Activation = None
     n_blocks: Annotated[int, Field(ge=0, le=63)] | None = None
     """From v4.0.0; before, two (v1.1.0) or three (v3.0.0) blocks."""
@@ -316,7 +316,7 @@ def read_options(path: Path) -> Options:
     Values that refer to others (`${num_channels}`) are looked up, as their configuration library does.
 
     Raises:
-        ArtifactError: the file cannot be read, or an option is unknown, missing or has a value that is none.
+        ArtifactError: the file cannot be read, or an option is unknown, missing or invalid.
     """
     document = _read_json(path)
     model = document.get("model")
@@ -336,7 +336,7 @@ def read_options(path: Path) -> Options:
         name = ".".join(map(str, first["loc"][:1]))
         if first["type"] == "extra_forbidden":
             known = ", ".join(schema.model_fields)
-            problem = f"is an option that this program does not know, expected none but {known}"
+            problem = f"is an option that this program does not know, expected only {known}"
         elif first["type"] == "missing":
             problem = "is missing"
         else:
@@ -458,7 +458,7 @@ def _extent(options: Options, about: About, path: Path) -> int:
 
 
 def _interpolation(options: Options, about: About, blocks: int, path: Path) -> Literal["bilinear", "mean"]:
-    """How four nodes are weighed.
+    """How the four nodes around a point are weighted.
 
     v1.0.1 to v2.1.0 always interpolate, v3.0 always takes the mean, later releases read `bilinear`. `n_blocks` came with
     v4.0.0; without it, two blocks are older than v3.0.0 and three are not. The extent per call came after v4.2.0.
@@ -478,7 +478,9 @@ def _interpolation(options: Options, about: About, blocks: int, path: Path) -> L
             " bilinear for v4.0.0 and later"
         )
     if said is not None and about.interpolation not in (None, said):
-        raise ArtifactError(f"{path} describes {said} interpolation, but `interpolation` was given as {about.interpolation}")
+        raise ArtifactError(
+            f"{path} describes {said} interpolation, but `interpolation` was given as {about.interpolation}"
+        )
     return said or about.interpolation or "bilinear"
 
 
@@ -490,19 +492,23 @@ def _read_json(path: Path) -> dict[str, Any]:
         return dict(pairs)
 
     def no_constant(text: str) -> None:
-        raise ValueError(f"{text} is no number")
+        raise ValueError(f"{text} is not a number")
 
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            raise ArtifactError(f"{path} is {size} bytes long, expected at most {_MAX_BYTES}: it is no {OPTIONS_FILE}")
+            raise ArtifactError(
+                f"{path} is {size} bytes long, expected at most {_MAX_BYTES}: it is not a {OPTIONS_FILE}"
+            )
         document = json.loads(path.read_bytes(), object_pairs_hook=unique, parse_constant=no_constant)
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(document, dict):
-        raise ArtifactError(f"{path} is no JSON object: expected the file that the training wrote beside its results")
+        raise ArtifactError(
+            f"{path} is not a JSON object: expected the file that the training wrote beside its results"
+        )
     return document
 
 
@@ -511,10 +517,10 @@ def _resolved(value: Any, document: dict[str, Any], where: str) -> Any:
         if not isinstance(value, str) or "${" not in value:
             return value
         match = _REFERENCE.fullmatch(value)
-        found: Any = document
+        target: Any = document
         for key in match[1].split(".") if match else [value]:
-            found = found.get(key, _NOTHING) if isinstance(found, dict) else _NOTHING
-        if found is _NOTHING:
+            target = target.get(key, _NOTHING) if isinstance(target, dict) else _NOTHING
+        if target is _NOTHING:
             raise ArtifactError(f"{where} is {value!r}, which refers to nothing in the file")
-        value = found
+        value = target
     raise ArtifactError(f"{where} refers to itself")
