@@ -13,6 +13,7 @@ import rasterio
 import xarray as xr
 from affine import Affine
 
+from lianet_user.cli import as_options
 from lianet_user.errors import ImageryError
 from lianet_user.imagery import ImageryOptions, formats, open_imagery
 
@@ -205,3 +206,10 @@ def test_an_offset_of_a_date_that_there_is_not_is_no_mistake_to_pass_over(tmp_pa
     # Of dates that are left out on purpose it may be given.
     options = ImageryOptions(since=dt.date(2018, 6, 4), offsets={dt.date(2018, 6, 1): 1000.0})
     assert len(open_imagery([folder], options).acquisitions) == 1
+
+
+@pytest.mark.parametrize(("command", "prefix"), [("pretrain", "--"), ("compare", "--imagery-")])
+def test_an_error_of_imagery_names_the_options_for_imagery(command: str, prefix: str) -> None:
+    """A command that reads labels, too, has a --scale of its own."""
+    message = as_options("give `scale`, `dates` or `clear_below`", [command, "x"], "imagery_")
+    assert message == f"give {prefix}scale, {prefix}dates or {prefix}clear-below"

@@ -6,7 +6,7 @@
     getting   a name -> a checked region file                   coverage  where models lie, drawn
 
 Nothing is believed of a catalogue but what a file proves: it gets its name in the cache once its size and SHA-256 are those
-promised, its header is read, and the region in it bears the name under which it was asked for.
+promised, its header is read, and the region in it has the name that was requested.
 """
 
 from lianet_user.catalog.model import Model, Provider

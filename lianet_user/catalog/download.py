@@ -45,7 +45,7 @@ def hub_request(place: str) -> tuple[str, dict[str, str]]:
     """The https address of a file on the Hub, and the headers to ask for it with.
 
     Raises:
-        CatalogError: `huggingface_hub` is not installed, or the place is none.
+        CatalogError: `huggingface_hub` is not installed, or the place is not a file on the Hub.
     """
     try:
         from huggingface_hub import get_token, hf_hub_url
@@ -295,7 +295,7 @@ def _response(place: str, headers: dict[str, str] | None = None) -> Iterator[htt
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise DownloadError(
-                f"{_shown(place)} is sent compressed ({excerpt(printable(encoding), 20)}), which was not asked for: tell"
+                f"{_shown(place)} is sent compressed ({excerpt(printable(encoding), 20)}), which was not requested: tell"
                 " whoever runs the catalogue"
             )
         yield response

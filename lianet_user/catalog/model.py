@@ -5,7 +5,7 @@ what is used, with bounds on everything, and what they claim of the file is beli
 
 A place is a text: the absolute path of a local file, an `https://` address, or `hf://owner/repository/file` on the Hugging
 Face Hub. A local catalogue names files beneath its own folder, or remote ones; a remote one names remote ones only. `http://`
-is for this machine alone (`localhost`), and nothing that began with `https://` goes on with it.
+is for this machine alone (`localhost`), and no `https://` address may lead to it.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def chosen_place(catalog: str | None) -> str | None:
     """The catalogue to read: the one given, else LIANET_CATALOG, else the regions of a checkout of this project, else None.
 
     An installed wheel has none of its own: the regions that ship with the project are files of its repository, and a list of
-    files that are not there would help nobody.
+    files that are missing would be useless.
 
     Raises:
         CatalogError: the address is not allowed.

@@ -135,7 +135,7 @@ def add(path: Path) -> tuple[Path, Model]:
     """Copy a region file into the cache, so that it is found by the name in its header.
 
     Returns:
-        Its path there, and what it says of itself.
+        Its path there, and its entry as a model.
 
     Raises:
         ArtifactError: it is not a complete region file.
@@ -303,7 +303,7 @@ def _move_into_cache(part: Path, path: Path, model: Model) -> None:
             header = open_region_file(part).header
         except ArtifactError as error:
             raise CatalogError(
-                f"{place} is what the catalogue describes, but no region file ({error}): tell whoever runs the catalogue"
+                f"{place} is what the catalogue describes, but not a region file ({error}): tell whoever runs the catalogue"
             ) from error
         if header.name != model.name:
             raise CatalogError(

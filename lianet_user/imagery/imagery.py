@@ -88,7 +88,7 @@ class Imagery(ABC):
     """Acquisitions of one area on one grid.
 
     Attributes:
-        geobox: the grid: that of the finest band, or the one that was asked for.
+        geobox: the grid: that of the finest band, or the requested one.
         bands: in the order of every patch.
         factors: of each band, how many pixels of the grid lie along one side of a pixel it was measured at; 1 where it was
             measured on the grid, or resampled onto it.

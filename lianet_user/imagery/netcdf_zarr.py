@@ -352,7 +352,7 @@ def open_arrays(paths: Sequence[Path], options: ImageryOptions) -> PlaneImagery:
 
 
 class ArrayPlane:
-    """One band of one acquisition in a file: a `Plane` of which only the window asked for is read.
+    """One band of one acquisition in a file: a `Plane` of which only the requested window is read.
 
     Args:
         file: that holds it.

@@ -178,7 +178,7 @@ def _chosen(files: Sequence[_File]) -> dict[tuple[str, str], _File]:
         sizes = [file.size for file in group]
         if len(group) > 1 and (None in sizes or len(set(sizes)) < len(sizes)):
             if what not in WAVELENGTHS_NM:
-                continue  # nobody may ever ask for it
+                continue  # it may not be needed
             date = group[0].acquisition.date
             raise ImageryError(
                 f"band {what} of {date} is given twice: {group[0].path} and {group[1].path}; leave one out"

@@ -1,7 +1,7 @@
 """STAC items: a single Item, an ItemCollection, or the items of a static Collection or Catalog.
 
 An acquisition is one solar day: items of neighbouring tiles, taken in one pass, are one mosaic. Of every file only the
-windows asked for are read, through odc.stac.
+requested windows are read, through odc.stac.
 """
 
 from __future__ import annotations
