@@ -23,7 +23,7 @@ from shapely.geometry import Point
 from lianet_user.catalog import Model, Provider, chosen_place, open_catalog, publish
 from lianet_user.catalog.coverage import SAME_PLACE, View, coverage_figure, is_land, marks, place_of, sketch
 from lianet_user.catalog.model import read_item
-from lianet_user.catalog.places import MAX_DOCUMENT_BYTES
+from lianet_user.catalog.read import MAX_DOCUMENT_BYTES
 from lianet_user.errors import ArtifactError, CatalogError, OutputError
 from lianet_user.files.artifact import open_region_file
 from lianet_user.geo.grid import LONLAT, bounds_of
@@ -219,7 +219,7 @@ BAD_ITEMS: dict[str, tuple[str, object]] = {
     "dates of another calendar": ("properties/lianet:dates", ["2017-13-01"]),
     "too many dates": ("properties/lianet:dates", ["2017-01-01"] * 10_001),
     "no moment of making": ("properties/created", "yesterday"),
-    "a level that is no number": ("properties/lianet:psnr_db", "best"),
+    "a level that is not a number": ("properties/lianet:psnr_db", "best"),
     "a provider without a name": ("properties/providers", [{"url": "https://x"}]),
     "no checksum": ("assets/model/file:checksum", None),
     "md5": ("assets/model/file:checksum", "d50110" + "0" * 32),
@@ -228,7 +228,7 @@ BAD_ITEMS: dict[str, tuple[str, object]] = {
     "size 0": ("assets/model/file:size", 0),
     "size below 0": ("assets/model/file:size", -1),
     "an absurd size": ("assets/model/file:size", 2**50),
-    "a size that is no number": ("assets/model/file:size", "15"),
+    "a size that is not a number": ("assets/model/file:size", "15"),
     "no file": ("assets/model/href", None),
     "an empty address": ("assets/model/href", ""),
     "a file outside": ("assets/model/href", "../../../etc/passwd"),
@@ -294,13 +294,13 @@ BAD_CATALOGUES: dict[str, tuple[bytes | Callable[[Document], object], str]] = {
     "empty": (b"", "not valid JSON"),
     "cut off": (b'{"type": "Catalog", "links": [', "not valid JSON"),
     "no text": (b"\xff\xfe\x00", "not valid JSON"),
-    "a list": (b"[]", "no JSON object"),
+    "a list": (b"[]", "not a JSON object"),
     "one key twice": (b'{"type": "Catalog", "type": "Feature"}', "a key appears twice"),
     "nested without end": (b'{"type":' + b"[" * 200_000, "not valid JSON"),
     "too large": (b'{"type": "Catalog"}' + b" " * MAX_DOCUMENT_BYTES, "larger than"),
     "no links": (lambda document: {**document, "links": None}, "no list of links"),
-    "an item": (lambda document: {**document, "type": "Feature"}, "no STAC catalogue"),
-    "no type": (lambda document: {"links": []}, "no STAC catalogue"),
+    "an item": (lambda document: {**document, "type": "Feature"}, "not a STAC catalogue"),
+    "no type": (lambda document: {"links": []}, "not a STAC catalogue"),
     "too many links": (lambda document: {**document, "links": [{}] * 5_001}, "links, more than"),
 }
 

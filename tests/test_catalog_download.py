@@ -14,7 +14,7 @@ from web import Answer, Request, Web, claiming, cut, endless, serving, status, w
 
 from lianet_user.catalog import download as module
 from lianet_user.catalog.download import download, read_bytes
-from lianet_user.catalog.places import check_address
+from lianet_user.catalog.model import check_address
 from lianet_user.errors import CatalogError, DownloadError, LianetError, OutputError
 
 DATA = random.Random(0).randbytes(700_000)
@@ -108,17 +108,17 @@ LIES: dict[str, tuple[Answer | bytes, type[LianetError], str]] = {
         "offers 1000000000000000 bytes, expected 700000",
     ),
     "a length that is too small": (claiming(5, DATA), DownloadError, "offers 5 bytes, expected 700000"),
-    "a bomb": (endless(), DownloadError, "goes on after the promised 700000 bytes"),
+    "a bomb": (endless(), DownloadError, "continues after the promised 700000 bytes"),
     "compressed": (status(200, **{"Content-Encoding": "gzip"}), DownloadError, "sent compressed"),
     "not found": (status(404), DownloadError, "answers 404 (not found)"),
     "forbidden": (status(403), DownloadError, "answers 403 (forbidden)"),
     "no content": (status(204), DownloadError, "answers 204"),
-    "to a local file": (status(302, Location="file:///etc/passwd"), DownloadError, "leads on to 'file:///etc/passwd'"),
+    "to a local file": (status(302, Location="file:///etc/passwd"), DownloadError, "redirects to 'file:///etc/passwd'"),
     "to another machine by http": (status(302, Location="http://example.org/x"), CatalogError, "is not read"),
     "to ftp": (status(302, Location="ftp://example.org/x"), CatalogError, "is not read"),
     "round and round": (status(302, Location="/file"), DownloadError, "which is not followed"),
-    "nowhere": (status(302), DownloadError, "leads on to 'nowhere'"),
-    "a redirection with escapes": (status(302, Location="https://\x1b[2J"), DownloadError, "answer makes no sense"),
+    "nowhere": (status(302), DownloadError, "redirects to 'nowhere'"),
+    "a redirection with escapes": (status(302, Location="https://\x1b[2J"), DownloadError, "answer is not valid HTTP"),
 }
 
 
@@ -134,7 +134,7 @@ def test_nothing_is_left_of_what_a_server_lies_about(web: Web, tmp_path: Path, l
 
 def test_a_server_that_never_gives_the_rest_is_given_up_and_what_came_is_kept(web: Web, tmp_path: Path) -> None:
     with pytest.raises(
-        DownloadError, match=r"closed early: 200 of 700000 bytes are kept, and the same command goes on"
+        DownloadError, match=r"closed early: 200 of 700000 bytes are kept, and the same command resumes"
     ):
         get(web, tmp_path / "part", cut(DATA, 200), cut(DATA, 0))
     assert (tmp_path / "part").read_bytes() == DATA[:200]

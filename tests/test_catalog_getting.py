@@ -19,11 +19,10 @@ from conftest import RegionFactory
 from web import Request, Web, cut, endless, serving, status, whole, without_ranges
 
 from lianet_user.catalog import add, chosen_place, fetch, find_region, open_catalog, publish
-from lianet_user.catalog import cache as cache_module
 from lianet_user.catalog import download as download_module
-from lianet_user.catalog import fetch as getting_module
-from lianet_user.catalog.cache import cached_file, cached_models
-from lianet_user.catalog.fetch import region_of_head
+from lianet_user.catalog import resolve as resolve_module
+from lianet_user.catalog.download import cached_file, cached_models
+from lianet_user.catalog.resolve import region_of_head
 from lianet_user.errors import ArtifactError, CatalogError, CatalogWarning, DownloadError, LianetError, OutputError
 from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import open_region_file
@@ -138,7 +137,7 @@ def test_an_unknown_name_is_refused_with_what_there_is(web: Web, store: Path) ->
 
 def test_without_a_catalogue_the_message_says_how_to_name_one(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIANET_CATALOG", raising=False)
-    monkeypatch.setattr(getting_module, "chosen_place", lambda _: None)  # as in an installed wheel
+    monkeypatch.setattr(resolve_module, "chosen_place", lambda _: None)  # as in an installed wheel
     add(ROMANIA)
     assert find_region("romania").is_file()
     with pytest.raises(CatalogError, match=r"it has romania; did you mean 'romania'\?.*LIANET_CATALOG=https"):
@@ -327,7 +326,7 @@ def test_two_that_want_one_model_get_it_once(web: Web, store: Path) -> None:
     first.join()
     assert found[0] == found[1]
     assert downloads(web) == 1
-    assert f"somebody else (process {os.getpid()}) is getting romania" in said[0]
+    assert f"another process ({os.getpid()}) is fetching romania" in said[0]
 
 
 def test_a_killed_fetch_holds_nobody_up_and_leaves_nothing_wrong(web: Web, store: Path) -> None:
@@ -358,7 +357,7 @@ def test_a_killed_fetch_holds_nobody_up_and_leaves_nothing_wrong(web: Web, store
 def test_a_cache_without_room_or_rights_says_what_to_do(
     web: Web, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(getting_module, "SPARE", 2**60)
+    monkeypatch.setattr(resolve_module, "SPARE", 2**60)
     with pytest.raises(OutputError, match=r"MB free, and romania needs 3.5 MB: .*LIANET_CACHE"):
         find_region("romania")
     assert downloads(web) == 0
@@ -385,7 +384,7 @@ def test_a_damaged_snapshot_is_as_none(web: Web, store: Path) -> None:
     (snapshot,) = (store / "catalogs").iterdir()
     for content in (b"", b"{}", b'{"place": "elsewhere", "read": "2026-01-01T00:00:00Z", "models": []}'):
         snapshot.write_bytes(content)
-        assert cache_module.remembered(f"{web.url}/catalog.json") is None
+        assert download_module.read_snapshot(f"{web.url}/catalog.json") is None
     assert find_region("romania").is_file()
 
 
@@ -402,7 +401,7 @@ def test_a_remote_catalogue_names_no_local_file(web: Web, texts: dict[str, bytes
         web.put("/items/romania.json", json.dumps(document).encode())
         catalog = open_catalog(f"{web.url}/catalog.json")
         assert not catalog.models
-        assert "is not read" in catalog.problems[0] or "is no address" in catalog.problems[0]
+        assert "is not read" in catalog.problems[0] or "is not an address" in catalog.problems[0]
     document["assets"]["model"]["href"] = str(ROMANIA)  # on the server, that is
     web.put("/items/romania.json", json.dumps(document).encode())
     (model,) = open_catalog(f"{web.url}/catalog.json").models

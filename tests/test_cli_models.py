@@ -199,7 +199,7 @@ def test_quiet_is_quiet_about_downloads(
 ) -> None:
     monkeypatch.setenv("LIANET_CATALOG", str(MODELS))
     if arguments[0] == "check":  # a folder's models need no fetching
-        monkeypatch.setattr("lianet_user.catalog.fetch._here", lambda _: None)
+        monkeypatch.setattr("lianet_user.catalog.resolve._intact_file", lambda _: None)
     _, text, errors = run(capsys, *arguments)
     assert list((place / "cache" / "models").glob("romania-*.safetensors"))
     assert not text

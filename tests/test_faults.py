@@ -226,7 +226,7 @@ def disk_fails_in_libtiff(folder: Folder, patch: pytest.MonkeyPatch) -> list[str
 
 def no_room_in_the_cache(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     patch.setenv("LIANET_CACHE", str(folder.path / "cache"))
-    patch.setattr("lianet_user.catalog.fetch.SPARE", 2**60)
+    patch.setattr("lianet_user.catalog.resolve.SPARE", 2**60)
     return ["models", "fetch", "romania", "--catalog", str(Path(__file__).parents[1] / "models")]
 
 

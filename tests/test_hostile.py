@@ -514,7 +514,7 @@ BESIDE: dict[str, Bad] = {
     ),
     "a model to add that is a pickle": Bad(pickled("mine.safetensors"), "models add {}", ArtifactError, "pickle"),
     "a catalogue that is a pickle": Bad(
-        pickled("catalog.json"), "models list --catalog {}", CatalogError, "catalog.json is no STAC document"
+        pickled("catalog.json"), "models list --catalog {}", CatalogError, "catalog.json is not a STAC document"
     ),
 }
 

@@ -16,9 +16,9 @@ from pyproj import CRS
 from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window
+from lianet_user.imagery.formats import open_imagery
+from lianet_user.imagery.imagery import ImageryOptions
 from lianet_user.imagery.netcdf_zarr import open_arrays
-from lianet_user.imagery.opening import open_imagery
-from lianet_user.imagery.options import ImageryOptions
 
 pytest.importorskip("netCDF4")
 pytest.importorskip("zarr")
@@ -108,7 +108,7 @@ def test_bands_along_a_dimension_are_bands(tmp_path: Path) -> None:
     for other in (named, told):
         assert [band.name for band in other.bands] == ["B2", "B8A"]
         np.testing.assert_array_equal(other.read(0, plain.window).reflectance, plain.read(0, plain.window).reflectance)
-    with pytest.raises(ImageryError, match=r"does not name the 2 bands along band: name all of them .* --bands"):
+    with pytest.raises(ImageryError, match=r"does not name the 2 bands along band: name all of them .* `bands`"):
         open_arrays([nameless], ImageryOptions())
 
 
@@ -150,13 +150,13 @@ def test_a_date_twice_in_a_cube_is_refused(tmp_path: Path) -> None:
 def test_a_cube_without_dates_takes_its_names_or_those_given(tmp_path: Path) -> None:
     dateless = cube("B2").drop_vars("time")
     path = to_netcdf(dateless, tmp_path / "c.nc")
-    with pytest.raises(ImageryError, match=r"when its 3 acquisitions were taken: give --dates"):
+    with pytest.raises(ImageryError, match=r"when its 3 acquisitions were taken: give `dates`"):
         open_arrays([path], ImageryOptions())
     dates = tuple(Acquisition(date=dt.date(2019, 1, day)) for day in (3, 1, 2))
     imagery = open_arrays([path], ImageryOptions(dates=dates))
     assert [held.date.day for held in imagery.acquisitions] == [1, 2, 3]
     np.testing.assert_allclose(imagery.read(0, imagery.window).reflectance[0], numbers("B2")[1] / 10_000, atol=1e-7)
-    with pytest.raises(ImageryError, match=r"has 3 dates, --dates names 2"):
+    with pytest.raises(ImageryError, match=r"has 3 dates, `dates` names 2"):
         open_arrays([path], ImageryOptions(dates=dates[:2]))
     single = to_netcdf(dateless.isel(time=0), tmp_path / "scene_20190704.nc")
     assert open_arrays([single], ImageryOptions()).acquisitions[0].date == dt.date(2019, 7, 4)
@@ -197,7 +197,7 @@ def test_fractions_are_reflectances_and_nan_is_no_measurement(tmp_path: Path) ->
 
 def test_sentinel2_since_2022_has_to_say_its_offset(tmp_path: Path) -> None:
     path = to_netcdf(cube("B2", "B8A", times=("2021-06-01", "2022-06-01")), tmp_path / "c.nc")
-    with pytest.raises(ImageryError, match=r"2022-06-01.*--offset 1000 or --offset 0"):
+    with pytest.raises(ImageryError, match=r"2022-06-01.*`offset` 1000 or `offset` 0"):
         open_arrays([path], ImageryOptions())
     imagery = open_arrays([path], ImageryOptions(offsets={dt.date(2022, 6, 1): 1000.0}))
     before, since = (imagery.read(index, imagery.window).reflectance[0] for index in (0, 1))
@@ -225,7 +225,7 @@ def test_a_mask_is_a_variable_or_a_raster(tmp_path: Path) -> None:
     imagery = open_arrays([path], ImageryOptions(bands=("B2",), mask="SCL"))
     assert imagery.read(0, imagery.window).valid.all()
     assert not imagery.read(1, imagery.window).valid[0, 3, 4]
-    with pytest.raises(ImageryError, match=r"--clear or --clear-below"):
+    with pytest.raises(ImageryError, match=r"`clear` or `clear_below`"):
         open_arrays([path], ImageryOptions(mask="cloud"))
     with pytest.raises(
         ImageryError, match=r"neither a path nor a variable.*found B2, scl, cloud; did you mean 'cloud'"
@@ -302,7 +302,7 @@ def test_chunks_of_whole_numbers_that_were_never_written_are_no_measurement(tmp_
         (lambda c: c.drop_vars("y"), "does not say where its pixels lie"),
         (lambda c: c.drop_vars("B2"), "no variable over y and x"),
         (lambda c: c.expand_dims(member=2, level=3), "expected at most one"),
-        (lambda c: c.assign_coords(time=["then", "now", "soon"]), "'then', which is no date"),
+        (lambda c: c.assign_coords(time=["then", "now", "soon"]), "'then', which is not a date"),
     ],
 )
 def test_what_is_no_cube_is_refused(tmp_path: Path, change: Any, words: str) -> None:

@@ -15,8 +15,8 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window, whole
+from lianet_user.imagery.imagery import SCL_CLEAR, ImageryOptions
 from lianet_user.imagery.masks import MaskPlane, MaskRule, mask_files, mask_planes, mask_rule
-from lianet_user.imagery.options import SCL_CLEAR, ImageryOptions
 from lianet_user.imagery.rasters import RasterFile, RasterPlane
 
 GRID = GeoBox((40, 60), Affine(10.0, 0.0, 400_000.0, 0.0, -10.0, 5_900_000.0), "EPSG:32633")
@@ -61,7 +61,7 @@ def test_nodata_of_a_mask_is_not_clear(tmp_path: Path) -> None:
 
 
 def test_nodata_that_is_called_clear_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageryError, match="declares 0 as nodata, which --clear calls clear"):
+    with pytest.raises(ImageryError, match="declares 0 as nodata, which `clear` calls clear"):
         mask(tmp_path / "a.tif", classes(GRID), GRID, MaskRule((0, 1)), nodata=0)
 
 
@@ -90,7 +90,7 @@ def test_a_window_of_a_mask_is_its_part_of_the_whole(tmp_path: Path, factor: flo
 def test_a_mask_of_other_ground_is_refused_and_with_a_grid_resampled(tmp_path: Path) -> None:
     shifted = GRID.translate_pix(3.5, 0)
     planes = {0: RasterPlane(RasterFile.open(write(tmp_path / "a.tif", np.full(GRID.shape, 4, np.uint8), shifted)))}
-    with pytest.raises(ImageryError, match=r"mask .*a\.tif covers .*--grid"):
+    with pytest.raises(ImageryError, match=r"mask .*a\.tif covers .*`grid`"):
         mask_planes(planes, "SCL", DATES[:1], GRID, ImageryOptions())
     clear = mask_planes(planes, "SCL", DATES[:1], GRID, ImageryOptions(grid="any"))[0].clear(whole(GRID))
     assert not clear[:, :3].any()
@@ -108,7 +108,7 @@ def test_the_scene_classification_needs_no_rule(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["QA60", "sclera", "clouds"])
 def test_any_other_mask_needs_a_rule(name: str) -> None:
-    with pytest.raises(ImageryError, match="say which values of the mask are clear with --clear or --clear-below"):
+    with pytest.raises(ImageryError, match="say which values of the mask are clear with `clear` or `clear_below`"):
         mask_rule(name, ImageryOptions())
     assert mask_rule(name, ImageryOptions(clear_below=0.3)) == MaskRule(below=0.3)
 

@@ -13,8 +13,9 @@ import rasterio
 import xarray as xr
 from affine import Affine
 
+from lianet_user.cli import as_options
 from lianet_user.errors import ImageryError
-from lianet_user.imagery import ImageryOptions, open_imagery, opening
+from lianet_user.imagery import ImageryOptions, formats, open_imagery
 
 WEST, NORTH = 500_000.0, 5_800_000.0
 DAYS = (1, 5, 9)
@@ -131,7 +132,7 @@ def test_no_date_that_is_clear_enough_is_an_error(tmp_path: Path) -> None:
     half[:, :5] = 0
     write(folder / "scene_20180601.tif", half, names=("red", "nir"))
     with pytest.raises(
-        ImageryError, match=r"none of 1 acquisitions is clear over 90.0%.*2018-06-01, over 75.0%.*--min-clear"
+        ImageryError, match=r"none of 1 acquisitions is clear over 90.0%.*2018-06-01, over 75.0%.*`min_clear`"
     ):
         open_imagery([folder], ImageryOptions(min_clear=0.9))
 
@@ -140,7 +141,7 @@ def test_a_date_without_any_valid_pixel_is_named(tmp_path: Path) -> None:
     folder = stacks(tmp_path, *DAYS)
     write(folder / "scene_20180605.tif", scene(5) * np.uint16(0), names=("red", "nir"))
     with pytest.raises(
-        ImageryError, match=r"1 of 3 acquisitions have no valid pixel at all \(2018-06-05\).*--min-clear"
+        ImageryError, match=r"1 of 3 acquisitions have no valid pixel at all \(2018-06-05\).*`min_clear`"
     ):
         open_imagery([folder], ImageryOptions())
     assert len(open_imagery([folder], ImageryOptions(min_clear=0.01)).acquisitions) == 2
@@ -155,19 +156,19 @@ def test_a_missing_band_does_not_make_a_date_cloudy(tmp_path: Path) -> None:
 
 
 def test_large_imagery_is_looked_through_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "TILE", 7)
+    monkeypatch.setattr(formats, "TILE", 7)
     corner = np.zeros((2, 20, 20), np.uint16)
     corner[:, 19, 19] = 300
     write(tmp_path / "scene_20180601.tif", corner, names=("red", "nir"))
     assert len(open_imagery([tmp_path], ImageryOptions()).acquisitions) == 1
     assert len(open_imagery([tmp_path], ImageryOptions(min_clear=1 / 400)).acquisitions) == 1
-    with pytest.raises(ImageryError, match="lower --min-clear"):
+    with pytest.raises(ImageryError, match="lower `min_clear`"):
         open_imagery([tmp_path], ImageryOptions(min_clear=2 / 400))
 
 
 def test_kinds_are_not_mixed(tmp_path: Path) -> None:
     pytest.importorskip("netCDF4")
-    with pytest.raises(ImageryError, match=r"2 kinds.*\(NetCDF or Zarr\).*\(rasters\).*give one kind"):
+    with pytest.raises(ImageryError, match=r"2 formats.*\(NetCDF or Zarr\).*\(rasters\).*give files of one format"):
         open_imagery([stacks(tmp_path / "s", 1), cube(tmp_path / "c.nc", 5)], ImageryOptions())
 
 
@@ -200,8 +201,15 @@ def test_importing_the_package_imports_no_reader() -> None:
 
 def test_an_offset_of_a_date_that_there_is_not_is_no_mistake_to_pass_over(tmp_path: Path) -> None:
     folder = stacks(tmp_path, 1, 5)
-    with pytest.raises(ImageryError, match=r"no acquisition of 2018-06-02, of which the offset was given"):
+    with pytest.raises(ImageryError, match=r"no acquisition of 2018-06-02, for which the offset was given"):
         open_imagery([folder], ImageryOptions(offsets={dt.date(2018, 6, 2): 1000.0}))
     # Of dates that are left out on purpose it may be given.
     options = ImageryOptions(since=dt.date(2018, 6, 4), offsets={dt.date(2018, 6, 1): 1000.0})
     assert len(open_imagery([folder], options).acquisitions) == 1
+
+
+@pytest.mark.parametrize(("command", "prefix"), [("pretrain", "--"), ("compare", "--imagery-")])
+def test_an_error_of_imagery_names_the_options_for_imagery(command: str, prefix: str) -> None:
+    """A command that reads labels, too, has a --scale of its own."""
+    message = as_options("give `scale`, `dates` or `clear_below`", [command, "x"], "imagery_")
+    assert message == f"give {prefix}scale, {prefix}dates or {prefix}clear-below"

@@ -19,11 +19,19 @@ from rasterio.errors import NotGeoreferencedWarning
 from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition, Band
 from lianet_user.geo.grid import Window, whole
-from lianet_user.imagery.grids import Resampled, factor_of, gridded, on_grid, pixel_metres, same_grid
+from lianet_user.imagery.grids import (
+    Resampled,
+    block_mean,
+    on_grid,
+    pixel_factor,
+    pixel_metres,
+    same_grid,
+    to_common_grid,
+)
+from lianet_user.imagery.imagery import Plane
 from lianet_user.imagery.masks import MaskPlane, MaskRule
-from lianet_user.imagery.planes import Plane, PlaneImagery
+from lianet_user.imagery.planes import PlaneImagery
 from lianet_user.imagery.rasters import RasterFile, RasterPlane
-from lianet_user.imagery.refine import block_mean
 
 GRID = GeoBox((120, 180), Affine(10.0, 0.0, 400_000.0, 0.0, -10.0, 5_900_000.0), "EPSG:32633")
 NOON = Acquisition(date=dt.date(2018, 4, 29))
@@ -206,8 +214,8 @@ def test_a_file_that_does_not_say_where_it_lies_is_refused(tmp_path: Path) -> No
 
 def test_the_grid_is_that_of_the_finest_plane(tmp_path: Path) -> None:
     fine, middle, coarse = three_sizes(tmp_path)
-    assert gridded({1: coarse, 2: fine, 3: middle})[0] == GRID
-    assert gridded({1: coarse, 3: middle})[0] == GRID.zoom_out(2)
+    assert to_common_grid({1: coarse, 2: fine, 3: middle})[0] == GRID
+    assert to_common_grid({1: coarse, 3: middle})[0] == GRID.zoom_out(2)
 
 
 @pytest.mark.parametrize(
@@ -225,9 +233,9 @@ def test_planes_that_do_not_cover_the_same_ground_in_whole_pixels_are_refused_un
 ) -> None:
     planes = {"a": plane_of(tmp_path / "a.tif", random_numbers(GRID), GRID)}
     planes["b"] = plane_of(tmp_path / "b.tif", random_numbers(other), other)
-    with pytest.raises(ImageryError, match=r"b\.tif covers .*not the ground of .*a\.tif.*--grid"):
-        gridded(planes)
-    grid, placed = gridded(planes, GRID)
+    with pytest.raises(ImageryError, match=r"b\.tif covers .*not the ground of .*a\.tif.*`grid`"):
+        to_common_grid(planes)
+    grid, placed = to_common_grid(planes, GRID)
     assert imagery_of(placed["a"], placed["b"], geobox=grid).read(0, whole(grid)).valid[0].all()
 
 
@@ -295,9 +303,9 @@ def test_grids_of_one_place_are_the_same_though_written_down_differently() -> No
         GRID.shape, GRID.affine @ Affine.translation(1e-6, 0.0) @ Affine.scale(1.0 + 1e-9), CRS("EPSG:32633").to_wkt()
     )
     assert same_grid(GRID, noisy)
-    assert factor_of(noisy.zoom_out(3), GRID) == 3
+    assert pixel_factor(noisy.zoom_out(3), GRID) == 3
     assert not same_grid(GRID, GRID.translate_pix(1, 0))
-    assert factor_of(GRID, GRID.zoom_out(2)) is None
+    assert pixel_factor(GRID, GRID.zoom_out(2)) is None
 
 
 def test_pixels_are_measured_in_metres_whatever_the_unit_of_the_grid() -> None:

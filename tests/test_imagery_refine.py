@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lianet_user.imagery.refine import MARGIN, REACH, block_all, block_mean, fill, refine
+from lianet_user.imagery.grids import MARGIN, REACH, block_all, block_mean, fill, refine
 
 
 @pytest.mark.parametrize("factor", [2, 3, 6])

@@ -15,7 +15,7 @@ from rasterio.transform import from_origin
 
 from lianet_user.errors import ImageryError
 from lianet_user.geo.grid import Window
-from lianet_user.imagery.options import ImageryOptions
+from lianet_user.imagery.imagery import ImageryOptions
 from lianet_user.imagery.planes import PlaneImagery
 from lianet_user.imagery.sensors import WAVELENGTHS_NM
 from lianet_user.imagery.sentinel2 import is_sentinel2, open_sentinel2
@@ -168,9 +168,9 @@ def test_dates_come_in_order_of_time_and_may_lack_bands(write: Writer) -> None:
 
 def test_dates_are_chosen_before_anything_is_asked_about_them(write: Writer) -> None:
     paths = write("B02"), write("B02", moment="20230216T102101")
-    assert "--offset" in refusal(*paths)
+    assert "`offset`" in refusal(*paths)
     assert len(opened(*paths, until=dt.date(2020, 1, 1)).acquisitions) == 1
-    assert "none of 2 dates (2017-02-16 to 2023-02-16) is left by --since 2024-01-01" in refusal(
+    assert "none of 2 dates (2017-02-16 to 2023-02-16) is left by `since` 2024-01-01" in refusal(
         *paths, since=dt.date(2024, 1, 1)
     )
 
@@ -181,7 +181,7 @@ def test_dates_are_chosen_before_anything_is_asked_about_them(write: Writer) -> 
 def test_imagery_since_2022_needs_an_offset(write: Writer) -> None:
     assert opened(write("B02", moment="20220124T102101")).bands[0].offset == 0.0
     path = write("B02", moment="20220125T102101", folder="later")
-    assert "--offset 1000 or --offset 0" in refusal(path)
+    assert "`offset` 1000 or `offset` 0" in refusal(path)
     assert opened(path, offset=0.0).bands[0].offset == 0.0
     assert opened(path, offsets={dt.date(2022, 1, 25): 1000.0}).bands[0].offset == 1000.0
 
@@ -205,7 +205,7 @@ def test_the_offset_is_read_from_the_metadata_of_the_same_product(write: Writer,
         "<BOA_ADD_OFFSET band_id='0'>-1000</BOA_ADD_OFFSET><BOA_ADD_OFFSET band_id='1'>-1000</BOA_ADD_OFFSET>"
     )
     metadata.write_text(text.format(LATER))
-    assert "--offset" in refusal(path)
+    assert "`offset`" in refusal(path)
     metadata.write_text(text.format(moment))
     assert (opened(path).bands[0].offset, opened(path).bands[0].scale) == (1000.0, 10_000.0)
     assert opened(path, offset=0.0).bands[0].offset == 0.0
@@ -220,13 +220,13 @@ def test_the_scene_classification_masks_where_it_is_asked_for(write: Writer) -> 
     folder = write("B02").parent
     write("SCL", classes, suffix="_20m")
     assert opened(folder).read(0, Window(20, 40, 2, 2)).valid.all()
-    assert any("--mask SCL" in note for note in opened(folder).notes)
+    assert any("give SCL as the mask" in note for note in opened(folder).notes)
     imagery = opened(folder, mask="SCL")
     expected = np.ones((72, 96), bool)
     expected[20:22, 40:42] = False
     assert np.array_equal(imagery.read(0, imagery.window).valid[0], expected)
     assert not any("mask" in note for note in imagery.notes)
-    assert "--mask CLD is neither a path nor part" in refusal(folder, mask="CLD")
+    assert "`mask` CLD is neither a path nor part" in refusal(folder, mask="CLD")
 
 
 def test_a_mask_may_lie_elsewhere(write: Writer) -> None:
@@ -234,7 +234,7 @@ def test_a_mask_may_lie_elsewhere(write: Writer) -> None:
         write("B02").parent.parent / "clouds" / "c_20170216.tif"
     )
     folder = write("B02").parent
-    assert "--clear or --clear-below" in refusal(folder, mask=str(clouds))
+    assert "`clear` or `clear_below`" in refusal(folder, mask=str(clouds))
     assert not opened(folder, mask=str(clouds.parent), clear=(0,)).read(0, Window(0, 0, 5, 5)).valid.any()
 
 
@@ -284,7 +284,7 @@ def test_a_file_that_is_not_named_as_a_band_is_refused(write: Writer, name: str)
 
 
 def test_a_date_that_does_not_exist_is_refused(write: Writer) -> None:
-    assert "named after a date that does not exist" in refusal(write("B02", moment="20170230T102101"))
+    assert "has a date in its name that does not exist" in refusal(write("B02", moment="20170230T102101"))
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
 def test_bytes_and_fractions_that_are_no_reflectance_are_refused(write: Writer) -> None:
     assert "holds bytes" in refusal(write("B02", np.ones((72, 96), np.uint8)))
     path = write("B03", np.full((72, 96), 812.5, np.float32))
-    assert "give --scale" in refusal(path)
+    assert "give `scale`" in refusal(path)
     assert opened(path, scale=10_000.0).bands[0].scale == 10_000.0
 
 
@@ -328,7 +328,7 @@ def test_rasters_that_are_no_bands_are_passed_over_by_name(write: Writer, tmp_pa
     for number, name in enumerate(("stack_20180429", f"T33UUU_{DAY}_TCI", "MSK_CLDPRB_20m", "clouds_20170216")):
         path = write("B03", folder="scene/clouds" if "clouds" in name else "scene", suffix=str(number))
         path.rename(path.with_name(f"{name}.tif"))
-    noted = "passed over, since not named as a band of Sentinel-2: "
+    noted = "ignored, since not named as bands of Sentinel-2: "
     assert noted + "clouds_20170216.tif, stack_20180429.tif" in opened(tmp_path).notes
     masked = opened(tmp_path, mask=str(tmp_path / "scene" / "clouds"), clear=(300,))
     assert noted + "stack_20180429.tif" in masked.notes

@@ -20,10 +20,9 @@ from rasterio.windows import Window as RasterWindow
 
 from lianet_user.errors import ImageryError
 from lianet_user.geo.grid import Window, whole
-from lianet_user.imagery.opening import open_imagery
-from lianet_user.imagery.options import ImageryOptions
-from lianet_user.imagery.stac import open_stac
-from lianet_user.imagery.stac_assets import read_items
+from lianet_user.imagery.formats import open_imagery
+from lianet_user.imagery.imagery import ImageryOptions
+from lianet_user.imagery.stac import open_stac, read_items
 
 pytest.importorskip("odc.stac")
 
@@ -221,7 +220,7 @@ def test_what_the_provider_says_comes_before_the_items(tmp_path: Path) -> None:
 
 def test_an_offset_that_nobody_says_is_asked_for(tmp_path: Path) -> None:
     make_item(tmp_path, offset=None)
-    with pytest.raises(ImageryError, match=r"with or without the offset.*--offset 1000 or --offset 0"):
+    with pytest.raises(ImageryError, match=r"with or without the offset.*`offset` 1000 or `offset` 0"):
         open_stac([one(tmp_path)], ImageryOptions())
 
 
@@ -371,7 +370,7 @@ def test_only_the_window_of_a_large_file_is_read(tmp_path: Path) -> None:
 def test_tiles_of_two_zones_need_a_grid(tmp_path: Path) -> None:
     make_item(tmp_path, 0, keys=("red",))
     make_item(tmp_path, 1, keys=("red",), epsg=32632)
-    with pytest.raises(ImageryError, match=r"EPSG:32633.*EPSG:32632.*--grid"):
+    with pytest.raises(ImageryError, match=r"EPSG:32633.*EPSG:32632.*`grid`"):
         open_stac([catalogue(tmp_path)], ImageryOptions())
     grid = tmp_path / "grid.tif"
     write(grid, np.zeros((10, 12), np.uint8), 10, WEST)
@@ -387,10 +386,10 @@ def test_tiles_of_two_zones_need_a_grid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[]", "is no JSON object"),
-        ("{", "is no JSON"),
+        ("[]", "is not a JSON object"),
+        ("{", "is not JSON"),
         ('{"type": "Polygon"}', "'Polygon': expected a STAC Item"),
-        ('{"type": "Feature"}', "no STAC Item"),
+        ('{"type": "Feature"}', "not a STAC Item"),
         ('{"type": "FeatureCollection", "features": []}', "leads to no STAC item"),
         ('{"type": "Catalog", "links": [{"rel": "items", "href": "x"}]}', "STAC API"),
         ('{"type": "Catalog", "links": [{"rel": "item", "href": "gone.json"}]}', "cannot read .*gone.json"),
@@ -422,7 +421,7 @@ def test_since_and_until_open_no_file_that_they_leave_out(tmp_path: Path) -> Non
     (tmp_path / items[0]["id"] / "red.tif").unlink()
     imagery = open_stac([catalogue(tmp_path)], ImageryOptions(since=dt.date(2022, 6, 2)))
     assert [held.date.day for held in imagery.acquisitions] == [2]
-    with pytest.raises(ImageryError, match=r"red.tif .* is not there"):
+    with pytest.raises(ImageryError, match=r"red.tif .* does not exist"):
         open_stac([catalogue(tmp_path)], ImageryOptions())
 
 

@@ -113,7 +113,7 @@ def test_a_band_is_searched_until_it_varies_before_it_is_refused() -> None:
 def test_dates_without_a_valid_pixel_are_refused_by_name(limit: int) -> None:
     imagery = random_imagery(dates=3)
     imagery.valid[[0, 2]] = False
-    with pytest.raises(ImageryError, match=r"no pixel of 2018-01-07, 2018-03-07 is valid .* leave what is empty out"):
+    with pytest.raises(ImageryError, match=r"no pixel of 2018-01-07, 2018-03-07 is valid .* leave empty dates out"):
         measure(imagery, limit_pixels=limit)
 
 
@@ -122,8 +122,8 @@ def test_dates_without_a_valid_pixel_are_refused_by_name(limit: int) -> None:
 def test_a_band_of_one_value_is_refused_by_name_and_so_is_one_that_is_valid_nowhere(level: float, limit: int) -> None:
     imagery = random_imagery()
     imagery.values[:, 1] = np.where(imagery.valid[:, 1], np.float32(level), 0.7)
-    with pytest.raises(ImageryError, match=r"band B03 has one value everywhere \(.*leave it out with --bands"):
+    with pytest.raises(ImageryError, match=r"band B03 has one value everywhere \(.*leave it out with `bands`"):
         measure(imagery, limit_pixels=limit)
     imagery.valid[:, 1] = False
-    with pytest.raises(ImageryError, match=r"band B03 is valid nowhere, on no date: leave it out with --bands"):
+    with pytest.raises(ImageryError, match=r"band B03 has no valid pixel on any date: leave it out with `bands`"):
         measure(imagery, limit_pixels=limit)

@@ -419,9 +419,9 @@ NO_TENSOR = {"light_head.proj.bias": 3}
 BAD_FOLDERS: dict[str, tuple[Edit, str]] = {
     "no options": (lambda f: (f / "used_parameters.json").unlink(), r"cannot read .*used_parameters\.json: No such file"),
     "no JSON": (options_as("{"), r"used_parameters\.json is not valid JSON"),
-    "no object": (options_as("[]"), "is no JSON object"),
+    "no object": (options_as("[]"), "is not a JSON object"),
     "a key twice": (options_as('{"model": {"levels": 1, "levels": 2}}'), "the key 'levels' appears twice"),
-    "no number": (options_as('{"model": {"growth": NaN}}'), "NaN is no number"),
+    "no number": (options_as('{"model": {"growth": NaN}}'), "NaN is not a number"),
     "no model": (options_as('{"nEpochs": 3}'), "has no object 'model'"),
     "another class": (changed(_target_="os.system"), r"model\._target_ is 'os\.system', expected one of models\.LIANet"),
     "an unknown option": (changed(n_heads=3), r"model\.n_heads is an option that this program does not know"),
@@ -436,15 +436,15 @@ BAD_FOLDERS: dict[str, tuple[Edit, str]] = {
     "unknown inputs": (changed(time_mode="mlp", time_input_dim=5), r"model\.time_input_dim is 5, expected 3"),
     "too fine": (changed(levels=24, growth=10), r"cannot be built: .*2\*\*40 cells"),
     "wild growth": (changed(growth=0.5), r"cannot be built: growth: Input should be greater than or equal to 1"),
-    "other dates": (changed(timestamp_dim=4), r"model\.timestamp_dim is 4, but 3 dates were given"),
-    "other bands": (changed(out_channels=12), r"model\.out_channels is 12, but 3 bands were given"),
-    "no extent": (changed(complete_tile_size="nothing"), r"does not say model\.complete_tile_size: give the extent"),
+    "other dates": (changed(timestamp_dim=4), r"model\.timestamp_dim is 4, but 3 `dates` were given"),
+    "other bands": (changed(out_channels=12), r"model\.out_channels is 12, but 3 `bands` were given"),
+    "no extent": (changed(complete_tile_size="nothing"), r"does not say model\.complete_tile_size: give `extent`"),
     "an open interpolation": (changed(n_blocks="nothing"), "does not say which release read model.bilinear"),
     "several regions": (changed(num_regions=2), r"'encoder\.tables', which has shape \(4096, 4\), expected \(2, 4096, 4\)"),
     "more blocks": (changed(n_blocks=2), r"6 tensors are missing, extra or misshapen, first 'light_head\.blocks\.1\.block"),
     "other tables": (changed(table_size=5000), r"'encoder\.tables', which has shape \(4096, 4\), expected \(5000, 4\)"),
     "no checkpoint": (no_checkpoint, r"holds no checkpoint \(\*\.pt\)"),
-    "two checkpoints": (two_checkpoints, r"holds 2 checkpoints \(checkpoint_Epoch1_Iteration2\.pt, .*--checkpoint"),
+    "two checkpoints": (two_checkpoints, r"holds 2 checkpoints \(checkpoint_Epoch1_Iteration2\.pt, .*`checkpoint`"),
     "code": (executable, "holds more than tensors and numbers"),
     "a plain pickle": (plain_pickle, "holds more than tensors and numbers"),
     "cut off": (cut_off, "is not a whole PyTorch checkpoint"),
@@ -454,7 +454,7 @@ BAD_FOLDERS: dict[str, tuple[Edit, str]] = {
     "a missing tensor": (tensors(lambda s: s.pop("final_layer.0.bias")), r"first 'final_layer\.0\.bias', which is missing"),
     "an extra tensor": (
         tensors(lambda s: s.update({"cr_head.final.bias": torch.zeros(1)})),
-        r"first 'cr_head\.final\.bias', which is no part of the field",
+        r"first 'cr_head\.final\.bias', which is not part of the field",
     ),
     "a misshapen tensor": (
         tensors(lambda s: s.update({"preproj.bias": torch.zeros(31)})),
@@ -485,18 +485,18 @@ def test_a_folder_that_is_not_theirs_or_not_whole_is_refused_by_name(case: str, 
 
 
 BAD_DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "nothing said": (dict.fromkeys(("offset", "pixel_origin", "crs")), "crs, offset, pixel_origin missing: .*v1.0.1"),
-    "no dates": ({"dates": []}, "dates cannot be used: .*at least 1 item"),
-    "no date": ({"dates": ["16.02.2018"]}, r"dates\.0 cannot be used: '16\.02\.2018' is not a date"),
+    "nothing said": (dict.fromkeys(("offset", "pixel_origin", "crs")), "`crs`, `offset`, `pixel_origin` missing: .*v1.0.1"),
+    "no dates": ({"dates": []}, "`dates` cannot be used: .*at least 1 item"),
+    "no date": ({"dates": ["16.02.2018"]}, r"`dates`\.0 cannot be used: '16\.02\.2018' is not a date"),
     "a date twice": ({"dates": ["2018-02-16", "20180216T101131"]}, "date 2018-02-16 appears twice"),
     "a band twice": ({"bands": ["B02", "B02"]}, "band B02 appears twice"),
-    "an unknown band": ({"bands": ["red"]}, "'red' is no band of Sentinel-2"),
-    "no CRS": ({"crs": "EPSG:0"}, "crs cannot be used: 'EPSG:0' is no coordinate reference system"),
-    "no place": ({"origin": [1.0]}, "origin.* cannot be used"),
-    "no size": ({"pixel_size": 0.0}, "pixel_size.* cannot be used: .*greater than 0"),
-    "an unknown convention": ({"pixel_origin": "middle"}, "pixel_origin cannot be used: .*'center' or 'corner'"),
-    "an unknown word": ({"resolution": 10}, "resolution cannot be used: Extra inputs are not permitted"),
-    "a name that is no name": ({"name": "a/b"}, "name cannot be used"),
+    "an unknown band": ({"bands": ["red"]}, "'red' is not a band of Sentinel-2"),
+    "no CRS": ({"crs": "EPSG:0"}, "`crs` cannot be used: 'EPSG:0' is not a coordinate reference system"),
+    "no place": ({"origin": [1.0]}, "`origin`.* cannot be used"),
+    "no size": ({"pixel_size": 0.0}, "`pixel_size`.* cannot be used: .*greater than 0"),
+    "an unknown convention": ({"pixel_origin": "middle"}, "`pixel_origin` cannot be used: .*'center' or 'corner'"),
+    "an unknown word": ({"resolution": 10}, "`resolution` cannot be used: Extra inputs are not permitted"),
+    "a name that is no name": ({"name": "a/b"}, "`name` cannot be used"),
 }  # fmt: skip
 
 
@@ -509,11 +509,11 @@ def test_a_description_that_leaves_something_open_is_refused(case: str) -> None:
 
 
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "extent": ({}, {"extent": 5000}, r"complete_tile_size is 10980, but the extent was given as 5000"),
-    "interpolation": ({}, {"interpolation": "mean"}, "describes bilinear interpolation, but it was given as mean"),
+    "extent": ({}, {"extent": 5000}, r"complete_tile_size is 10980, but `extent` was given as 5000"),
+    "interpolation": ({}, {"interpolation": "mean"}, "describes bilinear interpolation, but `interpolation` was given as mean"),
     "time of day": ({"time_mode": "mlp"}, {"dates": ["2018-02-16"]}, "which reads the time of day, and 2018-02-16 has none"),
     "no region": ({"num_regions": 2}, {}, "holds 2 regions and none was chosen"),
-    "another region": ({"num_regions": 2}, {"region_index": 2}, "there is no region_index 2"),
+    "another region": ({"num_regions": 2}, {"region_index": 2}, "there is no `region_index` 2"),
 }  # fmt: skip
 
 

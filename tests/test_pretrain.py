@@ -22,7 +22,7 @@ from lianet_user.field.model import NeuralField
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import Band, RegionHeader
 from lianet_user.imagery import Imagery, Patch
-from lianet_user.imagery.refine import block_mean, refine
+from lianet_user.imagery.grids import block_mean, refine
 from lianet_user.imagery.statistics import measure
 from lianet_user.pretraining import PretrainProgress, PretrainSettings, RegionWords, pretrain
 from lianet_user.pretraining.pyramid import images_without_gaps, start_from_pyramid

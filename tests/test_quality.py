@@ -23,8 +23,8 @@ from lianet_user.errors import ImageryError
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import Acquisition, Band, BandQuality, Quality
 from lianet_user.geo.grid import Window
+from lianet_user.imagery.grids import block_mean, refine
 from lianet_user.imagery.imagery import Imagery, Patch
-from lianet_user.imagery.refine import block_mean, refine
 from lianet_user.pretraining.quality import compare, measure_quality
 from lianet_user.region import Region
 

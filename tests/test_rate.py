@@ -21,8 +21,8 @@ from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import decode_tables, encode_tables, open_region_file, write_artifact
 from lianet_user.files.header import Acquisition, Band, RegionHeader
 from lianet_user.geo.grid import Window
+from lianet_user.imagery.grids import block_mean, refine
 from lianet_user.imagery.imagery import Imagery, Patch, Resident
-from lianet_user.imagery.refine import block_mean, refine
 from lianet_user.pretraining.compression import Archive, CodecRow, DigitalNumbers, codec_table, jpeg2000, search, zstd
 from lianet_user.pretraining.quality import measure_quality
 from lianet_user.region import Region

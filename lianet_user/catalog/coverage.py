@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lianet_user.catalog.model import Model
-from lianet_user.catalog.places import brief
+from lianet_user.catalog.model import Model, excerpt
 from lianet_user.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# --- Where there is land, in cells of 2.5 degrees: enough to see on which continent a model lies, with no map to load.
-#
-# A cell is land where land covers two fifths of it, after Natural Earth's countries at 1:110 million (public domain).
+# --- Land in cells of 2.5 degrees, where land covers two fifths of a cell or more. It shows on which continent a model lies
+# without loading a map. After Natural Earth's countries at 1:110 million (public domain).
 
 
 CELL: Final = 2.5
@@ -70,7 +68,7 @@ _ROWS: Final = """
 """
 
 
-# ---
+# --- Sketch and figure.
 
 
 COLUMNS: Final = 72
@@ -172,8 +170,6 @@ def _draw_view(axes: Axes, view: View) -> None:
     import numpy as np
     from matplotlib.colors import ListedColormap
 
-    from lianet_user.catalog.coverage import CELL, land
-
     # Three times around, for views that go past the antimeridian.
     world = np.tile(land(), (1, 3))
     axes.imshow(
@@ -222,7 +218,7 @@ def _draw_model(axes: Axes, mark: str, model: Model) -> None:
 def _words(mark: str, model: Model) -> str:
     dates = dates_of(model)
     return printable(
-        f"{mark}   {model.name}: {brief(model.title, 64)} ({dates}; {model.megabytes}; {model.licence[:30]})"
+        f"{mark}   {model.name}: {excerpt(model.title, 64)} ({dates}; {model.megabytes}; {model.licence[:30]})"
     )
 
 

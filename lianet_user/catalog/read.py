@@ -1,9 +1,11 @@
-"""A catalogue, local or remote, read: its models, and what of it could not be used."""
+"""Reading a catalogue, local or remote: its models, and the items that cannot be used."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,25 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lianet_user.catalog.cache import remember, remembered
-from lianet_user.catalog.model import Model, is_model, read_item
-from lianet_user.catalog.places import ROOT_NAME, brief, is_remote, joined, locate, read_document
+from lianet_user.catalog.download import read_bytes, read_snapshot, write_snapshot
+from lianet_user.catalog.model import ROOT_NAME, Model, excerpt, is_model, is_remote, joined, locate, read_item
 from lianet_user.errors import CatalogError, DownloadError, LianetError, did_you_mean, listed
 
-NAME_ONE: Final = (
+HOW_TO_NAME_ONE: Final = (
     "name the catalogue of whoever provides it, a folder or an https:// address: for all commands with LIANET_CATALOG, for"
     " instance LIANET_CATALOG=https://agency.example/regions, or once with `lianet-user models fetch NAME --catalog PLACE`; an"
     " installed lianet-user brings no catalogue of its own"
 )
-"""What to do where none is in force."""
+"""Advice where no catalogue is configured."""
+MAX_DOCUMENT_BYTES: Final = 16 * 2**20
+"""Of one document of a catalogue: a polygon and a list of dates, never more."""
 MAX_DOCUMENTS: Final = 5_000
 AT_ONCE: Final = 8
-"""Requests, to a remote catalogue."""
+"""Simultaneous requests to a remote catalogue."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Models that can be had.
+    """The models of a catalogue.
 
     Attributes:
         place: of the first document.
@@ -44,31 +47,33 @@ class Catalog:
     as_of: dt.datetime | None = None
 
     def find(self, name: str) -> Model | None:
+        """The model of that name, or None."""
         return next((model for model in self.models if model.name == name), None)
 
     def model(self, name: str) -> Model:
-        """
+        """The model of that name.
+
         Raises:
-            CatalogError: there is none of that name.
+            CatalogError: there is none.
         """
-        found = self.find(name)
-        if found is None:
+        model = self.find(name)
+        if model is None:
             names = [model.name for model in self.models]
             raise CatalogError(
-                f"the catalogue {brief(self.place)} has no model {brief(name)!r}: it has {listed(names)}"
+                f"the catalogue {excerpt(self.place)} has no model {excerpt(name)!r}: it has {listed(names)}"
                 f"{did_you_mean(name, names)}"
             )
-        return found
+        return model
 
 
 def chosen_place(catalog: str | None) -> str | None:
     """The catalogue to read: the one given, else LIANET_CATALOG, else the regions of a checkout of this project, else None.
 
     An installed wheel has none of its own: the regions that ship with the project are files of its repository, and a list of
-    files that are not there would help nobody.
+    files that are missing would be useless.
 
     Raises:
-        CatalogError: an address of a kind that is not read.
+        CatalogError: the address is not allowed.
     """
     if chosen := catalog or os.environ.get("LIANET_CATALOG"):
         return locate(chosen)
@@ -78,35 +83,35 @@ def chosen_place(catalog: str | None) -> str | None:
 
 
 def open_catalog(place: str, *, offline: bool = False) -> Catalog:
-    """Read a catalogue; of a remote one that cannot be reached, what it said last.
+    """Read a catalogue, or what a remote one that cannot be reached said last.
 
     Args:
         place: of its first document (:func:`chosen_place`).
-        offline: do not ask the network: of a remote catalogue, take what it said last.
+        offline: do not use the network: take what a remote catalogue said last.
 
     Raises:
-        CatalogError: it is no catalogue, or breaks the rules of :mod:`lianet_user.catalog.places`.
+        CatalogError: it is not a catalogue, or breaks the rules of :mod:`lianet_user.catalog.model`.
         DownloadError: it cannot be reached, and was never read before.
     """
     if is_remote(place):
-        last = remembered(place)
+        last = read_snapshot(place)
         try:
             if offline:
                 raise DownloadError(
-                    f"{brief(place)} was never read on this machine: once, it has to be read with network"
+                    f"{excerpt(place)} was never read on this machine: read it once with network access"
                 )
-            found = _walk(place)
+            catalog = _walk(place)
         except DownloadError:
             if last is None:
                 raise
             return Catalog(place, last.models, as_of=last.read)
-        remember(place, found.models)
-        return found
+        write_snapshot(place, catalog.models)
+        return catalog
     return _walk(place)
 
 
 def _walk(root: str) -> Catalog:
-    """Every item that the first document leads to, level by level."""
+    """Read every item that the first document leads to, level by level."""
     models: list[Model] = []
     problems: list[str] = []
     seen = {root}
@@ -120,13 +125,13 @@ def _walk(root: str) -> Catalog:
             kind = document.get("type")
             try:
                 if kind in ("Catalog", "Collection"):
-                    further += [found for found in _links(document, place, root, problems) if found not in seen]
+                    further += [link for link in _links(document, place, root, problems) if link not in seen]
                 elif kind == "Feature" and place != root:
                     if is_model(document):
                         models.append(read_item(document, place, root))
                 else:
                     raise CatalogError(
-                        f"{brief(place)} is no STAC catalogue: its type is {brief(repr(kind), 40)}, expected 'Catalog'"
+                        f"{excerpt(place)} is not a STAC catalogue: its type is {excerpt(repr(kind), 40)}, expected 'Catalog'"
                     )
             except CatalogError as error:
                 if place == root:
@@ -135,16 +140,20 @@ def _walk(root: str) -> Catalog:
         level = list(dict.fromkeys(further))
         seen.update(level)
         if len(seen) > MAX_DOCUMENTS:
-            raise CatalogError(f"{brief(root)} leads to more than {MAX_DOCUMENTS} documents: give a smaller catalogue")
+            raise CatalogError(
+                f"{excerpt(root)} leads to more than {MAX_DOCUMENTS} documents: give a smaller catalogue"
+            )
     for name, count in Counter(model.name for model in models).items():
         if count > 1:
-            problems.append(f"{brief(root)} has {count} models named {name!r}, and neither can be had by its name")
+            problems.append(
+                f"{excerpt(root)} has {count} models named {name!r}, and neither can be selected by its name"
+            )
             models = [model for model in models if model.name != name]
     return Catalog(root, tuple(sorted(models, key=lambda model: model.name)), tuple(problems))
 
 
 def _documents(places: Sequence[str], root: str) -> list[dict[str, Any] | LianetError]:
-    """Each document, or why it cannot be read. Of the first one that is an error of all."""
+    """Each document, or the error that it cannot be read. An error of the first document is raised."""
 
     def read(place: str) -> dict[str, Any] | LianetError:
         try:
@@ -154,7 +163,7 @@ def _documents(places: Sequence[str], root: str) -> list[dict[str, Any] | Lianet
                 raise
             return error
 
-    # A server that fails in between fails the whole: half of a catalogue is not what it says.
+    # A server that fails in between fails the whole: half a catalogue would mislead.
     if not is_remote(root) or len(places) == 1:
         return [read(place) for place in places]
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -164,20 +173,74 @@ def _documents(places: Sequence[str], root: str) -> list[dict[str, Any] | Lianet
 def _links(document: dict[str, Any], place: str, root: str, problems: list[str]) -> list[str]:
     links = document.get("links")
     if not isinstance(links, list):
-        raise CatalogError(f"{brief(place)} is no STAC catalogue: it has no list of links")
+        raise CatalogError(f"{excerpt(place)} is not a STAC catalogue: it has no list of links")
     if len(links) > MAX_DOCUMENTS:
         raise CatalogError(
-            f"{brief(place)} has {len(links)} links, more than {MAX_DOCUMENTS}: give a smaller catalogue"
+            f"{excerpt(place)} has {len(links)} links, more than {MAX_DOCUMENTS}: give a smaller catalogue"
         )
-    found = []
+    places = []
     for link in links:
         if not isinstance(link, dict) or link.get("rel") not in ("child", "item"):
             continue
         href = link.get("href")
         try:
             if not isinstance(href, str):
-                raise CatalogError(f"{brief(place)} has a link without an address")
-            found.append(joined(place, href, root))
+                raise CatalogError(f"{excerpt(place)} has a link without an address")
+            places.append(joined(place, href, root))
         except CatalogError as error:
             problems.append(str(error))
-    return found
+    return places
+
+
+def read_document(place: str) -> dict[str, Any]:
+    """Read one JSON document of a catalogue.
+
+    Raises:
+        CatalogError: it cannot be read, is too large, or is not a JSON object whose keys are unique.
+        DownloadError: its server does not deliver it.
+    """
+    raw = read_bytes(place, MAX_DOCUMENT_BYTES) if is_remote(place) else _read_file(place)
+    if len(raw) > MAX_DOCUMENT_BYTES:
+        raise CatalogError(
+            f"{excerpt(place)} is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB: that is not a STAC document"
+        )
+    return parse_document(raw, place)
+
+
+def parse_document(raw: bytes, place: str) -> dict[str, Any]:
+    """Parse one JSON document of a catalogue.
+
+    Raises:
+        CatalogError: it is not a JSON object whose keys are unique.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(pairs)
+        if len(document) < len(pairs):
+            raise ValueError("a key appears twice")
+        return document
+
+    try:
+        document = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise CatalogError(
+            f"{excerpt(place)} is not a STAC document: it is not valid JSON ({excerpt(str(error))})"
+        ) from error
+    if not isinstance(document, dict):
+        raise CatalogError(f"{excerpt(place)} is not a STAC document: it is not a JSON object")
+    return document
+
+
+def _read_file(place: str) -> bytes:
+    try:
+        # Without waiting: a named pipe would wait for a writer.
+        descriptor = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise CatalogError(f"cannot read the catalogue {excerpt(place)}: it is not a regular file")
+            return file.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as error:
+        raise CatalogError(
+            f"cannot read the catalogue {excerpt(place)}: {error.strerror or error}: give the place of a catalog.json as"
+            " `catalog` or in LIANET_CATALOG"
+        ) from error

@@ -45,6 +45,7 @@ from lianet_user.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    ImageryError,
     LianetError,
     LianetWarning,
     did_you_mean,
@@ -127,7 +128,7 @@ def _run(arguments: list[str]) -> int:
             outcome = command.main(arguments, prog_name="lianet-user", standalone_mode=False)
             sys.stdout.flush()  # so that a full disk is reported here, and not by Python as it exits
         except LianetError as problem:
-            error(as_options(str(problem), arguments))
+            error(as_options(str(problem), arguments, "imagery_" if isinstance(problem, ImageryError) else ""))
             return problem.exit_code
         except USAGE_ERROR as problem:
             if arguments:  # without any, the help was printed, which says enough
@@ -199,7 +200,7 @@ PARAMETERS = {
 """Arguments of the library whose command line parameter has another name."""
 
 
-def as_options(message: str, arguments: Sequence[str]) -> str:
+def as_options(message: str, arguments: Sequence[str], prefix: str = "") -> str:
     """A message of the library with its arguments written as the options of the command that was typed.
 
     An argument for which the command has no option stays as it is.
@@ -207,6 +208,7 @@ def as_options(message: str, arguments: Sequence[str]) -> str:
     Args:
         message: names arguments in backticks, as in Python.
         arguments: of the command line.
+        prefix: of the parameters that are meant, where a command has parameters of the same names without it.
     """
     command: Any = typer.main.get_command(app)
     for word in arguments:
@@ -214,7 +216,7 @@ def as_options(message: str, arguments: Sequence[str]) -> str:
     options = {each.name: max(each.opts, key=len) for each in command.params if each.param_type_name == "option"}
 
     def option(match: re.Match[str]) -> str:
-        names = (PARAMETERS.get(match[1]), match[1], f"imagery_{match[1]}")
-        return next((options[name] for name in names if name in options), match[0])
+        names = [each for each in (PARAMETERS.get(match[1]), match[1]) if each]
+        return next((options[name] for name in (*(prefix + each for each in names), *names) if name in options), match[0])
 
     return ARGUMENT.sub(option, message)

@@ -93,10 +93,10 @@ def fetch_models(
     Example: lianet-user models fetch havelland
     """
     from lianet_user.catalog import fetch
-    from lianet_user.catalog.fetch import tell
+    from lianet_user.catalog.resolve import warn_of_problems
 
     opened = _opened(catalog)
-    tell(opened)
+    warn_of_problems(opened)
     for name in names:  # all names are known before anything is downloaded
         opened.model(name)
     written = []
@@ -177,20 +177,20 @@ def publish_models(
 
 def _opened(catalog: str | None, offline: bool = False) -> Catalog:
     from lianet_user.catalog import chosen_place, open_catalog
-    from lianet_user.catalog.read import NAME_ONE
+    from lianet_user.catalog.read import HOW_TO_NAME_ONE
     from lianet_user.errors import CatalogError
 
     place = chosen_place(catalog)
     if place is None:
-        raise CatalogError(f"there is no catalogue to look in: {NAME_ONE}")
+        raise CatalogError(f"there is no catalogue to look in: {HOW_TO_NAME_ONE}")
     return open_catalog(place, offline=offline)
 
 
 def _all_models(catalog: str | None, offline: bool) -> tuple[list[Model], str | None]:
     """The models of the catalogue, and those on this machine that it does not know."""
     from lianet_user.catalog import Model, chosen_place, open_catalog
-    from lianet_user.catalog.cache import cached_models
-    from lianet_user.catalog.fetch import tell
+    from lianet_user.catalog.download import cached_models
+    from lianet_user.catalog.resolve import warn_of_problems
     from lianet_user.errors import ArtifactError, CatalogWarning
     from lianet_user.files.artifact import open_region_file
 
@@ -198,7 +198,7 @@ def _all_models(catalog: str | None, offline: bool) -> tuple[list[Model], str | 
     gathered: list[Model] = []
     if place is not None:
         read = open_catalog(place, offline=offline)
-        tell(read)
+        warn_of_problems(read)
         gathered += read.models
     known = {model.sha256[:16] for model in gathered}
     for cached in cached_models():
@@ -218,15 +218,15 @@ def _print(shown: list[Model], place: str | None, total: int) -> None:
     from rich.table import Table
 
     from lianet_user.catalog.coverage import dates_of, marks, sketch
-    from lianet_user.catalog.fetch import here
-    from lianet_user.catalog.read import NAME_ONE
+    from lianet_user.catalog.read import HOW_TO_NAME_ONE
+    from lianet_user.catalog.resolve import local_file
     from lianet_user.geo.grid import format_bounds
 
     where = place or "none"
     if not shown:
         out.print(f"no model{f' of {total} fits' if total else ''} (catalogue: {where})", soft_wrap=True)
     if place is None:
-        err.print(f"there is no catalogue to look in: {NAME_ONE}", style="dim", soft_wrap=True)
+        err.print(f"there is no catalogue to look in: {HOW_TO_NAME_ONE}", style="dim", soft_wrap=True)
     if not shown:
         return
     for line in sketch(shown):
@@ -242,7 +242,7 @@ def _print(shown: list[Model], place: str | None, total: int) -> None:
             f"{format_bounds(model.ground.bounds)} (W,S,E,N)",
             dates_of(model) + (", and estimates between" if model.between else ""),
             f"{len(model.bands)} bands{level}; {model.licence}",
-            f"{model.megabytes}, {'on this machine' if here(model) else 'to be fetched'}",
+            f"{model.megabytes}, {'on this machine' if local_file(model) else 'to be fetched'}",
         )
         table.add_row(mark, model.name, printable("\n".join(lines)))
     out.print(table)
@@ -250,9 +250,9 @@ def _print(shown: list[Model], place: str | None, total: int) -> None:
 
 
 def _document(model: Model) -> dict[str, Any]:
-    from lianet_user.catalog.fetch import here
+    from lianet_user.catalog.resolve import local_file
 
-    path = here(model)
+    path = local_file(model)
     return {**model.model_dump(mode="json"), "path": str(path) if path else None}
 
 

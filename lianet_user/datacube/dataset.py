@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords, xr_crs_coord
 from xarray.core.indexing import LazilyIndexedArray
 
-from lianet_user.catalog.fetch import region_of_head
+from lianet_user.catalog.resolve import region_of_head
 from lianet_user.datacube.array import TILE, CubeArray
 from lianet_user.datacube.source import Layer, Source, Stamp
 from lianet_user.errors import DateError, InputError, RegionMismatchError

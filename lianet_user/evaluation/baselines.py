@@ -29,7 +29,7 @@ from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery
 from lianet_user.imagery.features import FeatureRaster
-from lianet_user.imagery.grids import described, same_grid
+from lianet_user.imagery.grids import describe_grid, same_grid
 from lianet_user.imagery.statistics import Listener, measure
 from lianet_user.region import Region
 
@@ -57,8 +57,8 @@ class ImageryBands:
     ) -> None:
         if not same_grid(imagery.geobox, region.geobox):
             raise ImageryError(
-                f"the imagery has {described(imagery.geobox)}, the region {region.header.name!r}"
-                f" {described(region.geobox)}: give imagery on the region's grid, or `grid` to resample it"
+                f"the imagery has {describe_grid(imagery.geobox)}, the region {region.header.name!r}"
+                f" {describe_grid(region.geobox)}: give imagery on the region's grid, or `grid` to resample it"
             )
         held = [acquisition.date for acquisition in imagery.acquisitions]
         if missing := [str(date) for date in dates if date not in held]:

@@ -1,4 +1,4 @@
-"""What a checkpoint does not say and somebody has to: where its pixels lie, its dates and bands, its conventions."""
+"""What a checkpoint does not say and its provider has to: where its pixels lie, its dates and bands, its conventions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lianet_user.imagery.sensors import GSD_M, WAVELENGTHS_NM
 
 
 def _band(value: object) -> object:
-    """A Sentinel-2 band by its name; other bands are tables with `name` and `gsd_m`."""
+    """Look up a Sentinel-2 band by its name; other bands are tables with `name` and `gsd_m`."""
     if not isinstance(value, str):
         return value
     if value not in GSD_M:
         raise ValueError(
-            f"{value!r} is no band of Sentinel-2 (B01 to B12, B8A): write it as a table with name and gsd_m"
+            f"{value!r} is not a band of Sentinel-2 (B01 to B12, B8A): write it as a table with name and gsd_m"
         )
     return {"name": value, "wavelength_nm": WAVELENGTHS_NM[value], "gsd_m": GSD_M[value]}
 
@@ -61,11 +61,11 @@ class About(Schema):
     scale: Annotated[float, Field(gt=0)] = 10_000.0
     """Digital numbers per reflectance 1.0."""
     pixel_origin: Literal["center", "corner"]
-    """Where the release that wrote the checkpoint looks a pixel up."""
+    """Where in a pixel the release that wrote the checkpoint evaluates the field."""
     extent: Annotated[int, Field(ge=1, le=2**24)] | None = None
     """Pixels the grid's cells span (`complete_tile_size`, `mosaic_width`); needed where the checkpoint does not say."""
     interpolation: Literal["bilinear", "mean"] | None = None
-    """How four nodes are weighed; needed where the checkpoint does not say."""
+    """How the four nodes around a point are weighted; needed where the checkpoint does not say."""
     region_index: Annotated[int, Field(ge=0)] | None = None
     """Which of several regions' tables to take; needed where there are several."""
 
@@ -76,7 +76,7 @@ class About(Schema):
             CRS(value)
         except CRSError:
             raise ValueError(
-                f"{value!r} is no coordinate reference system: expected a code such as EPSG:32632"
+                f"{value!r} is not a coordinate reference system: expected a code such as EPSG:32632"
             ) from None
         return value
 
@@ -97,7 +97,7 @@ class About(Schema):
 
     @property
     def scaled_bands(self) -> tuple[Band, ...]:
-        """The bands, those without an offset and scale of their own with the region's."""
+        """The bands, with the region's offset and scale where they have none of their own."""
         common = {"offset": self.offset, "scale": self.scale}
         return tuple(
             band.model_copy(update={key: value for key, value in common.items() if key not in band.model_fields_set})
@@ -106,11 +106,11 @@ class About(Schema):
 
 
 def read_about(path: Path | None = None, *, fallback_name: str | None = None, **given: Any) -> About:
-    """Read a TOML file with the fields of :class:`About`, and put what is given beside it (None: not given) in its place.
+    """Read a TOML file with the fields of :class:`About`; fields given as arguments (not None) take precedence.
 
     Args:
-        path: of the file, None for none.
-        fallback_name: the region's name where neither says it.
+        path: of the file, if there is one.
+        fallback_name: the region's name where neither the file nor the arguments say it.
         given: fields of :class:`About`.
 
     Raises:
@@ -124,7 +124,6 @@ def read_about(path: Path | None = None, *, fallback_name: str | None = None, **
         return About.model_validate(document)
     except ValidationError as error:
         problems = error.errors()
-        where = path or "the command line"
         missing = [
             str(problem["loc"][0]) for problem in problems if problem["type"] == "missing" and len(problem["loc"]) == 1
         ]
@@ -135,9 +134,13 @@ def read_about(path: Path | None = None, *, fallback_name: str | None = None, **
                 else ""
             )
             raise InputError(
-                f"{', '.join(missing)} missing: the checkpoint does not say, so give it as an option or in a TOML file with"
-                f" --about{hint}"
+                f"{', '.join(f'`{each}`' for each in missing)} missing: the checkpoint does not say, so give it, or a TOML file"
+                f" that says it, `about`{hint}"
             ) from error
         first = problems[0]
-        name = ".".join(map(str, first["loc"])) or "the description"
-        raise InputError(f"{where}: {name} cannot be used: {first['msg'].removeprefix('Value error, ')}") from error
+        field, *inside = map(str, first["loc"] or ("",))
+        if given.get(field) is not None:
+            name = ".".join((f"`{field}`", *inside))
+        else:
+            name = ": ".join(filter(None, (str(path or ""), ".".join((field, *inside))))) or "the description"
+        raise InputError(f"{name} cannot be used: {first['msg'].removeprefix('Value error, ')}") from error

@@ -29,8 +29,8 @@ from lianet_user.field.weights import TABLES, load_stored, save_region
 from lianet_user.files.artifact import ArtifactFile, open_region_file
 from lianet_user.files.header import Quality, RegionHeader
 from lianet_user.geo.grid import Window
+from lianet_user.imagery.grids import fill
 from lianet_user.imagery.imagery import Imagery
-from lianet_user.imagery.refine import fill
 from lianet_user.pretraining.quality import (
     MOST_PIXELS,
     TILE,

@@ -19,9 +19,8 @@ from skimage.metrics import structural_similarity
 from lianet_user.errors import ImageryError, listed
 from lianet_user.files.header import BandQuality, Quality
 from lianet_user.geo.grid import Window, crs_name
-from lianet_user.imagery.grids import same_grid
+from lianet_user.imagery.grids import block_all, block_mean, same_grid
 from lianet_user.imagery.imagery import Imagery, Patch
-from lianet_user.imagery.refine import block_all, block_mean
 from lianet_user.region import Region, psnr
 
 SSIM_WINDOW = 7

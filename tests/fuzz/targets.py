@@ -87,7 +87,7 @@ def catalogue_item(path: Path) -> None:
     from lianet_user.catalog import open_catalog
     from lianet_user.catalog.coverage import dates_of, sketch
     from lianet_user.catalog.model import is_model, read_item
-    from lianet_user.catalog.places import parse_document
+    from lianet_user.catalog.read import parse_document
 
     mode, rest = path.read_bytes()[:1], path.read_bytes()[1:]
     folder = path.parent

@@ -1,4 +1,4 @@
-"""Any imagery: by content, not by name, to the reader that it needs; and which of its dates are used."""
+"""Opening imagery: its format is recognised by content, not by name, and its acquisitions are selected."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from typing import TypeVar
 import numpy as np
 
 from lianet_user.errors import ImageryError, listed
-from lianet_user.imagery.file_names import none_left, wanted
-from lianet_user.imagery.imagery import Imagery, Selection
-from lianet_user.imagery.options import ImageryOptions
+from lianet_user.imagery.imagery import Imagery, ImageryOptions, Selection, in_period, none_in_period
 from lianet_user.imagery.sentinel2 import is_sentinel2, open_sentinel2
 
 Answer = TypeVar("Answer")
 
 TILE = 512
-"""Pixels a side of the windows in which acquisitions are looked through."""
+"""Side, in pixels, of the windows in which acquisitions are examined."""
 
 STAC, CUBE, BANDS, RASTERS = "STAC", "NetCDF or Zarr", "Sentinel-2 band files", "rasters"
 NETCDF_MAGIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF\r\n\x1a\n")
@@ -34,7 +32,7 @@ CATALOGUES = ("catalog.json", "collection.json")
 
 
 class Opened(Selection):
-    """Imagery as it will be used, with notes of its own."""
+    """The selected acquisitions of imagery, with notes for the provider."""
 
     def __init__(self, imagery: Imagery, indices: Sequence[int], notes: Sequence[str]) -> None:
         super().__init__(imagery, indices)
@@ -44,26 +42,26 @@ class Opened(Selection):
 def open_imagery(paths: Sequence[Path | str], options: ImageryOptions) -> Opened:
     """Open imagery: Sentinel-2 band files, stacks, NetCDF or Zarr cubes, or STAC.
 
-    Nothing is read but headers, unless `options.min_clear` asks for the share of clear pixels; without it each acquisition
-    is looked through until a valid pixel is found.
+    Only headers are read, unless `options.min_clear` asks for the share of clear pixels. Without it, each acquisition is read
+    until a valid pixel turns up.
 
     Args:
         paths: files or folders of one kind; URLs of STAC documents.
-        options: what the imagery does not say itself.
+        options: what the files do not say themselves.
 
     Raises:
-        ImageryError: nothing is found, kinds are mixed, something is missing that must be said, a date appears twice, no
-            date is left, or one without any valid pixel is.
+        ImageryError: no imagery, several formats at once, something that has to be given, a date that appears twice,
+            no date left, or a date without any valid pixel.
     """
     imagery = _read(paths, options)
     dates = [held.date for held in imagery.acquisitions]
     kept = [
         index
         for index in sorted(range(len(dates)), key=dates.__getitem__)
-        if wanted(imagery.acquisitions[index], options)
+        if in_period(imagery.acquisitions[index], options)
     ]
     if not kept:
-        raise none_left(imagery.acquisitions, options)
+        raise none_in_period(imagery.acquisitions, options)
     if twice := sorted(date for date, count in Counter(dates[index] for index in kept).items() if count > 1):
         raise ImageryError(
             f"{imagery.source} holds {listed([*map(str, twice)])} more than once: give one acquisition of each date"
@@ -78,28 +76,29 @@ def open_imagery(paths: Sequence[Path | str], options: ImageryOptions) -> Opened
 
 
 def _refuse_unused(options: ImageryOptions, dates: Sequence[dt.date], source: str) -> None:
-    """
+    """Refuse an offset or a scale of a date that the imagery does not have.
+
     Raises:
-        ImageryError: an offset or a scale was given for a date that there is not.
+        ImageryError: there is one.
     """
     for what, given in (("offset", options.offsets), ("scale", options.scales)):
         since, until = options.since or dt.date.min, options.until or dt.date.max
         if unused := [str(date) for date in sorted(given) if date not in dates and since <= date <= until]:
             raise ImageryError(
-                f"{source} has no acquisition of {listed(unused)}, of which the {what} was given: it has"
+                f"{source} has no acquisition of {listed(unused)}, for which the {what} was given: it has"
                 f" {listed([str(date) for date in dates], 6)}"
             )
 
 
 def _clear(imagery: Imagery, indices: Sequence[int], least: float, notes: list[str]) -> list[int]:
-    """The acquisitions of which at least that share of pixels is clear."""
+    """The acquisitions with at least that share of clear pixels."""
     shares = _each(partial(_clear_share, imagery), indices)
     kept = [index for index, share in zip(indices, shares, strict=True) if share >= least and share > 0]
     if not kept:
         best = imagery.acquisitions[indices[int(np.argmax(shares))]].date
         raise ImageryError(
             f"none of {len(indices)} acquisitions is clear over {least:.1%} of its pixels: the clearest, {best}, over"
-            f" {max(shares):.1%}; lower --min-clear"
+            f" {max(shares):.1%}; lower `min_clear`"
         )
     if len(kept) < len(indices):
         notes.append(
@@ -122,12 +121,14 @@ def _clear_share(imagery: Imagery, index: int) -> float:
 
 
 def _refuse_empty(imagery: Imagery, indices: Sequence[int]) -> None:
-    found = _each(partial(_any_valid, imagery), indices)
-    empty = [str(imagery.acquisitions[index].date) for index, valid in zip(indices, found, strict=True) if not valid]
+    any_valid = _each(partial(_any_valid, imagery), indices)
+    empty = [
+        str(imagery.acquisitions[index].date) for index, valid in zip(indices, any_valid, strict=True) if not valid
+    ]
     if empty:
         raise ImageryError(
             f"{len(empty)} of {len(indices)} acquisitions have no valid pixel at all ({listed(empty)}): leave them out with"
-            " --min-clear, --since or --until"
+            " `min_clear`, `since` or `until`"
         )
 
 
@@ -151,18 +152,18 @@ def _each(judge: Callable[[int], Answer], indices: Sequence[int]) -> list[Answer
 
 
 def _read(paths: Sequence[Path | str], options: ImageryOptions) -> Imagery:
-    """Hand the paths to the reader that they need."""
+    """Open the paths with the reader of their format."""
     if not paths:
         raise ImageryError("no imagery given: expected files or folders, or the URL of a STAC document")
     # A URL that went through Path has lost a slash.
     given = [re.sub(r"^(\w{2,}):/(?=[^/])", r"\1://", str(path)) for path in paths]
     kinds = {path: _kind(path) for path in given}
-    found = sorted(set(kinds.values()))
-    if len(found) > 1:
-        examples = ", ".join(f"{next(path for path in kinds if kinds[path] == kind)} ({kind})" for kind in found)
-        raise ImageryError(f"the imagery is of {len(found)} kinds, {examples}: give one kind")
+    formats = sorted(set(kinds.values()))
+    if len(formats) > 1:
+        examples = ", ".join(f"{next(path for path in kinds if kinds[path] == kind)} ({kind})" for kind in formats)
+        raise ImageryError(f"the imagery has {len(formats)} formats, {examples}: give files of one format")
     # Only the reader that is needed is imported: xarray, and what the extra `provider` installs, take their time.
-    (kind,) = found
+    (kind,) = formats
     if kind == STAC:
         from lianet_user.imagery.stac import open_stac
 
@@ -179,7 +180,7 @@ def _read(paths: Sequence[Path | str], options: ImageryOptions) -> Imagery:
 
 
 def _kind(given: str) -> str:
-    """What kind of imagery a path leads to, by content.
+    """The format of the imagery at a path, by content.
 
     Raises:
         ImageryError: it does not exist.
@@ -192,7 +193,7 @@ def _kind(given: str) -> str:
     if kind := _kind_of_entry(path):
         return kind
     if not path.is_dir():
-        return RASTERS  # GDAL reads far more than is told apart here, and says what it does not
+        return RASTERS  # GDAL reads many more formats than are recognised here, and reports what it cannot read
     if is_sentinel2([path]):
         return BANDS
     inside = {_kind_of_entry(entry) for entry in path.iterdir()}
@@ -201,7 +202,7 @@ def _kind(given: str) -> str:
 
 
 def _kind_of_entry(path: Path) -> str | None:
-    """Of a file or a Zarr store; None for what is neither known nor refused."""
+    """The format of a file or a Zarr store; None if it is not recognised."""
     if path.is_dir():
         if any((path / name).is_file() for name in ZARR):
             return CUBE
@@ -221,7 +222,7 @@ def _kind_of_entry(path: Path) -> str | None:
 
 
 def _inside(paths: Iterable[str], kind: str) -> list[str]:
-    """Files or stores of a kind: those given, and those in the folders given."""
+    """Files or stores of a format: those given, and those in the folders given."""
     result: list[str] = []
     for given in paths:
         path = Path(given)
