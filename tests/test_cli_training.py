@@ -236,13 +236,13 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_head(
     from lianet_user.finetuning import trainer as loop
 
     calls = {"made": 0}
-    real = loop._Run._gradients
+    real = loop.HeadTrainer._gradients
 
-    def breaking(run: loop._Run, batch: Batch) -> float:
+    def breaking(run: loop.HeadTrainer, batch: Batch) -> float:
         calls["made"] += 1
         return real(run, batch) if calls["made"] <= 110 else float("nan")
 
-    monkeypatch.setattr(loop._Run, "_gradients", breaking)
+    monkeypatch.setattr(loop.HeadTrainer, "_gradients", breaking)
     head = tmp_path / "head.safetensors"
     options = ("--date", "2017-02-16", *QUICK, "--steps", 150)
     assert lianet("finetune", region.path, classes, "-o", head, *options) == 1

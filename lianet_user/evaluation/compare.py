@@ -21,6 +21,7 @@ from lianet_user.errors import InputError, LabelError, did_you_mean, listed
 from lianet_user.evaluation.baselines import (
     MICRO_UNET,
     UNET,
+    BoolArray,
     Forest,
     ImageryBands,
     Learner,
@@ -40,8 +41,6 @@ from lianet_user.labels import BLOCK, LabelMap, Labels, Split, split_folds, spli
 from lianet_user.region import Region
 
 # --- The common ground: labels count where everything that any of the models reads is valid.
-
-BoolArray = NDArray[np.bool_]
 
 Valid = Callable[[Window, dt.date], BoolArray]
 """Gives where something is valid: bool (height, width) of a window at a date."""

@@ -144,7 +144,10 @@ def keep(samples: Sequence[Sample], where: GroundMask) -> list[Sample]:
 
 
 def moments(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of what is read, over all pixels of the windows: float32 (channels, 1, 1) each; no 0."""
+    """Mean and standard deviation of what is read, over all pixels of the windows: float32 (channels, 1, 1) each.
+
+    No standard deviation is 0.
+    """
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for sample in samples:
         values = sample.inputs.float().flatten(1)
@@ -189,8 +192,8 @@ def make_samples(
         labels: on the region's grid, or on a finer one.
         margin: pixels of surroundings kept on every side of a block's labels, at least the head's halo.
         tight: a window is no larger than the labels in its block and the margin; else it is the block and the margin.
-        halo: pixels around a window that are computed with it, by which few labels far apart are computed one by one. None
-            computes those that are near each other at once, however few.
+        halo: pixels around a window that `read` computes with it; with it, few labels far apart are read one by one where that
+            is less work. None reads those that are near each other at once, however few.
         cache: where the inputs are kept; None keeps all in memory.
         listener: called with how many of how many labelled blocks are done.
     """

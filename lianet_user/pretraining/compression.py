@@ -285,6 +285,7 @@ class _Judge:
         self.numbers = [DigitalNumbers.of(imagery, index) for index in range(self.count)]
 
     def region(self, name: str, region: Region) -> CodecRow:
+        """The row of a region file."""
         assert region.path is not None
         return self._rate(name, region.path.stat().st_size, self.encoded, reconstructed(region, self.imagery))
 
@@ -304,6 +305,8 @@ class _Judge:
                 yield self.region("region file, tables in int8", Region.open(path, device))
 
     def jpeg2000(self, target: CodecRow) -> Iterator[CodecRow]:
+        """JPEG 2000 without loss, as large as the target, and as close to the imagery."""
+
         def make(quality: float | None) -> Archive:
             return Archive(self.imagery, self.numbers, jpeg2000(quality))
 
@@ -321,6 +324,8 @@ class _Judge:
             yield self._archive(name, archive)
 
     def zstd(self, target: CodecRow) -> Iterator[CodecRow]:
+        """GeoTIFF with ZSTD without loss, and rounded until it is as large as the target."""
+
         def make(step: float) -> Archive:
             return Archive(self.imagery, self.numbers, zstd, step)
 

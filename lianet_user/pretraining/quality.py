@@ -101,7 +101,7 @@ def require_match(region: Region, imagery: Imagery, acquisitions: Sequence[int])
 
 
 def reconstructed(region: Region, imagery: Imagery) -> ReadCopy:
-    """Reads a region's reconstruction of the imagery's acquisitions."""
+    """A reader of a region's reconstruction of the imagery's acquisitions."""
     return lambda index, window: region.reconstruct(window, imagery.acquisitions[index].date).cpu().numpy()
 
 
@@ -122,7 +122,7 @@ def compare(
 
     Args:
         imagery: the truth.
-        read_copy: the copy.
+        read_copy: gives the copy's reflectance.
         acquisitions: indices of those to judge.
         tile: pixels along the side of what is judged at once, rounded to whole pixels of every band.
         most_pixels: see above.
