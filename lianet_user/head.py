@@ -111,11 +111,11 @@ class Head:
         Raises:
             RegionMismatchError: the region has another lineage.
         """
-        trained_on, found = self.header.region, region.header
-        if found.lineage != trained_on.lineage:
+        trained_on, given = self.header.region, region.header
+        if given.lineage != trained_on.lineage:
             raise RegionMismatchError(
                 f"{self.path or 'the head'} was trained on another region than {region.path} ({trained_on.name!r}, lineage"
-                f" {trained_on.lineage[:12]}; found {found.name!r}, {found.lineage[:12]}), where its weights mean nothing:"
+                f" {trained_on.lineage[:12]}; found {given.name!r}, {given.lineage[:12]}), where its weights mean nothing:"
                 " train without `start`"
             )
 
@@ -125,21 +125,21 @@ class Head:
         Raises:
             RegionMismatchError: it is another region, or was updated since.
         """
-        trained_on, found = self.header.region, self.region
-        if found.sha256 == trained_on.sha256:
+        trained_on, region = self.header.region, self.region
+        if region.sha256 == trained_on.sha256:
             return
         head = self.path or "the head"
         hashes = f"sha256 {trained_on.sha256[:12]}; found"
-        if found.header.lineage == trained_on.lineage:
+        if region.header.lineage == trained_on.lineage:
             raise RegionMismatchError(
-                f"{found.path} was updated since {head} was trained ({trained_on.name!r}, {hashes}"
-                f" {str(found.sha256)[:12]}): `lianet-user finetune {found.path} LABELS --from {head}` trains the head on,"
+                f"{region.path} was updated since {head} was trained ({trained_on.name!r}, {hashes}"
+                f" {str(region.sha256)[:12]}): `lianet-user finetune {region.path} LABELS --from {head}` trains the head on,"
                 " from its weights; or give the region as it was with `region`; if nobody updated it, it is damaged: get it"
                 " again"
             )
         raise RegionMismatchError(
-            f"{found.path} is not the region that {head} was trained on ({trained_on.name!r}, {hashes}"
-            f" {found.header.name!r}, {str(found.sha256)[:12]}): give the right one with `region`, or train again with"
+            f"{region.path} is not the region that {head} was trained on ({trained_on.name!r}, {hashes}"
+            f" {region.header.name!r}, {str(region.sha256)[:12]}): give the right one with `region`, or train again with"
             " finetune"
         )
 

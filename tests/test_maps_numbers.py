@@ -160,7 +160,7 @@ def test_maps_in_memory_say_what_they_hold(made: HeadFactory) -> None:
 
 def test_a_head_of_several_dates_asks_for_one(made: HeadFactory, folder: Path) -> None:
     head = made(numbers=HEIGHTS, dates=2)
-    with pytest.raises(DateError, match="none was chosen: give one with --date"):
+    with pytest.raises(DateError, match="none was chosen: give one with `date`"):
         predict(head, folder / "map.tif")
     assert contents(folder) == {}
     assert predict(head, folder / "map.tif", dates=[head.header.dates[1]]).date == head.header.dates[1]

@@ -123,7 +123,7 @@ def _run(arguments: list[str]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", LianetWarning)
         # It ignores where a warning arose.
-        warnings.showwarning = partial(_show_warning, arguments)  # type: ignore[assignment]
+        warnings.showwarning = partial(_show_warning, arguments)
         try:
             outcome = command.main(arguments, prog_name="lianet-user", standalone_mode=False)
             sys.stdout.flush()  # so that a full disk is reported here, and not by Python as it exits
