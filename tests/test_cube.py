@@ -35,9 +35,11 @@ from xarray.backends import BackendEntrypoint
 
 import lianet_user
 from lianet_user.cli import _run
-from lianet_user.datacube import LianetBackend, array, open_datacube, source
+from lianet_user.datacube import LianetBackend, open_datacube
+from lianet_user.datacube import lazy_array as array
+from lianet_user.datacube import lazy_array as source
 from lianet_user.datacube import write as writing
-from lianet_user.datacube.source import Source
+from lianet_user.datacube.lazy_array import Source
 from lianet_user.datacube.write import write_datacube
 from lianet_user.errors import (
     AreaError,

@@ -33,7 +33,7 @@ from lianet_user.maps import ClassCounts, MapArea, Shares, predict
 from lianet_user.maps import engine as writing
 from lianet_user.maps.dates import chosen_dates
 from lianet_user.maps.predict import SharedReader
-from lianet_user.maps.uncertainty import uncertainty
+from lianet_user.maps.product import uncertainty
 from lianet_user.region import Region
 
 HeadFactory = Callable[..., Head]

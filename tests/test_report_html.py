@@ -30,7 +30,7 @@ from lianet_user.labels import Labels
 from lianet_user.labels.split import Split
 from lianet_user.maps import picture
 from lianet_user.report import MappedView, charts, write_report
-from lianet_user.report.view import View, doubtful_places
+from lianet_user.report.mapped_view import View, doubtful_places
 
 HISTORY = (
     History(0, [(10, 1.5), (20, 0.5)], [(10, 0.4), (20, 0.6)], 20),

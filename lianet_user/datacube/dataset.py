@@ -17,8 +17,7 @@ from odc.geo.xr import xr_coords, xr_crs_coord
 from xarray.core.indexing import LazilyIndexedArray
 
 from lianet_user.catalog.fetch import region_of_head
-from lianet_user.datacube.array import TILE, CubeArray
-from lianet_user.datacube.source import Layer, Source, Stamp
+from lianet_user.datacube.lazy_array import TILE, CubeArray, Layer, Source, Stamp
 from lianet_user.errors import DateError, InputError, RegionMismatchError
 from lianet_user.files.artifact import declared_kind, open_head_file, open_region_file
 from lianet_user.files.header import IGNORE, RegionHeader, class_flags, parse_date

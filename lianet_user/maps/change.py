@@ -28,15 +28,13 @@ from lianet_user.head import Head
 from lianet_user.maps import picture, style
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.dates import Moment, moment_of
-from lianet_user.maps.engine import Listener, MapJob, MapRequest, Pass, write_maps
-from lianet_user.maps.files import MapFiles
-from lianet_user.maps.geotiff import Layer
+from lianet_user.maps.engine import Listener, MapJob, MapRequest, Pass, Site, TileComputer, Values, write_maps
+from lianet_user.maps.geotiff import Layer, MapFiles
 from lianet_user.maps.images import MeasureProduct
 from lianet_user.maps.product import Product
 from lianet_user.maps.reconstruct import remembered
 from lianet_user.maps.style import attribution, region_tags, tags
 from lianet_user.maps.summary import ClassCounts, NumberStatistics, Summary
-from lianet_user.maps.tile_computer import Site, TileComputer, Values
 from lianet_user.region import Region
 
 # --- From-to maps: what each pixel was and what it became, as one code, and how much ground each change takes.

@@ -6,11 +6,15 @@ cloud and adds overviews.
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import re
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,12 +25,87 @@ import rasterio
 import rasterio.shutil
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from lianet_user.errors import OutputError
+from lianet_user.files.artifact import refuse_existing
 from lianet_user.geo.grid import Window, bounds_in, bounds_of
-from lianet_user.maps.libtiff import disk_errors
+
+# --- What libtiff says of a disk that fails: to nobody but the terminal.
+
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
+"""What GDAL or the file system raise when they refuse."""
+
+_ERROR_NUMBERS = {os.strerror(number): number for number in errno.errorcode}
+_SAID = re.compile(r"_tiff\w+Proc: (.*?)\.?")
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Raise what libtiff prints.
+
+    Where a disk fails, libtiff prints `_tiffWriteProc: No space left on device.`; GDAL says no more than that something
+    failed or, where it closes a file, nothing at all.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    said: list[str] = []
+    problem: Exception | None = None
+    with _standard_error_to(said):
+        try:
+            yield
+        except GDAL_ERRORS as error:
+            problem = error
+    for line in said:
+        if match := _SAID.fullmatch(line.strip()):
+            raise OSError(_ERROR_NUMBERS.get(match[1], errno.EIO), match[1]) from problem
+    if problem is not None:
+        raise problem
+
+
+@contextmanager
+def _standard_error_to(lines: list[str]) -> Iterator[None]:
+    """Collect what libraries print to standard error; at the end all but libtiff's is printed there. Python's own, such as a
+    progress bar, goes there as ever."""
+    try:
+        terminal = os.dup(2)
+    except OSError:  # a process that has none
+        yield
+        return
+    end, start = os.pipe()
+    for descriptor in (end, start):
+        os.set_blocking(descriptor, False)  # what the pipe cannot hold is lost, not waited for
+    own = sys.stderr
+    os.dup2(start, 2)
+    os.close(start)
+    with suppress(OSError, ValueError, AttributeError):  # of a stream that is no file, as notebooks have
+        if own.fileno() == 2:
+            sys.stderr = open(  # noqa: SIM115  # closed where its descriptor is
+                terminal, "w", buffering=1, encoding=own.encoding, errors="replace", closefd=False
+            )
+    try:
+        yield
+    finally:
+        sys.stderr = own
+        os.dup2(terminal, 2)
+        text = b""
+        with suppress(BlockingIOError):  # where another program still holds the pipe
+            while part := os.read(end, 2**16):
+                text += part
+        lines += text.decode(errors="replace").splitlines(keepends=True)
+        with suppress(OSError):
+            os.write(2, "".join(line for line in lines if not _SAID.fullmatch(line.strip())).encode())
+        os.close(terminal)
+        os.close(end)
+
+
+# ---
+
 
 # --- How a map is stored, whatever it holds.
 
@@ -267,7 +346,7 @@ def write_map(
 
     Raises:
         OutputError: what was written is not what was computed.
-        GDAL_ERRORS: it cannot be written (of :mod:`lianet_user.maps.libtiff`).
+        GDAL_ERRORS: it cannot be written (of :mod:`lianet_user.maps.geotiff`).
     """
     raw, vrt = path.with_name(f"{path.stem}.raw"), path.with_name(f"{path.stem}.vrt")
     written, checksum = write_raw(raw, geobox, tiles, layer)
@@ -332,3 +411,64 @@ def _same_place(wkt: str, geobox: GeoBox) -> bool:
 
 def _rasterio_window(window: Window) -> RasterioWindow:
     return RasterioWindow(window.col, window.row, window.width, window.height)
+
+
+# --- The files of a map: what lies beside it, what may be replaced, and how finished ones take their places.
+
+
+SUFFIXES = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """A map and what lies beside it."""
+
+    tif: Path
+    pam: Path
+    """Class names and attribute table, or statistics, for GDAL."""
+    qml: Path
+    """Style, for QGIS."""
+    png: Path
+    """The map at a glance."""
+
+    @classmethod
+    def of(cls, tif: Path) -> MapFiles:
+        return cls(tif, tif.with_name(f"{tif.name}.aux.xml"), tif.with_suffix(".qml"), tif.with_suffix(".png"))
+
+    @property
+    def in_order(self) -> tuple[Path, ...]:
+        """In the order in which they are put in place: the map last, so that it never lies there without its names."""
+        return self.pam, self.qml, self.png, self.tif
+
+    @property
+    def stale(self) -> tuple[Path, ...]:
+        """What GDAL would read as part of the map, and what can only belong to an earlier one: overviews and a mask."""
+        return self.tif.with_name(f"{self.tif.name}.ovr"), self.tif.with_name(f"{self.tif.name}.msk")
+
+
+def map_files(path: Path, overwrite: bool) -> MapFiles:
+    """The files that a map will be.
+
+    Raises:
+        OutputError: the name is no GeoTIFF's, or one of the files exists and may not be replaced.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"{path}: a map is a GeoTIFF, expected a name that ends in .tif: give one with -o")
+    files = MapFiles.of(path)
+    for each in reversed(files.in_order):
+        refuse_existing(each, overwrite)
+    return files
+
+
+def put_in_place(made: MapFiles, files: MapFiles) -> None:
+    """Give finished files their names; what an earlier map had and this one has not goes."""
+    finished = [
+        (source, target) for source, target in zip(made.in_order, files.in_order, strict=True) if source.exists()
+    ]
+    for source, _ in finished:
+        with open(source, "rb+") as handle:
+            os.fsync(handle.fileno())
+    for path in {*files.in_order, *files.stale} - {target for _, target in finished}:
+        path.unlink(missing_ok=True)
+    for source, target in finished:
+        source.replace(target)

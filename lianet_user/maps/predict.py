@@ -27,20 +27,21 @@ from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.head import Head
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.dates import chosen_dates
-from lianet_user.maps.engine import Listener, MapJob, MapRequest, Pass, write_maps
-from lianet_user.maps.files import SUFFIXES, MapFiles
-from lianet_user.maps.product import ClassProduct, NumberProduct, Product
-from lianet_user.maps.style import attribution, tags
-from lianet_user.maps.summary import Summary
-from lianet_user.maps.tile_computer import Site, TileComputer, Values
-from lianet_user.maps.uncertainty import (
+from lianet_user.maps.engine import Listener, MapJob, MapRequest, Pass, Site, TileComputer, Values, write_maps
+from lianet_user.maps.geotiff import SUFFIXES, MapFiles
+from lianet_user.maps.product import (
     UNCERTAINTIES,
+    ClassProduct,
+    NumberProduct,
+    Product,
     Uncertainty,
     probabilities,
     probability_product,
     uncertainty,
     uncertainty_product,
 )
+from lianet_user.maps.style import attribution, tags
+from lianet_user.maps.summary import Summary
 from lianet_user.region import Region, crop
 
 # --- Which maps there are: what heads are mapped together, on which ground, and what each map is called.

@@ -6,17 +6,19 @@ The rest of the package asks a :class:`Product` and never which kind it is.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
 from odc.geo.geobox import GeoBox
+from torch import Tensor
 
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers
 from lianet_user.maps import picture, style
 from lianet_user.maps.geotiff import Layer
-from lianet_user.maps.summary import ClassCounts, NumberStatistics, RunningStatistics, Summary
+from lianet_user.maps.summary import ClassCounts, NumberStatistics, RunningStatistics, Shares, Summary
 
 
 class Product(Protocol):
@@ -124,3 +126,88 @@ class NumberProduct:
         return picture.number_figure(
             values[0], geobox, self.numbers, self.summary, title=title, attribution=attribution
         )
+
+
+# --- Maps of how likely classes are: a probability for each, or one number that says how unsure the head is.
+#
+# Both are stored in steps of half a percent, in one byte, with a scale tag: GDAL and QGIS show 0 to 1.
+
+
+Uncertainty = Literal["entropy", "margin"]
+UNCERTAINTIES: tuple[Uncertainty, ...] = ("entropy", "margin")
+
+STEP = 0.005
+"""Of what is stored: 200 steps up to 1, and 255 means nothing."""
+SPAN = Numbers(low=0.0, high=1.0)
+
+MEANINGS = {
+    "entropy": "entropy of the class probabilities over that of even ones: 0 certain, 1 no idea",
+    "margin": "1 - (probability of the first class - that of the second): 0 certain, 1 undecided between two",
+}
+
+
+class ShareProduct:
+    """A map of numbers from 0 to 1, in one band or several."""
+
+    def __init__(self, bands: Sequence[str], title: str, tags: dict[str, str]) -> None:
+        self.layer = Layer(
+            bands=tuple(bands), dtype="uint8", nodata=IGNORE, predictor="YES", overviews="AVERAGE", scale=STEP
+        )
+        self.title, self.tags = title, tags
+        self._of_bands = [RunningStatistics() for _ in bands]
+        self._of_highest = RunningStatistics()
+
+    def add(self, values: np.ndarray) -> None:
+        shares = self._shares(values)
+        for statistics, band in zip(self._of_bands, shares, strict=True):
+            statistics.add(band)
+        self._of_highest.add(shares.max(0))
+
+    @property
+    def summary(self) -> Shares:
+        means = [statistics.summary("").mean for statistics in self._of_bands]
+        return Shares(dict(zip(self.layer.bands, means, strict=True)))
+
+    def write_pam(self, path: Path) -> None:
+        """Nothing: the bands have their names and their scale in the map."""
+
+    def write_qml(self, path: Path) -> None:
+        style.write_ramp_qml(path, SPAN)
+
+    def figure(self, values: np.ndarray, geobox: GeoBox, *, title: str, attribution: str) -> Figure:
+        """The number of the one band, or the highest of all."""
+        found = self._of_highest.summary("")
+        return picture.number_figure(
+            self._shares(values).max(0), geobox, SPAN, found, title=title, attribution=attribution
+        )
+
+    def _shares(self, values: np.ndarray) -> np.ndarray:
+        return np.where(values == IGNORE, np.float32(np.nan), values * np.float32(STEP))
+
+
+def probability_product(classes: Sequence[ClassEntry]) -> ShareProduct:
+    """A band for each class, in their order."""
+    names = [entry.name for entry in classes]
+    return ShareProduct(names, f"probabilities of {len(classes)} classes", style.class_tags(classes))
+
+
+def uncertainty_product(kind: Uncertainty) -> ShareProduct:
+    return ShareProduct(["uncertainty"], f"uncertainty ({kind})", {"UNCERTAINTY": f"{kind}: {MEANINGS[kind]}"})
+
+
+def probabilities(answers: Tensor) -> np.ndarray:
+    """Logarithms of class probabilities (classes, h, w) -> float32 (classes, h, w)."""
+    shares: np.ndarray = answers.softmax(0).cpu().numpy()
+    return shares
+
+
+def uncertainty(answers: Tensor, kind: Uncertainty) -> np.ndarray:
+    """Logarithms of class probabilities (classes, h, w) -> float32 (1, h, w), from 0, certain, to 1."""
+    shares = answers.softmax(0)
+    if kind == "margin":
+        first, second = shares.topk(2, 0).values
+        unsure = 1 - (first - second)
+    else:
+        unsure = -shares.xlogy(shares).sum(0) / np.log(len(answers))
+    values: np.ndarray = unsure.clamp(0, 1)[None].cpu().numpy()
+    return values

@@ -16,8 +16,18 @@ from lianet_user.files.header import Band
 from lianet_user.geo.grid import TILE, Window, whole
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.dates import Moment, chosen_moments
-from lianet_user.maps.engine import Listener, MapJob, MapRequest, Pass, only_picture, write_maps
-from lianet_user.maps.files import SUFFIXES, MapFiles
+from lianet_user.maps.engine import (
+    Listener,
+    MapJob,
+    MapRequest,
+    Pass,
+    Site,
+    TileComputer,
+    Values,
+    only_picture,
+    write_maps,
+)
+from lianet_user.maps.geotiff import SUFFIXES, MapFiles
 from lianet_user.maps.images import (
     LightProduct,
     MeasureProduct,
@@ -27,11 +37,10 @@ from lianet_user.maps.images import (
     stretch_of,
     true_color_bands,
 )
-from lianet_user.maps.indices import SpectralIndex, spectral_index
 from lianet_user.maps.predict import MapResult
 from lianet_user.maps.product import Product
+from lianet_user.maps.spectral_indices import SpectralIndex, spectral_index
 from lianet_user.maps.style import region_tags
-from lianet_user.maps.tile_computer import Site, TileComputer, Values
 from lianet_user.region import Region
 
 SAMPLES, SAMPLE_SIDE, SAMPLE_DATES = 3, 48, 4
@@ -116,7 +125,7 @@ def reconstruct(
         dates: as in :func:`lianet_user.maps.dates.chosen_moments`.
         bands: names of those to write.
         rgb: write an image in true colours, 8 bits each.
-        indices: spectral indices to write, see :func:`lianet_user.maps.indices.spectral_index`.
+        indices: spectral indices to write, see :func:`lianet_user.maps.spectral_indices.spectral_index`.
         extrapolate: estimate dates before the first and after the last too.
         stretch: reflectance that the image shows as black and as full; by default the 2nd and the 98th percentile of
             each colour, of a sample of the ground and the dates.

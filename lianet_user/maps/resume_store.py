@@ -20,7 +20,7 @@ import numpy as np
 
 from lianet_user.errors import InputError, LeftoverWarning, OutputError, listed, write_error
 from lianet_user.files.lock import only_run
-from lianet_user.maps.libtiff import GDAL_ERRORS
+from lianet_user.maps.geotiff import GDAL_ERRORS
 
 RUN, FINISHED = "run.json", "finished"
 

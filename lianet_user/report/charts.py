@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lianet_user.maps import picture
 from lianet_user.maps.picture import FAINT, INK, TEXT, shortened
-from lianet_user.report.words import printable
+from lianet_user.report.score_text import printable
 
 if TYPE_CHECKING:
     from lianet_user.evaluation.learning_curve import CurvePoint

@@ -27,9 +27,19 @@ from lianet_user.maps.picture import Key, KeyRow, Sheet, draw_image, draw_key, p
 from lianet_user.maps.suggest import Suggestion, Suggestions
 from lianet_user.region import Region
 from lianet_user.report import charts
-from lianet_user.report.colors import class_pixels, colored, dotted, number_steps, numbers_of, over
-from lianet_user.report.view import MappedView, labelled_view, map_view, remembered_image
-from lianet_user.report.words import amount, judged_where
+from lianet_user.report.mapped_view import (
+    MappedView,
+    class_pixels,
+    colored,
+    dotted,
+    labelled_view,
+    map_view,
+    number_steps,
+    numbers_of,
+    over,
+    remembered_image,
+)
+from lianet_user.report.score_text import amount, judged_where
 
 if TYPE_CHECKING:
     from lianet_user.evaluation.learning_curve import CurvePoint

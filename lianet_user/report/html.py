@@ -31,10 +31,20 @@ from lianet_user.labels import Labels
 from lianet_user.labels.split import Split
 from lianet_user.maps import picture
 from lianet_user.maps.picture import draw_image, shortened
-from lianet_user.report import charts, words
-from lianet_user.report.colors import Image, class_pixels, colored, labelled, number_steps, over
+from lianet_user.report import charts
+from lianet_user.report import score_text as words
 from lianet_user.report.figures import draw_split, outlined
-from lianet_user.report.view import MappedView, doubtful_places, map_view
+from lianet_user.report.mapped_view import (
+    Image,
+    MappedView,
+    class_pixels,
+    colored,
+    doubtful_places,
+    labelled,
+    map_view,
+    number_steps,
+    over,
+)
 
 if TYPE_CHECKING:
     from lianet_user.finetuning.trainer import History
