@@ -44,7 +44,7 @@ from lianet_user.head import Head
 from lianet_user.maps import ClassCounts, MapArea, MapResult, geotiff, picture, style
 from lianet_user.maps import predict as predict_maps
 from lianet_user.maps.product import ClassProduct
-from lianet_user.maps.resume_store import kept_path
+from lianet_user.maps.resume_store import store_path
 from lianet_user.region import Region
 
 SIDECARS = ("map.tif.aux.xml", "map.qml", "map.png")
@@ -53,7 +53,7 @@ CLASSES = (
     ClassEntry(name='wood & "scrub" <5 m', color="#14532d"),
     ClassEntry(name="Röhricht", color="#f2d64b", code="411"),
 )
-LAYER = ClassProduct(CLASSES).layer
+LAYER = ClassProduct(CLASSES).profile
 
 
 def make_head(
@@ -282,7 +282,7 @@ def test_creation_options_reach_the_file_and_leave_the_values(
     ],
 )
 def test_a_creation_option_that_gdal_would_pass_over_is_refused(name: str, value: str, message: str) -> None:
-    with pytest.raises(OutputError, match=f"--co {name}={value.upper()}: .*{message}|{message}"):
+    with pytest.raises(OutputError, match=f"`creation_options` {name}={value.upper()}: .*{message}|{message}"):
         geotiff.checked_options({name: value}, LAYER)
 
 
@@ -326,7 +326,7 @@ def test_a_failure_leaves_the_earlier_map_as_it_was(head: Head, folder: Path, mo
     monkeypatch.setattr(rasterio.shutil, "copy", full)
     with pytest.raises(OutputError, match=r"cannot write .*map\.tif: No space left on device"):
         predict(head, folder / "map.tif", overwrite=True)
-    shutil.rmtree(kept_path(folder / "map.tif"))
+    shutil.rmtree(store_path(folder / "map.tif"))
     assert contents(folder) == earlier
 
 

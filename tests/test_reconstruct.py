@@ -179,7 +179,7 @@ def test_a_date_between_is_an_estimate_and_says_so_everywhere(
 
 
 def test_dates_outside_are_refused_until_one_insists(continuous: Region, tmp_path: Path) -> None:
-    with pytest.raises(DateError, match="--extrapolate"):
+    with pytest.raises(DateError, match="`extrapolate`"):
         reconstruct(continuous, tmp_path / "image.tif", dates=["2018-01-01"])
     with pytest.warns(EstimateWarning, match="after 2017-03-16"):
         (result,) = reconstruct(continuous, tmp_path / "image.tif", dates=["2018-01-01"], extrapolate=True)

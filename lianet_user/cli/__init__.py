@@ -192,6 +192,7 @@ PARAMETERS = {
     "creation_options": "creation",
     "crs": "dst_crs",
     "dates": "date",
+    "indices": "index",
     "n": "number",
     "turned": "tta",
 }

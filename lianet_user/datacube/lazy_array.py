@@ -1,4 +1,8 @@
-"""From indices to windows: what xarray's indexing asks of a variable that is computed."""
+"""Pixels of a cube, computed when they are read: the region and head files, and the arrays that xarray indexes.
+
+:class:`CubeFiles` is small and can be sent to any process; the files that it opens stay open in the process that opened them.
+:class:`CubeArray` turns xarray's indices into windows, and computes each window once.
+"""
 
 from __future__ import annotations
 
@@ -24,70 +28,70 @@ if TYPE_CHECKING:
     from lianet_user.region import Region
 
 
-# --- The files behind a cube: opened once in each process, watched for changes, and asked for windows.
-#
-# A :class:`Source` is a few words that travel anywhere; what it opens stays in the process that opened it.
+# --- The files behind a cube.
 
 
-Layer = Literal["reflectance", "class", "probability", "number"]
+Quantity = Literal["reflectance", "class", "probability", "number"]
 
 MOST_OPEN = 4
-"""Files a process holds open at once: the weights of `large` take half a gigabyte."""
+"""Files that a process keeps open at most: the weights of `large` take half a gigabyte."""
 
-_open: OrderedDict[Source, Region | Head] = OrderedDict()
+_open: OrderedDict[CubeFiles, Region | Head] = OrderedDict()
 _opening = threading.Lock()
 _computing: threading.BoundedSemaphore | None = None
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """A file as it was when the cube was opened."""
+class FileStamp:
+    """The size and modification time of a file when the cube was opened, to notice changes."""
 
     path: str
     size: int
     modified_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
-        """
+    def of(cls, path: Path) -> FileStamp:
+        """Read them from the file system.
+
         Raises:
-            ArtifactError: there is no such file.
+            ArtifactError: the file does not exist or cannot be accessed.
         """
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError as error:
             raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
-        return cls(os.path.abspath(path), found.st_size, found.st_mtime_ns)  # noqa: PTH100  # resolve() follows links
+        return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)  # noqa: PTH100  # resolve() follows links
 
     def check(self) -> None:
-        """
+        """Check that the file has not changed.
+
         Raises:
-            ArtifactError: the file is another one by now, or gone.
+            ArtifactError: it has changed or is gone.
         """
-        if (now := Stamp.of(Path(self.path))) != self:
+        if (now := FileStamp.of(Path(self.path))) != self:
             raise ArtifactError(
                 f"{self.path} has changed since the cube was opened ({self.size} bytes of {_moment(self.modified_ns)}, now"
-                f" {now.size} of {_moment(now.modified_ns)}): open the cube again; copies on other machines have to keep"
+                f" {now.size} of {_moment(now.modified_ns)}): open the cube again; copies on other machines must keep"
                 " their times (cp -p, rsync -a)"
             )
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a cube is computed from.
+class CubeFiles:
+    """The region and head files that a cube is computed from.
 
     Attributes:
         region: the region file.
         head: the head file, or None for the region itself.
-        device: to compute on.
+        device: the torch device to compute on.
     """
 
-    region: Stamp
-    head: Stamp | None
+    region: FileStamp
+    head: FileStamp | None
     device: str
 
     def opened(self) -> Region | Head:
-        """The region or head, opened when this process asks first; of several threads that ask, one opens.
+        """Open the region or head on the first call in a process; of several threads that call, only one opens it.
 
         Raises:
             ArtifactError: a file is damaged, or has changed since the cube was opened.
@@ -97,30 +101,30 @@ class Source:
         with _opening:
             if self not in _open:
                 _open[self] = self._read()
-                self._check()  # what was read is what the cube was opened on
+                self._check()  # the file did not change while it was read
                 if len(_open) > MOST_OPEN:
                     _open.popitem(last=False)
             _open.move_to_end(self)
             return _open[self]
 
-    def compute(self, layer: Layer, window: Window, date: dt.date, *, between: bool = False) -> np.ndarray:
-        """A window of a layer: (channels, height, width), float32, or uint8 of classes.
+    def compute(self, quantity: Quantity, window: Window, date: dt.date, *, between: bool = False) -> np.ndarray:
+        """Compute a window of a quantity: (channels, height, width), float32, or uint8 for classes.
 
         Args:
-            layer: reflectance of a region, or one of a head's.
+            quantity: reflectance for a region; class, probability or number for a head.
             window: of the cube's grid, which for a head for finer labels is finer than the region's.
-            date: of an acquisition, or with `between` another.
+            date: of an acquisition, or with `between` any date.
             between: see :meth:`lianet_user.region.Region.reconstruct`.
 
         Raises:
-            ArtifactError: as :meth:`opened`.
-            RegionMismatchError: likewise.
+            ArtifactError: a file is damaged, or has changed since the cube was opened.
+            RegionMismatchError: the region is not the one that the head was trained on.
         """
         opened = self.opened()
         with _slots():
             if self.head is None:
                 return opened.reconstruct(window, date, between=between).cpu().numpy()  # type: ignore[union-attr]
-            return _answers(opened, layer, window, date)  # type: ignore[arg-type]
+            return _answers(opened, quantity, window, date)  # type: ignore[arg-type]
 
     def _check(self) -> None:
         for stamp in (self.region, self.head):
@@ -137,16 +141,16 @@ class Source:
         return Head.open(self.head.path, self.region.path, self.device)
 
 
-def _answers(head: Head, layer: Layer, window: Window, date: dt.date) -> np.ndarray:
+def _answers(head: Head, quantity: Quantity, window: Window, date: dt.date) -> np.ndarray:
     answers = head.map_answers(window, date)
-    values: np.ndarray = (answers.exp() if layer == "probability" else head.decided(answers)[None]).cpu().numpy()
+    values: np.ndarray = (answers.exp() if quantity == "probability" else head.decided(answers)[None]).cpu().numpy()
     return values
 
 
 def _slots() -> threading.BoundedSemaphore:
-    """How many windows are computed at once, which bounds memory: as many as keep the cores busy, and no more.
+    """Limits the windows that are computed at once, and with them the memory, to as many as keep the cores busy.
 
-    torch spreads one window over its threads; dask's workers tell it to use one only.
+    Torch spreads one window over its threads; dask's workers restrict it to one thread.
     """
     global _computing
     with _opening:
@@ -158,7 +162,7 @@ def _slots() -> threading.BoundedSemaphore:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -166,29 +170,29 @@ def _moment(nanoseconds: int) -> str:
     return dt.datetime.fromtimestamp(nanoseconds / 1e9, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-# ---
+# --- Indexing.
 
 
 Indices = NDArray[np.intp]
 
 
 class CubeArray(BackendArray):
-    """One variable of a cube: (time, channels, y, x), or (time, y, x). It can be pickled, and read by several threads.
+    """One variable of a cube: (time, channels, y, x), or (time, y, x). It can be pickled, and several threads can read it.
 
     Args:
-        source: of the pixels.
-        layer: which of its values.
+        files: that the pixels are computed from.
+        quantity: that is computed.
         dates: along the first axis.
-        between: whether the field may estimate them.
-        channels: bands or classes; None for an array without that axis.
         grid: rows and columns.
         dtype: of the values.
+        channels: number of bands or classes; None for an array without that axis.
+        between: whether the field may estimate the dates.
     """
 
     def __init__(
         self,
-        source: Source,
-        layer: Layer,
+        files: CubeFiles,
+        quantity: Quantity,
         dates: Sequence[dt.date],
         grid: tuple[int, int],
         dtype: str,
@@ -196,7 +200,7 @@ class CubeArray(BackendArray):
         channels: int | None = None,
         between: bool = False,
     ) -> None:
-        self.source, self.layer, self.dates, self.between = source, layer, tuple(dates), between
+        self.files, self.quantity, self.dates, self.between = files, quantity, tuple(dates), between
         self.shape = (len(dates), *(() if channels is None else (channels,)), *grid)
         self.dtype = np.dtype(dtype)
         self._flat = channels is None
@@ -207,12 +211,12 @@ class CubeArray(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._block)
 
     def _block(self, key: tuple[Any, ...]) -> np.ndarray:
-        """Each axis indexed by itself: an index, a slice with any step, or an array of indices in any order."""
+        """Index each axis by itself: with an integer, a slice of any step, or an array of indices in any order."""
         chosen = [np.asarray(np.arange(size)[each]) for size, each in zip(self.shape, key, strict=True)]
-        shape = tuple(size for indices in chosen for size in indices.shape)  # an index takes its axis away
+        shape = tuple(size for indices in chosen for size in indices.shape)  # an integer removes its axis
         times, channels, rows, cols = map(np.atleast_1d, self._with_channels(chosen))
         out = np.empty((times.size, channels.size, rows.size, cols.size), self.dtype)
-        # From the first pixel that is asked for: a chunk of TILE pixels is one window, wherever it begins.
+        # Counted from the first pixel that is indexed: a chunk of TILE pixels is one window, wherever it begins.
         for down in _runs(rows):
             for across in _runs(cols):
                 window = Window(down.start, across.start, down.size, across.size)
@@ -223,13 +227,13 @@ class CubeArray(BackendArray):
         return out.reshape(shape)
 
     def _points(self, key: tuple[Any, ...]) -> np.ndarray:
-        """Axes indexed together, as in a table of points: only the windows are computed in which there are any."""
+        """Index axes together, as for a table of points: only windows that contain points are computed."""
         together = np.broadcast_shapes(*(each.shape for each in key if isinstance(each, np.ndarray)))
         slices = [place for place, each in enumerate(key) if isinstance(each, slice)]
         arrays = []
         for place, (size, each) in enumerate(zip(self.shape, key, strict=True)):
             indices = np.arange(size)[each]
-            if place in slices:  # xarray puts what is indexed together first, and slices behind it
+            if place in slices:  # xarray puts the axes that are indexed together first, and slices last
                 indices = indices.reshape([-1 if other == place else 1 for other in slices])
             else:
                 indices = indices.reshape(*indices.shape, *[1] * len(slices))
@@ -249,11 +253,11 @@ class CubeArray(BackendArray):
         return out.reshape(shape)
 
     def _with_channels(self, axes: list[Indices]) -> list[Indices]:
-        """Always four axes: where there are no channels, the first and only."""
+        """Indices for four axes: an array without channels has a single one."""
         return [axes[0], np.zeros((), np.intp), *axes[1:]] if self._flat else axes
 
     def _window(self, window: Window, time: int) -> np.ndarray:
-        return self.source.compute(self.layer, window, self.dates[time], between=self.between)
+        return self.files.compute(self.quantity, window, self.dates[time], between=self.between)
 
 
 @dataclass(frozen=True)
@@ -261,9 +265,9 @@ class _Run:
     """Indices along an axis that lie within TILE pixels.
 
     Attributes:
-        places: where among the indices that were asked for.
+        places: their positions among all indices.
         start: the first pixel of the run.
-        size: pixels up to the last.
+        size: pixels from the first to the last.
         inside: the indices, counted from `start`.
     """
 
@@ -274,7 +278,7 @@ class _Run:
 
 
 def _runs(indices: Indices) -> Iterator[_Run]:
-    """Indices in any order, cut into runs that are computed together."""
+    """Split indices in any order into runs that are computed together."""
     if not indices.size:
         return
     tiles = (indices - indices.min()) // TILE

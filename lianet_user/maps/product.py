@@ -1,6 +1,7 @@
-"""What a map holds, classes or numbers, and all that follows: how it is stored, counted, styled and drawn.
+"""Products of heads (classes, numbers, probabilities, uncertainty): how each is stored, summarised, styled and drawn.
 
-The rest of the package asks a :class:`Product` and never which kind it is.
+The rest of the package uses the protocol :class:`Product` and never asks which kind it is; the products of reconstructed
+imagery are in `images`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from torch import Tensor
 
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers
 from lianet_user.maps import picture, style
-from lianet_user.maps.geotiff import Layer
+from lianet_user.maps.geotiff import RasterProfile
 from lianet_user.maps.summary import ClassCounts, NumberStatistics, RunningStatistics, Shares, Summary
 
 
 class Product(Protocol):
-    """A map in the making: what it holds, told tile by tile, and then what is written beside it."""
+    """A map that is being made: its tiles are added one by one, then its sidecar files are written."""
 
     @property
-    def layer(self) -> Layer:
+    def profile(self) -> RasterProfile:
         """How it is stored."""
 
     @property
@@ -37,34 +38,34 @@ class Product(Protocol):
         """What it shows, as in "map of 6 classes"."""
 
     def add(self, values: np.ndarray) -> None:
-        """Count in a tile: (bands, height, width) of the layer's type."""
+        """Add a tile to the summary: (bands, height, width) of the profile's type."""
 
     @property
     def summary(self) -> Summary:
-        """Of the tiles so far, in which something is."""
+        """Summary of the tiles so far, of which at least one holds a value."""
 
     def write_pam(self, path: Path) -> None:
-        """Write what GDAL reads beside the map, if there is anything."""
+        """Write the sidecar file for GDAL, if the product has one."""
 
     def write_qml(self, path: Path) -> None:
-        """Write what QGIS reads beside the map."""
+        """Write the style for QGIS."""
 
     def figure(self, values: np.ndarray, geobox: GeoBox, *, title: str, attribution: str) -> Figure:
-        """The map at a glance: `values` (bands, rows, columns); else as :func:`lianet_user.maps.picture.class_figure`."""
+        """Draw the quick-look of `values` (bands, rows, columns); see :func:`lianet_user.maps.picture.class_figure`."""
 
 
 class ClassProduct:
-    """A map of classes: uint8, each pixel the index of its class; without a class, 255."""
+    """A map of classes: uint8, the index of each pixel's class, or 255 without one."""
 
     def __init__(self, classes: tuple[ClassEntry, ...]) -> None:
         self.classes = classes
-        self.layer = Layer(
+        self.profile = RasterProfile(
             bands=("class",),
             dtype="uint8",
             nodata=IGNORE,
             # Neighbouring class numbers do not differ gradually, and differences of them deflate worse.
             predictor="NO",
-            # The most frequent class: between two of them there is none.
+            # The most frequent class, because classes cannot be averaged.
             overviews="MODE",
             palette={IGNORE: (255, 255, 255)} | {value: style.rgb(entry.color) for value, entry in enumerate(classes)},
         )
@@ -91,11 +92,11 @@ class ClassProduct:
 
 
 class NumberProduct:
-    """A map of numbers: float32, in the unit of the labels; without a number, NaN."""
+    """A map of numbers: float32 in the unit of the labels; NaN is nodata."""
 
     def __init__(self, numbers: Numbers, task: str) -> None:
         self.numbers = numbers
-        self.layer = Layer(
+        self.profile = RasterProfile(
             bands=("coverage" if task == "coverage" else "value",),
             dtype="float32",
             nodata=math.nan,
@@ -128,16 +129,14 @@ class NumberProduct:
         )
 
 
-# --- Maps of how likely classes are: a probability for each, or one number that says how unsure the head is.
-#
-# Both are stored in steps of half a percent, in one byte, with a scale tag: GDAL and QGIS show 0 to 1.
+# --- Probabilities and uncertainty, stored in one byte in steps of 0.005 with a scale tag: GDAL and QGIS show 0 to 1.
 
 
 Uncertainty = Literal["entropy", "margin"]
 UNCERTAINTIES: tuple[Uncertainty, ...] = ("entropy", "margin")
 
 STEP = 0.005
-"""Of what is stored: 200 steps up to 1, and 255 means nothing."""
+"""The value of a stored 1: 200 is 1.0, and 255 is nodata."""
 SPAN = Numbers(low=0.0, high=1.0)
 
 MEANINGS = {
@@ -150,7 +149,7 @@ class ShareProduct:
     """A map of numbers from 0 to 1, in one band or several."""
 
     def __init__(self, bands: Sequence[str], title: str, tags: dict[str, str]) -> None:
-        self.layer = Layer(
+        self.profile = RasterProfile(
             bands=tuple(bands), dtype="uint8", nodata=IGNORE, predictor="YES", overviews="AVERAGE", scale=STEP
         )
         self.title, self.tags = title, tags
@@ -166,19 +165,19 @@ class ShareProduct:
     @property
     def summary(self) -> Shares:
         means = [statistics.summary("").mean for statistics in self._of_bands]
-        return Shares(dict(zip(self.layer.bands, means, strict=True)))
+        return Shares(dict(zip(self.profile.bands, means, strict=True)))
 
     def write_pam(self, path: Path) -> None:
-        """Nothing: the bands have their names and their scale in the map."""
+        """Write nothing: the map itself holds the names and the scale of its bands."""
 
     def write_qml(self, path: Path) -> None:
         style.write_ramp_qml(path, SPAN)
 
     def figure(self, values: np.ndarray, geobox: GeoBox, *, title: str, attribution: str) -> Figure:
-        """The number of the one band, or the highest of all."""
-        found = self._of_highest.summary("")
+        """Draw the one band, or the highest value over all bands."""
+        statistics = self._of_highest.summary("")
         return picture.number_figure(
-            self._shares(values).max(0), geobox, SPAN, found, title=title, attribution=attribution
+            self._shares(values).max(0), geobox, SPAN, statistics, title=title, attribution=attribution
         )
 
     def _shares(self, values: np.ndarray) -> np.ndarray:
@@ -186,23 +185,24 @@ class ShareProduct:
 
 
 def probability_product(classes: Sequence[ClassEntry]) -> ShareProduct:
-    """A band for each class, in their order."""
+    """The product with a band of probability for each class, in their order."""
     names = [entry.name for entry in classes]
     return ShareProduct(names, f"probabilities of {len(classes)} classes", style.class_tags(classes))
 
 
 def uncertainty_product(kind: Uncertainty) -> ShareProduct:
+    """The product with one band of uncertainty."""
     return ShareProduct(["uncertainty"], f"uncertainty ({kind})", {"UNCERTAINTY": f"{kind}: {MEANINGS[kind]}"})
 
 
 def probabilities(answers: Tensor) -> np.ndarray:
-    """Logarithms of class probabilities (classes, h, w) -> float32 (classes, h, w)."""
+    """Class probabilities from their logarithms (classes, h, w): float32 (classes, h, w)."""
     shares: np.ndarray = answers.softmax(0).cpu().numpy()
     return shares
 
 
 def uncertainty(answers: Tensor, kind: Uncertainty) -> np.ndarray:
-    """Logarithms of class probabilities (classes, h, w) -> float32 (1, h, w), from 0, certain, to 1."""
+    """Uncertainty from the logarithms of class probabilities (classes, h, w): float32 (1, h, w) from 0, certain, to 1."""
     shares = answers.softmax(0)
     if kind == "margin":
         first, second = shares.topk(2, 0).values

@@ -1,4 +1,4 @@
-"""A fine-tuning for people: a picture of labels and prediction, and a report in one file."""
+"""The results of a fine-tuning for readers: a figure of labels and prediction, and an HTML report in one file."""
 
 from lianet_user.report.figures import finetune_figure, labels_figure, learning_curve_figure
 from lianet_user.report.html import write_report
