@@ -40,6 +40,7 @@ from lianet_user.files.header import (
     Scores,
 )
 from lianet_user.geo.grid import Window, bounds_of, whole, window_geobox
+from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.head import Head
 from lianet_user.maps import ClassCounts, MapArea, MapResult, geotiff, picture, style
 from lianet_user.maps import predict as predict_maps
@@ -391,7 +392,7 @@ def test_a_box_partly_outside_is_mapped_inside_with_a_warning(head: Head, folder
 def test_pixels_are_measured_on_the_ground(crs: str, resolution: float, metres: float) -> None:
     origin = {"EPSG:32633": (500_000, 5_800_000), "EPSG:2263": (980_000, 200_000)}.get(crs, (0, 0))
     affine = Affine(resolution, 0, origin[0], 0, -resolution, origin[1])
-    across, down = picture.pixel_metres(GeoBox((10, 10), affine, crs))
+    across, down = pixel_metres(GeoBox((10, 10), affine, crs))
     assert across == pytest.approx(metres, rel=0.01)
     assert down == pytest.approx(metres, rel=0.01)
 

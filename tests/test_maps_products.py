@@ -316,7 +316,7 @@ def test_heads_of_a_region_share_one_reading(made: HeadFactory, folder: Path, mo
     reads = []
     original = Region.head_parts
 
-    def counted(region: Region, window: Window, *arguments: Any) -> torch.Tensor:
+    def counted(region: Region, window: Window, *arguments: Any) -> dict[HeadInput, torch.Tensor]:
         reads.append(window)
         return original(region, window, *arguments)
 

@@ -17,11 +17,11 @@ from odc.geo.xr import xr_coords, xr_crs_coord
 from xarray.core.indexing import LazilyIndexedArray
 
 from lianet_user.catalog.fetch import region_of_head
-from lianet_user.datacube.lazy_array import TILE, CubeArray, CubeFiles, FileStamp, Quantity
+from lianet_user.datacube.lazy_array import CubeArray, CubeFiles, FileStamp, Quantity
 from lianet_user.errors import DateError, InputError, RegionMismatchError
 from lianet_user.files.artifact import declared_kind, open_head_file, open_region_file
 from lianet_user.files.header import IGNORE, RegionHeader, class_flags, parse_date
-from lianet_user.geo.grid import finer
+from lianet_user.geo.grid import TILE, finer
 
 GRID_MAPPING = "spatial_ref"
 DEVICES = ("cpu", "cuda")

@@ -23,10 +23,10 @@ from odc.geo.crs import CRS
 
 from lianet_user.datacube.backend import open_datacube
 from lianet_user.datacube.dataset import GRID_MAPPING
-from lianet_user.datacube.lazy_array import TILE, cores
+from lianet_user.datacube.lazy_array import cores
 from lianet_user.errors import InputError, OutputError, PartlyOutsideWarning, did_you_mean, listed
 from lianet_user.files.artifact import refuse_existing, replacing
-from lianet_user.geo.grid import Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
+from lianet_user.geo.grid import TILE, Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
 
 Listener = Callable[[int, int], None]
 Format = Literal["zarr", "netcdf"]

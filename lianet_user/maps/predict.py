@@ -187,6 +187,7 @@ def _pass(
     unsure: Uncertainty | None,
 ) -> Pass:
     """The maps of a group, and how a tile of them is computed."""
+    computed_together: list[tuple[tuple[Head, ...], dt.date]]
     if group.mosaic:
         computed_together = [((head,), date) for head, date in zip(group.heads, group.dates, strict=True)]
         origins = [(group.heads, group.dates)]
