@@ -141,13 +141,13 @@ def test_other_programs_read_the_names_of_changes(head: Head, tmp_path: Path) ->
 def test_codes_of_many_classes_come_apart_again(count: int, tmp_path: Path) -> None:
     classes = tuple(ClassEntry(name=f"class {n} {'x' * 100}", color=f"#{n:02x}8000") for n in range(count))
     product = TransitionProduct(classes)
-    assert product.layer.dtype == ("uint8" if count == 15 else "uint16")
+    assert product.profile.dtype == ("uint8" if count == 15 else "uint16")
     before, after = np.divmod(np.arange(count**2), count)
     values = product.codes(before.astype(np.uint8), after.astype(np.uint8)).reshape(1, count, count)
     assert len(np.unique(values)) == count**2
-    assert product.layer.nodata not in values
+    assert product.profile.nodata not in values
     product.add(values)
-    product.add(product.layer.empty(Window(0, 0, 5, 5)))
+    product.add(product.profile.empty(Window(0, 0, 5, 5)))
     assert np.array_equal(product.matrix, np.ones((count, count)))
     product.write_pam(tmp_path / "pam.xml")
     rows = ElementTree.parse(tmp_path / "pam.xml").findall(".//Row")
@@ -194,7 +194,7 @@ def test_a_head_that_reads_no_date_is_refused(head: Head, tmp_path: Path, monkey
     inputs: tuple[HeadInput, ...] = ("encoding",)
     config = head.header.head.model_copy(update={"inputs": inputs})
     monkeypatch.setattr(head, "header", head.header.model_copy(update={"head": config}))
-    with pytest.raises(InputError, match="answers the same at each"):
+    with pytest.raises(InputError, match="its map is the same at each"):
         change(head, tmp_path / "change.tif")
 
 
@@ -203,8 +203,8 @@ def test_a_head_that_reads_no_date_is_refused(head: Head, tmp_path: Path, monkey
     [
         ({"first": LAST, "last": FIRST}, "earlier date to a later"),
         ({"first": FIRST, "last": FIRST}, "earlier date to a later"),
-        ({"first": "soon"}, "--from 'soon' is not a date"),
-        ({"last": "2017-03-20"}, "--to 2017-03-20"),
+        ({"first": "soon"}, "`first` 'soon' is not a date"),
+        ({"last": "2017-03-20"}, "`last` 2017-03-20"),
     ],
 )
 def test_dates_that_cannot_be_are_refused_by_their_option(

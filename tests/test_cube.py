@@ -35,9 +35,9 @@ from xarray.backends import BackendEntrypoint
 
 import lianet_user
 from lianet_user.cli import _run
-from lianet_user.datacube import LianetBackend, array, open_datacube, source
+from lianet_user.datacube import LianetBackend, lazy_array, open_datacube
 from lianet_user.datacube import write as writing
-from lianet_user.datacube.source import Source
+from lianet_user.datacube.lazy_array import CubeFiles
 from lianet_user.datacube.write import write_datacube
 from lianet_user.errors import (
     AreaError,
@@ -62,28 +62,30 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def _nothing_is_open() -> Iterator[None]:
-    source._open.clear()
+    lazy_array._open.clear()
     yield
-    source._open.clear()
+    lazy_array._open.clear()
 
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several windows even in a small region."""
-    monkeypatch.setattr(array, "TILE", 60)
+    monkeypatch.setattr(lazy_array, "TILE", 60)
 
 
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
     """The windows that are computed."""
     computed: list[Window] = []
-    compute = Source.compute
+    compute = CubeFiles.compute
 
-    def counted(self: Source, layer: source.Layer, window: Window, date: dt.date, **rest: bool) -> np.ndarray:
+    def counted(
+        self: CubeFiles, quantity: lazy_array.Quantity, window: Window, date: dt.date, **rest: bool
+    ) -> np.ndarray:
         computed.append(window)
-        return compute(self, layer, window, date, **rest)
+        return compute(self, quantity, window, date, **rest)
 
-    monkeypatch.setattr(Source, "compute", counted)
+    monkeypatch.setattr(CubeFiles, "compute", counted)
     return computed
 
 
@@ -177,7 +179,7 @@ def test_opening_computes_nothing_and_needs_no_torch(region: Region, head: Path,
     repr(open_datacube(file_of(region)))
     repr(open_datacube(head, chunks={}))
     assert not windows
-    assert not source._open
+    assert not lazy_array._open
     code = (
         "import sys, pathlib; from lianet_user.datacube import *; backend = LianetBackend()\n"
         "for path in sys.argv[1:]: assert backend.guess_can_open(path); open_datacube(path)\n"
@@ -267,7 +269,7 @@ def test_dates_that_are_none_are_refused(region: Region, dates: Any) -> None:
 
 
 def test_a_heads_cube_holds_its_map_and_says_what_the_values_mean(head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(array, "TILE", 70)
+    monkeypatch.setattr(lazy_array, "TILE", 70)
     opened = Head.open(head)
     cube = open_datacube(head, probabilities=True)
     classes = cube["class"]
@@ -304,9 +306,9 @@ def test_a_head_for_finer_labels_has_a_finer_cube_of_numbers(
 def test_options_that_do_not_apply_are_refused(
     region: Region, head: Path, region_header: RegionHeaderFactory, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="no probabilities"):
+    with pytest.raises(InputError, match="`probabilities` is for head files"):
         open_datacube(file_of(region), probabilities=True)
-    with pytest.raises(InputError, match="no region"):
+    with pytest.raises(InputError, match="`region` is for head files"):
         open_datacube(file_of(region), region=file_of(region))
     with pytest.raises(InputError, match="acquisitions only"):
         open_datacube(head, between=True)
@@ -346,10 +348,10 @@ def test_threads_share_one_opening(known: Known, monkeypatch: pytest.MonkeyPatch
 
 
 def test_few_files_stay_open(make_region: RegionFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "MOST_OPEN", 2)
+    monkeypatch.setattr(lazy_array, "MOST_OPEN", 2)
     cubes = [open_datacube(file_of(make_region(name=f"region{n}", seed=n))).reflectance for n in range(3)]
     first = [float(cube[0, :, :9, :9].mean()) for cube in cubes]
-    assert len(source._open) == 2
+    assert len(lazy_array._open) == 2
     assert [float(cube[0, :, :9, :9].mean()) for cube in cubes] == first
     assert len(set(first)) == 3
 
@@ -390,14 +392,14 @@ def test_a_file_that_changed_is_refused(make_region: RegionFactory, touched: boo
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Source._read
+    read = CubeFiles._read
 
-    def changed(self: Source) -> Any:
+    def changed(self: CubeFiles) -> Any:
         opened = read(self)
         os.utime(self.region.path, ns=(0, 10**18))
         return opened
 
-    monkeypatch.setattr(Source, "_read", changed)
+    monkeypatch.setattr(CubeFiles, "_read", changed)
     with pytest.raises(ArtifactError, match="has changed"):
         open_datacube(file_of(region)).reflectance[0, 0, 0, 0].load()
 
@@ -554,14 +556,14 @@ def test_a_cube_is_replaced_when_the_new_one_is_finished(
     write_datacube(file_of(region), tmp_path / name, dates=["2017-02-16"])
     before = sorted(path.name for path in tmp_path.iterdir())
 
-    def broken(self: Source, layer: str, window: Window, date: dt.date, between: bool) -> np.ndarray:
+    def broken(self: CubeFiles, quantity: str, window: Window, date: dt.date, between: bool) -> np.ndarray:
         if date.month == 3:
             raise problem
         return np.ones((3, window.height, window.width), np.float32)
 
     expected = OutputError if isinstance(problem, OSError) else type(problem)
     with monkeypatch.context() as patched:
-        patched.setattr(Source, "compute", broken)
+        patched.setattr(CubeFiles, "compute", broken)
         with pytest.raises(expected):
             write_datacube(file_of(region), tmp_path / name, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -35,7 +35,7 @@ def tied(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Head:
-    monkeypatch.setattr("lianet_user.datacube.array.TILE", TILE * request.param)
+    monkeypatch.setattr("lianet_user.datacube.lazy_array.TILE", TILE * request.param)
     monkeypatch.setattr(picture, "DPI", 30)
     return nearly_tied(make_head(region_header(geobox=GRID, dates=2), tmp_path, scale=request.param))
 

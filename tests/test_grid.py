@@ -132,7 +132,7 @@ def test_parse_bbox(text: str, bounds: Bounds) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"--bbox '' is not four numbers: expected W,S,E,N, for instance 12\.50"),
+        ("", r"`bbox` '' is not four numbers: expected W,S,E,N, for instance 12\.50"),
         ("1,2,3", "is not four numbers"),
         ("1,2,3,4,5", "is not four numbers"),
         ("1 2 3 4", "is not four numbers"),
@@ -217,7 +217,7 @@ def test_a_box_beside_the_region_does_not_touch_it(small_geobox: GeoBox) -> None
 
 
 def test_a_box_that_has_no_place_in_the_grid_s_crs() -> None:
-    with pytest.raises(AreaError, match=r"cannot be expressed in EPSG:32633: check its numbers and --bbox-crs"):
+    with pytest.raises(AreaError, match=r"cannot be expressed in EPSG:32633: check its numbers and `bbox_crs`"):
         bounds_in((330_000.0, 5_819_000.0, 331_000.0, 5_820_000.0), WGS84, UTM33)
 
 

@@ -140,5 +140,5 @@ def test_coordinates_of_no_place_on_earth_are_refused() -> None:
     local = CRS(
         'ENGCRS["site",EDATUM["a corner"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'
     )
-    with pytest.raises(LabelError, match="no way from site to the region's EPSG:32633: assign the labels"):
+    with pytest.raises(LabelError, match="no transformation from site to the region's EPSG:32633: assign the labels"):
         transformation(local, HAVELLAND)

@@ -40,11 +40,12 @@ from lianet_user.files.header import (
     Scores,
 )
 from lianet_user.geo.grid import Window, bounds_of, whole, window_geobox
+from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.head import Head
 from lianet_user.maps import ClassCounts, MapArea, MapResult, geotiff, picture, style
 from lianet_user.maps import predict as predict_maps
 from lianet_user.maps.product import ClassProduct
-from lianet_user.maps.resume_store import kept_path
+from lianet_user.maps.resume_store import store_path
 from lianet_user.region import Region
 
 SIDECARS = ("map.tif.aux.xml", "map.qml", "map.png")
@@ -53,7 +54,7 @@ CLASSES = (
     ClassEntry(name='wood & "scrub" <5 m', color="#14532d"),
     ClassEntry(name="Röhricht", color="#f2d64b", code="411"),
 )
-LAYER = ClassProduct(CLASSES).layer
+LAYER = ClassProduct(CLASSES).profile
 
 
 def make_head(
@@ -282,7 +283,7 @@ def test_creation_options_reach_the_file_and_leave_the_values(
     ],
 )
 def test_a_creation_option_that_gdal_would_pass_over_is_refused(name: str, value: str, message: str) -> None:
-    with pytest.raises(OutputError, match=f"--co {name}={value.upper()}: .*{message}|{message}"):
+    with pytest.raises(OutputError, match=f"`creation_options` {name}={value.upper()}: .*{message}|{message}"):
         geotiff.checked_options({name: value}, LAYER)
 
 
@@ -326,7 +327,7 @@ def test_a_failure_leaves_the_earlier_map_as_it_was(head: Head, folder: Path, mo
     monkeypatch.setattr(rasterio.shutil, "copy", full)
     with pytest.raises(OutputError, match=r"cannot write .*map\.tif: No space left on device"):
         predict(head, folder / "map.tif", overwrite=True)
-    shutil.rmtree(kept_path(folder / "map.tif"))
+    shutil.rmtree(store_path(folder / "map.tif"))
     assert contents(folder) == earlier
 
 
@@ -391,7 +392,7 @@ def test_a_box_partly_outside_is_mapped_inside_with_a_warning(head: Head, folder
 def test_pixels_are_measured_on_the_ground(crs: str, resolution: float, metres: float) -> None:
     origin = {"EPSG:32633": (500_000, 5_800_000), "EPSG:2263": (980_000, 200_000)}.get(crs, (0, 0))
     affine = Affine(resolution, 0, origin[0], 0, -resolution, origin[1])
-    across, down = picture.pixel_metres(GeoBox((10, 10), affine, crs))
+    across, down = pixel_metres(GeoBox((10, 10), affine, crs))
     assert across == pytest.approx(metres, rel=0.01)
     assert down == pytest.approx(metres, rel=0.01)
 

@@ -362,17 +362,17 @@ def test_areas_that_lie_outside_or_hold_nothing_are_refused(tmp_path: Path) -> N
 def test_what_contradicts_itself_is_refused(tmp_path: Path) -> None:
     box, there = (12.5, 52.49, 12.51, 52.5), Path("somewhere.gpkg")
     for area, message in (
-        (MapArea(bbox=box, aoi=there), "--bbox and --aoi both say where"),
-        (MapArea(bbox=box, like=there), "--bbox asks for another"),
-        (MapArea(like=there, crs=UTM32), "--dst-crs asks for another"),
-        (MapArea(like=there, resolution=10.0), "--resolution asks for another"),
-        (MapArea(resolution=0.0), "--resolution 0: expected a positive number"),
-        (MapArea(resolution=float("nan")), "--resolution nan: expected a positive number"),
+        (MapArea(bbox=box, aoi=there), "`bbox` and `aoi` both say where"),
+        (MapArea(bbox=box, like=there), "`bbox` asks for another"),
+        (MapArea(like=there, crs=UTM32), "`crs` asks for another"),
+        (MapArea(like=there, resolution=10.0), "`resolution` asks for another"),
+        (MapArea(resolution=0.0), "`resolution` 0: expected a positive number"),
+        (MapArea(resolution=float("nan")), "`resolution` nan: expected a positive number"),
         (MapArea(bbox=(12.5, 52.5, 12.5, 52.6)), "empty, inverted or not finite"),
         (MapArea(bbox=(float("nan"), 52.5, 12.5, 52.6)), "empty, inverted or not finite"),
-        (MapArea(crs="EPSG:zzz"), "--dst-crs 'EPSG:zzz' is no coordinate reference system"),
+        (MapArea(crs="EPSG:zzz"), "`crs` 'EPSG:zzz' is no coordinate reference system"),
         (MapArea(like=there), "somewhere.gpkg cannot be read as a raster"),
-        (MapArea(like=raster(tmp_path / "bare.tif", GRID, None)), "does not say where it lies"),
+        (MapArea(like=raster(tmp_path / "bare.tif", GRID, None)), "is not georeferenced"),
     ):
         with pytest.raises(AreaError, match=message):
             where(area)
@@ -383,7 +383,7 @@ def test_strict_refuses_what_is_otherwise_a_warning() -> None:
     area = MapArea(bbox=(west - 1280, south, east, north), bbox_crs=UTM33)
     with pytest.raises(PartlyOutsideWarning, match=r"50\.0% of the box lies outside the region 'region 0'"):
         where(area)
-    with pytest.raises(AreaError, match=r"50\.0% of the box lies outside .*; --strict refuses that"):
+    with pytest.raises(AreaError, match=r"50\.0% of the box lies outside .*; `strict` refuses that"):
         where(MapArea(bbox=area.bbox, bbox_crs=UTM33, strict=True))
     assert quietly(MapArea(bbox=area.bbox, bbox_crs=UTM33, crs=UTM32)).outside == pytest.approx(0.5, abs=1e-3)
 

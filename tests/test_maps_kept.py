@@ -29,7 +29,7 @@ from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.maps import engine as writing
 from lianet_user.maps import predict as predict_maps
-from lianet_user.maps.resume_store import RUN, kept_path
+from lianet_user.maps.resume_store import RUN, store_path
 
 TILES = 12
 """Of 32 pixels, in a region of 96 x 128."""
@@ -119,7 +119,7 @@ def test_a_resumed_map_computes_what_is_missing_and_is_the_same(
     assert progress[0] == (5 * 32 * 32, 96 * 128)
     assert values(resumed.path) == values(whole.path)
     assert resumed.summary == whole.summary
-    assert not kept_path(resumed.path).exists()
+    assert not store_path(resumed.path).exists()
 
 
 def test_a_killed_run_loses_one_tile_at_most(head: Head, folder: Path, computed: list[Window]) -> None:
@@ -141,7 +141,7 @@ predict(head, "map.tif", tile=32)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(list(kept_path(folder / "map.tif").glob("*.npz"))) == 7
+    assert len(list(store_path(folder / "map.tif").glob("*.npz"))) == 7
     assert not (folder / "map.tif").exists()
     opened = Head.open(folder / "head.safetensors", head.region.path, precision="float32")
     opened.answers = head.answers  # type: ignore[method-assign]  # which counts
@@ -180,7 +180,7 @@ def test_a_disk_that_fills_up_costs_no_work_and_no_earlier_map(
 
     with pytest.raises(
         OutputError,
-        match=r"cannot write .*map\.tif: No space left on device: .*; --resume goes on from what was computed",
+        match=r"cannot write .*map\.tif: No space left on device: .*; `resume` goes on from what was computed",
     ):
         predict(head, small_disk / "map.tif", overwrite=True, listener=fill)
     (small_disk / "others.bin").unlink()
@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_costs_no_work_and_no_earlier_map(
 
 def test_a_damaged_tile_is_computed_again(head: Head, folder: Path, computed: list[Window]) -> None:
     interrupted(head, folder / "map.tif")
-    first, second, third, *_ = sorted(kept_path(folder / "map.tif").glob("*.npz"))
+    first, second, third, *_ = sorted(store_path(folder / "map.tif").glob("*.npz"))
     damaged = bytearray(first.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
     first.write_bytes(damaged)
@@ -219,7 +219,7 @@ def test_a_run_that_is_another_is_not_gone_on_from(head: Head, folder: Path) -> 
 
 
 def test_there_has_to_be_something_to_resume(head: Head, folder: Path) -> None:
-    with pytest.raises(OutputError, match=r"no unfinished run towards .*map\.tif is there to go on from"):
+    with pytest.raises(OutputError, match=r"no unfinished run towards .*map\.tif to resume: omit `resume`"):
         predict(head, folder / "map.tif", resume=True)
     assert contents(folder) == {}
 
@@ -228,7 +228,7 @@ def test_without_resume_what_was_left_is_discarded_and_that_is_said(
     head: Head, folder: Path, computed: list[Window]
 ) -> None:
     interrupted(head, folder / "map.tif")
-    with pytest.raises(LeftoverWarning, match="had computed is discarded: --resume would have gone on from it"):
+    with pytest.raises(LeftoverWarning, match="had computed is discarded: `resume` would have gone on from it"):
         predict(head, folder / "map.tif")
     computed.clear()
     with warnings.catch_warnings():
@@ -253,7 +253,7 @@ def test_two_runs_do_not_write_one_map(head: Head, folder: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "pread"), reason="blocks of files as POSIX systems count them")
 def test_files_that_are_mapped_have_their_room_on_disk(tmp_path: Path) -> None:
     """A full disk is then an error; a page of a mapped file without room ends the process."""
-    mapped = writing._mapped(tmp_path / "in.raw", (3000, 1000))
+    mapped = writing._memory_mapped(tmp_path / "in.raw", (3000, 1000))
     assert mapped.shape == (3000, 1000)
     assert not mapped.any()
     mapped[5, 5] = 1
@@ -272,7 +272,7 @@ def test_a_run_for_several_dates_goes_on_at_the_date_it_came_to(
     assert sorted(path.name for path in (folder / "maps").glob("*.tif")) == sorted(
         result.path.name for result in results
     )
-    assert not kept_path(folder / "maps").exists()
+    assert not store_path(folder / "maps").exists()
 
 
 def test_an_interrupted_run_leaves_the_earlier_map(head: Head, folder: Path) -> None:
@@ -280,7 +280,7 @@ def test_an_interrupted_run_leaves_the_earlier_map(head: Head, folder: Path) -> 
     earlier = contents(folder)
     interrupted(head, folder / "map.tif", overwrite=True)
     assert earlier.items() <= contents(folder).items()
-    assert (kept_path(folder / "map.tif") / RUN).exists()
+    assert (store_path(folder / "map.tif") / RUN).exists()
 
 
 @contextmanager
@@ -304,7 +304,7 @@ def test_a_full_disk_ends_the_run_and_costs_no_more_than_the_map(
     with files_at_most(size), pytest.raises(OutputError, match=r"map\.tif"):
         predict(head, folder / "map.tif", overwrite=True)
     assert {name: content for name, content in contents(folder).items() if name in earlier} == earlier
-    assert kept_path(folder / "map.tif").exists() == kept
+    assert store_path(folder / "map.tif").exists() == kept
     if not kept:
         assert contents(folder) == earlier
 
@@ -348,7 +348,7 @@ def test_the_command_says_how_to_go_on_after_a_signal(
         in said
     )
     assert "--resume`" in said
-    assert len(list(kept_path(folder / "my map.tif").glob("*.npz"))) == 3
+    assert len(list(store_path(folder / "my map.tif").glob("*.npz"))) == 3
     assert _run([*arguments, "--resume"]) == 0
     assert len(asked) == TILES
     assert (folder / "my map.tif").exists()
@@ -362,7 +362,7 @@ def test_tiles_are_compressed(head: Head, folder: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(head, "answers", flat)
     interrupted(head, folder / "map.tif")
-    for path in kept_path(folder / "map.tif").glob("*.npz"):
+    for path in store_path(folder / "map.tif").glob("*.npz"):
         assert path.stat().st_size < 32 * 32 * 4 / 4
         with np.load(path) as arrays:
             assert arrays["arr_0"].shape == (1, 32, 32)

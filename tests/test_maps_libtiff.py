@@ -9,7 +9,7 @@ import sys
 import pytest
 from rasterio.errors import RasterioError
 
-from lianet_user.maps.libtiff import disk_errors
+from lianet_user.maps.geotiff import disk_errors
 
 
 def printing(text: str, raised: BaseException | None = None) -> None:

@@ -34,7 +34,7 @@ from lianet_user.maps import ClassCounts, NumberStatistics, geotiff, picture, st
 from lianet_user.maps.product import NumberProduct
 
 HEIGHTS = Numbers(unit="m", offset=2.0, scale=20.0, low=0.0, high=30.0)
-LAYER = NumberProduct(HEIGHTS, "regression").layer
+LAYER = NumberProduct(HEIGHTS, "regression").profile
 WEST, NORTH = 330_000.0, 5_820_000.0  # corner of the region
 
 HeadFactory = Callable[..., Head]

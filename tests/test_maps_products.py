@@ -32,8 +32,8 @@ from lianet_user.head import Head
 from lianet_user.maps import ClassCounts, MapArea, Shares, predict
 from lianet_user.maps import engine as writing
 from lianet_user.maps.dates import chosen_dates
-from lianet_user.maps.predict import SharedReader
-from lianet_user.maps.uncertainty import uncertainty
+from lianet_user.maps.predict import SharedInput
+from lianet_user.maps.product import uncertainty
 from lianet_user.region import Region
 
 HeadFactory = Callable[..., Head]
@@ -141,13 +141,13 @@ def test_outside_polygons_and_regions_there_is_no_probability(made: HeadFactory,
 
 def test_numbers_have_no_probabilities_and_no_patches(made: HeadFactory, folder: Path) -> None:
     head = made(numbers=HEIGHTS)
-    with pytest.raises(InputError, match="--probabilities needs a head of classes"):
+    with pytest.raises(InputError, match="`probabilities` needs a head of classes"):
         predict(head, folder / "map.tif", probabilities=True)
-    with pytest.raises(InputError, match="--uncertainty needs a head of classes"):
+    with pytest.raises(InputError, match="`uncertainty` needs a head of classes"):
         predict(head, folder / "map.tif", uncertainty="entropy")
-    with pytest.raises(InputError, match=r"--min-area removes patches of classes, and .* maps numbers"):
+    with pytest.raises(InputError, match=r"`min_area` removes patches of classes, and .* maps numbers"):
         predict(head, folder / "map.tif", min_area=1)
-    with pytest.raises(InputError, match="--uncertainty 'doubt': expected entropy or margin"):
+    with pytest.raises(InputError, match="`uncertainty` 'doubt': expected entropy or margin"):
         predict(made(), folder / "map.tif", uncertainty="doubt")  # type: ignore[arg-type]
     assert contents(folder) == {}
 
@@ -316,7 +316,7 @@ def test_heads_of_a_region_share_one_reading(made: HeadFactory, folder: Path, mo
     reads = []
     original = Region.head_parts
 
-    def counted(region: Region, window: Window, *arguments: Any) -> torch.Tensor:
+    def counted(region: Region, window: Window, *arguments: Any) -> dict[HeadInput, torch.Tensor]:
         reads.append(window)
         return original(region, window, *arguments)
 
@@ -332,7 +332,7 @@ def test_heads_of_a_region_share_one_reading(made: HeadFactory, folder: Path, mo
 
 def test_a_shared_reading_gives_each_head_its_own_parts(made: HeadFactory) -> None:
     head = made()
-    reader = SharedReader([head])
+    reader = SharedInput([head])
     reader.inputs = HEAD_INPUTS
     window = Window(10, 20, 30, 40)
     each: tuple[tuple[HeadInput, ...], ...] = tuple((part,) for part in HEAD_INPUTS)
@@ -469,7 +469,7 @@ def test_polygons_and_zone_sums_come_with_the_map_in_one_command(
         (["--resolution", "-1"], "--resolution -1: expected a positive number"),
         (["--min-area", "0"], "--min-area 0: expected hectares"),
         (["--uncertainty", "doubt"], "expected entropy or margin"),
-        (["--resume"], "no unfinished run towards map.tif is there to go on from"),
+        (["--resume"], "no unfinished run towards map.tif to resume: omit --resume"),
         (["--date", "2017-02-16..2017-01-01"], "the span ends before it begins"),
     ],
 )

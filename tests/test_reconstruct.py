@@ -20,9 +20,9 @@ from lianet_user.errors import DateError, EstimateWarning, InputError, OutputErr
 from lianet_user.files.header import Band
 from lianet_user.geo.grid import Window, bounds_of, window_geobox
 from lianet_user.maps import MapArea, picture
-from lianet_user.maps.files import MapFiles
-from lianet_user.maps.indices import spectral_index
+from lianet_user.maps.geotiff import MapFiles
 from lianet_user.maps.reconstruct import reconstruct
+from lianet_user.maps.spectral_indices import spectral_index
 from lianet_user.region import Region
 
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
@@ -179,7 +179,7 @@ def test_a_date_between_is_an_estimate_and_says_so_everywhere(
 
 
 def test_dates_outside_are_refused_until_one_insists(continuous: Region, tmp_path: Path) -> None:
-    with pytest.raises(DateError, match="--extrapolate"):
+    with pytest.raises(DateError, match="`extrapolate`"):
         reconstruct(continuous, tmp_path / "image.tif", dates=["2018-01-01"])
     with pytest.warns(EstimateWarning, match="after 2017-03-16"):
         (result,) = reconstruct(continuous, tmp_path / "image.tif", dates=["2018-01-01"], extrapolate=True)

@@ -34,7 +34,8 @@ from lianet_user.maps import picture
 from lianet_user.maps.picture import number_image
 from lianet_user.maps.style import RAMP, rgb
 from lianet_user.region import Region
-from lianet_user.report import figures, finetune_figure, labels_figure, map_view, view
+from lianet_user.report import figures, finetune_figure, labels_figure, map_view
+from lianet_user.report import mapped_view as view
 
 SCORES = Scores(
     pixels=100,

@@ -30,7 +30,7 @@ from lianet_user.labels import Labels
 from lianet_user.labels.split import Split
 from lianet_user.maps import picture
 from lianet_user.report import MappedView, charts, write_report
-from lianet_user.report.view import View, doubtful_places
+from lianet_user.report.mapped_view import View, doubtful_places
 
 HISTORY = (
     History(0, [(10, 1.5), (20, 0.5)], [(10, 0.4), (20, 0.6)], 20),
@@ -345,7 +345,7 @@ def test_a_confusion_matrix_of_many_classes_keeps_its_names_apart(classes: int) 
     [(0, "0"), (9_999, "9,999"), (10_000, "10.0k"), (123_456, "123.5k"), (12_345_678, "12.3M"), (2 * 10**9, "2.0G")],
 )
 def test_counts_are_brief(count: int, written: str) -> None:
-    assert charts.brief(count) == written
+    assert charts.short_count(count) == written
 
 
 def points(line: Line2D) -> list[list[float]]:

@@ -260,7 +260,7 @@ def test_the_table_goes_to_csv_or_geopackage_with_the_zones_fields(tmp_path: Pat
 def test_fields_of_the_same_name_need_a_prefix(tmp_path: Path, small_geobox: GeoBox) -> None:
     write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
     write_zones(tmp_path / "zones.gpkg", BOX, Majority=["mine"])
-    with pytest.raises(LabelError, match=r"fields that are called as columns of the result \(Majority\).*--prefix"):
+    with pytest.raises(LabelError, match=r"fields with the names of columns of the result \(Majority\).*`prefix`"):
         zones(tmp_path / "map.tif", tmp_path / "zones.gpkg")
     table = zones(tmp_path / "map.tif", tmp_path / "zones.gpkg", prefix="map_")
     assert table.frame["Majority"].tolist() == ["mine"]
@@ -301,7 +301,7 @@ def test_zones_that_cannot_be_used_are_refused_in_one_line(
 def test_a_band_that_is_not_there_is_refused(tmp_path: Path, small_geobox: GeoBox) -> None:
     write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
     write_zones(tmp_path / "zones.gpkg", BOX)
-    with pytest.raises(MapError, match="has 1 bands: expected --band 1 to 1, found 2"):
+    with pytest.raises(MapError, match="no band 2: expected `band` from 1 to 1"):
         zones(tmp_path / "map.tif", tmp_path / "zones.gpkg", band=2)
 
 

@@ -194,6 +194,7 @@ PARAMETERS = {
     "crs": "dst_crs",
     "dates": "date",
     "grid": "imagery_grid",
+    "indices": "index",
     "n": "number",
     "turned": "tta",
 }
@@ -217,6 +218,8 @@ def as_options(message: str, arguments: Sequence[str], prefix: str = "") -> str:
 
     def option(match: re.Match[str]) -> str:
         names = [each for each in (PARAMETERS.get(match[1]), match[1]) if each]
-        return next((options[name] for name in (*(prefix + each for each in names), *names) if name in options), match[0])
+        return next(
+            (options[name] for name in (*(prefix + each for each in names), *names) if name in options), match[0]
+        )
 
     return ARGUMENT.sub(option, message)

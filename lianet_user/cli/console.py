@@ -210,9 +210,9 @@ def advise_resuming(target: Path, command: str) -> Iterator[None]:
     try:
         yield
     except (StoppedError, KeyboardInterrupt):
-        from lianet_user.maps.resume_store import kept_path
+        from lianet_user.maps.resume_store import store_path
 
-        if kept_path(target).exists():
+        if store_path(target).exists():
             given = sys.argv[1:] if command in sys.argv else [command, "..."]
             words = shlex.join(["lianet-user", *given, *([] if "--resume" in given else ["--resume"])])
             warn(f"{target} is not finished: go on from where it stopped with `{words}`")

@@ -47,7 +47,7 @@ def datacube(
 
     Example: lianet-user datacube models/bouconne.safetensors --bands B04,B08 -o cube.zarr
     """
-    from lianet_user.datacube.dataset import described
+    from lianet_user.datacube.dataset import lazy_dataset
     from lianet_user.datacube.write import check_output, write_datacube
     from lianet_user.geo.grid import parse_bbox
 
@@ -55,7 +55,7 @@ def datacube(
     box = parse_bbox(bbox) if bbox is not None else None
     given = optional_region_file(region, quiet)
     chosen: dict[str, Any] = {"region": given, "dates": date, "between": between, "probabilities": probabilities}
-    described(source, **chosen)  # what is wrong with the files is said before torch is imported
+    lazy_dataset(source, **chosen)  # what is wrong with the files is said before torch is imported
     with progress(quiet) as bars:
         result = write_datacube(
             source,

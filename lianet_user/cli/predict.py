@@ -114,11 +114,11 @@ def predict(
     regions = [region_file(text, quiet) for text in region or ()]
 
     from lianet_user.maps import predict as write_maps
-    from lianet_user.maps.predict import map_count, planned
+    from lianet_user.maps.predict import group_heads, map_count
 
     with progress(quiet) as bars, stoppable() as stop_if_asked:
         opened = _open(files, regions, choose_device(device), kind)
-        target = output or (MAPS if map_count(planned(opened, date or ())) > 1 else MAP)
+        target = output or (MAPS if map_count(group_heads(opened, date or ())) > 1 else MAP)
         if polygons and opened[0].header.numbers is not None:
             raise InputError("--polygons is for maps of classes, and this head answers with numbers: omit it")
         with advise_resuming(target, "predict"):

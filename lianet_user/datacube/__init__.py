@@ -1,7 +1,7 @@
-"""Regions and heads as data cubes: xarray opens them like any file, and computes what is looked at.
+"""Regions and heads as data cubes: xarray opens them like any file, and their pixels are computed when they are read.
 
 A region file is a cube of reflectance (time, band, y, x) that is stored nowhere; a head file is one of the classes or
-numbers that it maps (time, y, x). Opening reads headers only. Pixels are computed window by window when they are touched::
+numbers that it maps (time, y, x). Opening reads only headers. Pixels are computed window by window when they are read::
 
     import xarray as xr
 
@@ -13,22 +13,22 @@ numbers that it maps (time, y, x). Opening reads headers only. Pixels are comput
     ndvi = ((infrared - red) / (infrared + red)).mean("time").compute()
 
     classes = xr.open_dataset("head.safetensors", engine="lianet", probabilities=True)
-    classes["class"].isel(time=0)  # uint8, flag_meanings says what the values mean
+    classes["class"].isel(time=0)  # uint8, with the names of the values in flag_meanings
     classes.probability.sel(class_name="water")  # 0 to 1
 
-The same from this package, with its parameters documented: :func:`open_datacube`. On many processes or machines, with dask
-(each worker opens its own copy of the files, which have to lie under the same path, unchanged)::
+With its parameters documented: :func:`open_datacube`. On several processes or machines, with dask (each worker opens its own
+copy of the files, which must have the same path and be unchanged)::
 
     from dask.distributed import Client
 
     with Client():
         ndvi.compute()
 
-Dates between acquisitions are not what `cube.interp(time=...)` gives, which draws straight lines between reflectances. Ask
-the field, which knows more: `open_datacube(path, dates=["2018-06-01"], between=True)`.
+For dates between acquisitions do not use `cube.interp(time=...)`, which interpolates linearly between reflectances. The field
+knows more: `open_datacube(path, dates=["2018-06-01"], between=True)`.
 
-`backend` is what xarray finds, `dataset` describes a cube from headers, `array` turns indices into windows, `source` opens
-files once in each process and computes, `writing` writes a cube to Zarr or NetCDF. No torch until a pixel is touched.
+`backend` is the entry point for xarray, `dataset` describes a cube from headers, `lazy_array` computes pixels when they are
+read, `write` writes a cube to Zarr or NetCDF. Torch is not imported until a pixel is read.
 """
 
 from lianet_user.datacube.backend import LianetBackend, open_datacube

@@ -1,6 +1,6 @@
-"""What xarray finds under ``engine="lianet"``.
+"""The entry point of xarray for ``engine="lianet"``.
 
-xarray imports this module whenever it has to guess how to open a file, so it imports next to nothing itself.
+xarray imports this module whenever it has to guess how to open a file, so it imports as little as possible.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUFFIX = ".safetensors"
 
 
 class LianetBackend(BackendEntrypoint):
-    """Opens region and head files; the parameters are those of :func:`open_datacube`."""
+    """Opens region and head files; its parameters are those of :func:`open_datacube`."""
 
     description = "Region and head files of lianet-user (.safetensors): computed window by window as they are read"
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
@@ -43,10 +43,11 @@ class LianetBackend(BackendEntrypoint):
         probabilities: bool = False,
         device: str = "cpu",
     ) -> xr.Dataset:
-        from lianet_user.datacube.dataset import described
+        """Open a region or head file, see :func:`open_datacube`."""
+        from lianet_user.datacube.dataset import lazy_dataset
 
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
-        cube = described(
+        cube = lazy_dataset(
             _path_of(filename_or_obj),
             region=region,
             dates=dates,
@@ -57,7 +58,7 @@ class LianetBackend(BackendEntrypoint):
         return cube.drop_vars(dropped, errors="ignore")
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Whether a file says that it is a region or a head: other safetensors files are left to others."""
+        """Whether a file declares itself a region or a head; other safetensors files are left to other backends."""
         if not isinstance(filename_or_obj, str | os.PathLike) or not os.fspath(filename_or_obj).endswith(SUFFIX):
             return False
         from lianet_user.files.artifact import declared_kind
@@ -75,36 +76,36 @@ def open_datacube(
     device: str = "cpu",
     chunks: Mapping[str, int] | int | str | None = None,
 ) -> xr.Dataset:
-    """A region or head file as a data cube: `xr.open_dataset(path, engine="lianet", ...)`.
+    """Open a region or head file as a data cube: `xr.open_dataset(path, engine="lianet", ...)`.
 
-    Nothing but headers is read. The files have to stay as they are while the cube is in use.
+    Only headers are read. The files must not change while the cube is in use.
 
     Args:
         path: of a region or head file.
-        region: of a head's region; None looks where it lay when the head was trained, then beside the head.
-        dates: of the cube, as dates or YYYY-MM-DD, put in order; None takes every acquisition of the region.
-        between: let the field estimate `dates` between its acquisitions, where its time is continuous; of regions only.
-            The coordinate `estimated` then tells them from acquisitions.
-        probabilities: add those of the classes; of heads that map classes only.
+        region: path of a head's region; None looks where it was when the head was trained, then beside the head.
+        dates: of the cube, as dates or YYYY-MM-DD, in any order; None takes every acquisition of the region.
+        between: let the field estimate `dates` between its acquisitions, where its time encoding is continuous; only for
+            regions. The coordinate `estimated` then distinguishes them from acquisitions.
+        probabilities: add the probabilities of the classes; only for heads that map classes.
         device: to compute on, in every process: cpu or cuda.
-        chunks: as xarray's: None computes what is indexed, `{}` makes dask arrays in chunks that suit (one date, all
-            bands, 512 x 512 px), anything else other chunks.
+        chunks: as in xarray: None computes what is indexed, `{}` makes dask arrays in suitable chunks (one date, all bands,
+            512 x 512 px), anything else in those chunks.
 
     Returns:
-        With coordinates time, y, x (centres of pixels), `spatial_ref` (the CRS), and
+        A data set with coordinates time, y, x (centres of pixels), `spatial_ref` (the CRS), and
 
-        - of a region: `reflectance` float32 (time, band, y, x), with names, wavelengths and sampling distances of bands;
-        - of a head of classes: `class` uint8 (time, y, x), 255 being nothing, and with `probabilities`: `probability`
+        - for a region: `reflectance` float32 (time, band, y, x), with names, wavelengths and sampling distances of bands;
+        - for a head of classes: `class` uint8 (time, y, x), where 255 is nodata, and with `probabilities`: `probability`
             float32 (time, class_name, y, x);
-        - of a head that maps numbers: `value` or `coverage` float32 (time, y, x), in the unit of the labels.
+        - for a head of numbers: `value` or `coverage` float32 (time, y, x), in the unit of the labels.
 
-        Touching pixels raises ArtifactError where a file is damaged or has changed, and RegionMismatchError where the region
-        is not the one the head was trained on.
+        Reading pixels raises ArtifactError where a file is damaged or has changed, and RegionMismatchError where the region
+        is not the one that the head was trained on.
 
     Raises:
         ArtifactError: a header cannot be read, or the region was not found.
-        DateError: a date that the region does not hold and cannot or may not estimate.
-        InputError: an option that does not apply to the file.
+        DateError: the region does not hold a date and cannot or may not estimate it.
+        InputError: an argument does not apply to the file.
         RegionMismatchError: the region has another lineage than the head's.
     """
     import xarray
@@ -122,9 +123,10 @@ def open_datacube(
 
 
 def _path_of(given: Any) -> Path:
-    """
+    """Convert what xarray was given to a path.
+
     Raises:
-        ArtifactError: not a path, but a file that is open, or bytes.
+        ArtifactError: it is an open file or bytes.
     """
     from lianet_user.errors import ArtifactError
 

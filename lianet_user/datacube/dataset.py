@@ -1,4 +1,4 @@
-"""What a cube says of itself, from headers alone: variables that are computed when touched, coordinates, CF attributes."""
+"""A cube described from headers alone: lazily computed variables, coordinates, CF attributes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from odc.geo.xr import xr_coords, xr_crs_coord
 from xarray.core.indexing import LazilyIndexedArray
 
 from lianet_user.catalog.resolve import region_of_head
-from lianet_user.datacube.array import TILE, CubeArray
-from lianet_user.datacube.source import Layer, Source, Stamp
+from lianet_user.datacube.lazy_array import CubeArray, CubeFiles, FileStamp, Quantity
 from lianet_user.errors import DateError, InputError, RegionMismatchError
 from lianet_user.files.artifact import declared_kind, open_head_file, open_region_file
 from lianet_user.files.header import IGNORE, RegionHeader, class_flags, parse_date
-from lianet_user.geo.grid import finer
+from lianet_user.geo.grid import TILE, finer
 
 GRID_MAPPING = "spatial_ref"
 DEVICES = ("cpu", "cuda")
 TIME_ENCODING = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian", "dtype": "int64"}
 
 
-def described(
+def lazy_dataset(
     path: Path,
     *,
     region: str | os.PathLike[str] | None = None,
@@ -38,27 +37,26 @@ def described(
     probabilities: bool = False,
     device: str = "cpu",
 ) -> xr.Dataset:
-    """A cube of which nothing is computed; arguments and errors as :func:`lianet_user.datacube.open_datacube`."""
+    """Describe a cube without computing any pixel; arguments and errors as in :func:`lianet_user.datacube.open_datacube`."""
     if device not in DEVICES:
-        raise InputError(f"device {device!r}: expected {' or '.join(DEVICES)}")
+        raise InputError(f"`device` {device!r}: expected {' or '.join(DEVICES)}")
     if declared_kind(path) == "head":
         return _of_head(path, region, dates, between, probabilities, device)
-    stamp = Stamp.of(path)
+    stamp = FileStamp.of(path)
     header = open_region_file(path).header
     if region is not None or probabilities:
         raise InputError(
-            f"{path} is a region file, which has no {'region' if region is not None else 'probabilities'} to choose:"
-            " that is for head files"
+            f"{path} is a region file, and {'`region`' if region is not None else '`probabilities`'} is for head files: omit it"
         )
-    return _of_region(header, Source(stamp, None, device), dates, between)
+    return _of_region(header, CubeFiles(stamp, None, device), dates, between)
 
 
 def _of_region(
-    header: RegionHeader, source: Source, dates: Sequence[dt.date | str] | None, between: bool
+    header: RegionHeader, files: CubeFiles, dates: Sequence[dt.date | str] | None, between: bool
 ) -> xr.Dataset:
     chosen = _chosen(header, dates, between)
     geobox, count = header.grid.geobox, len(header.bands)
-    pixels = CubeArray(source, "reflectance", chosen, _shape(geobox), "float32", channels=count, between=between)
+    pixels = CubeArray(files, "reflectance", chosen, _shape(geobox), "float32", channels=count, between=between)
     attributes = {"long_name": "reflectance", "units": "1"}
     coordinates = _coordinates(header, geobox, chosen)
     coordinates["band"] = ("band", np.array([band.name for band in header.bands]), {"long_name": "name of the band"})
@@ -86,27 +84,29 @@ def _of_head(
     probabilities: bool,
     device: str,
 ) -> xr.Dataset:
-    stamp = Stamp.of(path)
+    stamp = FileStamp.of(path)
     head = open_head_file(path).header
     if between:
-        raise InputError(f"{path} is a head file, and heads map acquisitions only: --between is for region files")
+        raise InputError(f"{path} is a head file, and heads map acquisitions only: `between` is for region files")
     if probabilities and not head.classes:
-        raise InputError(f"{path} maps numbers, which have no probabilities: that is for heads that map classes")
+        raise InputError(
+            f"{path} maps numbers, which have no probabilities: `probabilities` is for heads that map classes"
+        )
     region_path = region_of_head(head, path, region)
-    source = Source(Stamp.of(region_path), stamp, device)
+    files = CubeFiles(FileStamp.of(region_path), stamp, device)
     header = open_region_file(region_path).header
-    if header.lineage != head.region.lineage:  # whether it is the same file is asked when its pixels are touched
+    if header.lineage != head.region.lineage:  # whether it is the same file is checked when its pixels are read
         raise RegionMismatchError(
             f"{region_path} is not the region that {path} was trained on ({head.region.name!r}, lineage"
-            f" {head.region.lineage[:12]}; found {header.name!r}, {header.lineage[:12]}): give the right one with --region"
+            f" {head.region.lineage[:12]}; found {header.name!r}, {header.lineage[:12]}): give the right one with `region`"
         )
     chosen = _chosen(header, dates, between=False)
     geobox = finer(header.grid.geobox, head.head.scale)
     coordinates = _coordinates(header, geobox, chosen)
     variables: dict[str, xr.Variable] = {}
 
-    def add(name: str, layer: Layer, dtype: str, attributes: dict[str, Any], channels: int | None = None) -> None:
-        pixels = CubeArray(source, layer, chosen, _shape(geobox), dtype, channels=channels)
+    def add(name: str, quantity: Quantity, dtype: str, attributes: dict[str, Any], channels: int | None = None) -> None:
+        pixels = CubeArray(files, quantity, chosen, _shape(geobox), dtype, channels=channels)
         dims = ("time", *(() if channels is None else ("class_name",)), "y", "x")
         variables[name] = _variable(pixels, dims, attributes)
 
@@ -116,7 +116,7 @@ def _of_head(
         words = {"long_name": "share of the pixel that is covered" if covered else "value"}
         add("coverage" if covered else "value", "number", "float32", words | ({"units": unit} if unit else {}))
     else:
-        # In attributes, as of a file that is read without decoding: classes stay whole numbers.
+        # In the attributes, as in a file that is read without decoding, so that classes stay integers.
         flags = {"long_name": "class", **class_flags(head.classes), "_FillValue": np.uint8(IGNORE)}
         add("class", "class", "uint8", flags)
     if probabilities:
@@ -137,15 +137,15 @@ def _of_head(
 
 
 def _chosen(header: RegionHeader, dates: Sequence[dt.date | str] | None, between: bool) -> tuple[dt.date, ...]:
-    """The dates of a cube in order of time, each once.
+    """The dates of a cube in chronological order, without duplicates.
 
     Raises:
-        DateError: none, no date, or one that the region does not hold and cannot or may not estimate.
+        DateError: there is none, a text is not a date, or the region does not hold a date and cannot or may not estimate it.
     """
     if dates is None:
         return tuple(sorted(header.dates))
     if isinstance(dates, str) or not dates:
-        raise DateError(f"dates={dates!r}: expected one date or more in a list, for instance ['2018-06-01']")
+        raise DateError(f"`dates` {dates!r}: expected one date or more in a list, for instance ['2018-06-01']")
     chosen = sorted({parse_date(date) if isinstance(date, str) else _day(date) for date in dates})
     for date in chosen:
         header.time_of(date, between=between)
@@ -166,7 +166,7 @@ def _coordinates(header: RegionHeader, geobox: GeoBox, dates: Sequence[dt.date])
         for name, kind in (("y", "latitude"), ("x", "longitude")):
             standard = kind if geographic else f"projection_{name}_coordinate"
             coordinates[name].attrs |= {"standard_name": standard, "axis": name.upper()}
-    # A transform would go stale with every slice. Coordinates tell it, unless the grid is rotated.
+    # A transform would be wrong after slicing. It follows from the coordinates, unless the grid is rotated.
     transform = None if geobox.axis_aligned else geobox.affine
     coordinates[GRID_MAPPING] = xr_crs_coord(geobox.crs, GRID_MAPPING, transform=transform)
     moments = np.array([_moment(header, date) for date in dates], "datetime64[ns]")
@@ -178,7 +178,7 @@ def _coordinates(header: RegionHeader, geobox: GeoBox, dates: Sequence[dt.date])
 
 
 def _moment(header: RegionHeader, date: dt.date) -> dt.datetime:
-    """When an acquisition was taken; another date is estimated for the time of day of the nearest one."""
+    """The time of an acquisition; other dates get the time of day of the nearest one."""
     nearest = min(header.acquisitions, key=lambda held: abs(held.date - date))
     return dt.datetime.combine(date, nearest.time or dt.time())
 

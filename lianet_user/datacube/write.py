@@ -1,4 +1,4 @@
-"""Cubes as files: Zarr or NetCDF, computed and written chunk by chunk, finished or not there at all."""
+"""Writes cubes to Zarr or NetCDF, chunk by chunk; a file appears only when it is finished."""
 
 from __future__ import annotations
 
@@ -21,32 +21,31 @@ from dask import config
 from dask.callbacks import Callback
 from odc.geo.crs import CRS
 
-from lianet_user.datacube.array import TILE
 from lianet_user.datacube.backend import open_datacube
 from lianet_user.datacube.dataset import GRID_MAPPING
-from lianet_user.datacube.source import cores
+from lianet_user.datacube.lazy_array import cores
 from lianet_user.errors import InputError, OutputError, PartlyOutsideWarning, did_you_mean, listed
 from lianet_user.files.artifact import refuse_existing, replacing
-from lianet_user.geo.grid import Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
+from lianet_user.geo.grid import TILE, Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
 
 Listener = Callable[[int, int], None]
 Format = Literal["zarr", "netcdf"]
 SUFFIXES: dict[str, Format] = {".zarr": "zarr", ".nc": "netcdf", ".nc4": "netcdf"}
 ZARR_MARKS = (".zgroup", ".zmetadata", "zarr.json")
-"""What lies in the folder of every Zarr store."""
+"""Files by which the folder of a Zarr store is recognised."""
 PACKAGES: dict[Format, tuple[str, str]] = {"zarr": ("Zarr", "zarr"), "netcdf": ("NetCDF", "netCDF4")}
 
 
 @dataclass(frozen=True)
 class CubeResult:
-    """A finished file."""
+    """A cube that was written."""
 
     path: Path
     variables: tuple[str, ...]
     sizes: dict[str, int]
-    """Of the dimensions."""
+    """Lengths of the dimensions."""
     bytes: int
-    """On the disk."""
+    """Size on the disk."""
     outside: float
     """Share of the box that lies outside the region and is not in the cube: 0 to 1."""
     seconds: float
@@ -69,8 +68,8 @@ def write_datacube(
 ) -> CubeResult:
     """Write the cube of a region or head file, or a part of it.
 
-    Memory follows the chunk (one date, all bands, 512 x 512 px) and the number of cores, not the cube. With a client of
-    dask.distributed its workers compute the chunks. An earlier cube stays as it is until the new one is finished.
+    Memory depends on the chunk (one date, all bands, 512 x 512 px) and the number of cores, not on the cube. With a client
+    of dask.distributed its workers compute the chunks. An earlier cube stays as it is until the new one is finished.
 
     Args:
         path: of a region or head file.
@@ -78,19 +77,19 @@ def write_datacube(
         bbox: west, south, east, north in `bbox_crs`; None writes the whole region. Every pixel that it touches is written.
         bbox_crs: anything that names a CRS.
         bands: of a region, by name; None writes all.
-        dates: as :func:`open_datacube`, like all that follow up to `device`.
-        between: likewise.
-        probabilities: likewise.
-        region: likewise.
-        device: likewise.
+        dates: as in :func:`open_datacube`.
+        between: as in :func:`open_datacube`.
+        probabilities: as in :func:`open_datacube`.
+        region: as in :func:`open_datacube`.
+        device: as in :func:`open_datacube`.
         overwrite: replace an earlier cube.
-        listener: told the parts of the work that are done, and how many there are.
+        listener: called with the tasks done and in total.
 
     Raises:
         AreaError: the box lies outside the region, or its CRS is unknown.
-        InputError: a band that the region does not have, or a package that is missing.
+        InputError: the region lacks a band, or a package is not installed.
         OutputError: the cube exists, cannot be written, or does not fit on the disk.
-        LianetError: what :func:`open_datacube` and touching pixels raise.
+        LianetError: as raised by :func:`open_datacube` and by reading pixels.
 
     Warns:
         PartlyOutsideWarning: part of the box lies outside the region and is not written.
@@ -109,17 +108,17 @@ def write_datacube(
     }
     chunked = cube.chunk(chunks)
     for variable in chunked.data_vars.values():
-        variable.encoding = _encoding(variable, chunks, kind)  # given to the writers, it would lose the grid mapping
+        variable.encoding = _encoding(variable, chunks, kind)  # passed to the writers, it would lose the grid mapping
     try:
-        # The pool ends inside the place: nothing is left running that could still write there.
+        # The pool is closed before the file is moved, so that no thread can still write to it.
         with (
             _place(target, kind) as temporary,
             ThreadPoolExecutor(cores()) as pool,
             config.set(pool=pool),
-            _Told(listener),
+            _ProgressCallback(listener),
         ):
             if kind == "zarr":
-                # Version 3 has no settled way yet to store texts, and GDAL and others read 2 as well.
+                # Version 3 has no agreed way to store text yet, and GDAL and others also read version 2.
                 chunked.to_zarr(temporary, mode="w", zarr_format=2, consolidated=True)
             else:
                 chunked.to_netcdf(temporary, engine="netcdf4")
@@ -136,11 +135,11 @@ def write_datacube(
 
 
 def check_output(target: Path, overwrite: bool) -> None:
-    """Ask whether a cube may be written to a place, before anything is computed.
+    """Check that a cube may be written to a path, before anything is computed.
 
     Raises:
         InputError: the package that writes the format is not installed.
-        OutputError: a name of no known format, or the place is taken by something that may not be replaced.
+        OutputError: the suffix is of another format, or the path exists and may not be replaced.
     """
     kind = _format(target)
     title, package = PACKAGES[kind]
@@ -149,10 +148,10 @@ def check_output(target: Path, overwrite: bool) -> None:
     if kind == "netcdf":
         return refuse_existing(target, overwrite)
     if target.is_dir():
-        if not any((target / mark).exists() for mark in ZARR_MARKS):  # never delete what is no cube
-            raise OutputError(f"{target} is a folder and no Zarr store: choose another name with -o")
+        if not any((target / mark).exists() for mark in ZARR_MARKS):  # never delete anything but a cube
+            raise OutputError(f"{target} is a folder and no Zarr store: choose another `output`")
         if not overwrite:
-            raise OutputError(f"{target} exists: choose another name with -o, or replace it with --overwrite")
+            raise OutputError(f"{target} exists: choose another `output`, or replace it with `overwrite`")
     else:
         refuse_existing(target, overwrite)
     return None
@@ -161,13 +160,13 @@ def check_output(target: Path, overwrite: bool) -> None:
 def _format(target: Path) -> Format:
     if (kind := SUFFIXES.get(target.suffix.lower())) is None:
         raise OutputError(
-            f"{target}: a cube is Zarr or NetCDF, expected a name that ends in .zarr or .nc: give one with -o"
+            f"{target}: a cube is Zarr or NetCDF, expected a name that ends in .zarr or .nc: give one as `output`"
         )
     return kind
 
 
 def _part(cube: xr.Dataset, path: Any, bbox: Bounds | None, crs: str) -> tuple[xr.Dataset, float]:
-    """The cube of a box, and the share of the box that lies outside."""
+    """Cut a box out of the cube; also returns the share of the box that lies outside the region."""
     if bbox is None:
         return cube, 0.0
     geobox = cube.odc.geobox
@@ -187,14 +186,14 @@ def _with_bands(cube: xr.Dataset, bands: Sequence[str] | None, path: Any) -> xr.
     if bands is None:
         return cube
     if "band" not in cube.dims:
-        raise InputError(f"{path} is a head file, whose maps have no bands to choose: leave --bands out")
+        raise InputError(f"{path} is a head file, whose maps have no bands to choose: omit `bands`")
     names = cube.band.values.tolist()
     if wrong := [name for name in bands if name not in names]:
         raise InputError(
-            f"--bands {wrong[0]}: {path} has no such band, found {listed(names)}{did_you_mean(wrong[0], names)}"
+            f"`bands` {wrong[0]}: {path} has no such band, found {listed(names)}{did_you_mean(wrong[0], names)}"
         )
     if len(set(bands)) < len(bands) or not bands:
-        raise InputError(f"--bands {','.join(bands)}: expected one name or more, each once")
+        raise InputError(f"`bands` {','.join(bands)}: expected one name or more, each once")
     return cube.sel(band=list(bands))
 
 
@@ -210,7 +209,7 @@ def _check_disk_space(folder: Path, needed: int) -> None:
     if (free := shutil.disk_usage(folder).free) < needed:
         raise OutputError(
             f"{folder} has {free / 1e9:.1f} GB free, the cube takes up to {needed / 1e9:.1f} GB: make room, choose another"
-            " place with -o, or write less with --bbox, --date or --bands"
+            " `output`, or write less with `bbox`, `dates` or `bands`"
         )
 
 
@@ -220,9 +219,9 @@ def _place(target: Path, kind: Format) -> AbstractContextManager[Path]:
 
 @contextmanager
 def _replacing_store(target: Path) -> Iterator[Path]:
-    """A folder's name beside `target`, which takes its place when the block ends without an error.
+    """A path beside `target` for a folder, which replaces `target` when the block ends without an error.
 
-    One folder cannot take another's name: the earlier one steps aside first, and goes when the new one is in place.
+    A folder cannot be renamed onto another: the earlier one is moved aside first, and deleted when the new one is in place.
     """
     parent = target.absolute().parent
     with tempfile.TemporaryDirectory(prefix=f".{target.stem[:32]}.", suffix=".partial", dir=parent) as folder:
@@ -240,8 +239,8 @@ def _replacing_store(target: Path) -> Iterator[Path]:
             raise
 
 
-class _Told(Callback):
-    """Tells a listener how far dask is; a scheduler of dask.distributed has a dashboard of its own."""
+class _ProgressCallback(Callback):
+    """Reports the progress of dask to a listener; dask.distributed has a dashboard of its own."""
 
     def __init__(self, listener: Listener | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""What maps, labels and imagery share of geography: grids and windows, patches, coordinate operations, resampling, areas."""
+"""Geography that maps, labels and imagery share: grids and windows, patches, CRS transformation, resampling, areas."""

@@ -1,6 +1,6 @@
-"""The coordinate grid: boxes on the Earth, windows of pixels, and the halo a window is computed with.
+"""Grids and windows: boxes on the Earth, rectangles of pixels, and the halo that a window is computed with.
 
-The spine is :class:`odc.geo.geobox.GeoBox` (CRS, affine transform, shape): pass it, never bounds and resolution apart.
+A grid is an :class:`odc.geo.geobox.GeoBox` (CRS, affine transform, shape): pass it, never bounds and resolution separately.
 A :class:`Window` is a rectangle of whole pixels of one GeoBox.
 """
 
@@ -21,15 +21,15 @@ from lianet_user.errors import AreaError
 Bounds = tuple[float, float, float, float]
 LONLAT = CRS("EPSG:4326")
 TILE = 512
-"""Pixels of a map along the side of a tile: what memory follows, whatever the size of the map."""
+"""Pixels of a map along the side of a tile, which determines the memory used, whatever the size of the map."""
 
 SAME = 1e-3
-"""Pixels that two grids may be apart and still be the same."""
+"""Offset in pixels below which two grids count as the same."""
 
 
 @dataclass(frozen=True, order=True)
 class Window:
-    """A rectangle of pixels: the first row and column, and how many of each."""
+    """A rectangle of pixels: the first row and column, and the number of each."""
 
     row: int
     col: int
@@ -38,14 +38,17 @@ class Window:
 
     @property
     def row_end(self) -> int:
+        """The row after the last."""
         return self.row + self.height
 
     @property
     def col_end(self) -> int:
+        """The column after the last."""
         return self.col + self.width
 
     @property
     def pixels(self) -> int:
+        """The number of pixels."""
         return self.height * self.width
 
     @property
@@ -54,14 +57,15 @@ class Window:
         return slice(self.row, self.row_end), slice(self.col, self.col_end)
 
     def shifted(self, rows: int, cols: int) -> Window:
+        """The window moved by so many rows and columns."""
         return Window(self.row + rows, self.col + cols, self.height, self.width)
 
     def scaled(self, scale: int) -> Window:
-        """The same ground in pixels of a grid `scale` times as fine."""
+        """The same area in pixels of a grid `scale` times as fine."""
         return Window(self.row * scale, self.col * scale, self.height * scale, self.width * scale)
 
     def coarsened(self, scale: int) -> Window:
-        """The pixels of a grid `scale` times as coarse that hold any of these."""
+        """The pixels of a grid `scale` times as coarse that contain any of these."""
         row, col = self.row // scale, self.col // scale
         return Window(row, col, -(-self.row_end // scale) - row, -(-self.col_end // scale) - col)
 
@@ -70,24 +74,24 @@ class Window:
         return self.shifted(-outer.row, -outer.col)
 
     def intersection(self, other: Window) -> Window | None:
-        """The pixels both windows have, or None."""
+        """The pixels that both windows contain, or None."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         height = min(self.row_end, other.row_end) - row
         width = min(self.col_end, other.col_end) - col
         return Window(row, col, height, width) if height > 0 and width > 0 else None
 
     def tiles(self, size: int) -> Iterator[Window]:
-        """This window cut into tiles of at most `size` pixels a side, row by row."""
+        """Divide the window into tiles of at most `size` pixels a side, row by row."""
         for row in range(self.row, self.row_end, size):
             for col in range(self.col, self.col_end, size):
                 yield Window(row, col, min(size, self.row_end - row), min(size, self.col_end - col))
 
     def expanded(self, halo: int, stride: int, shape: tuple[int, int]) -> Window:
-        """The window to compute so that this one is right: `halo` pixels more all around, snapped outward to `stride`.
+        """The window to compute so that this one is correct: `halo` more pixels on all sides, snapped outward to `stride`.
 
-        The halo stops at the region's border, where the field was never trained; where the region's `shape` (height,
-        width) is no multiple of the stride the window is snapped past it. Windows of one region therefore always meet
-        the same surroundings, whatever the tiling (CONTRIBUTING.md: one rule for every pixel).
+        The halo stops at the region's border, past which the field was never trained; where the region's `shape` (height,
+        width) is no multiple of the stride the window is snapped past the border. Every pixel therefore has the same
+        surroundings, whatever the tiling (CONTRIBUTING.md, "One rule for every pixel").
         """
         row = max(0, self.row - halo) // stride * stride
         col = max(0, self.col - halo) // stride * stride
@@ -97,13 +101,13 @@ class Window:
 
 
 def whole(geobox: GeoBox) -> Window:
-    """The window that is the whole grid."""
+    """The window of the whole grid."""
     height, width = geobox.shape
     return Window(0, 0, height, width)
 
 
 def finer(geobox: GeoBox, scale: int) -> GeoBox:
-    """The same ground on a grid `scale` times as fine."""
+    """The grid of the same area with pixels `scale` times as fine."""
     return geobox if scale == 1 else geobox.zoom_out(1 / scale)
 
 
@@ -113,10 +117,10 @@ def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
 
 
 def parse_bbox(text: str) -> Bounds:
-    """``W,S,E,N`` as four finite numbers in that order.
+    """Parse ``W,S,E,N``.
 
     Raises:
-        AreaError: not four numbers, not finite, or west/east or south/north exchanged.
+        AreaError: it is not four finite numbers, or west and east or south and north are exchanged.
     """
     parts = text.split(",")
     try:
@@ -124,36 +128,36 @@ def parse_bbox(text: str) -> Bounds:
     except ValueError:
         values = []
     if len(values) != 4:
-        raise AreaError(f"--bbox {text!r} is not four numbers: expected W,S,E,N, for instance 12.50,52.42,12.60,52.46")
+        raise AreaError(f"`bbox` {text!r} is not four numbers: expected W,S,E,N, for instance 12.50,52.42,12.60,52.46")
     west, south, east, north = values
     if not all(map(math.isfinite, values)):
-        raise AreaError(f"--bbox {text!r} holds a number that is not finite: expected W,S,E,N")
+        raise AreaError(f"`bbox` {text!r} holds a number that is not finite: expected W,S,E,N")
     if west > east and west <= 180 and east >= -180 and south < north and west - east > 180:
         raise AreaError(
-            f"--bbox {text!r} crosses the antimeridian: map its two sides one after the other, one box up to 180 and one"
+            f"`bbox` {text!r} crosses the antimeridian: map its two sides one after the other, one box up to 180 and one"
             " from -180"
         )
     if west >= east or south >= north:
-        raise AreaError(f"--bbox {text!r} is empty or inverted: expected W,S,E,N with W < E and S < N")
+        raise AreaError(f"`bbox` {text!r} is empty or inverted: expected W,S,E,N with W < E and S < N")
     return west, south, east, north
 
 
-def parse_crs(text: str, option: str = "--bbox-crs") -> CRS:
-    """A CRS from its code, WKT or PROJ string; `option` is who asked for it.
+def parse_crs(text: str, argument: str = "`bbox_crs`") -> CRS:
+    """Parse a CRS from its code, WKT or PROJ string; `argument` is named in the message.
 
     Raises:
-        AreaError: it names none.
+        AreaError: the text names no CRS.
     """
     try:
         return CRS(text)
     except CRSError as error:
         raise AreaError(
-            f"{option} {text!r} is no coordinate reference system: expected a code such as EPSG:4326"
+            f"{argument} {text!r} is no coordinate reference system: expected a code such as EPSG:4326"
         ) from error
 
 
 def bounds_in(bounds: Bounds, source: CRS, target: CRS) -> Bounds:
-    """`bounds` of one CRS as the box that holds them in another (edges densified, so that curved edges are kept).
+    """Transform bounds to another CRS: the box that contains them there, with edges densified because they may be curved.
 
     Raises:
         AreaError: the box cannot be expressed in the target CRS.
@@ -163,13 +167,13 @@ def bounds_in(bounds: Bounds, source: CRS, target: CRS) -> Bounds:
     if not all(map(math.isfinite, (west, south, east, north))):
         raise AreaError(
             f"the box {format_bounds(bounds)} ({crs_name(source)}) cannot be expressed in {crs_name(target)}:"
-            " check its numbers and --bbox-crs"
+            " check its numbers and `bbox_crs`"
         )
     return west, south, east, north
 
 
 def window_of_bounds(geobox: GeoBox, bounds: Bounds, crs: CRS) -> tuple[Window, float]:
-    """The pixels a box touches, and the share of the box (by area in the grid's CRS) that lies outside the grid.
+    """The pixels that a box touches, and the share of the box (by area in the grid's CRS) that lies outside the grid.
 
     Args:
         geobox: the region's grid.
@@ -183,8 +187,8 @@ def window_of_bounds(geobox: GeoBox, bounds: Bounds, crs: CRS) -> tuple[Window, 
     west, south, east, north = bounds_in(bounds, crs, geobox.crs)
     corners = [~geobox.affine @ point for point in ((west, north), (east, north), (west, south), (east, south))]
     cols, rows = [c for c, _ in corners], [r for _, r in corners]
-    # A millionth of a pixel: a box drawn along pixel edges must not gain a row from rounding. A box smaller than
-    # that is still one pixel.
+    # A tolerance of a millionth of a pixel, so that a box along pixel edges gains no row from rounding. A smaller box is
+    # still one pixel.
     row, col = math.floor(min(rows) + 1e-6), math.floor(min(cols) + 1e-6)
     height, width = math.ceil(max(rows) - 1e-6) - row, math.ceil(max(cols) - 1e-6) - col
     asked = Window(row, col, max(1, height), max(1, width))
@@ -213,13 +217,13 @@ def crs_name(crs: CRS) -> str:
 
 
 def format_bounds(bounds: Bounds) -> str:
-    """`W,S,E,N` with the digits a person needs: five places for degrees, none for metres."""
+    """Format `W,S,E,N` for a message: five decimals for degrees, none for metres."""
     places = 5 if max(map(abs, bounds)) <= 360 else 0
     return ",".join(f"{value:.{places}f}" for value in bounds)
 
 
 def offset_on(source: GeoBox, target: GeoBox) -> tuple[int, int] | None:
-    """Row and column of `source` where `target` begins, if its pixels are pixels of `source`; else None."""
+    """Row and column of `source` at which `target` begins, if the two have the same pixels; else None."""
     if source.crs != target.crs:
         return None
     corners = ((0, 0), (target.width, 0), (0, target.height))

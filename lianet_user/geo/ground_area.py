@@ -1,4 +1,4 @@
-"""How much ground the pixels of a map are: in the metres of a projected grid, on the ellipsoid for one in degrees."""
+"""The area on the ground of the pixels of a map: in the plane of a projected grid, on the ellipsoid for one in degrees."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lianet_user.errors import AreaWarning, MapError
 from lianet_user.geo.grid import crs_name
 
 SQUARE_METRES = 10_000.0
-"""In a hectare."""
+"""Square metres in a hectare."""
 
 DISTORTED = 0.01
-"""Share by which areas of a projected grid may differ from those on the ground; those of UTM differ by 0.002 at most."""
+"""Relative difference between areas on a projected grid and on the ground above which to warn; UTM stays below 0.002."""
 
 Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """The hectares of a grid.
+    """Areas on a grid, in hectares.
 
     Attributes:
         geobox: the grid: projected, or in degrees with its rows along parallels.
@@ -33,9 +33,10 @@ class Ground:
     geobox: GeoBox
 
     def __post_init__(self) -> None:
-        """
+        """Check that areas can be computed.
+
         Raises:
-            MapError: the grid is in degrees and turned, or without a CRS on the Earth.
+            MapError: the grid is in degrees and rotated, or has no CRS on the Earth.
 
         Warns:
             AreaWarning: areas of the projected grid are far from those on the ground.
@@ -59,15 +60,15 @@ class Ground:
 
     @property
     def _metres(self) -> float:
-        """Of one unit of the projected CRS."""
+        """Metres in a unit of the projected CRS."""
         assert self.geobox.crs is not None
         return float(self.geobox.crs.proj.axis_info[0].unit_conversion_factor)
 
     def flattened(self, points: Points) -> Points:
-        """(n, 2) columns and rows, edges of pixels included -> (n, 2) on a plane whose unit of area is a hectare.
+        """Map columns and rows (n, 2) to a plane (n, 2) whose unit of area is a hectare.
 
         In degrees this is Lambert's cylindrical equal-area projection on the CRS's own ellipsoid: parallels and
-        meridians, which are the edges of pixels, stay straight lines, so that areas of whole pixels are exact.
+        meridians, which are the edges of pixels, stay straight, so that areas of whole pixels are exact.
         """
         crs, affine = self.geobox.crs, self.geobox.affine
         assert crs is not None

@@ -1,10 +1,10 @@
-"""Patches at fixed places, blended: how windows are computed where a network normalises over space.
+"""Blending of patches at fixed places: how windows are computed where a network normalises over space.
 
-GroupNorm's statistics run over whatever it is given, so a pixel's value depends on the window that it is computed in. Such
-networks are therefore computed in patches of the size that they were trained on, at places that only the region decides:
-multiples of a step from its first pixel, and the last one moved back so that it ends at the border. A pixel is the
-weighted mean of the patches that hold it; weights fall to nothing towards a patch's edge, and sum to one. So a pixel has
-one value, whatever it is asked in, and it changes from patch to patch without an edge.
+GroupNorm's statistics run over its whole input, so a pixel's value depends on the window that it is computed in. Such
+networks are therefore computed in patches of the size that they were trained on, at places that depend only on the region:
+multiples of a step from its first pixel, and the last patch moved back so that it ends at the border. A pixel is the weighted
+mean of the patches that contain it; weights fall to zero towards a patch's edge and sum to one. So every pixel has one value,
+whatever window is asked for, without visible seams between patches.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch import Tensor
 from lianet_user.geo.grid import Window
 
 CACHE_BYTES = 2**28
-"""Of the patches that are kept: 32 of Base, which is what a tile of 512 px shares with the next one."""
+"""Size of the cache: 32 patches of Base, which is what a tile of 512 px shares with the next one."""
 
 Parts = tuple[Tensor, ...]
 Compute = Callable[[Sequence[Window]], Iterable[Parts]]
-"""Patches to tensors whose last two axes are (scale * height, scale * width) of each, in the same order."""
+"""Computes for each patch, in order, tensors whose last two axes are (scale * height, scale * width)."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where patches lie along one axis: `length` pixels, in patches of `patch` that start at multiples of `step`."""
+    """The positions of patches along one axis: `length` pixels, in patches of `patch` that start at multiples of `step`."""
 
     length: int
     patch: int
@@ -37,8 +37,8 @@ class Axis:
 
     @classmethod
     def of(cls, length: int, patch: int) -> Axis:
-        """Patches that share a quarter of their side with the next one: sharing half of it would cost more than twice as
-        much and is no smoother (CONTRIBUTING.md, "One rule for every pixel")."""
+        """Patches that overlap by a quarter of their side: an overlap of a half would cost more than twice as much and is
+        no smoother (CONTRIBUTING.md, "One rule for every pixel")."""
         return cls(length, patch, max(1, patch * 3 // 4))
 
     @property
@@ -48,15 +48,15 @@ class Axis:
         return (*range(0, last, self.step), last)
 
     def touching(self, begin: int, end: int) -> list[int]:
-        """First pixels of the patches that hold any pixel from `begin` up to `end`."""
+        """First pixels of the patches that contain any pixel from `begin` up to `end`."""
         return [start for start in self.starts if start < end and start + self.patch > begin]
 
     def weights(self, start: int, scale: int = 1) -> np.ndarray:
-        """What a patch's pixels count for: float32 (scale * patch,); at every pixel they sum to one over the patches.
+        """The weights of a patch's pixels: float32 (scale * patch,); at every pixel they sum to one over the patches.
 
         Args:
             start: of the patch.
-            scale: pixels to weigh per pixel of the axis.
+            scale: weights per pixel of the axis.
         """
         own = self._bump(scale)
         total = np.zeros_like(own)
@@ -67,7 +67,7 @@ class Axis:
         return (own / total).astype(np.float32)
 
     def _bump(self, scale: int) -> np.ndarray:
-        """One in the middle, down to nearly nothing at both ends along a raised cosine as long as the overlap."""
+        """Weights before normalisation: one in the middle, falling at both ends as a raised cosine along the overlap."""
         size, overlap = self.patch * scale, max(1, (self.patch - self.step) * scale)
         inward = np.arange(size) + 0.5
         rise = np.minimum(1.0, np.minimum(inward, size - inward) / overlap)
@@ -77,39 +77,39 @@ class Axis:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where patches lie on a region: every row of one axis with every column of the other."""
+    """The positions of patches on a region: every row of one axis with every column of the other."""
 
     rows: Axis
     cols: Axis
 
     def patches(self, window: Window) -> list[Window]:
-        """The patches that hold any pixel of a window, column by column.
+        """The patches that contain any pixel of a window, column by column.
 
-        Maps are drawn in rows of tiles. So the last patches are those that the next tile needs again.
+        Maps are computed in rows of tiles, so the last patches are those that the next tile needs again.
         """
         rows = self.rows.touching(window.row, window.row_end)
         cols = self.cols.touching(window.col, window.col_end)
         return [Window(row, col, self.rows.patch, self.cols.patch) for col in cols for row in rows]
 
     def around(self, window: Window) -> Window:
-        """The window that the patches of a window fill together."""
+        """The window that the patches of a window cover together."""
         patches = self.patches(window)
         first, last = patches[0], patches[-1]
         return Window(first.row, first.col, last.row_end - first.row, last.col_end - first.col)
 
     def weights(self, patch: Window, scale: int = 1) -> Tensor:
-        """What a patch's pixels count for: float32 (scale * height, scale * width)."""
+        """The weights of a patch's pixels: float32 (scale * height, scale * width)."""
         rows, cols = self.rows.weights(patch.row, scale), self.cols.weights(patch.col, scale)
         return torch.from_numpy(np.outer(rows, cols))
 
 
 def blended(lattice: Lattice, window: Window, compute: Compute, scale: int = 1) -> Parts:
-    """What patches hold of a window, blended.
+    """Compute a window from its patches, blended.
 
     Args:
-        lattice: where they lie.
+        lattice: the positions of the patches.
         window: inside the lattice.
-        compute: gives each patch's tensors.
+        compute: computes each patch's tensors.
         scale: pixels of the tensors per pixel of the lattice, along either axis.
 
     Returns:
@@ -131,7 +131,7 @@ def blended(lattice: Lattice, window: Window, compute: Compute, scale: int = 1) 
 
 
 class PatchCache:
-    """The patches that were used last, up to a number of bytes."""
+    """A cache of the patches that were used last, up to a number of bytes."""
 
     def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
         self.most_bytes = most_bytes
@@ -139,12 +139,14 @@ class PatchCache:
         self._held: OrderedDict[Hashable, Tensor] = OrderedDict()
 
     def get(self, key: Hashable) -> Tensor | None:
+        """The tensor of a key, or None."""
         if key not in self._held:
             return None
         self._held.move_to_end(key)
         return self._held[key]
 
     def put(self, key: Hashable, values: Tensor) -> None:
+        """Store a tensor under a new key, and drop the oldest ones that no longer fit."""
         assert key not in self._held
         self._held[key] = values
         self.bytes += values.nbytes

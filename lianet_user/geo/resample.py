@@ -1,8 +1,8 @@
-"""From a head's grid to a map's: which source window a tile needs, and its values brought to the tile.
+"""Resampling from a source grid (a region's or head's) to a map's: the source window that a tile needs, and its values.
 
-Where the map's pixels are pixels of the source nothing is resampled. Elsewhere each tile is warped by itself, with an
-exact transformation of every pixel: the nearest pixel for classes, bilinear for numbers; and where a pixel of the map is
-twice as large as one of the source or more, all that lie in it count, by majority or by their mean.
+Where the two grids have the same pixels nothing is resampled. Otherwise each tile is warped by itself, with an exact
+transformation of every pixel: nearest neighbour for classes, bilinear for numbers; and where a pixel of the map is at least
+twice as large as one of the source, the mode or the mean of all source pixels in it.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from lianet_user.geo.grid import Window, offset_on, whole, window_geobox
 from lianet_user.geo.transformation import Transformation, transformation
 
 COARSE = 2.0
-"""Source pixels along a pixel of the map from which on all that lie in it count."""
+"""Source pixels along a pixel of the map from which on mode and mean are used."""
 MOST = 512.0
-"""Source pixels along a pixel of the map at most: one pixel then takes as much memory as a tile does."""
+"""Source pixels along a pixel of the map at most: a single pixel then takes as much memory as a tile."""
 SAMPLES = 17
-"""Places along each side of a tile at which its reach is looked up."""
+"""Points along each side of a tile that are transformed to find its source window."""
 
 Kind = Literal["classes", "numbers"]
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """How a map's grid lies on a source's."""
+    """The position of a map's grid on a source grid."""
 
     source: GeoBox
     target: GeoBox
     offset: tuple[int, int] | None
-    """Row and column of the source where the map begins, if their pixels are the same."""
+    """Row and column of the source at which the map begins, if the two have the same pixels; else None."""
     factor: float
     """Pixels of the source along one of the map, in the middle of the map."""
     most_pixels: int
-    """Of a source window that is read at once."""
+    """Pixels at most of a source window that is read at once."""
     _to_source: Transformation
 
     def pieces(self, tile: Window) -> Iterator[tuple[Window, Window]]:
-        """What of a tile the source can say something about, in pieces that take no more memory than allowed.
+        """Divide the part of a tile that the source covers into pieces that respect the memory limit.
 
         Yields:
-            A part of the tile, and the source window that it needs.
+            A piece of the tile, and the source window that it needs.
         """
         if self.offset is not None:
             shifted = tile.shifted(*self.offset).intersection(whole(self.source))
@@ -66,26 +66,26 @@ class Placement:
         for part in tile.tiles(math.ceil(max(tile.height, tile.width) / 2)):
             yield from self.pieces(part)
 
-    def bring(self, values: np.ndarray, window: Window, piece: Window, kind: Kind, nodata: float) -> np.ndarray:
-        """Values (bands, h, w) of a source window -> (bands, h, w) of the piece of a tile that it was read for.
+    def resample(self, values: np.ndarray, window: Window, piece: Window, kind: Kind, nodata: float) -> np.ndarray:
+        """Resample values (bands, h, w) of a source window to the piece of a tile that it was read for: (bands, h, w).
 
         Args:
             values: uint8 classes or float32 numbers.
             window: of the source.
             piece: of the map's grid.
-            kind: how to resample.
-            nodata: of the values, and of the result where the source says nothing.
+            kind: of the values, which decides the method.
+            nodata: of the values, and of the result outside the source.
         """
         if self.offset is not None:
             return values
-        brought = np.full((len(values), piece.height, piece.width), nodata, values.dtype)
+        resampled = np.full((len(values), piece.height, piece.width), nodata, values.dtype)
         source, target = window_geobox(self.source, window), window_geobox(self.target, piece)
         assert source.crs is not None and target.crs is not None  # noqa: PT018
         coarse = {"classes": Resampling.mode, "numbers": Resampling.average}
         fine = {"classes": Resampling.nearest, "numbers": Resampling.bilinear}
         reproject(
             np.ascontiguousarray(values),
-            brought,
+            resampled,
             src_transform=source.affine,
             src_crs=rasterio.CRS.from_wkt(source.crs.to_wkt()),
             src_nodata=nodata,
@@ -94,11 +94,11 @@ class Placement:
             dst_nodata=nodata,
             resampling=(coarse if self.factor >= COARSE else fine)[kind],
             tolerance=0,
-            # Otherwise GDAL estimates how much it enlarges from each window, and the tiles would show.
+            # Otherwise GDAL estimates its scale from each window, and the borders of tiles would be visible.
             XSCALE="1",
             YSCALE="1",
         )
-        return brought
+        return resampled
 
     def _reach(self, tile: Window) -> Window | None:
         """The source window under a tile, with a margin for the resampling."""
@@ -118,16 +118,16 @@ class Placement:
 
 
 def place(source: GeoBox, target: GeoBox, tile: int) -> Placement:
-    """How a map's grid lies on a source's.
+    """Compute the position of a map's grid on a source grid.
 
     Args:
         source: over the whole region.
         target: the map's.
-        tile: pixels along the side of a source window that memory is meant for.
+        tile: pixels along the side of a source window for which memory is planned.
 
     Raises:
         AreaError: a pixel of the map is too large.
-        LabelError: there is no way from one CRS to the other.
+        LabelError: there is no transformation from one CRS to the other.
     """
     assert target.crs is not None
     to_source = transformation(target.crs, source)
@@ -136,13 +136,13 @@ def place(source: GeoBox, target: GeoBox, tile: int) -> Placement:
     if factor > MOST:
         raise AreaError(
             f"a pixel of the map ({target.resolution.x:g} in units of its CRS) would be {factor:.0f} pixels of the region"
-            f" wide, at most {MOST:.0f} are possible: choose a finer grid with --resolution"
+            f" wide, at most {MOST:.0f} are possible: choose a finer `resolution`"
         )
     return Placement(source, target, offset, factor, 4 * tile**2, to_source)
 
 
 def _factor(source: GeoBox, target: GeoBox, to_source: Transformation) -> float:
-    """Pixels of the source along one of the map, across or down, whichever is more, where the map lies on the source."""
+    """Source pixels along a pixel of the map (the larger of width and height), the median where the map is on the source."""
     height, width = target.shape
     cols, rows = np.meshgrid(np.linspace(0.5, width - 0.5, SAMPLES), np.linspace(0.5, height - 0.5, SAMPLES))
     middles = np.stack([cols, rows], -1).reshape(-1, 2)

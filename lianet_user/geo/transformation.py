@@ -1,7 +1,7 @@
-"""From the CRS that labels are in to the region's: the best operation PROJ has here, and how accurate it is.
+"""Transformation from the CRS of labels to the region's: the best operation that PROJ has here, and its accuracy.
 
-Between two datums there are many operations, of which some need a grid file that is not installed. PROJ silently takes
-the next best, which can be metres off: a quarter of a pixel and more. Here the choice is stated, and so is what is missing.
+Between two datums there are many operations, and some need a grid file that is not installed. PROJ then silently takes the
+next best, which can be metres off: a quarter of a pixel and more. Here the choice is reported, and so is what is missing.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Transformation:
-    """One operation from a source CRS to the region's, the same one in both directions."""
+    """A coordinate operation from a source CRS to the region's, and its inverse."""
 
     accuracy: float | None
     """Metres; 0 where the datum is the same, None where PROJ does not know."""
     missing: tuple[str, ...]
     """More accurate operations that need a grid which is not installed: "de_adv_BETA2007.tif (accurate to 1 m)"."""
     notes: tuple[str, ...]
-    """The operation in words; none where only the projection differs."""
+    """The operation in words; empty where only the projection differs."""
     _transformer: Transformer | None = field(repr=False)
     """None where both CRS are the same."""
 
     def apply(self, points: Points) -> Points:
-        """(n, 2) x, y in the source CRS -> (n, 2) in the region's; inf where that is impossible."""
+        """Transform points (n, 2) x, y from the source CRS to the region's; inf where that is impossible."""
         return self._moved(points, TransformDirection.FORWARD)
 
     def invert(self, points: Points) -> Points:
-        """(n, 2) x, y in the region's CRS -> (n, 2) in the source CRS; inf where that is impossible."""
+        """Transform points (n, 2) x, y from the region's CRS to the source CRS; inf where that is impossible."""
         return self._moved(points, TransformDirection.INVERSE)
 
     def _moved(self, points: Points, direction: TransformDirection) -> Points:
@@ -59,10 +59,10 @@ class Transformation:
 
 
 def transformation(source: CRS, geobox: GeoBox) -> Transformation:
-    """The best operation from `source` to the CRS of `geobox` that is at hand, for the area that `geobox` covers.
+    """Choose the best available operation from `source` to the CRS of `geobox`, for the area that `geobox` covers.
 
     Raises:
-        LabelError: there is none: the source's CRS does not say where on the Earth it is.
+        LabelError: there is none, because the source's CRS is not tied to the Earth.
     """
     target = geobox.crs
     assert target is not None
@@ -75,8 +75,8 @@ def transformation(source: CRS, geobox: GeoBox) -> Transformation:
         group = _operations(source, target, area, allow_ballpark=True)
     if not group.transformers:
         raise LabelError(
-            f"there is no way from {crs_name(source)} to the region's {crs_name(target)}: assign the labels the coordinate"
-            " reference system that their coordinates are in, for instance with QGIS"
+            f"there is no transformation from {crs_name(source)} to the region's {crs_name(target)}: assign the labels the"
+            " coordinate reference system that their coordinates are in, for instance with QGIS"
         )
     transformer = group.transformers[0]
     accuracy = transformer.accuracy if transformer.accuracy >= 0 else None
@@ -86,7 +86,7 @@ def transformation(source: CRS, geobox: GeoBox) -> Transformation:
 
 def _operations(source: CRS, target: CRS, area: AreaOfInterest | None, *, allow_ballpark: bool) -> TransformerGroup:
     with warnings.catch_warnings():
-        # What it warns of is reported as `missing`, and only if it would be more accurate.
+        # The missing grid is reported in `missing`, if it would be more accurate.
         warnings.filterwarnings("ignore", "Best transformation is not available", UserWarning)
         return TransformerGroup(
             source.proj,

@@ -1,4 +1,4 @@
-"""`change`: what differs between two dates: in what a region remembers, or in what a head answers."""
+"""`change`: the difference between two dates, in the reflectance that a region reconstructs or in the maps of a head."""
 
 from __future__ import annotations
 
@@ -28,34 +28,33 @@ from lianet_user.head import Head
 from lianet_user.maps import picture, style
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.dates import Moment, moment_of
-from lianet_user.maps.engine import Listener, MapJob, MapRequest, Pass, write_maps
-from lianet_user.maps.files import MapFiles
-from lianet_user.maps.geotiff import Layer
+from lianet_user.maps.engine import ArraySpec, Listener, MapGrid, MapJob, MapRequest, Pass, TileComputer, write_maps
+from lianet_user.maps.geotiff import MapFiles, RasterProfile
 from lianet_user.maps.images import MeasureProduct
 from lianet_user.maps.product import Product
-from lianet_user.maps.reconstruct import remembered
-from lianet_user.maps.style import attribution, region_tags, tags
+from lianet_user.maps.reconstruct import reflectance_at
+from lianet_user.maps.style import attribution, head_tags, region_tags
 from lianet_user.maps.summary import ClassCounts, NumberStatistics, Summary
-from lianet_user.maps.tile_computer import Site, TileComputer, Values
 from lianet_user.region import Region
 
-# --- From-to maps: what each pixel was and what it became, as one code, and how much ground each change takes.
+# --- From-to maps: the class of each pixel before and after as one code, and the area of each transition.
 
 
 PALE, FORMER = 0.8, 0.25
-"""Share of white in what did not change, and of the former class's colour in what did."""
+"""Share of white in the colour of unchanged pixels, and of the former class's colour in that of changed ones."""
 LONGEST = 60
 """Characters of a class's name in the name of a change."""
 NO_CHANGE_KNOWN = 65535
 """In maps of two bytes; in those of one, as in maps of classes, it is 255."""
 SHOWN = 250
-"""Codes that a picture tells apart."""
+"""Codes at most that a picture distinguishes."""
 
 
 class TransitionProduct:
     """A map of from-to codes, ``from * classes + to``: uint8 up to 15 classes, else uint16.
 
-    What did not change has its class's colour, pale; what did has the colour of what it became, with some of what it was.
+    Unchanged pixels have a pale tint of their class's colour; changed ones have the colour of the new class, mixed with
+    some of the former one.
     """
 
     def __init__(self, classes: tuple[ClassEntry, ...]) -> None:
@@ -65,7 +64,7 @@ class TransitionProduct:
         nodata = IGNORE if self.small else NO_CHANGE_KNOWN
         self.entries = [_entry(before, after) for before in classes for after in classes]
         palette = {code: style.rgb(entry.color) for code, entry in enumerate(self.entries)} if self.small else {}
-        self.layer = Layer(
+        self.profile = RasterProfile(
             bands=("change",),
             dtype="uint8" if self.small else "uint16",
             nodata=nodata,
@@ -81,12 +80,12 @@ class TransitionProduct:
         self._pixels = np.zeros(count**2, np.int64)
 
     def codes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """Of class indices, uint8 of any shape."""
-        codes: np.ndarray = (before.astype(np.int64) * len(self.classes) + after).astype(self.layer.dtype)
+        """Compute the codes of class indices before and after, uint8 of any shape."""
+        codes: np.ndarray = (before.astype(np.int64) * len(self.classes) + after).astype(self.profile.dtype)
         return codes
 
     def add(self, values: np.ndarray) -> None:
-        known = values[values != self.layer.nodata]
+        known = values[values != self.profile.nodata]
         self._pixels += np.bincount(known.ravel(), minlength=len(self._pixels))
 
     @property
@@ -96,7 +95,7 @@ class TransitionProduct:
 
     @property
     def summary(self) -> ClassCounts:
-        """Of the codes that occur."""
+        """Pixels of each code that occurs."""
         return ClassCounts({self.entries[code].name: int(self._pixels[code]) for code in np.flatnonzero(self._pixels)})
 
     def write_pam(self, path: Path) -> None:
@@ -119,7 +118,7 @@ class TransitionProduct:
         return picture.class_figure(place[values[0]], geobox, shown, pixels, title=title, attribution=attribution)
 
     def _in_order(self) -> list[int]:
-        """The codes that occur: changes, the largest first, and then what did not change."""
+        """The codes that occur: changes by area, the largest first, then unchanged classes."""
         count = len(self.classes)
         occurring = [int(code) for code in np.flatnonzero(self._pixels)]
         return sorted(occurring, key=lambda code: (code // count == code % count, -self._pixels[code]))
@@ -157,17 +156,17 @@ def _names(classes: tuple[ClassEntry, ...]) -> list[str]:
 
 
 def _mixed(one: str, other: str, share: float) -> str:
-    """So much of one colour in the other."""
+    """Blend two colours; `share` is that of the first."""
     pairs = zip(style.rgb(one), style.rgb(other), strict=True)
     red, green, blue = (round(share * first + (1 - share) * second) for first, second in pairs)
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-# ---
+# --- The command.
 
 
 DIFFERENCES = colormaps["PuOr"]
-"""From less, orange, over white, which is no difference, to more, violet: for the colour-blind too."""
+"""From a decrease (orange) over no difference (white) to an increase (violet): safe for the colour-blind too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,29 +176,29 @@ class ChangeResult:
     path: Path
     quicklook: Path
     table: Path | None
-    """The from-to matrix as CSV; None where the map is one of numbers."""
+    """The from-to matrix as CSV; None for maps of numbers."""
     geobox: GeoBox
     first: Moment
     last: Moment
     title: str
     summary: Summary
     classes: tuple[str, ...]
-    """Names, of a head of classes."""
+    """Names of the classes; empty for maps of numbers."""
     pixels: np.ndarray
     """int64 (classes, classes): rows before, columns after."""
     hectares: np.ndarray
-    """float64, likewise."""
+    """float64 (classes, classes): the area of each transition."""
     noise: float | None
-    """Change in reflectance that a region shows on average where nothing changed, because it remembers neither date
-    exactly; None where that is not known."""
+    """Change in reflectance that a region shows on average where nothing changed, because it reconstructs neither date
+    exactly; None where the errors are not known."""
     outside: float
-    """Share of what was asked for that lies outside the region: 0 to 1."""
+    """Share of the requested area that lies outside the region: 0 to 1."""
     seconds: float
 
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What is mapped, of a region or of a head."""
+    """What is mapped, and how a tile of it is computed."""
 
     product: Product
     computer: TileComputer
@@ -225,37 +224,37 @@ def change(
 ) -> ChangeResult:
     """Map what differs between two dates.
 
-    Of a region: the mean over its bands of the absolute difference in reflectance. It has the unit in which a region
-    says how exactly it remembers, so that it can be held against that, and means the same in every region; deviations of
-    the bands, the other choice, differ from region to region and magnify what is always dark.
+    For a region: the mean over its bands of the absolute difference in reflectance. It has the unit of the region's
+    reconstruction error, so that the two can be compared, and means the same in every region; standardised bands, the
+    alternative, differ from region to region and magnify changes in bands that are always dark.
 
-    Of a head of classes: from-to codes, and beside the map their areas as a table. Of a head of numbers: last minus first.
+    For a head of classes: from-to codes, and beside the map a table of their areas. For a head of numbers: last minus first.
 
     Args:
         source: a region, or a head of one.
         output: ``*.tif`` of the map.
-        first: date of the state before; of a region whose time is continuous it may lie between acquisitions.
-        last: of the state after, likewise.
-        area: where; by default the whole region on its own grid.
+        first: date of the state before; it may lie between acquisitions where the region's time encoding is continuous.
+        last: date of the state after, as `first`.
+        area: to map; by default the whole region on its own grid.
         extrapolate: let a region estimate dates before its first acquisition and after its last.
         overwrite: replace an earlier map and what lies beside it.
-        resume: go on from what an interrupted run with the same arguments left.
-        listener: told the pixels done and in all, at first and after every tile. What it raises ends the run.
+        resume: continue an interrupted run with the same arguments.
+        listener: called with the pixels done and in total, at first and after every tile. What it raises ends the run.
         creation_options: of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`.
-        tile: pixels along the side of what is computed at once: what memory follows.
+        tile: pixels along the side of a tile, which is computed at once and determines the memory used.
 
     Raises:
-        AreaError: the area lies outside the region, or what was asked for contradicts itself.
-        DateError: the region cannot say anything about a date, or the dates are not in order.
-        InputError: the head answers the same at all dates.
-        MapError: areas cannot be told on the map's grid.
+        AreaError: the area lies outside the region, or the request contradicts itself.
+        DateError: the region cannot reconstruct a date, or the dates are not in order.
+        InputError: the head does not depend on the date.
+        MapError: areas on the ground cannot be computed on the map's grid.
         OutputError: a file exists, cannot be written, or does not fit on the disk; there is nothing to resume.
         RegionMismatchError: the region was updated since the head was trained.
 
     Warns:
         AreaWarning: areas on the map's grid are far from those on the ground.
-        EstimateWarning: a date was never observed, and is estimated.
-        LeftoverWarning: what an interrupted run left is discarded.
+        EstimateWarning: a date was not encoded and is estimated.
+        LeftoverWarning: the tiles of an interrupted run are discarded.
         PartlyOutsideWarning: part of the area lies outside the region.
     """
     started = time.monotonic()
@@ -271,16 +270,16 @@ def change(
         tile=tile,
     )
     plan = _of_head(source, moments, request) if isinstance(source, Head) else _of_region(source, moments, request)
-    product, site = plan.product, plan.computer.site
+    product, grid = plan.product, plan.computer.grid
     table = target.with_suffix(".csv") if isinstance(product, TransitionProduct) else None
     ground = None
     if table is not None:
         refuse_existing(table, overwrite)
-        ground = Ground(site.geobox)
+        ground = Ground(grid.geobox)
     words = f"{moments[0].words} to {moments[1].words}"
     job = MapJob(target, product, plan.tags, f"{product.title}, {words}: {plan.region.title}", plan.attribution)
     depends_on = {"of": source.sha256, "dates": [str(moment.date) for moment in moments]}
-    write_maps(request, [Pass(site.destination, (job,), plan.computer, site.tile)], depends_on)
+    write_maps(request, [Pass(grid.destination, (job,), plan.computer, grid.tile)], depends_on)
     names: tuple[str, ...] = ()
     pixels: np.ndarray = np.zeros((0, 0), np.int64)
     hectares: np.ndarray = np.zeros((0, 0))
@@ -293,7 +292,7 @@ def change(
         path=target,
         quicklook=MapFiles.of(target).png,
         table=table,
-        geobox=site.geobox,
+        geobox=grid.geobox,
         first=moments[0],
         last=moments[1],
         title=product.title,
@@ -302,40 +301,41 @@ def change(
         pixels=pixels,
         hectares=hectares,
         noise=plan.noise,
-        outside=site.destination.outside,
+        outside=grid.destination.outside,
         seconds=time.monotonic() - started,
     )
 
 
 def _moments(source: Region | Head, first: str, last: str, extrapolate: bool) -> tuple[Moment, Moment]:
-    """
+    """Read and check the two dates.
+
     Raises:
-        DateError: a date is none, nothing can be said about it, or they are not in order.
-        InputError: a head reads nothing that depends on dates.
-        RegionMismatchError: its region was updated.
+        DateError: a text is not a date, the region cannot reconstruct it, or the two are not in order.
+        InputError: nothing that the head reads depends on the date.
+        RegionMismatchError: the region was updated since the head was trained.
     """
-    dates = parse_date(first, "--from"), parse_date(last, "--to")
+    dates = parse_date(first, "`first`"), parse_date(last, "`last`")
     if dates[0] >= dates[1]:
         raise DateError(
-            f"--from {first} --to {last}: change goes from an earlier date to a later one: give two dates in this order"
+            f"`first` {first}, `last` {last}: change goes from an earlier date to a later one: give two dates in this order"
         )
     if isinstance(source, Region):
         before, after = (
-            moment_of(source.header, text, extrapolate=extrapolate, option=option)
-            for text, option in ((first, "--from"), (last, "--to"))
+            moment_of(source.header, text, extrapolate=extrapolate, argument=argument)
+            for text, argument in ((first, "`first`"), (last, "`last`"))
         )
         return before, after
     source.check_region()
     if not reads_a_date(source.header.head.inputs):
         raise InputError(
-            f"{source.path or 'the head'} reads only what all dates have in common, and answers the same at each: train one"
+            f"{source.path or 'the head'} reads only what all dates have in common, so its map is the same at each: train one"
             " on labels of single dates (`lianet-user finetune --date`), or map the change of the region itself"
         )
     held = source.region.header.dates
-    for option, date in zip(("--from", "--to"), dates, strict=True):
+    for argument, date in zip(("`first`", "`last`"), dates, strict=True):
         if date not in held:
             raise DateError(
-                f"{option} {date}: a head answers at dates that its region holds, and this is none of the {len(held)}"
+                f"{argument} {date}: a head maps dates that its region holds, and this is none of the {len(held)}"
                 f" between {min(held)} and {max(held)}: choose one that `lianet-user info` lists"
             )
     return Moment(dates[0]), Moment(dates[1])
@@ -343,8 +343,8 @@ def _moments(source: Region | Head, first: str, last: str, extrapolate: bool) ->
 
 def _of_region(region: Region, moments: tuple[Moment, Moment], request: MapRequest) -> _Plan:
     header = region.header
-    site = Site.of(request.area, [region.geobox], [header.name], tile=request.tile)
-    at_first, at_last = (remembered(region, moment) for moment in moments)
+    grid = MapGrid.of(request.area, [region.geobox], [header.name], tile=request.tile)
+    at_first, at_last = (reflectance_at(region, moment) for moment in moments)
     noise = _noise(header, moments)
     meaning = {
         "QUANTITY": "mean over the bands of the absolute difference in reflectance",
@@ -360,25 +360,25 @@ def _of_region(region: Region, moments: tuple[Moment, Moment], request: MapReque
         before, after = values
         return [np.abs(after - before).mean(0, keepdims=True)]
 
-    def span(found: NumberStatistics) -> tuple[float, float]:
-        return 0.0, min(found.maximum, found.mean + 3 * found.deviation)
+    def span(statistics: NumberStatistics) -> tuple[float, float]:
+        return 0.0, min(statistics.maximum, statistics.mean + 3 * statistics.deviation)
 
     product = MeasureProduct("change", "change in reflectance", meaning, span)
     day = f"{moments[0].date}, {moments[1].date}"
     own = region_tags(header, region.sha256, day, product.title, product.tags)
-    computer = TileComputer(site, [compute], [Values(len(header.bands))] * 2, stored)
+    computer = TileComputer(grid, [compute], [ArraySpec(len(header.bands))] * 2, stored)
     return _Plan(product, computer, own, header.attribution, header, noise)
 
 
 def _of_head(head: Head, moments: tuple[Moment, Moment], request: MapRequest) -> _Plan:
     name = head.region.header.name
-    site = Site.of(request.area, [head.geobox], [name], tile=request.tile, scale=head.scale)
+    grid = MapGrid.of(request.area, [head.geobox], [name], tile=request.tile, scale=head.scale)
     dates = tuple(moment.date for moment in moments)
     product: Product
     compute: Callable[[Window], Iterator[np.ndarray]]
     if head.header.numbers is None:
         product = transitions = TransitionProduct(head.header.classes)
-        values = Values(1, "classes", product.layer.dtype, product.layer.nodata)
+        values = ArraySpec(1, "classes", product.profile.dtype, product.profile.nodata)
 
         def compute(window: Window) -> Iterator[np.ndarray]:
             before, after = (head.decided(head.map_answers(window, date)).cpu().numpy()[None] for date in dates)
@@ -393,29 +393,29 @@ def _of_head(head: Head, moments: tuple[Moment, Moment], request: MapRequest) ->
             unit,
             DIFFERENCES,
         )
-        values = Values(1)
+        values = ArraySpec(1)
 
         def compute(window: Window) -> Iterator[np.ndarray]:
             before, after = (head.map_answers(window, date) for date in dates)
             yield (after - before).cpu().numpy()
 
-    own = tags([head], dates, product.title, product.tags)
+    own = head_tags([head], dates, product.title, product.tags)
     own["DATE"] = ", ".join(map(str, dates))
-    computer = TileComputer(site, [compute], [values], list)
+    computer = TileComputer(grid, [compute], [values], list)
     return _Plan(product, computer, own, attribution([head]), head.region.header)
 
 
-def _symmetric(found: NumberStatistics) -> tuple[float, float]:
-    """No difference is in the middle."""
-    most = max(abs(found.minimum), abs(found.maximum))
-    reach = min(most, abs(found.mean) + 3 * found.deviation)
+def _symmetric(statistics: NumberStatistics) -> tuple[float, float]:
+    """A span around 0, so that no difference has the middle colour."""
+    most = max(abs(statistics.minimum), abs(statistics.maximum))
+    reach = min(most, abs(statistics.mean) + 3 * statistics.deviation)
     return -reach, reach
 
 
 def _noise(header: RegionHeader, moments: tuple[Moment, Moment]) -> float | None:
-    """What a region shows as change on average where there is none, from its errors at the two dates.
+    """The mean change that a region shows where nothing changed, from its reconstruction errors at the two dates.
 
-    Errors of a normal distribution whose deviations are the bands' RMSE, independent of each other.
+    Errors are taken as normally distributed with the bands' RMSE as standard deviation, independent between the dates.
     """
     errors = {each.date: {band.band: band.rmse for band in each.bands} for each in header.quality}
     if any(moment.estimated or moment.date not in errors for moment in moments):
@@ -433,15 +433,15 @@ def _estimates(moments: tuple[Moment, Moment]) -> dict[str, str]:
 
 
 def _hectares(path: Path, product: TransitionProduct, ground: Ground) -> np.ndarray:
-    """(classes, classes) of the ground of each change, whose pixels may differ in area from row to row."""
-    found = np.zeros(len(product.entries))
+    """Hectares of each transition, (classes, classes); the area of a pixel may differ from row to row."""
+    hectares = np.zeros(len(product.entries))
     rows = ground.rows
     with rasterio.open(path) as dataset:
         for window in whole(ground.geobox).tiles(TILE):
             values = dataset.read(
                 1, window=rasterio.windows.Window(window.col, window.row, window.width, window.height)
             )
-            known = values != product.layer.nodata
+            known = values != product.profile.nodata
             areas = np.broadcast_to(rows[window.row : window.row_end, None], values.shape)
-            found += np.bincount(values[known], weights=areas[known], minlength=len(found))
-    return found.reshape(product.matrix.shape)
+            hectares += np.bincount(values[known], weights=areas[known], minlength=len(hectares))
+    return hectares.reshape(product.matrix.shape)

@@ -1,4 +1,4 @@
-"""Which acquisitions to map."""
+"""Which dates to map: acquisitions that were encoded, and dates between them, which are estimated."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ SPAN = ".."
 
 
 def chosen_dates(asked: Sequence[str], held: Sequence[dt.date]) -> tuple[dt.date, ...]:
-    """The acquisitions that are asked for, in the order of time.
+    """Select acquisitions, in chronological order.
 
     Args:
-        asked: dates as ``YYYY-MM-DD``, spans as ``A..B`` (both ends belong to it), or :data:`ALL`.
+        asked: dates as ``YYYY-MM-DD``, spans as ``A..B`` (both ends included), or :data:`ALL`.
         held: acquisitions that can be mapped.
 
     Raises:
-        DateError: one is no date or is not held, or none lies in a span.
+        DateError: a text is not a date, the region does not hold it, or no acquisition lies in a span.
     """
-    found: set[dt.date] = set()
+    chosen: set[dt.date] = set()
     for text in asked:
         if text == ALL:
-            found |= set(held)
+            chosen |= set(held)
         elif SPAN in text:
             first, last = (parse_date(end) for end in text.split(SPAN, 1))
             if first > last:
-                raise DateError(f"--date {text}: the span ends before it begins, expected A..B with A before B")
+                raise DateError(f"`dates` {text}: the span ends before it begins, expected A..B with A before B")
             within = {date for date in held if first <= date <= last}
             if not within:
-                raise DateError(f"--date {text}: no date that can be mapped lies in it; {_held(held)}")
-            found |= within
+                raise DateError(f"`dates` {text}: no date that can be mapped lies in it; {_held(held)}")
+            chosen |= within
         else:
             date = parse_date(text)
             if date not in held:
-                raise DateError(f"--date {text}: the region does not hold {date}; {_held(held)}")
-            found.add(date)
-    return tuple(sorted(found))
+                raise DateError(f"`dates` {text}: the region does not hold {date}; {_held(held)}")
+            chosen.add(date)
+    return tuple(sorted(chosen))
 
 
 def _held(held: Sequence[dt.date]) -> str:
@@ -52,7 +52,7 @@ def _held(held: Sequence[dt.date]) -> str:
     return f"it holds {len(held)} dates, {min(held)} to {max(held)}: `lianet-user info` lists them"
 
 
-# --- When: the dates that a region is asked to remember, encoded or estimated.
+# --- Dates to reconstruct, which may lie between acquisitions.
 
 
 @dataclass(frozen=True)
@@ -65,39 +65,39 @@ class Moment:
 
     @property
     def words(self) -> str:
-        """As a heading says it."""
+        """For headings."""
         return f"{self.date} (estimated)" if self.estimated else f"{self.date}"
 
 
-def moment_of(header: RegionHeader, text: str, *, extrapolate: bool = False, option: str = "--date") -> Moment:
-    """One date: encoded, or estimated where the region's time is continuous.
+def moment_of(header: RegionHeader, text: str, *, extrapolate: bool = False, argument: str = "`dates`") -> Moment:
+    """Read one date: an acquisition, or an estimate where the region's time encoding is continuous.
 
     Args:
         header: of the region.
         text: ``YYYY-MM-DD``.
         extrapolate: estimate before the first and after the last acquisition too.
-        option: where the date was given, for messages.
+        argument: that gave the date, for messages.
 
     Raises:
-        DateError: it is no date, or the region cannot say anything about it.
+        DateError: it is not a date, or the region cannot reconstruct it.
 
     Warns:
         EstimateWarning: it is estimated.
     """
-    date = parse_date(text, option)
+    date = parse_date(text, argument)
     if date in header.dates:
         return Moment(date)
     first, last = min(header.dates), max(header.dates)
     held = f"it holds {first}" if first == last else f"it holds {len(header.dates)} dates, {first} to {last}"
     if header.field.time.kind == "index":
         raise DateError(
-            f"{option} {date}: the region {header.name!r} knows its acquisitions by number and estimates nothing between"
+            f"{argument} {date}: the region {header.name!r} encodes its acquisitions by number and estimates none between"
             f" them; {held}: choose one that `lianet-user info` lists"
         )
     if not first <= date <= last and not extrapolate:
         raise DateError(
-            f"{option} {date} lies outside what the region {header.name!r} has seen; {held}: choose a date from there, or"
-            " estimate it all the same with --extrapolate"
+            f"{argument} {date} lies outside the dates of the region {header.name!r}; {held}: choose a date between them, or"
+            " estimate it all the same with `extrapolate`"
         )
     before = max((each for each in header.dates if each < date), default=None)
     after = min((each for each in header.dates if each > date), default=None)
@@ -108,7 +108,7 @@ def moment_of(header: RegionHeader, text: str, *, extrapolate: bool = False, opt
 
 
 def chosen_moments(header: RegionHeader, asked: Sequence[str], *, extrapolate: bool = False) -> tuple[Moment, ...]:
-    """The dates that are asked for, in the order of time; of a region of one date, none asks for it.
+    """Select dates to reconstruct, in chronological order; a region of one date needs none.
 
     Args:
         header: of the region.
@@ -116,17 +116,17 @@ def chosen_moments(header: RegionHeader, asked: Sequence[str], *, extrapolate: b
         extrapolate: as in `moment_of`.
 
     Raises:
-        DateError: as in `moment_of`; or none is given and there are several.
+        DateError: as in `moment_of`; or no date is given and the region has several.
 
     Warns:
-        EstimateWarning: one is estimated.
+        EstimateWarning: a date is estimated.
     """
     if not asked:
         return (Moment(header.dates[header.date_index(None)]),)
-    found: set[Moment] = set()
+    moments: set[Moment] = set()
     for text in asked:
         if text == ALL or SPAN in text:
-            found |= {Moment(date) for date in chosen_dates([text], header.dates)}
+            moments |= {Moment(date) for date in chosen_dates([text], header.dates)}
         else:
-            found.add(moment_of(header, text, extrapolate=extrapolate))
-    return tuple(sorted(found, key=lambda moment: moment.date))
+            moments.add(moment_of(header, text, extrapolate=extrapolate))
+    return tuple(sorted(moments, key=lambda moment: moment.date))

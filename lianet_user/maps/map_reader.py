@@ -1,4 +1,4 @@
-"""A finished map, opened again: what its values mean, and its pixels window by window."""
+"""Reads a finished map: what its values mean, and its pixels window by window."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from lianet_user.geo.grid import Window
 from lianet_user.labels.categories import TAG, class_table
 
 UNNAMED = "#9e9e9e"
-"""The colour of a class that the map has no colour for."""
+"""The colour of a class for which the map has none."""
 
 
 @dataclass(frozen=True, eq=False)
 class FinishedMap:
-    """One band of a map that was written before, by us or by others.
+    """One band of a map that was written earlier, by this program or another.
 
     Attributes:
         path: of the map.
         band: from 1.
         geobox: its grid, with a CRS.
-        classes: by their values, as the file names them; None where the band holds numbers.
+        classes: by their values, as named in the file; None where the band holds numbers.
         unit: of numbers; empty where the file states none.
-        nodata: the value that means "nothing here"; None where there is none.
-        attribution: as the file states it; empty if it does not.
+        nodata: the nodata value; None where there is none.
+        attribution: as stated in the file; empty without any.
     """
 
     path: Path
@@ -51,12 +51,12 @@ class FinishedMap:
     attribution: str
 
     def class_of(self, value: int) -> ClassEntry:
-        """The class of a value; one that the file does not name is called by its number."""
+        """The class of a value; where the file does not name it, its name is the number."""
         assert self.classes is not None
         return self.classes.get(value) or ClassEntry(name=str(value), color=UNNAMED)
 
     def read(self, dataset: DatasetReader, window: Window) -> MaskedArray[Any, Any]:
-        """(height, width) values of a window: classes as stored, numbers in their unit; masked where there is none."""
+        """Read the values of a window (height, width): classes as stored, numbers in their unit; nodata is masked."""
         place = RasterioWindow(window.col, window.row, window.width, window.height)
         values = dataset.read(self.band, window=place, masked=True)
         if self.classes is not None:
@@ -66,16 +66,16 @@ class FinishedMap:
 
 
 def open_finished(path: str | os.PathLike[str], band: int = 1) -> FinishedMap:
-    """Read what a map says of itself; no pixel is read.
+    """Read the metadata of a map; no pixel is read.
 
     Raises:
-        MapError: it is no raster, has no such band or no CRS, or holds whole numbers of which nobody says what they are.
-        LabelError: a file beside it that should name its classes cannot be read.
+        MapError: it is not a raster, lacks the band or a CRS, or holds integers without classes or a unit.
+        LabelError: a sidecar file that names its classes cannot be read.
     """
     path = Path(path)
     with opened(path) as dataset:
         if not 1 <= band <= dataset.count:
-            raise MapError(f"{path} has {dataset.count} bands: expected --band 1 to {dataset.count}, found {band}")
+            raise MapError(f"{path} has no band {band}: expected `band` from 1 to {dataset.count}")
         if dataset.crs is None:
             raise MapError(f"{path} has no coordinate reference system: expected a map that predict wrote")
         tags = dataset.tags()
@@ -86,7 +86,7 @@ def open_finished(path: str | os.PathLike[str], band: int = 1) -> FinishedMap:
         if whole and classes is None and not unit:
             raise MapError(
                 f"{path}: band {band} holds whole numbers and states neither classes nor a unit: expected a map that"
-                " predict wrote, with what lies beside it"
+                " predict wrote, with its sidecar files"
             )
         return FinishedMap(
             path=path,
@@ -100,9 +100,10 @@ def open_finished(path: str | os.PathLike[str], band: int = 1) -> FinishedMap:
 
 
 def opened(path: Path) -> DatasetReader:
-    """
+    """Open a map as a raster.
+
     Raises:
-        MapError: it cannot be opened as a raster.
+        MapError: that is not possible.
     """
     if not path.exists():
         raise MapError(f"{path} does not exist: expected a map (GeoTIFF) that predict wrote")
@@ -119,13 +120,13 @@ def _classes(path: Path, band: int, tags: Mapping[str, str]) -> dict[int, ClassE
     codes: dict[int, str] = {}
     with suppress(ValueError, TypeError, KeyError, AttributeError):
         codes = {int(entry["value"]): str(entry.get("code", "")) for entry in json.loads(tags.get(TAG, ""))}
-    found = {}
+    classes = {}
     for entry in table.entries:
         with suppress(ValueError):
             number = float(entry.label)
             if math.isfinite(number) and number.is_integer():
                 value = int(number)
-                found[value] = ClassEntry(
+                classes[value] = ClassEntry(
                     name=entry.name[:128], color=entry.color or UNNAMED, code=codes.get(value, "")
                 )
-    return found or None
+    return classes or None

@@ -1,8 +1,8 @@
-"""Spectral indices by name: from the Awesome Spectral Indices, through the library spyndex (the extra `indices`).
+"""Spectral indices by name, from the list Awesome Spectral Indices in the library spyndex (the extra `indices`).
 
-That list names bands by letters (R red, N near infrared, S1 and S2 short-wave infrared, ...) and gives each a span of
-wavelengths. A region's band is the one of a letter whose wavelength lies in the span, the nearest to its middle where
-several do; bands that do not say their wavelength are known by Sentinel-2's names or by those of colours.
+The list names bands by letters (R red, N near infrared, S1 and S2 short-wave infrared, ...) and gives each a range of
+wavelengths. A letter stands for the region's band whose wavelength lies in that range, nearest to its middle; bands without a
+wavelength are recognised by Sentinel-2's names or by those of colours.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from lianet_user.errors import InputError, did_you_mean, listed
 from lianet_user.files.header import Band
 
-USUAL = {("SAVI", "L"): 0.5}
-"""Constants that the list gives a value for all its indices, which is not the one their authors use."""
+USUAL_CONSTANTS = {("SAVI", "L"): 0.5}
+"""Constants whose default in the list, one for all indices, is not the value that the index's authors use."""
 
 
 @dataclass(frozen=True)
 class SpectralIndex:
-    """An index that a region has the bands for."""
+    """An index whose bands a region has."""
 
     name: str
-    """As the list spells it, for instance NDVI."""
+    """Spelt as in the list, for instance NDVI."""
     title: str
     formula: str
     bands: tuple[tuple[str, int], ...]
@@ -34,12 +34,12 @@ class SpectralIndex:
     reference: str
 
     def of(self, reflectance: np.ndarray) -> np.ndarray:
-        """float32 (height, width) of reflectance (bands, height, width); NaN where the formula has no answer."""
+        """Compute the index of reflectance (bands, height, width): float32 (height, width), NaN where it is undefined."""
         spyndex = _spyndex()
-        values = {letter: reflectance[band].astype(np.float64) for letter, band in self.bands}
+        inputs = {letter: reflectance[band].astype(np.float64) for letter, band in self.bands}
         with np.errstate(all="ignore"):
-            found = np.asarray(spyndex.computeIndex(self.name, values | dict(self.constants)))
-        return np.where(np.isfinite(found), found, np.nan).astype(np.float32)
+            values = np.asarray(spyndex.computeIndex(self.name, inputs | dict(self.constants)))
+        return np.where(np.isfinite(values), values, np.nan).astype(np.float32)
 
     def tags(self, bands: Sequence[Band]) -> dict[str, str]:
         """What the values mean, as TIFF tags."""
@@ -53,23 +53,23 @@ class SpectralIndex:
 
 
 def spectral_index(text: str, bands: Sequence[Band]) -> SpectralIndex:
-    """An index by its name, with constants of one's own where they are given.
+    """Look up an index by its name, with constants where they are given.
 
     Args:
         text: ``ndvi``, ``savi:L=0.5``.
         bands: of the region.
 
     Raises:
-        InputError: spyndex is not installed, no such index or constant is known, or the region lacks a band of it.
+        InputError: spyndex is not installed, the index or a constant is unknown, or the region lacks a band of it.
     """
     spyndex = _spyndex()
-    wanted, _, settings = text.partition(":")
+    asked, _, settings = text.partition(":")
     names = {name.casefold(): name for name in spyndex.indices}
-    name = names.get(wanted.strip().casefold())
+    name = names.get(asked.strip().casefold())
     if name is None:
         raise InputError(
-            f"--index {wanted}: no such spectral index is known (the list is at"
-            f" https://github.com/awesome-spectral-indices){did_you_mean(wanted, names.values())}"
+            f"`indices` {asked}: no such spectral index is known (the list is at"
+            f" https://github.com/awesome-spectral-indices){did_you_mean(asked, names.values())}"
         )
     entry = spyndex.indices[name]
     given = _constants(settings, name)
@@ -79,20 +79,20 @@ def spectral_index(text: str, bands: Sequence[Band]) -> SpectralIndex:
     for each in others:
         if each not in spyndex.constants:
             raise InputError(
-                f"--index {name} needs {each}, which is not measured in a band of reflectance: choose another"
+                f"`indices` {name} needs {each}, which is not measured in a band of reflectance: choose another"
             )
-        default = USUAL.get((name, each), spyndex.constants[each].default)
+        default = USUAL_CONSTANTS.get((name, each), spyndex.constants[each].default)
         if each not in given and default is None:
             raise InputError(
-                f"--index {name} needs {each}, for which there is no usual value: give --index {name}:{each}=VALUE"
+                f"`indices` {name} needs {each}, for which there is no usual value: give {name}:{each}=VALUE"
             )
         constants[each] = given.pop(each) if each in given else float(default)
     if given:
-        raise InputError(f"--index {name} has no constant {', '.join(given)}: it has {listed(others)}")
+        raise InputError(f"`indices` {name} has no constant {', '.join(given)}: it has {listed(others)}")
     held = {letter: _band_of(spyndex, letter, bands) for letter in letters}
     if missing := [letter for letter, band in held.items() if band is None]:
         raise InputError(
-            f"--index {name} needs {listed([_spelt(spyndex, letter) for letter in missing])}, which the region lacks: it has"
+            f"`indices` {name} needs {listed([_spelt(spyndex, letter) for letter in missing])}, which the region lacks: it has"
             f" {listed([band.name for band in bands])}"
         )
     return SpectralIndex(
@@ -106,20 +106,21 @@ def spectral_index(text: str, bands: Sequence[Band]) -> SpectralIndex:
 
 
 def _constants(text: str, name: str) -> dict[str, float]:
-    """
+    """Parse constants.
+
     Raises:
         InputError: they are not KEY=NUMBER, separated by commas.
     """
-    found = {}
+    constants = {}
     for part in filter(None, text.split(",")):
         key, _, value = part.partition("=")
         try:
-            found[key.strip()] = float(value)
+            constants[key.strip()] = float(value)
         except ValueError:
             raise InputError(
-                f"--index {name}:{text}: expected constants as KEY=NUMBER, for instance savi:L=0.5"
+                f"`indices` {name}:{text}: expected constants as KEY=NUMBER, for instance savi:L=0.5"
             ) from None
-    return found
+    return constants
 
 
 def _band_of(spyndex: ModuleType, letter: str, bands: Sequence[Band]) -> int | None:
@@ -150,7 +151,8 @@ def _spelt(spyndex: ModuleType, letter: str) -> str:
 
 
 def _spyndex() -> ModuleType:
-    """
+    """Import the library.
+
     Raises:
         InputError: it is not installed.
     """
@@ -158,7 +160,7 @@ def _spyndex() -> ModuleType:
         import spyndex
     except ImportError as error:
         raise InputError(
-            "--index needs the library spyndex, which is not installed: pip install 'lianet-user[indices]'"
+            "`indices` needs the library spyndex, which is not installed: pip install 'lianet-user[indices]'"
         ) from error
     module: ModuleType = spyndex
     return module

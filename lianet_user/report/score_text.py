@@ -1,4 +1,4 @@
-"""What figures mean, in a sentence, and what they do not say."""
+"""Scores in words and tables: what they mean, what they do not say, and how numbers are written."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lianet_user.files.header import AnyScores, HeadHeader, NumberScores, Scores
 from lianet_user.labels.split import Split
 
 NOTHING = "-"
-"""Where there is no figure."""
+"""Written where there is no number."""
 
 
 _UNPRINTABLE = re.compile(f"[{STEERING}\u200e\u200f]")
-"""Control characters, those that turn the reading direction, and halves of characters."""
+"""Control characters, those that change the reading direction, and lone surrogates."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Headline:
-    """The one figure to remember."""
+    """The most important score, and what it means."""
 
     name: str
     figure: str
@@ -41,12 +41,12 @@ class Headline:
 
 
 def judged_where(header: HeadHeader) -> str:
-    """What the figures of a head stand for."""
+    """How the scores of a head were obtained."""
     return "in cross-validation" if header.provenance.settings.get("folds") else "on labels kept for validation"
 
 
 def headline(scores: AnyScores | None, unit: str) -> Headline | None:
-    """The figure and a sentence of what it means; None where there is none."""
+    """The most important score with an explanation; None without scores."""
     if isinstance(scores, Scores) and scores.macro_f1 is not None and scores.accuracy is not None:
         confusion = np.asarray(scores.confusion)
         judged = sum(each.pixels > 0 for each in scores.classes)
@@ -76,12 +76,12 @@ def headline(scores: AnyScores | None, unit: str) -> Headline | None:
 
 
 def caveats(header: HeadHeader, split: Split | None, pixel: float) -> list[str]:
-    """What has to be kept in mind about the figures of a head, one sentence each.
+    """List what has to be kept in mind about the scores of a head, in a sentence each.
 
     Args:
         header: of the head, with scores.
-        split: that it was trained and judged under; None where that is not known.
-        pixel: metres of the region's pixel.
+        split: that it was trained and validated with; None if unknown.
+        pixel: size of the region's pixel in metres.
     """
     sentences = []
     scores, folds = header.scores, header.provenance.settings.get("folds")
@@ -113,7 +113,7 @@ def caveats(header: HeadHeader, split: Split | None, pixel: float) -> list[str]:
 
 
 def scores_table(scores: AnyScores, header: HeadHeader) -> Table:
-    """Figures of each class, the means in the last row; or of numbers, in their unit."""
+    """The scores of each class, with the means in the last row; or the scores of numbers, in their unit."""
     if isinstance(scores, NumberScores):
         unit = header.numbers.unit if header.numbers else ""
         return Table(
@@ -139,7 +139,7 @@ def scores_table(scores: AnyScores, header: HeadHeader) -> Table:
 
 
 def dates_table(header: HeadHeader) -> Table | None:
-    """Figures at each date, and of the answers' mean over the dates; None where there is only one."""
+    """The scores at each date, and of the mean prediction over the dates; None for a single date."""
     if not header.scores_by_date:
         return None
     unit = header.numbers.unit if header.numbers else ""
@@ -157,31 +157,31 @@ def _dated(name: str, scores: AnyScores, unit: str) -> tuple[str, ...]:
 
 
 def figure(value: float | None) -> str:
-    """A share or a score."""
+    """Format a share or a score."""
     return NOTHING if value is None else f"{value:.3f}"
 
 
 def amount(value: float | None, unit: str) -> str:
-    """A number in its unit."""
+    """Format a number with its unit."""
     return NOTHING if value is None else f"{value:.4g} {unit}".rstrip()
 
 
 def share(value: float) -> str:
-    """As per cent."""
+    """Format a share in per cent."""
     return f"{value:.0%}"
 
 
 def degrees(longitude: float, latitude: float) -> str:
-    """A place, to about a metre."""
+    """Format coordinates, to about a metre."""
     return f"{abs(longitude):.5f}° {'W' if longitude < 0 else 'E'}, {abs(latitude):.5f}° {'S' if latitude < 0 else 'N'}"
 
 
 def printable(text: str) -> str:
-    """Text that steers neither a terminal nor the reading direction."""
+    """Replace characters that would control a terminal or change the reading direction."""
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def length(pixels: int, pixel: float) -> str:
-    """Pixels, and what they are on the ground."""
+    """Format a number of pixels with the distance on the ground."""
     metres = pixels * pixel
     return f"{pixels} px ({metres / 1000:.3g} km)" if metres >= 1000 else f"{pixels} px ({metres:.3g} m)"

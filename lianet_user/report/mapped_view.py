@@ -1,4 +1,4 @@
-"""What is shown: the labelled ground at one date, its remembered image, and what a head answers there, in one pass."""
+"""The part of a region that figures show: labels, remembered image, prediction and uncertainty, and their colours."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from scipy.ndimage import distance_transform_edt
 
 from lianet_user.field.config import HeadInput
+from lianet_user.files.header import IGNORE, ClassEntry, Numbers
 from lianet_user.geo.grid import LONLAT, TILE, Window
 from lianet_user.head import Head
 from lianet_user.labels import LabelMap, Labels
 from lianet_user.labels.labelmap import PixelValues
 from lianet_user.maps.images import stretched, true_color_bands
+from lianet_user.maps.picture import class_image, number_image
+from lianet_user.maps.style import RAMP
 from lianet_user.region import Region, crop
 
 VIEW = 2048
-"""Pixels of the labels a side shown, and held in memory, at most: of a larger labelled area the part with most labels is
+"""Pixels at most along a side of the view, which is held in memory: of a larger labelled area the part with most labels is
 shown."""
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The labelled ground that is shown.
+    """The labelled area that is shown.
 
     Attributes:
         window: of the region.
@@ -45,20 +50,20 @@ class View:
     whole: bool
 
     def fine(self, values: np.ndarray) -> np.ndarray:
-        """An array (height, width, ...) of the window on the labels' grid, every pixel repeated."""
+        """Repeat the pixels of an array (height, width, ...) of the window for the labels' grid."""
         return values.repeat(self.scale, 0).repeat(self.scale, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class MappedView:
-    """A view, what the region remembers of it, and what a head answers.
+    """A view with its remembered image and a head's prediction.
 
     Attributes:
         view: of the head's labels.
         image: the remembered image: uint8 (height, width, 3), on the region's grid.
-        values: the answers, on the labels' grid: uint8 classes or float32 numbers.
-        doubt: float32, likewise. Of classes, the entropy of their probabilities as a share of the largest possible; of
-            numbers, how far answer and label are apart, NaN without a label.
+        values: the prediction on the labels' grid: uint8 classes or float32 numbers.
+        doubt: float32, on the labels' grid. For classes, the entropy of their probabilities as a share of the
+            largest possible; for numbers, the absolute error, NaN without a label.
     """
 
     view: View
@@ -68,12 +73,12 @@ class MappedView:
 
 
 def map_view(head: Head, labels: Labels, tile: int = TILE) -> MappedView:
-    """Compute what the figures of a head show; memory follows the view.
+    """Compute what the figures of a head show; memory depends on the size of the view.
 
     Args:
         head: just trained, or opened.
         labels: on the grid of the head's maps; their classes are the head's.
-        tile: pixels along the side of what is computed at once.
+        tile: pixels along the side of a tile, which is computed at once.
     """
     view, region, inputs = labelled_view(labels), head.region, head.header.head.inputs
     values, doubt = np.empty_like(view.labels), np.empty(view.labels.shape, np.float32)
@@ -100,13 +105,13 @@ def map_view(head: Head, labels: Labels, tile: int = TILE) -> MappedView:
 
 
 def most_labelled(labels: Labels) -> LabelMap:
-    """The label map, or of several the one with most labels."""
+    """The label map with most labels."""
     return max(labels.maps, key=lambda each: int(each.labelled.sum()))
 
 
 def labelled_view(labels: Labels) -> View:
-    """The smallest window that holds all labels of the map with most; where it is larger than :data:`VIEW`, the part with
-    most of them."""
+    """The smallest window that contains all labels of the map with most; if it exceeds :data:`VIEW`, the part with most
+    of them."""
     shown, scale = most_labelled(labels), labels.scale
     labelled = shown.labelled
     row, height = _densest(np.count_nonzero(labelled, axis=1))
@@ -121,7 +126,7 @@ def labelled_view(labels: Labels) -> View:
 
 
 def _densest(counts: np.ndarray) -> tuple[int, int]:
-    """Start and length of the stretch that holds all of what was counted, or the most that :data:`VIEW` places can."""
+    """Start and length of the interval that contains all counts, or as many of them as fit into :data:`VIEW`."""
     places = np.flatnonzero(counts)
     first, length = int(places[0]), int(places[-1] - places[0]) + 1
     if length <= VIEW:
@@ -134,12 +139,12 @@ def _densest(counts: np.ndarray) -> tuple[int, int]:
 def remembered_image(
     region: Region, window: Window, date: dt.date, listener: Callable[[int, int], None] | None = None
 ) -> NDArray[np.uint8]:
-    """What the region remembers of a window, for the eye: uint8 (height, width, 3)."""
+    """Reconstruct a window in true colour: uint8 (height, width, 3)."""
     bands = list(true_color_bands(region.header.bands))
     values = np.empty((window.height, window.width, 3), np.float32)
     done = 0
     for tile in window.tiles(TILE):
-        # As a head reads them, which is faster than `reconstruct`: the colours are stretched, whatever the unit.
+        # The bands as a head reads them, which is faster than `reconstruct`; their unit does not matter, as they are stretched.
         values[tile.within(window).slices] = _colors(region.head_input(tile, date, ("bands",))[bands])
         done += tile.pixels
         if listener:
@@ -148,12 +153,12 @@ def remembered_image(
 
 
 def _colors(bands: torch.Tensor) -> NDArray[np.float32]:
-    """Three bands (3, height, width) as pixels (height, width, 3)."""
+    """Convert three bands (3, height, width) to pixels (height, width, 3)."""
     colors: NDArray[np.float32] = bands.permute(1, 2, 0).cpu().numpy()
     return colors
 
 
-# --- Where a head is least sure: what to look at, and to label, next.
+# --- Places where a head is least certain.
 
 
 SIDE = 64
@@ -162,7 +167,7 @@ SIDE = 64
 
 @dataclass(frozen=True)
 class Place:
-    """A window of a view, with the mean of its doubt and where its middle is, in degrees."""
+    """A window of a view, with its mean doubt and the coordinates of its centre in degrees."""
 
     window: Window
     doubt: float
@@ -171,17 +176,17 @@ class Place:
 
 
 def doubtful_places(mapped: MappedView, geobox: GeoBox, most: int = 6) -> list[Place]:
-    """The windows of :data:`SIDE` pixels with the highest mean doubt, the highest first; none overlap.
+    """The windows of :data:`SIDE` pixels with the highest mean doubt, the highest first, without overlap.
 
     Args:
-        mapped: the view; doubt that is NaN counts nowhere, and a window without any other is no place.
+        mapped: the view; NaN is ignored, and a window of NaN only is no place.
         geobox: the region's grid.
-        most: how many.
+        most: number of places at most.
     """
     view = mapped.view
     means: list[tuple[float, Window]] = []
     for tile in view.window.tiles(SIDE):
-        # What is left over at the view's edges says little and shows little.
+        # Narrow remainders at the view's edges are not informative.
         if 2 * tile.height < min(SIDE, view.window.height) or 2 * tile.width < min(SIDE, view.window.width):
             continue
         doubt = mapped.doubt[tile.within(view.window).scaled(view.scale).slices]
@@ -193,8 +198,79 @@ def doubtful_places(mapped: MappedView, geobox: GeoBox, most: int = 6) -> list[P
 
 
 def middle(window: Window, geobox: GeoBox) -> tuple[float, float]:
-    """Longitude and latitude of the middle of a window of a grid, in degrees."""
+    """Longitude and latitude of the centre of a window of a grid, in degrees."""
     assert geobox.crs is not None
     x, y = geobox.affine @ (window.col + window.width / 2, window.row + window.height / 2)
     longitude, latitude = Transformer.from_crs(geobox.crs.proj, LONLAT.proj, always_xy=True).transform(x, y)
     return float(longitude), float(latitude)
+
+
+# --- Colours of labels and predictions.
+
+
+STEPS = 6
+"""Numbers in a key of numbers."""
+
+SPARSE, DOT = 0.02, 100
+"""If less than this share of the view is labelled, each label is drawn as a dot, whose diameter is at least the view's longer
+side divided by this number."""
+
+OPACITY = 0.65
+"""Opacity of labels over an image."""
+
+Image = NDArray[np.uint8]
+"""(height, width, 3)."""
+
+
+def numbers_of(labels: Labels) -> Numbers | None:
+    """The span of labels that are numbers; None for classes."""
+    summary = labels.report.numbers
+    return None if summary is None else Numbers(low=summary.minimum, high=summary.maximum)
+
+
+def number_steps(numbers: Numbers) -> list[tuple[float, str]]:
+    """A few numbers and their colours for a key, the highest first."""
+    shares = np.linspace(1, 0, STEPS)
+    return [(numbers.low + share * (numbers.high - numbers.low), to_hex(RAMP(share))) for share in shares.tolist()]
+
+
+def colored(values: PixelValues, classes: Sequence[ClassEntry], numbers: Numbers | None) -> Image:
+    """Colour labels or predictions (height, width) as numbers, or as classes where `numbers` is None."""
+    return class_image(values, classes) if numbers is None else number_image(values, numbers)
+
+
+def over(image: Image, values: PixelValues, classes: Sequence[ClassEntry], numbers: Numbers | None) -> Image:
+    """Draw labels half transparent over an image of the same size, or as dots where they are few."""
+    shown = dotted(values)
+    opacity = (
+        1.0 if labelled(values).mean() < SPARSE else OPACITY
+    )  # dots are small enough to see the ground beside them
+    mixed = opacity * colored(shown, classes, numbers) + (1 - opacity) * image
+    return np.where(labelled(shown)[..., None], mixed.astype(np.uint8), image)
+
+
+def labelled(values: PixelValues) -> NDArray[np.bool_]:
+    """Where pixels have a class or a number."""
+    return values != IGNORE if values.dtype == np.uint8 else np.isfinite(values)
+
+
+def dotted(values: PixelValues) -> PixelValues:
+    """Return labels as they are, or enlarged to dots where they are too few to be seen; the nearest label counts.
+
+    Args:
+        values: (height, width) uint8 with IGNORE, or float with NaN.
+    """
+    known = labelled(values)
+    if known.mean() >= SPARSE:
+        return values
+    radius = max(1.0, max(values.shape) / DOT / 2)
+    distance, (rows, cols) = distance_transform_edt(~known, return_indices=True)
+    return np.where(distance <= radius, values[rows, cols], values)
+
+
+def class_pixels(labels: Labels) -> NDArray[np.int64]:
+    """Labelled pixels of each class over all dates; empty for numbers."""
+    counts = np.zeros(256, np.int64)
+    for each in labels.maps if labels.classes else ():
+        counts += np.bincount(each.values.ravel(), minlength=256)
+    return counts[: len(labels.classes)]
