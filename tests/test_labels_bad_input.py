@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from lianet_user.errors import DateError, InputError, LabelError
 from lianet_user.files.header import IGNORE
 from lianet_user.labels import LabelOptions, read_labels
-from lianet_user.labels.report import FeatureCounts
+from lianet_user.labels.label_map import FeatureCounts
 
 UTM = "EPSG:32633"
 GRID = GeoBox((20, 30), Affine(10, 0, 330_000, 0, -10, 5_822_040), UTM)

@@ -20,11 +20,17 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from lianet_user.errors import LabelError, LabelWarning
 from lianet_user.files.header import ClassEntry
-from lianet_user.labels.classes import ClassTable, Legend, TableEntry, make_legend, read_class_table
+from lianet_user.labels.class_tables import (
+    MAX_BYTES,
+    ClassTable,
+    TableEntry,
+    parse_style,
+    read_class_table,
+    stored_style,
+)
+from lianet_user.labels.classes import EXPECTED, QUALITATIVE, Legend, class_colors, make_legend
 from lianet_user.labels.label_values import MANY_NUMBERS, choose_task, plain_labels, plain_numbers, plain_text
 from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.palette import EXPECTED, QUALITATIVE, class_colors
-from lianet_user.labels.qgis import MAX_BYTES, parse_style, stored_style
 from lianet_user.maps.style import write_qml
 
 WHERE = "a.gpkg: the column 'x'"

@@ -10,7 +10,7 @@ from conftest import RegionHeaderFactory
 
 from lianet_user.errors import DateError
 from lianet_user.files.header import RegionHeader
-from lianet_user.labels.dates import described_dates, held_dates
+from lianet_user.labels.read import described_dates, held_dates
 
 FEBRUARY, MARCH, APRIL = (dt.date(2017, month, 16) for month in (2, 3, 4))
 

@@ -24,10 +24,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from lianet_user.errors import LabelError
 from lianet_user.files.header import IGNORE
 from lianet_user.geo.transformation import transformation
-from lianet_user.labels.classes import TableEntry
+from lianet_user.labels.class_tables import TableEntry
 from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.raster import raster_classes, raster_numbers, sample_values
-from lianet_user.labels.rasterfile import RasterSource, open_raster
+from lianet_user.labels.raster import RasterBand, open_raster, raster_classes, raster_numbers, sample_values
 
 GRID = GeoBox((40, 60), Affine(10, 0, 330_000, 0, -10, 5_822_040), "EPSG:32633")
 ROTATED = GeoBox((40, 60), GRID.affine @ Affine.rotation(25), "EPSG:32633")
@@ -63,12 +62,12 @@ def covering(grid: GeoBox, crs: str, size: float, turn: float = 0.0) -> tuple[Af
     )
 
 
-def classes(raster: RasterSource, grid: GeoBox = GRID, rule: Any = "majority", coverage: float = 0.5) -> Any:
+def classes(raster: RasterBand, grid: GeoBox = GRID, rule: Any = "majority", coverage: float = 0.5) -> Any:
     values = sample_values(raster, grid).index
     return raster_classes(raster, grid, {float(value): int(value) for value in values}, coverage, rule)
 
 
-def source_pixels(raster: RasterSource, grid: GeoBox, n: int) -> NDArray[np.float64]:
+def source_pixels(raster: RasterBand, grid: GeoBox, n: int) -> NDArray[np.float64]:
     """(2, h * n, w * n) column and row under every sub-pixel's centre, each transformed by itself."""
     height, width = grid.shape
     cols, rows = np.meshgrid((np.arange(width * n) + 0.5) / n, (np.arange(height * n) + 0.5) / n)

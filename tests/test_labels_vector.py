@@ -22,7 +22,7 @@ import shapely
 from odc.geo.crs import CRS
 
 from lianet_user.errors import LabelError
-from lianet_user.labels.classes import ClassTable, TableEntry
+from lianet_user.labels.class_tables import ClassTable, TableEntry
 from lianet_user.labels.formats import find_format, is_raster
 from lianet_user.labels.options import LabelOptions
 from lianet_user.labels.vector import VectorLayer, read_area, read_layer

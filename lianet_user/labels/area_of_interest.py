@@ -18,8 +18,7 @@ from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import LONLAT
 from lianet_user.geo.transformation import transformation
 from lianet_user.labels.blocks import BoolArray
-from lianet_user.labels.features import area_in_region
-from lianet_user.labels.from_features import warn_of_missing_grids
+from lianet_user.labels.features import area_in_region, warn_of_missing_grids
 from lianet_user.labels.rasterize import to_pixel_coordinates
 from lianet_user.labels.vector import read_area
 

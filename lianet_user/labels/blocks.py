@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
-from lianet_user.labels.labelmap import LabelMap, Labels, PixelValues
+from lianet_user.labels.label_map import LabelMap, Labels, PixelValues
 
 BoolArray = NDArray[np.bool_]
 Counts = NDArray[np.int64]

@@ -12,8 +12,7 @@ from odc.geo.geobox import GeoBox
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import whole
 from lianet_user.labels.blocks import BoolArray, labelled_blocks, strata_of, stratum_pixels, widened
-from lianet_user.labels.labelmap import Labels
-from lianet_user.labels.report import LabelReport
+from lianet_user.labels.label_map import LabelReport, Labels
 from lianet_user.labels.split import BLOCK, SHARE, split_labels
 
 REFERENCE_GFLOPS = 170.0

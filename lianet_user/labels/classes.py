@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+import colorsys
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lianet_user.errors import LabelError, did_you_mean, listed
 from lianet_user.files.header import ClassEntry
+from lianet_user.labels.class_tables import ClassTable, TableEntry
 from lianet_user.labels.label_values import plain_text
 from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.palette import class_colors, normalized_color
 
 MAX_CLASSES = 254
 """A map is uint8 with 255 for "no data"; 254 stays free."""
 
 MAX_NAME = 128
-MAX_TABLE_BYTES = 16 * 2**20
-
-LABEL_COLUMNS = ("code", "value", "class", "label")
-NAME_COLUMNS = ("name", "label", "class")
-COLOR_COLUMNS = ("color", "colour")
-
-
-@dataclass(frozen=True)
-class TableEntry:
-    """One class as a table or style describes it."""
-
-    label: str
-    """What the labels call it: a text or a whole number."""
-    name: str
-    color: str = ""
-    """``#rrggbb``, or empty."""
-
-
-@dataclass(frozen=True)
-class ClassTable:
-    """Classes as a table, a QGIS style or a raster's category names describe them, in their order."""
-
-    source: str
-    """In words, for the report: "QGIS style 'land use' in labels.gpkg"."""
-    entries: tuple[TableEntry, ...]
-    column: str = ""
-    """The column that a style is about; empty where it does not say."""
 
 
 @dataclass(frozen=True)
@@ -59,40 +31,6 @@ class Legend:
     """Labels in the region that were dropped on request, sorted."""
     background: int | None = None
     """Class of what bears no label inside the labelled area."""
-
-
-def read_class_table(path: Path) -> ClassTable:
-    """The classes that a user lists: a QGIS style (.qml), or a CSV file with the columns code, name and color.
-
-    A table has a header and is separated by semicolons, commas or tabs; it is UTF-8 or, failing that, Windows-1252. The
-    code is what the labels are: `value`, `class` or `label` in the header mean it too, and where two of them stand side by
-    side without a `name`, the later of class and label is the name. One of code and name is enough. Codes that share a
-    name are one class.
-
-    Raises:
-        LabelError: there is no such file, it is neither of the two, a code stands in it twice, or a colour is none.
-    """
-    # A style is built of this module's classes.
-    from lianet_user.labels.qgis import parse_style
-
-    expected = "expected a CSV file with the columns code, name and color, or a QGIS style (.qml)"
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_TABLE_BYTES + 1)
-    except OSError as error:
-        raise LabelError(f"--classes {path} cannot be read ({error.strerror}): {expected}") from error
-    if path.suffix.lower() == ".qml":
-        table = parse_style(content, f"QGIS style {path}")
-        if table is None:
-            raise LabelError(
-                f"--classes {path} is a QGIS style without classes: expected the kind Categorized on a column (not on an"
-                " expression) or, for a raster, Paletted/Unique values; save such a style with QGIS or give a CSV file"
-            )
-        return table
-    if len(content) > MAX_TABLE_BYTES or content.startswith(b"PK") or (text := _decoded(content)) is None:
-        raise LabelError(f"--classes {path} is no table of text: {expected}")
-    entries = _table_entries(text, f"--classes {path}")
-    return ClassTable(f"table {path}", entries)
 
 
 def make_legend(
@@ -127,7 +65,7 @@ def make_legend(
     """
     mapping, notes = _mapping(options, present, in_file, where)
     target = {label: mapping.get(label, label) for label in present}
-    resolve = _Resolver(table)
+    resolve = _TableLookup(table)
     name_of = {label: None if new is None else resolve.name(new) for label, new in target.items()}
     _check_listed({new for new in target.values() if new is not None}, resolve, options, where)
 
@@ -163,7 +101,7 @@ def make_legend(
     )
 
 
-class _Resolver:
+class _TableLookup:
     """What a table says of a label; of nothing, if there is no table."""
 
     def __init__(self, table: ClassTable | None) -> None:
@@ -236,7 +174,7 @@ def _mapping(
     return mapping, [f"Classes: --map has no effect on {listed(_quoted(idle))}, which the region lacks"] if idle else []
 
 
-def _check_listed(targets: set[str], resolve: _Resolver, options: LabelOptions, where: str) -> None:
+def _check_listed(targets: set[str], resolve: _TableLookup, options: LabelOptions, where: str) -> None:
     if options.classes is None:
         return
     missing = sorted((label for label in targets if not resolve.lists(label)), key=_sort_key)
@@ -297,82 +235,71 @@ def _sort_key(label: str) -> tuple[bool, int, str]:
     return not whole, int(label) if whole else 0, label
 
 
-def _decoded(content: bytes) -> str | None:
-    """Text as UTF-8, as spreadsheets save "Unicode text" (UTF-16), or as Windows-1252; None if it is none of these."""
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return None if "\0" in text else text
-    return None
-
-
-def _table_entries(text: str, source: str) -> tuple[TableEntry, ...]:
-    delimiter = _delimiter(text)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    entries: dict[str, TableEntry] = {}
-    try:
-        header = [cell.strip().lower() for cell in next(rows, [])]
-        label_at, name_at, color_at = _columns(header, source)
-        for row in rows:
-            cells = [" ".join(cell.split()) for cell in row]
-            line = f"{source}, line {rows.line_num}"
-            if any(cells[len(header) :]):
-                raise LabelError(
-                    f"{line}: {len(cells)} columns, where the header has {len(header)}: put a text that contains"
-                    f" {delimiter!r} into quotes"
-                )
-            cells += [""] * (len(header) - len(cells))
-            label, name = (plain_text(cells[at]) if at is not None else "" for at in (label_at, name_at))
-            given = cells[color_at] if color_at is not None else ""
-            label, name = label or name, name or label
-            if not label:
-                if any(cells):
-                    raise LabelError(f"{line}: neither a code nor a name: fill one in, or delete the line")
-                continue
-            if label in entries:
-                raise LabelError(f"{line}: {label!r} stands there twice: leave one of the lines away")
-            color = normalized_color(given) if given else ""
-            if color is None:
-                raise LabelError(f"{line}: {given!r} is no colour: expected one like #1f77b4, or none")
-            entries[label] = TableEntry(label, name, color)
-    except csv.Error as error:
-        raise LabelError(f"{source}, line {rows.line_num}: {error}: save it anew as CSV") from error
-    if not entries:
-        raise LabelError(f"{source} lists no classes: expected a line for each below the header")
-    return tuple(entries.values())
-
-
-def _delimiter(text: str) -> str:
-    """The one that finds the most columns known by name in the first line."""
-    first = text.split("\n", 1)[0].strip()
-    known = {*LABEL_COLUMNS, *NAME_COLUMNS, *COLOR_COLUMNS}
-
-    def found(delimiter: str) -> tuple[int, int]:
-        cells = [cell.strip().strip('"').lower() for cell in first.split(delimiter)]
-        return len(known.intersection(cells)), len(cells)
-
-    return max(";\t,", key=found)
-
-
-def _columns(header: list[str], source: str) -> tuple[int | None, int | None, int | None]:
-    """Where code, name and colour stand; None for what is not there."""
-    label = next((column for column in LABEL_COLUMNS if column in header), None)
-    name = next((column for column in NAME_COLUMNS if column in header and column != label), None)
-    color = next((column for column in COLOR_COLUMNS if column in header), None)
-    if label is None and name is None:
-        raise LabelError(
-            f"{source} has no usable columns (found: {listed(header)}): expected code or name or both, and color if wanted,"
-            " in the first line"
-        )
-    for column in (label, name, color):
-        if column is not None and header.count(column) > 1:
-            raise LabelError(f"{source} has two columns called {column!r}: rename one of them")
-    at = [None if column is None else header.index(column) for column in (label, name, color)]
-    return at[0], at[1], at[2]
-
-
 def _quoted(labels: Iterable[str]) -> list[str]:
     return [repr(label) for label in labels]
+
+
+# --- Colours: those of the labels, else those that a map reader expects, else a qualitative palette.
+#
+# The expected colours differ in lightness as well as in hue, so that the usual land-cover classes stay apart for readers
+# with red-green colour blindness. The qualitative palette is Paul Tol's "muted" and "bright" (SRON/EPS/TN/09-002).
+
+
+WATER, FOREST, CROPS, GRASS, PASTURE = "#2b7bba", "#14532d", "#f2c230", "#bfe8a0", "#7fb069"
+WETLAND, BUILT, SHRUB, BARE, SNOW = "#2aa198", "#e34a33", "#b49fcc", "#c9b29b", "#eaf4fb"
+
+EXPECTED = {
+    WATER: "water water_body water_bodies waterbody lake river",
+    FOREST: "forest forests wood woodland trees tree_cover",
+    CROPS: "farmland farm cropland crops crop arable agriculture",
+    GRASS: "grassland grass",
+    PASTURE: "meadow pasture",
+    WETLAND: "wetland wetlands flooded_vegetation marsh swamp",
+    BUILT: "residential urban built_up built built_area settlement",
+    SHRUB: "scrub shrub shrubland heath",
+    BARE: "bare bare_ground bare_soil sand rock",
+    SNOW: "snow ice snow_and_ice",
+}
+COLOR_OF_NAME = {name: color for color, names in EXPECTED.items() for name in names.split()}
+
+QUALITATIVE = (
+    *("#332288", "#ddcc77", "#88ccee", "#882255", "#44aa99", "#999933", "#cc6677", "#117733", "#aa4499"),
+    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb"),
+)
+
+
+def class_colors(names: Sequence[str], given: Mapping[str, str]) -> list[str]:
+    """One colour (``#rrggbb``) for each class, no two alike.
+
+    Args:
+        names: of the classes, in order.
+        given: colours that the labels bring, already normalised; one that an earlier class has taken is not used.
+    """
+    taken: set[str] = set()
+    colors: dict[str, str] = {}
+    for wish in (given, {name: COLOR_OF_NAME.get(_key(name), "") for name in names}):
+        for name in names:
+            color = wish.get(name, "")
+            if name not in colors and color and color not in taken:
+                colors[name] = color
+                taken.add(color)
+    spare = (color for color in _spare_colors() if color not in taken)
+    return [colors.get(name) or next(spare) for name in names]
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s/-]+", "_", name.strip().casefold())
+
+
+def _spare_colors() -> Iterator[str]:
+    """The qualitative palette, then hues by the golden ratio at three lightnesses, each colour once, without end."""
+    yield from QUALITATIVE
+    seen = set(QUALITATIVE)
+    step = 0
+    while True:
+        red, green, blue = colorsys.hls_to_rgb(step * 0.6180339887 % 1, (0.35, 0.55, 0.75)[step % 3], 0.55)
+        color = f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+        if color not in seen:
+            yield color
+            seen.add(color)
+        step += 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,13 +14,12 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from lianet_user.errors import AreaError, LabelError
-from lianet_user.geo.grid import Bounds, bounds_in, bounds_of, crs_name
+from lianet_user.errors import AreaError, LabelError, LabelWarning
+from lianet_user.geo.grid import LONLAT, Bounds, bounds_in, bounds_of, crs_name, format_bounds
 from lianet_user.geo.transformation import Transformation
-from lianet_user.labels.crossings import pixels_along, pixels_of_points
-from lianet_user.labels.outside import outside_error
+from lianet_user.labels.cover import pixels_along, pixels_of_points
+from lianet_user.labels.label_map import FeatureCounts
 from lianet_user.labels.rasterize import Geometries, Mask, Parts, split_parts, to_pixel_coordinates
-from lianet_user.labels.report import FeatureCounts
 from lianet_user.labels.vector import Area, VectorLayer
 
 BEND = 0.01
@@ -365,3 +366,64 @@ def _assembled(parts: Parts, features: int) -> Geometries:
     if len(places):
         whole[places] = shapely.geometrycollections(parts.geometries[own], indices=index)
     return whole
+
+
+# --- Labels that lie outside the region, or not exactly where they should.
+
+
+def outside_error(path: Path, extent: Bounds, crs: CRS, geobox: GeoBox) -> LabelError:
+    """The error for labels that cover nothing of the region: both extents, and what is likely wrong.
+
+    Args:
+        path: of the labels.
+        extent: west, south, east, north of the labels in `crs`.
+        crs: that the file states.
+        geobox: the region's grid.
+    """
+    assert geobox.crs is not None
+    west, south, east, north = extent
+    own, region = geobox.crs, bounds_of(geobox)
+    degrees = max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 90
+    if degrees != crs.geographic:
+        seem, kind = ("look like", "projected") if degrees else ("are not", "geographic")
+        return LabelError(
+            f"{path}: the coordinates ({format_bounds(extent)}) {seem} degrees, but the CRS that the file states"
+            f" is {kind} ({crs_name(crs)}), and the region covers {_shown(region, own, crs)}: assign the one they are in,"
+            " for instance with QGIS"
+        )
+    hint = "choose the region they lie in, or check their CRS"
+    if _exchanged(extent, crs, geobox):
+        hint = "with x and y exchanged they would lie in it, so exchange them, for instance with QGIS (Swap X and Y)"
+    return LabelError(
+        f"{path}: all labels lie outside the region. The labels cover {_shown(extent, crs, LONLAT)}"
+        f" ({_shown(extent, crs, own)}), the region {_shown(region, own, LONLAT)} ({_shown(region, own, own)}): {hint}"
+    )
+
+
+def _exchanged(extent: Bounds, crs: CRS, geobox: GeoBox) -> bool:
+    try:
+        west, south, east, north = bounds_of(geobox, crs)
+    except AreaError:
+        return False
+    return extent[1] < east and extent[3] > west and extent[0] < north and extent[2] > south
+
+
+def _shown(bounds: Bounds, crs: CRS, shown: CRS) -> str:
+    try:
+        return f"{format_bounds(bounds_in(bounds, crs, shown))} in {crs_name(shown)}"
+    except AreaError:
+        return f"not expressible in {crs_name(shown)}"
+
+
+def warn_of_missing_grids(path: Path, used: Transformation) -> None:
+    """
+    Warns:
+        LabelWarning: PROJ knows a better way than the one it can take here.
+    """
+    if used.missing:
+        accuracy = f"{used.accuracy:g} m" if used.accuracy is not None else "an unknown distance"
+        message = (
+            f"{path}: its coordinates reach the region's grid to within {accuracy} only, because PROJ lacks"
+            f" {', '.join(used.missing)}: get it with `projsync --file` or your package of PROJ data, if that matters"
+        )
+        warnings.warn(message, LabelWarning, stacklevel=4)

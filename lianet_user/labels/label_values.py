@@ -23,7 +23,7 @@ from lianet_user.errors import LabelError
 from lianet_user.labels.options import LabelOptions, Task
 
 if TYPE_CHECKING:
-    from lianet_user.labels.classes import ClassTable
+    from lianet_user.labels.class_tables import ClassTable
 
 MANY_NUMBERS = 32
 """Different whole numbers: up to here they may be codes of classes, beyond it they rather measure something."""

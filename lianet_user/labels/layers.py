@@ -1,4 +1,7 @@
-"""One layer of a file of labels, with nothing chosen yet; and the layers that are read without GDAL."""
+"""The layers of vector files: which there are, their columns, their features, and the encoding of their text.
+
+GDAL reads nearly all formats; GeoParquet and tables of points are read without it.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
+from lianet_user.labels.point_table import read_table
 from lianet_user.labels.rasterize import Geometries
-from lianet_user.labels.table import read_table
 
 Kind = Literal["text", "number", "boolean", "other"]
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class OpenedLayer:
     """One layer of a file, with nothing chosen yet."""
 
     path: Path
@@ -50,14 +53,17 @@ class Source:
         return f"{self.path}: layer {self.layer!r}" if self.layer else str(self.path)
 
 
-def table_source(path: Path, encoding: str | None, where: str | None, degrees: bool | None) -> Source:
+# --- Layers that are read without GDAL.
+
+
+def table_layer(path: Path, encoding: str | None, where: str | None, degrees: bool | None) -> OpenedLayer:
     """A table of points; columns called longitude and latitude mean WGS 84 unless `degrees` says that a CRS is given."""
     table = read_table(path, encoding, degrees)
     crs = "EPSG:4326" if table.lonlat and degrees is None else None
     return _in_memory(path, table.frame, table.geometries, crs, table.coordinates, table.notes, where)
 
 
-def parquet_source(path: Path, where: str | None) -> Source:
+def parquet_layer(path: Path, where: str | None) -> OpenedLayer:
     if importlib.util.find_spec("pyarrow") is None:
         raise LabelError(f"{path} is GeoParquet, which needs one more package: pip install 'lianet-user[parquet]'")
     try:
@@ -85,7 +91,7 @@ def _in_memory(
     no_labels: tuple[str, ...],
     notes: tuple[str, ...],
     where: str | None,
-) -> Source:
+) -> OpenedLayer:
     if not len(frame):
         raise empty_layer(str(path))
     if where is not None:
@@ -93,7 +99,7 @@ def _in_memory(
         if not len(rows):
             raise nothing_left(str(path), where)
         frame, geometries = frame.iloc[rows].reset_index(drop=True), geometries[rows]
-    return Source(
+    return OpenedLayer(
         path=path,
         layer="",
         crs=crs,
@@ -146,7 +152,7 @@ def empty_layer(name: str) -> LabelError:
     return LabelError(f"{name} is empty: expected features with a label each")
 
 
-# --- A layer that GDAL opens -> its columns, features, and the encoding of its text.
+# --- Layers that GDAL reads.
 
 
 OGR_KINDS: dict[str, Kind] = {
@@ -196,7 +202,7 @@ def _images_hint(path: Path) -> str:
     return "; a GeoPackage with images only has to be saved as GeoTIFF" if path.suffix.lower() == ".gpkg" else ""
 
 
-def layer_source(path: Path, location: str, layer: str, encoding: str | None, where: str | None) -> Source:
+def ogr_layer(path: Path, location: str, layer: str, encoding: str | None, where: str | None) -> OpenedLayer:
     name = f"{path}: layer {layer!r}"
     notes: list[str] = []
     try:
@@ -226,7 +232,7 @@ def layer_source(path: Path, location: str, layer: str, encoding: str | None, wh
                 frame[column] = frame[column].astype(object).map({1.0: True, 0.0: False})
         return pd.DataFrame(frame[list(wanted)]), frame.geometry.to_numpy(), said
 
-    return Source(
+    return OpenedLayer(
         path=path,
         layer=layer,
         crs=info["crs"],

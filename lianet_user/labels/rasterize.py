@@ -38,131 +38,17 @@ from rasterio.features import rasterize
 
 from lianet_user.files.header import IGNORE
 from lianet_user.geo.grid import Window
-from lianet_user.labels.crossings import pixels_along, pixels_of_points, pixels_on_outline
+from lianet_user.labels.cover import (
+    Cover,
+    Geometries,
+    Indices,
+    RankRaster,
+    Tile,
+    cover_of,
+    pixels_of_points,
+    pixels_on_outline,
+)
 from lianet_user.labels.options import OnConflict, Rule
-
-# --- The ground that features cover on a grid of sub-pixels: burned polygons, and whole pixels that are claimed.
-
-
-Indices = NDArray[np.intp]
-
-
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """A part of the grid, and the polygons that reach into it."""
-
-    window: Window
-    areas: Indices
-    shapes: list[dict[str, Any]]
-    """Clipped and in GeoJSON's form, which rasterio would make of them for every burn."""
-
-
-@dataclass(frozen=True, eq=False)
-class Cover:
-    """The ground that features cover: inside polygons, and whole pixels that lines, points and outlines claim."""
-
-    shape: tuple[int, int]
-    areas: NDArray[np.object_]
-    """(areas,) polygons and multipolygons."""
-    bounds: NDArray[np.float64]
-    """(areas, 4)"""
-    feature: Indices
-    """(areas,) whose each is."""
-    claimant: Indices
-    """(claims,) the feature that claims a pixel."""
-    row: Indices
-    col: Indices
-    measured: NDArray[np.bool_]
-    """(claims,) by a line or point, not by the outline of a polygon."""
-
-    def tile(self, window: Window) -> Tile:
-        row, col, row_end, col_end = window.row, window.col, window.row_end, window.col_end
-        left, top, right, bottom = self.bounds.T
-        here = np.flatnonzero((right > col) & (left < col_end) & (bottom > row) & (top < row_end))
-        shapes = self.areas[here]
-        wide = (left[here] < col) | (right[here] > col_end) | (top[here] < row) | (bottom[here] > row_end)
-        # Burning takes as long as rows times vertices. The margin keeps edges that are cut out of the tile.
-        shapes[wide] = shapely.clip_by_rect(shapes[wide], col - 1, row - 1, col_end + 1, row_end + 1)
-        there = ~shapely.is_empty(shapes)
-        return Tile(window, here[there], [shape.__geo_interface__ for shape in shapes[there]])
-
-
-def cover_of(
-    geometries: NDArray[np.object_], feature: Indices, dimension: Indices, shape: tuple[int, int], rule: Rule
-) -> Cover:
-    """
-    Args:
-        geometries: (parts,) in pixel coordinates.
-        feature: (parts,) whose each is.
-        dimension: (parts,) 2, 1 or 0.
-        shape: height and width of the grid in pixels.
-        rule: under `all-touched` the outlines of polygons claim pixels too.
-    """
-    polygons, lines, points = (np.flatnonzero(dimension == each) for each in (2, 1, 0))
-    areas = geometries[polygons]
-    claims = [
-        (lines, pixels_along(geometries[lines], shape)),
-        (points, pixels_of_points(geometries[points], shape)),
-    ]
-    if rule == "all-touched":
-        claims.append((polygons, pixels_on_outline(areas, shape)))
-    return Cover(
-        shape=shape,
-        areas=areas,
-        bounds=shapely.bounds(areas).reshape(-1, 4),
-        feature=feature[polygons],
-        claimant=np.concatenate([feature[kind[of]] for kind, (of, _, _) in claims]),
-        row=np.concatenate([row for _, (_, row, _) in claims]),
-        col=np.concatenate([col for _, (_, _, col) in claims]),
-        measured=np.concatenate([np.full(len(of), kind is not polygons) for kind, (of, _, _) in claims]),
-    )
-
-
-class Layer:
-    """The highest rank of all features that cover a sub-pixel: from 1, and 0 where there is none.
-
-    Args:
-        cover: of the features.
-        ranks: (features,) from 1; with 0 a feature is left out.
-        n: sub-pixels along each side of a pixel.
-        top: highest value that has to be representable.
-    """
-
-    def __init__(self, cover: Cover, ranks: NDArray[Any], n: int, top: int = 1) -> None:
-        dtype = np.min_scalar_type(max(top, int(ranks.max(initial=1))))
-        self.cover, self.n = cover, n
-        self.ranks = ranks[cover.feature].astype(dtype)
-        self.claimed = np.zeros(cover.shape, dtype)
-        np.maximum.at(self.claimed, (cover.row, cover.col), ranks[cover.claimant].astype(dtype))
-
-    def reaches(self, tile: Tile) -> bool:
-        return len(tile.areas) > 0 or bool(self.claimed[tile.window.slices].any())
-
-    def over(self, window: Window) -> NDArray[Any]:
-        return self.on(self.cover.tile(window))
-
-    def on(self, tile: Tile) -> NDArray[Any]:
-        """(h * n, w * n) ranks."""
-        window, n = tile.window, self.n
-        ranks = self.ranks[tile.areas]
-        # What is burned last stays on top.
-        order = np.argsort(ranks, kind="stable")
-        shapes = [(tile.shapes[index], rank) for index, rank in zip(order, ranks[order].tolist(), strict=True) if rank]
-        burned: NDArray[Any] = rasterize(
-            shapes,
-            (window.height * n, window.width * n),
-            transform=Affine(1 / n, 0, window.col, 0, 1 / n, window.row),
-            dtype=self.ranks.dtype,
-        )
-        claimed = self.claimed[window.slices]
-        rows, cols = np.nonzero(claimed)
-        pixels = burned.reshape(window.height, n, window.width, n)
-        pixels[rows, :, cols, :] = np.maximum(pixels[rows, :, cols, :], claimed[rows, cols, None, None])
-        return burned
-
-
-# ---
-
 
 SUBPIXELS = 8
 """Sub-pixels along each side of a pixel: areas are known to about 1/64 of it."""
@@ -175,7 +61,6 @@ PLACES = 6
 
 COLLECTION = 7  # shapely.GeometryType
 
-Geometries = NDArray[np.object_]
 Values = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
@@ -343,14 +228,14 @@ def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry
     """
     polygons = np.flatnonzero(parts.dimension == 2)
     areas = Parts(parts.geometries[polygons], np.zeros(len(polygons), np.intp), parts.dimension[polygons])
-    everything = Layer(_cover_of(areas, shape, "majority"), np.ones(1, np.intp), SUBPIXELS)
+    everything = RankRaster(_cover_of(areas, shape, "majority"), np.ones(1, np.intp), SUBPIXELS)
     shares = np.zeros(shape, np.float32)
     for window in _windows(shape):
         counts = _per_pixel(np.add, everything.over(window), SUBPIXELS, np.intp)
         shares[window.slices] = counts / SUBPIXELS**2
     if area is not None:
         mapped = _cover_of(split_parts(np.array([area], object)), shape, "center")
-        centres = Layer(mapped, np.ones(1, np.intp), 1)
+        centres = RankRaster(mapped, np.ones(1, np.intp), 1)
         inside = np.zeros(shape, bool)
         for window in _windows(shape):
             inside[window.slices] = centres.over(window)
@@ -484,14 +369,14 @@ class _Sides:
 
     def __init__(self, cover: Cover, codes: Indices, order: Indices, rule: PixelRule) -> None:
         n, self.top = rule.subpixels, int(codes.max(initial=0)) + 1
-        self.high = Layer(cover, codes, n, self.top)
-        self.low = Layer(cover, self.top - codes, n, self.top)
+        self.high = RankRaster(cover, codes, n, self.top)
+        self.low = RankRaster(cover, self.top - codes, n, self.top)
         self.winner = None
         if rule.on_conflict != "ignore":
             ranks = order + 1 if rule.on_conflict == "last" else order.max(initial=0) + 1 - order
             self.code_of_rank = np.zeros(ranks.max(initial=0) + 1, self.high.ranks.dtype)
             self.code_of_rank[ranks] = codes
-            self.winner = Layer(cover, ranks, n)
+            self.winner = RankRaster(cover, ranks, n)
 
     def on(self, tile: Tile) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """(h * n, w * n) each: lowest, highest, and owning code; 0 is nobody's."""
@@ -518,9 +403,9 @@ class _Background:
         self.mapped = None
         if area is not None:
             cover = _cover_of(split_parts(np.array([area], object)), shape, "center")
-            self.mapped = Layer(cover, np.ones(1, np.intp), rule.subpixels)
+            self.mapped = RankRaster(cover, np.ones(1, np.intp), rule.subpixels)
         nobody = np.array([], object) if blockers is None else blockers
-        self.blocked = Layer(
+        self.blocked = RankRaster(
             _cover_of(split_parts(nobody), shape, rule.rule), np.ones(len(nobody), np.intp), rule.subpixels
         )
 
@@ -549,7 +434,7 @@ def _would_suffice(
         # A third code may hide between the lowest and the highest: then it is looked for by itself.
         doubtful = np.flatnonzero(~enough & (np.count_nonzero((low <= code) & (code <= high), axis=1) >= need))
         if len(doubtful):
-            alone = _gather(Layer(cover, codes == code, n).on(tile), n, rows[doubtful], cols[doubtful])
+            alone = _gather(RankRaster(cover, codes == code, n).on(tile), n, rows[doubtful], cols[doubtful])
             enough[doubtful] = np.count_nonzero(plain[doubtful] | (alone > 0), axis=1) >= need
     unsure[rows, cols] = enough
     return unsure

@@ -25,7 +25,7 @@ from lianet_user.labels.blocks import (
     stratum_pixels,
     widened,
 )
-from lianet_user.labels.labelmap import Labels
+from lianet_user.labels.label_map import Labels
 
 BLOCK = LARGEST
 """Pixels of the region along the side of the windows that are trained on, and of the largest blocks of a split."""

@@ -17,23 +17,21 @@ from odc.geo.crs import CRS
 from pyproj.exceptions import CRSError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
-from lianet_user.labels.classes import ClassTable
+from lianet_user.labels.class_tables import COLOR_COLUMNS, ClassTable, stored_style
 from lianet_user.labels.formats import PARQUET, find_format, vector_location
 from lianet_user.labels.layers import (
-    Source,
+    OpenedLayer,
     feature_numbers,
     layer_named,
-    layer_source,
     layers_of,
-    parquet_source,
-    table_source,
+    ogr_layer,
+    parquet_layer,
+    table_layer,
 )
 from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.qgis import stored_style
 from lianet_user.labels.rasterize import Geometries
 
 USUAL_COLUMNS = ("class", "label", "landcover", "land_cover", "fclass", "category")
-COLOR_COLUMNS = ("color", "colour")
 TABLES = (".csv", ".tsv", ".txt")
 AREA_KINDS = ("Polygon", "Surface", "Unknown", "GeometryCollection")
 """Parts of the names of geometry types that may hold polygons."""
@@ -204,7 +202,7 @@ def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame
     return Area(path, crs, geometries, (*source.notes, *notes)), frame
 
 
-def _open(path: Path, options: LabelOptions) -> Source:
+def _open(path: Path, options: LabelOptions) -> OpenedLayer:
     """The layer that is asked for, or the only one."""
     found = find_format(path)
     encoding = _known_encoding(options.encoding)
@@ -214,13 +212,13 @@ def _open(path: Path, options: LabelOptions) -> Source:
     if (tabular or found is PARQUET) and options.layer is not None:
         raise LabelError(f"{path} is a single table without layers: leave --layer {options.layer!r} away")
     if found is PARQUET:
-        return parquet_source(path, options.where)
+        return parquet_layer(path, options.where)
     if tabular:
         crs = options.labels_crs
-        return table_source(path, encoding, options.where, None if crs is None else _asked_crs(crs).is_geographic)
+        return table_layer(path, encoding, options.where, None if crs is None else _asked_crs(crs).is_geographic)
     location = vector_location(path)
     name = layer_named(path, layers_of(path, location), options.layer)
-    return layer_source(path, location, name, encoding, options.where)
+    return ogr_layer(path, location, name, encoding, options.where)
 
 
 def _known_encoding(name: str | None) -> str | None:
@@ -234,7 +232,7 @@ def _known_encoding(name: str | None) -> str | None:
         raise LabelError(f"--encoding {name!r} is not known: expected a name such as utf-8, cp1252 or cp850") from error
 
 
-def _layer_crs(source: Source, asked: str | None) -> tuple[CRS, list[str]]:
+def _layer_crs(source: OpenedLayer, asked: str | None) -> tuple[CRS, list[str]]:
     """The CRS that the file states, else the one that is asked for; horizontal only."""
     stated = _horizontal(source.crs)
     wanted = _asked_crs(asked) if asked is not None else None
@@ -294,7 +292,7 @@ def _crs_words(crs: pyproj.CRS) -> str:
     return f"EPSG:{code} ({crs.name})" if code else crs.name
 
 
-def _choose_column(source: Source, options: LabelOptions, table: ClassTable | None) -> Column | None:
+def _choose_column(source: OpenedLayer, options: LabelOptions, table: ClassTable | None) -> Column | None:
     """The column asked for, the one a style is about, or the only one that it can be."""
     kinds = source.kinds
     if options.field is not None:
@@ -331,7 +329,7 @@ def _choose_column(source: Source, options: LabelOptions, table: ClassTable | No
     )
 
 
-def _check_column(source: Source, name: str) -> None:
+def _check_column(source: OpenedLayer, name: str) -> None:
     columns = list(source.kinds)
     if name not in columns:
         raise LabelError(
@@ -339,7 +337,7 @@ def _check_column(source: Source, name: str) -> None:
         )
 
 
-def _dates(values: pd.Series, source: Source) -> pd.Series:
+def _dates(values: pd.Series, source: OpenedLayer) -> pd.Series:
     """(features,) ``datetime.date``, None where there is none."""
     known: dict[object, dt.date | None] = {}
 
@@ -355,7 +353,7 @@ def _dates(values: pd.Series, source: Source) -> pd.Series:
     return pd.Series(each(objects.where(objects.notna(), None)), index=values.index, dtype=object)
 
 
-def _date(value: object, column: object, source: Source) -> dt.date | None:
+def _date(value: object, column: object, source: OpenedLayer) -> dt.date | None:
     if value is None:
         return None
     if isinstance(value, dt.datetime):

@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers
 from lianet_user.labels import Labels
-from lianet_user.labels.labelmap import PixelValues
+from lianet_user.labels.label_map import PixelValues
 from lianet_user.maps.picture import class_image, number_image
 from lianet_user.maps.style import RAMP
 
