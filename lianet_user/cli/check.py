@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionName, out, progress, region_file, then, wrote
-from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionName, progress, region_file, then, wrote
+from lianet_user.cli.label_options import LabelsPath, print_lines, reads_labels
 from lianet_user.cli.training_options import SplitOptions, splits_labels
 from lianet_user.labels.options import LabelOptions
 
@@ -57,8 +57,7 @@ def check(
     if as_json:
         print(json.dumps({**found.as_dict(), "picture": str(output) if picture else None}, indent=2))
     elif not quiet:
-        for line in found.lines():
-            out.print(line, soft_wrap=True)
+        print_lines(found.lines(), "check")
         if picture:
             wrote(output)
         then(f"lianet-user finetune {region} {labels}, with the same options")

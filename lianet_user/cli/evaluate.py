@@ -20,7 +20,7 @@ from lianet_user.cli.console import (
     then,
     warn,
 )
-from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.label_options import LabelsPath, print_lines, reads_labels
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def evaluate(
     opened = Head.open(file, region_of_head(file.header, head, given), choose_device(device))
     read = read_labels(labels, opened.region.header, labels_options)
     if not quiet and not as_json:
-        for line in read.report.lines():
-            out.print(line, soft_wrap=True)
+        print_lines(read.report.lines(), "evaluate")
     with progress(quiet) as bars:
         found = run(opened, read, areas=areas, listener=bars.task("mapping"))
     if as_json:

@@ -27,7 +27,7 @@ from lianet_user.cli.console import (
     warn,
     wrote,
 )
-from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.label_options import LabelsPath, print_lines, reads_labels
 from lianet_user.cli.pretrain import alone, refuse_unfinished
 from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
@@ -103,8 +103,7 @@ def finetune(
 
     label_map = read_labels(labels, header, labels_options)
     if not quiet and not as_json:
-        for line in label_map.report.lines():
-            out.print(line, soft_wrap=True)
+        print_lines(label_map.report.lines(), "finetune")
 
     from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
     from lianet_user.finetuning import finetune as train

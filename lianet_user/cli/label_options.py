@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from lianet_user.cli.console import grouped, option_group
+from lianet_user.cli.console import grouped, option_group, out
 from lianet_user.errors import InputError
 from lianet_user.labels.options import AskedTask, LabelOptions, OnConflict
 
@@ -117,6 +118,14 @@ def _renaming(text: str) -> tuple[str, str | None]:
     if not sign or not old:
         raise InputError(f"--map {text!r}: expected OLD=NEW, or OLD= to drop a label")
     return old, new or None
+
+
+def print_lines(lines: Iterable[str], command: str) -> None:
+    """Print lines of a library's report, with its arguments written as options of a command."""
+    from lianet_user.cli import as_options  # which is made of this module's commands
+
+    for line in lines:
+        out.print(as_options(line, (command,)), soft_wrap=True)
 
 
 reads_labels = option_group("labels_options", _label_options)

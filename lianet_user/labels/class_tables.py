@@ -45,7 +45,7 @@ class TableEntry:
     """One class as a table or style describes it."""
 
     label: str
-    """What the labels call it: a text or a whole number."""
+    """The value of the labels: a text or a whole number."""
     name: str
     color: str = ""
     """``#rrggbb``, or empty."""
@@ -56,14 +56,14 @@ class ClassTable:
     """Classes as a table, a QGIS style or a raster's category names describe them, in their order."""
 
     source: str
-    """In words, for the report: "QGIS style 'land use' in labels.gpkg"."""
+    """Where they are stated, for messages: "QGIS style 'land use' in labels.gpkg"."""
     entries: tuple[TableEntry, ...]
     column: str = ""
-    """The column that a style is about; empty where it does not say."""
+    """The column that a style is for; empty where it does not state one."""
 
 
 def normalized_color(text: str) -> str | None:
-    """``#RGB`` or ``#RRGGBB`` in any case as ``#rrggbb``; None if it is no such colour."""
+    """``#RGB`` or ``#RRGGBB`` in any case as ``#rrggbb``; None if it is neither."""
     color = text.strip().lower()
     if not _HEX.fullmatch(color):
         return None
@@ -77,30 +77,30 @@ def read_class_table(path: Path) -> ClassTable:
     """The classes that a user lists: a QGIS style (.qml), or a CSV file with the columns code, name and color.
 
     A table has a header and is separated by semicolons, commas or tabs; it is UTF-8 or, failing that, Windows-1252. The
-    code is what the labels are: `value`, `class` or `label` in the header mean it too, and where two of them stand side by
-    side without a `name`, the later of class and label is the name. One of code and name is enough. Codes that share a
+    code is the value of the labels. In the header it may also be called `value`, `class` or `label`; where two of these
+    occur without a `name`, the later of class and label is the name. One of code and name is enough. Codes that share a
     name are one class.
 
     Raises:
-        LabelError: there is no such file, it is neither of the two, a code stands in it twice, or a colour is none.
+        LabelError: the file is missing, is neither of the two, lists a code twice, or has a colour that is not one.
     """
     expected = "expected a CSV file with the columns code, name and color, or a QGIS style (.qml)"
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise LabelError(f"--classes {path} cannot be read ({error.strerror}): {expected}") from error
+        raise LabelError(f"`classes` {path} cannot be read ({error.strerror}): {expected}") from error
     if path.suffix.lower() == ".qml":
         table = parse_style(content, f"QGIS style {path}")
         if table is None:
             raise LabelError(
-                f"--classes {path} is a QGIS style without classes: expected the kind Categorized on a column (not on an"
+                f"`classes` {path} is a QGIS style without classes: expected the kind Categorized on a column (not on an"
                 " expression) or, for a raster, Paletted/Unique values; save such a style with QGIS or give a CSV file"
             )
         return table
     if len(content) > MAX_BYTES or content.startswith(b"PK") or (text := _decoded(content)) is None:
-        raise LabelError(f"--classes {path} is no table of text: {expected}")
-    entries = _table_entries(text, f"--classes {path}")
+        raise LabelError(f"`classes` {path} is not a text table: {expected}")
+    entries = _table_entries(text, f"`classes` {path}")
     return ClassTable(f"table {path}", entries)
 
 
@@ -128,8 +128,8 @@ def _table_entries(text: str, source: str) -> tuple[TableEntry, ...]:
             line = f"{source}, line {rows.line_num}"
             if any(cells[len(header) :]):
                 raise LabelError(
-                    f"{line}: {len(cells)} columns, where the header has {len(header)}: put a text that contains"
-                    f" {delimiter!r} into quotes"
+                    f"{line}: {len(cells)} columns, where the header has {len(header)}: quote a cell that"
+                    f" contains {delimiter!r}"
                 )
             cells += [""] * (len(header) - len(cells))
             label, name = (plain_text(cells[at]) if at is not None else "" for at in (label_at, name_at))
@@ -140,20 +140,20 @@ def _table_entries(text: str, source: str) -> tuple[TableEntry, ...]:
                     raise LabelError(f"{line}: neither a code nor a name: fill one in, or delete the line")
                 continue
             if label in entries:
-                raise LabelError(f"{line}: {label!r} stands there twice: leave one of the lines away")
+                raise LabelError(f"{line}: {label!r} is listed twice: delete one of the lines")
             color = normalized_color(given) if given else ""
             if color is None:
-                raise LabelError(f"{line}: {given!r} is no colour: expected one like #1f77b4, or none")
+                raise LabelError(f"{line}: {given!r} is not a colour: expected one such as #1f77b4, or an empty cell")
             entries[label] = TableEntry(label, name, color)
     except csv.Error as error:
-        raise LabelError(f"{source}, line {rows.line_num}: {error}: save it anew as CSV") from error
+        raise LabelError(f"{source}, line {rows.line_num}: {error}: save it again as CSV") from error
     if not entries:
         raise LabelError(f"{source} lists no classes: expected a line for each below the header")
     return tuple(entries.values())
 
 
 def _csv_delimiter(text: str) -> str:
-    """The one that finds the most columns known by name in the first line."""
+    """The delimiter with which the first line has the most columns of known names."""
     first = text.split("\n", 1)[0].strip()
     known = {*LABEL_COLUMNS, *NAME_COLUMNS, *COLOR_COLUMNS}
 
@@ -165,13 +165,13 @@ def _csv_delimiter(text: str) -> str:
 
 
 def _header_columns(header: list[str], source: str) -> tuple[int | None, int | None, int | None]:
-    """Where code, name and colour stand; None for what is not there."""
+    """Indices of the columns code, name and colour; None for a missing one."""
     label = next((column for column in LABEL_COLUMNS if column in header), None)
     name = next((column for column in NAME_COLUMNS if column in header and column != label), None)
     color = next((column for column in COLOR_COLUMNS if column in header), None)
     if label is None and name is None:
         raise LabelError(
-            f"{source} has no usable columns (found: {listed(header)}): expected code or name or both, and color if wanted,"
+            f"{source} has no usable columns (found: {listed(header)}): expected code or name or both, and optionally color,"
             " in the first line"
         )
     for column in (label, name, color):
@@ -186,7 +186,7 @@ def _header_columns(header: list[str], source: str) -> tuple[int | None, int | N
 
 SQLITE = b"SQLite format 3\0"
 COLOR_OPTIONS = ("color", "line_color")
-"""Of fills and markers, and of lines."""
+"""Names of the colour options: of fills and markers, and of lines."""
 
 _QUOTED = re.compile(r'"((?:[^"]|"")+)"')
 _EXPRESSION = re.compile(r"""["'()|+*/=<>\[\]$@,]""")
@@ -207,7 +207,7 @@ def parse_style(text: str | bytes, source: str) -> ClassTable | None:
         single symbol, ranges, rules, or the values of an expression.
 
     Raises:
-        LabelError: it is no XML, more than 16 MB, or declares entities.
+        LabelError: it is not XML, is larger than 16 MB, or declares entities.
     """
     root = parse_xml(text, source, "save the style with QGIS, as .qml")
     for renderer in root.iter("renderer-v2"):
@@ -224,10 +224,10 @@ def parse_style(text: str | bytes, source: str) -> ClassTable | None:
 
 
 def stored_style(path: Path, layer: str) -> ClassTable | None:
-    """The classes of the style that a file brings: in its table ``layer_styles``, else in a .qml of its name beside it.
+    """The classes of the style stored with a file: in its table ``layer_styles``, else in a .qml of its name beside it.
 
-    Of several styles for a layer the default one counts (the newest, should several be), else the only one. `path` is
-    only ever read, and so is what lies beside it: nothing is created there.
+    Of several styles for a layer the default one counts (the newest of several defaults), else the only one. `path` and
+    the files beside it are only read: nothing is created there.
 
     Warns:
         LabelWarning: there is a style that cannot be read, or several of which none is the default. The labels are
@@ -263,7 +263,7 @@ def _category_entries(renderer: Element) -> Iterator[TableEntry]:
 
 
 def _symbol_color(symbol: Element) -> str:
-    """Of the lowest layer that has one. Since 3.26 QGIS writes options, before that properties, and for long both."""
+    """The colour of the lowest symbol layer that has one. QGIS wrote properties before 3.26, options since, and long both."""
     for layer in symbol.iterfind("layer"):
         options = {entry.get("name"): entry.get("value", "") for entry in layer.iterfind("Option/Option")}
         properties = {entry.get("k"): entry.get("v", "") for entry in layer.iterfind("prop")}
@@ -379,7 +379,7 @@ def raster_colors(dataset: Any, band: int) -> dict[str, str]:
 
 
 def _of_tag(path: Path, text: str) -> ClassTable | None:
-    """Of a map that this program wrote; the tag of another program is none of ours."""
+    """The classes in the tag of a map that this program wrote; a tag of another program is ignored."""
     try:
         classes = json.loads(text)
         rows = [(entry["value"], entry["name"], entry.get("color", "")) for entry in classes]
@@ -389,7 +389,7 @@ def _of_tag(path: Path, text: str) -> ClassTable | None:
 
 
 def _of_sidecar(path: Path, band: int) -> ClassTable | None:
-    """Of GDAL's PAM file: the attribute table if it has names, else the category names."""
+    """The classes in GDAL's PAM file: its attribute table if that has names, else its category names."""
     root = _xml(path)
     if root is None:
         return None
@@ -406,8 +406,8 @@ def _xml(path: Path) -> Element | None:
     if not path.is_file():
         return None
     if path.stat().st_size > MAX_BYTES:
-        raise LabelError(f"{path} is larger than {MAX_BYTES // 2**20} MB, no sidecar of names: take it away")
-    return parse_xml(path.read_bytes(), str(path), "take it away or write it anew, it names no classes")
+        raise LabelError(f"{path} is larger than {MAX_BYTES // 2**20} MB, too much for names of classes: remove it")
+    return parse_xml(path.read_bytes(), str(path), "remove it or write it again, no class names can be read from it")
 
 
 def _attribute_rows(table: Element) -> Iterator[tuple[Any, Any, str]]:
@@ -436,14 +436,14 @@ def _attribute_rows(table: Element) -> Iterator[tuple[Any, Any, str]]:
 
 
 def _of_dbf(path: Path) -> ClassTable | None:
-    """Of ArcGIS: the column VALUE, the first column of text, and colours if there are any."""
+    """The classes in ArcGIS's attribute table: its column VALUE, its first column of text, and colours if there are any."""
     if not path.is_file():
         return None
     try:
         frame = pyogrio.read_dataframe(path, read_geometry=False)
     except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
         raise LabelError(
-            f"{path} cannot be read ({error}): take it away or write it anew, it names no classes"
+            f"{path} cannot be read ({error}): remove it or write it again, no class names can be read from it"
         ) from error
     columns = {str(name).lower(): name for name in frame.columns}
     text = [name for name in frame.columns if pd.api.types.is_string_dtype(frame[name].dropna())]
@@ -480,7 +480,7 @@ def _table(source: str, rows: list[tuple[Any, Any, str]]) -> ClassTable | None:
 
 
 class _EntitiesError(Exception):
-    """A document type that may declare entities, which can grow without bounds or name files."""
+    """The document type may declare entities, which can grow without bounds or name files."""
 
 
 def parse_xml(text: str | bytes, source: str, remedy: str) -> Element:
@@ -492,7 +492,7 @@ def parse_xml(text: str | bytes, source: str, remedy: str) -> Element:
         remedy: what to do if it cannot be read, for messages.
 
     Raises:
-        LabelError: it is too large, declares entities, or is no XML.
+        LabelError: it is too large, declares entities, or is not XML.
     """
     if len(text) > MAX_BYTES:
         raise LabelError(f"{source} is larger than {MAX_BYTES // 2**20} MB: {remedy}")
@@ -514,5 +514,5 @@ def parse_xml(text: str | bytes, source: str, remedy: str) -> Element:
             f"{source} declares entities in its document type, which no such file needs: {remedy}"
         ) from error
     except (expat.ExpatError, LookupError, ValueError) as error:
-        raise LabelError(f"{source} is no readable XML ({error}): {remedy}") from error
+        raise LabelError(f"{source} is not readable XML ({error}): {remedy}") from error
     return builder.close()

@@ -1,4 +1,4 @@
-"""Labels as people write them -> classes with an order, names, codes and colours."""
+"""Labels as people write them -> the classes of a map, with an order, names, codes and colours."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Legend:
 
     classes: tuple[ClassEntry, ...]
     index_of: Mapping[str, int | None]
-    """Of every label in the region, as the file has it; None where it was dropped on request."""
+    """The class of every label in the region, as the file spells it; None where it was dropped on request."""
     notes: tuple[str, ...]
     dropped: tuple[str, ...]
     """Labels in the region that were dropped on request, sorted."""
     background: int | None = None
-    """Class of what bears no label inside the labelled area."""
+    """The class of what bears no label inside the labelled area."""
 
 
 def make_legend(
@@ -41,9 +41,9 @@ def make_legend(
     table: ClassTable | None,
     colors: Mapping[str, str],
     where: str,
-    another: str = "another column with --field",
+    another: str = "another column with `field`",
 ) -> Legend:
-    """Classes of the labels in the region: renamed and merged by `--map`, then named, ordered and coloured by the table.
+    """Classes of the labels in the region: renamed and merged by `mapping`, then named, ordered and coloured by the table.
 
     Each label is mapped once: with ``a=b`` and ``b=c``, what was a is b and what was b is c. A mapped label is looked up in
     the table by its code and then, in this very case, by its name. Without a table classes are called what they are
@@ -53,14 +53,14 @@ def make_legend(
         present: distinct plain labels of what is used in the region.
         in_file: distinct plain labels of the whole file, among them all of `present`.
         numeric: every label is a whole number.
-        options: `mapping`, `background` and whether `classes` were asked for.
-        table: the one of `--classes` if there is one, else the file's style or categories, else None.
+        options: with `mapping`, `background` and `classes`.
+        table: the one that `classes` names, else the file's style or categories, else None.
         colors: (label, ``#rrggbb``) as the features of a label agree on; the table's come first.
         where: the file and the column, in words, to begin a message with.
         another: where labels may stand instead, in words, for the advice in a message.
 
     Raises:
-        LabelError: an old label of `--map` is nowhere in the file, a label in the region is not in `--classes`, or there are
+        LabelError: an old label of `mapping` is nowhere in the file, a label in the region is not in `classes`, or there are
             fewer than two classes, more than 254, or one with a name of more than 128 characters.
     """
     mapping, notes = _mapping(options, present, in_file, where)
@@ -75,7 +75,7 @@ def make_legend(
     unlisted = sorted(used - set(names), key=_sort_key)
     names += unlisted
     if background in used:
-        notes.append(f"Classes: --background {background!r} is a class that labels bear too: they are one")
+        notes.append(f"Classes: `background` {background!r} is also a class of the labels: they are one class")
     elif background is not None and background not in names:
         names.append(background)
     _check_names(names, numeric, options, where, another)
@@ -87,7 +87,7 @@ def make_legend(
     for name, wish, color in zip(names, given.values(), chosen, strict=True):
         if wish and wish != color:
             notes.append(
-                f"Classes: the colour {wish} of {name!r} is that of another class already: {color} is taken instead"
+                f"Classes: the colour {wish} of {name!r} is already that of another class: {color} is used instead"
             )
     codes = {name: resolve.code(name) or _code(name, name_of) for name in names}
     return Legend(
@@ -102,7 +102,7 @@ def make_legend(
 
 
 class _TableLookup:
-    """What a table says of a label; of nothing, if there is no table."""
+    """What a table states about labels and classes: nothing, where there is no table."""
 
     def __init__(self, table: ClassTable | None) -> None:
         self._source = table.source if table else ""
@@ -119,7 +119,7 @@ class _TableLookup:
 
     @property
     def names(self) -> list[str]:
-        """Of the classes, in the table's order."""
+        """The names of the classes, in the table's order."""
         return list(self._of_name)
 
     def lists(self, label: str) -> bool:
@@ -155,23 +155,25 @@ class _TableLookup:
 def _mapping(
     options: LabelOptions, present: Sequence[str], in_file: Sequence[str], where: str
 ) -> tuple[dict[str, str | None], list[str]]:
-    """What each label of --map becomes, None where it is dropped."""
+    """What each label of `mapping` becomes; None where it is dropped."""
     mapping: dict[str, str | None] = {}
     for given, given_new in options.mapping:
         old, new = plain_text(given), None if given_new is None else plain_text(given_new) or None
         if mapping.get(old, new) != new:
-            raise LabelError(f"--map gives {old!r} two meanings ({mapping[old]!r} and {new!r}): leave one of them away")
+            raise LabelError(f"`mapping` gives {old!r} two meanings ({mapping[old]!r} and {new!r}): omit one of them")
         mapping[old] = new
     known = set(in_file)
     for old in mapping:
         if old not in known:
             raise LabelError(
-                f"--map: {where} holds no {old!r}: it holds {listed(_quoted(sorted(known, key=_sort_key)))}"
+                f"`mapping`: {where} holds no {old!r}: it holds {listed(_quoted(sorted(known, key=_sort_key)))}"
                 f"{did_you_mean(old, known)}"
             )
     # Whoever drops labels may have taken them out of `present` already.
     idle = [old for old, new in mapping.items() if new is not None and old not in set(present)]
-    return mapping, [f"Classes: --map has no effect on {listed(_quoted(idle))}, which the region lacks"] if idle else []
+    return mapping, [
+        f"Classes: `mapping` has no effect on {listed(_quoted(idle))}, which the region lacks"
+    ] if idle else []
 
 
 def _check_listed(targets: set[str], resolve: _TableLookup, options: LabelOptions, where: str) -> None:
@@ -180,34 +182,34 @@ def _check_listed(targets: set[str], resolve: _TableLookup, options: LabelOption
     missing = sorted((label for label in targets if not resolve.lists(label)), key=_sort_key)
     if missing:
         raise LabelError(
-            f"{where} holds labels that --classes {options.classes} does not list: {listed(_quoted(missing))}"
-            f"{did_you_mean(missing[0], resolve.spellings())}; add them there, or drop them with --map {missing[0] + '='!r}"
+            f"{where} holds labels that `classes` {options.classes} does not list: {listed(_quoted(missing))}"
+            f"{did_you_mean(missing[0], resolve.spellings())}; add them there, or drop them with `mapping` {missing[0] + '='!r}"
         )
 
 
 def _check_names(names: list[str], numeric: bool, options: LabelOptions, where: str, another: str) -> None:
     found = f"{where} holds"
     if "" in names:
-        raise LabelError("--background is blank: give the class a name")
+        raise LabelError("`background` is blank: give the class a name")
     if not names:
-        raise LabelError(f"{found} no class in the region, expected two or more: --map drops every label there is")
+        raise LabelError(f"{found} no class in the region, expected two or more: `mapping` drops every label")
     if len(names) == 1:
-        advice = "; if all else in some area is not that class, say so with --background NAME and --labelled-area"
+        advice = "; if everything else in some area is not that class, state that with `background` and `labelled_area`"
         raise LabelError(
             f"{found} a single class in the region ({names[0]!r}), expected two or more: label what is not that class"
             f" too, or choose {another}{'' if options.background else advice}"
         )
     if len(names) > MAX_CLASSES:
-        advice = " learn the numbers themselves with --task regression," if numeric else ""
+        advice = " learn the numbers themselves with `task` regression," if numeric else ""
         raise LabelError(
-            f"{found} {len(names)} classes in the region, expected at most {MAX_CLASSES}: group them with --map or"
-            f" --classes,{advice} or choose {another}"
+            f"{found} {len(names)} classes in the region, expected at most {MAX_CLASSES}: group them with `mapping` or"
+            f" `classes`,{advice} or choose {another}"
         )
     longest = max(names, key=len)
     if len(longest) > MAX_NAME:
         raise LabelError(
             f"{found} a class name of {len(longest)} characters ({longest[:40]!r}...), expected at most {MAX_NAME}:"
-            f" shorten it, with --map or --classes, or choose {another}"
+            f" shorten it with `mapping` or `classes`, or choose {another}"
         )
 
 
@@ -273,7 +275,7 @@ def class_colors(names: Sequence[str], given: Mapping[str, str]) -> list[str]:
 
     Args:
         names: of the classes, in order.
-        given: colours that the labels bring, already normalised; one that an earlier class has taken is not used.
+        given: colours of the labels, already normalised; one that an earlier class has taken is not used.
     """
     taken: set[str] = set()
     colors: dict[str, str] = {}

@@ -21,7 +21,7 @@ from lianet_user.geo.grid import Window
 from lianet_user.labels.options import Rule
 
 SHORTEST = 1e-9
-"""Pixels. A shorter piece is a corner that two coordinates met at, but for rounding."""
+"""Pixels: a shorter piece of a line is a corner of a pixel that it only touches, up to rounding."""
 
 Geometries = NDArray[np.object_]
 Indices = NDArray[np.intp]
@@ -35,13 +35,13 @@ def pixels_of_points(points: Geometries, shape: tuple[int, int]) -> Pixels:
 
 
 def pixels_along(lines: Geometries, shape: tuple[int, int]) -> Pixels:
-    """The pixels that lines run through over some length; along the edge of two, the one below or to the right."""
+    """The pixels that lines run through over some length; along the edge of two pixels, the one below or to the right."""
     places, of = _pieces(lines, shape)
     return _pixels(places, of, shape)
 
 
 def pixels_on_outline(polygons: Geometries, shape: tuple[int, int]) -> Pixels:
-    """The pixels whose inside the outlines of polygons run through: polygons share some of their ground, but not all."""
+    """The pixels whose inside the outlines of polygons run through, so that polygons cover only part of them."""
     places, of = _pieces(shapely.boundary(polygons), shape)
     within = (places != np.floor(places)).all(axis=1)
     return _pixels(places[within], of[within], shape)
@@ -97,7 +97,7 @@ class Tile:
     window: Window
     areas: Indices
     shapes: list[dict[str, Any]]
-    """Clipped and in GeoJSON's form, which rasterio would make of them for every burn."""
+    """The polygons clipped and as GeoJSON, to which rasterio would otherwise convert them for every burn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,17 +108,18 @@ class Cover:
     areas: NDArray[np.object_]
     """(areas,) polygons and multipolygons."""
     bounds: NDArray[np.float64]
-    """(areas, 4)"""
+    """(areas, 4) left, top, right and bottom."""
     feature: Indices
-    """(areas,) whose each is."""
+    """(areas,) the feature that each belongs to."""
     claimant: Indices
     """(claims,) the feature that claims a pixel."""
     row: Indices
     col: Indices
     measured: NDArray[np.bool_]
-    """(claims,) by a line or point, not by the outline of a polygon."""
+    """(claims,) whether a line or point claims it, and not the outline of a polygon."""
 
     def tile(self, window: Window) -> Tile:
+        """Select and clip the polygons that reach into a window."""
         row, col, row_end, col_end = window.row, window.col, window.row_end, window.col_end
         left, top, right, bottom = self.bounds.T
         here = np.flatnonzero((right > col) & (left < col_end) & (bottom > row) & (top < row_end))
@@ -133,10 +134,11 @@ class Cover:
 def cover_of(
     geometries: NDArray[np.object_], feature: Indices, dimension: Indices, shape: tuple[int, int], rule: Rule
 ) -> Cover:
-    """
+    """Find what features cover: polygons by their bounds, and the pixels that lines, points and outlines claim.
+
     Args:
         geometries: (parts,) in pixel coordinates.
-        feature: (parts,) whose each is.
+        feature: (parts,) the feature that each belongs to.
         dimension: (parts,) 2, 1 or 0.
         shape: height and width of the grid in pixels.
         rule: under `all-touched` the outlines of polygons claim pixels too.
@@ -162,13 +164,13 @@ def cover_of(
 
 
 class RankRaster:
-    """The highest rank of all features that cover a sub-pixel: from 1, and 0 where there is none.
+    """For every sub-pixel, the highest rank of the features that cover it: from 1, and 0 where there is none.
 
     Args:
         cover: of the features.
         ranks: (features,) from 1; with 0 a feature is left out.
         n: sub-pixels along each side of a pixel.
-        top: highest value that has to be representable.
+        top: highest value that the data type has to hold.
     """
 
     def __init__(self, cover: Cover, ranks: NDArray[Any], n: int, top: int = 1) -> None:
@@ -179,13 +181,15 @@ class RankRaster:
         np.maximum.at(self.claimed, (cover.row, cover.col), ranks[cover.claimant].astype(dtype))
 
     def reaches(self, tile: Tile) -> bool:
+        """Whether anything may be covered in a tile."""
         return len(tile.areas) > 0 or bool(self.claimed[tile.window.slices].any())
 
     def over(self, window: Window) -> NDArray[Any]:
+        """Compute the ranks in a window: (h * n, w * n)."""
         return self.on(self.cover.tile(window))
 
     def on(self, tile: Tile) -> NDArray[Any]:
-        """(h * n, w * n) ranks."""
+        """Compute the ranks in a tile: (h * n, w * n)."""
         window, n = tile.window, self.n
         ranks = self.ranks[tile.areas]
         # What is burned last stays on top.

@@ -1,4 +1,4 @@
-"""The features of a layer -> valid geometries in the region's CRS, and what became of the others."""
+"""The features of a layer -> valid geometries in the region's CRS, and counts of what became of the others."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ BEND = 0.01
 
 FATES = ("used", "no_geometry", "not_polygons", "no_label", "excluded", "no_date", "outside", "duplicates")
 BLOCKING = ("no_label", "excluded", "no_date")
-"""Something is there, but what it is at a date of the region is not known."""
+"""Fates of features that lie in the region, but whose label at its dates is not known."""
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The features that lie in the region, can be used, and are not there twice."""
+    """The features that lie in the region and can be used, each once."""
 
     geometries: Geometries
     """(features,) of any kind in the region's CRS, valid, not clipped to the region; with their buffer."""
     rows: NDArray[np.intp]
     """(features,) the place of each in the layer, in file order."""
     blockers: Geometries
-    """(any,) features in the region that cannot be used because of what they say or do not say: no label, dropped on
-    request, no date. Where they lie, nobody may assume that there is nothing."""
+    """(any,) features in the region without a usable label: none, one that was dropped on request, or no date. Where they
+    lie, background must not be assumed."""
     counts: FeatureCounts
 
 
@@ -56,7 +56,7 @@ def features_in_region(
     buffer: float,
     only_polygons: bool,
 ) -> Features:
-    """Keep what can be used and count the rest.
+    """Select the features that can be used, and count the rest.
 
     A feature that cannot be used is counted under the first of these that applies: no geometry, not a polygon, no
     label, excluded, no date, outside, duplicate. Edges are straight in the CRS of the file; long ones get vertices in
@@ -74,7 +74,7 @@ def features_in_region(
         only_polygons: points and lines cannot be used.
 
     Raises:
-        LabelError: no feature can be used, or there is no buffer in metres in the region's CRS.
+        LabelError: no feature can be used, or a buffer is asked for and the region's CRS is in degrees.
     """
     reach = _in_units_of(geobox, buffer)
     dimensions = shapely.get_dimensions(layer.geometries).astype(np.intp)
@@ -86,7 +86,7 @@ def features_in_region(
     ).astype(object)
     _refuse_useless(layer, fates)
     west, south, east, north = map(float, shapely.total_bounds(layer.geometries[fates == "outside"]))
-    # Not made before it is needed: it says both extents in several CRSs, each with a transformation of its own.
+    # Deferred: its message gives both extents in several CRSs, each with a transformation of its own.
     all_outside = partial(outside_error, layer.path, (west, south, east, north), layer.crs, geobox)
     try:
         boxes = _boxes(geobox, layer.crs, reach)
@@ -184,14 +184,14 @@ def _in_units_of(geobox: GeoBox, metres: float) -> float:
         return 0.0
     if not geobox.crs.projected:
         raise LabelError(
-            f"--buffer {metres:g}: the region's CRS ({crs_name(geobox.crs)}) is in degrees, and a buffer in metres needs"
+            f"`buffer` {metres:g}: the region's CRS ({crs_name(geobox.crs)}) is in degrees, and a buffer in metres needs"
             " one in metres: buffer the labels beforehand, for instance with QGIS"
         )
     return metres / float(geobox.crs.proj.axis_info[0].unit_conversion_factor)
 
 
 def _has_geometry(geometries: Geometries, dimensions: NDArray[np.intp]) -> Mask:
-    """Which are there, finite, and what they claim to be: a polygon has an area, a line a length."""
+    """Which geometries exist, are finite, and are what their type says: a polygon has an area, a line a length."""
     there: Mask = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     points, of = shapely.get_coordinates(geometries, return_index=True)
     there[of[~np.isfinite(points).all(axis=1)]] = False
@@ -206,7 +206,7 @@ def _has_geometry(geometries: Geometries, dimensions: NDArray[np.intp]) -> Mask:
 
 
 def _refuse_useless(layer: VectorLayer, fates: NDArray[np.object_]) -> None:
-    """Complain if every feature is without something that cannot be done without."""
+    """Raise an error if no feature has all that is required of one."""
     if (fates == "outside").any():
         return
     column = "" if layer.column is None else f" in the column {layer.column.name!r}"
@@ -221,7 +221,7 @@ def _refuse_useless(layer: VectorLayer, fates: NDArray[np.object_]) -> None:
     if (fates == "not_polygons").any():
         hint = "draw or buffer points and lines to the areas that they describe"
     elif column:
-        hint = "fill in what is missing, or choose another column with --field"
+        hint = "fill in what is missing, or choose another column with `field`"
     else:
         hint = "expected polygons"
     called = f" of layer {layer.name!r}" if layer.name else ""
@@ -278,9 +278,9 @@ def _repair(parts: Parts) -> tuple[Parts, NDArray[np.intp]]:
 
 
 def _cut(parts: Parts, boxes: list[Bounds]) -> tuple[Parts, NDArray[np.intp]]:
-    """Without what lies far from the region, and which parts that concerned.
+    """Parts without what lies far from the region, and the indices of those that were cut.
 
-    A country-wide outline is slow to reproject, if it can be at all.
+    A country-wide outline is slow to reproject, if that is possible at all.
     """
     surroundings = shapely.union_all([shapely.box(*box) for box in _surroundings(boxes)])
     shapely.prepare(surroundings)
@@ -416,14 +416,19 @@ def _shown(bounds: Bounds, crs: CRS, shown: CRS) -> str:
 
 
 def warn_of_missing_grids(path: Path, used: Transformation) -> None:
-    """
+    """Warn where a grid that is not installed would make coordinates more accurate.
+
+    Args:
+        path: of the file, for the message.
+        used: the transformation of its coordinates.
+
     Warns:
-        LabelWarning: PROJ knows a better way than the one it can take here.
+        LabelWarning: PROJ knows a better operation than the one that it can use here.
     """
     if used.missing:
         accuracy = f"{used.accuracy:g} m" if used.accuracy is not None else "an unknown distance"
         message = (
-            f"{path}: its coordinates reach the region's grid to within {accuracy} only, because PROJ lacks"
-            f" {', '.join(used.missing)}: get it with `projsync --file` or your package of PROJ data, if that matters"
+            f"{path}: its coordinates are only accurate to within {accuracy} on the region's grid, because PROJ lacks"
+            f" {', '.join(used.missing)}: if that matters, install it with `projsync --file` or your package of PROJ data"
         )
         warnings.warn(message, LabelWarning, stacklevel=4)

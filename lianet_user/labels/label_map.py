@@ -45,13 +45,13 @@ class NumberSummary:
 
 @dataclass(frozen=True)
 class RasterCounts:
-    """Ground in a raster of labels that bears none, in pixels of the label map."""
+    """Ground without a label in a raster of labels, in pixels of the label map."""
 
     nodata: float
     outside: float
     """In the region, but not covered by the raster."""
     excluded: float
-    """Of a class that was dropped on request."""
+    """Bears a class that was dropped on request."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class FeatureCounts:
     no_label: int
     """Null or blank in the column."""
     excluded: int
-    """Of a class that was dropped on request."""
+    """Bears a class that was dropped on request."""
     no_date: int
     """Null in the column of dates."""
     outside: int
-    """Nowhere in the region."""
+    """Entirely outside the region."""
     duplicates: int
-    """The same geometry with the same label and date once more."""
+    """Repeat the geometry, label and date of an earlier feature."""
     partly_outside: int
-    """Used, as far as they lie in the region."""
+    """Used, but only the part that lies in the region."""
     repaired: int
     """Used after their self-intersections were repaired."""
     polygons: int
@@ -95,7 +95,7 @@ class LabelReport:
     """File, layer and column, or file and band."""
     task: Task
     notes: tuple[str, ...]
-    """What was decided while reading, and why: one fact a line."""
+    """What was decided while reading, and why: one fact per line."""
     features: FeatureCounts | None
     """None for a raster."""
     raster: RasterCounts | None
@@ -103,7 +103,7 @@ class LabelReport:
     vanished: int
     """Features used although no pixel they touch bears their class: too small, too thin, or contradicted."""
     pixels: int
-    """Of the label map: the region's, or sixteen times as many on the finer grid."""
+    """Pixels of the label map: the region's, or sixteen times as many on the finer grid."""
     contradicting: int
     """Pixels that features of different classes cover, and that are therefore ignored."""
     labelled_ground: float
@@ -123,11 +123,11 @@ class LabelReport:
         return self.contested_ground / self.labelled_ground if self.labelled_ground else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as values that JSON can hold."""
         return {**asdict(self), "contested_share": self.contested_share}
 
     def lines(self) -> list[str]:
-        """The report as a person reads it, one fact a line; what did not occur is not mentioned."""
+        """The report for a person: one fact per line, without what did not occur."""
         lines = [f"Labels: {self.source}", *self.notes]
         if self.features is not None:
             lines += _feature_lines(self.features, self.vanished)
@@ -165,7 +165,7 @@ def _feature_lines(features: FeatureCounts, vanished: int) -> list[str]:
         (features.no_geometry, "dropped: no geometry, or one without area"),
         (features.not_polygons, "dropped: points or lines, which cover no area"),
         (features.no_label, "dropped: no label"),
-        (features.excluded, "dropped: of a class that --map drops"),
+        (features.excluded, "dropped: of a class that `mapping` drops"),
         (features.no_date, "dropped: no date"),
         (features.outside, "dropped: outside the region"),
         (features.duplicates, "dropped: exact duplicates (same geometry, same label)"),
@@ -214,10 +214,10 @@ class Labels:
     classes: tuple[ClassEntry, ...]
     """In the order of their values; none for numbers."""
     maps: tuple[LabelMap, ...]
-    """One; with a date for each feature, one for each date."""
+    """One map; where each feature has a date, one map for each date."""
     report: LabelReport
     attribution: str
-    """As the file states it; empty if it states none."""
+    """The attribution that the file states; empty if it states none."""
 
     @property
     def dates(self) -> tuple[dt.date, ...]:
@@ -239,13 +239,13 @@ class Labels:
         return digest.hexdigest()
 
     def once(self) -> Labels:
-        """The same with every label at one of its dates only: for what answers the same at all of them."""
+        """The same labels, each at one of its dates only: for a model that predicts the same at all of them."""
         return dataclasses.replace(self, maps=tuple(LabelMap(each.values, each.dates[:1]) for each in self.maps))
 
 
 @dataclass(frozen=True, eq=False)
 class RawLabels:
-    """What was read from a file, before classes that no pixel bears are taken out."""
+    """Labels on the grid as they were read, still with the classes that no pixel bears."""
 
     path: Path
     source: str
@@ -265,13 +265,13 @@ class RawLabels:
     contested_ground: float = 0.0
 
     def labels(self, geobox: GeoBox, scale: int) -> Labels:
-        """Count, take out the classes that no pixel bears, and put everything together.
+        """Count the pixels, remove the classes that no pixel bears, and write the report.
 
         Raises:
             LabelError: fewer than two classes, or no numbers, are left.
 
         Warns:
-            LabelWarning: a class is taken out.
+            LabelWarning: a class is removed.
         """
         classes: tuple[ClassEntry, ...] = ()
         counts: tuple[ClassCount, ...] = ()
@@ -317,15 +317,15 @@ class RawLabels:
             )
         if missing:
             message = (
-                f"{self.path}: no pixel bears {missing} (too small for the grid, or contradicted): the map goes without"
+                f"{self.path}: no pixel bears {missing} (too small for the grid, or contradicted): the map omits it"
             )
             warnings.warn(message, LabelWarning, stacklevel=4)
 
     def _summary(self) -> NumberSummary:
-        found = np.concatenate([each.values[each.labelled] for each in self.maps]).astype(np.float64)
-        if not len(found):
+        numbers = np.concatenate([each.values[each.labelled] for each in self.maps]).astype(np.float64)
+        if not len(numbers):
             raise LabelError(
                 f"{self.path}: no pixel of the region bears a number: what is labelled is too small for the grid, or"
                 " contradicted"
             )
-        return NumberSummary(float(found.min()), float(found.mean()), float(found.max()), float(found.std()))
+        return NumberSummary(float(numbers.min()), float(numbers.mean()), float(numbers.max()), float(numbers.std()))

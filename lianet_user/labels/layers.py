@@ -31,7 +31,7 @@ Kind = Literal["text", "number", "boolean", "other"]
 
 @dataclass(frozen=True, eq=False)
 class OpenedLayer:
-    """One layer of a file, with nothing chosen yet."""
+    """One layer of a file, before a column is chosen and features are read."""
 
     path: Path
     layer: str
@@ -39,7 +39,7 @@ class OpenedLayer:
     crs: str | None
     """As the file states it; None if it does not."""
     kinds: dict[str, Kind]
-    """Of each column, in the file's order."""
+    """The kind of each column, in the file's order."""
     no_labels: tuple[str, ...]
     """Columns that the format needs for itself: coordinates, identifiers."""
     attribution: str
@@ -49,7 +49,7 @@ class OpenedLayer:
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """File and layer, to begin a message with."""
         return f"{self.path}: layer {self.layer!r}" if self.layer else str(self.path)
 
 
@@ -136,14 +136,14 @@ def _rows_where(frame: pd.DataFrame, where: str) -> NDArray[np.intp]:
 
 def bad_where(where: str, reason: str) -> LabelError:
     return LabelError(
-        f"--where {where!r} cannot be used ({reason.strip().rstrip('.')}): expected a condition in OGR SQL, for instance"
+        f"`where` {where!r} cannot be used ({reason.strip().rstrip('.')}): expected a condition in OGR SQL, for instance"
         " \"year = 2018 AND class <> 'unknown'\""
     )
 
 
 def nothing_left(name: str, where: str) -> LabelError:
     return LabelError(
-        f"{name}: no feature meets --where {where!r}: check the names (columns in \"double\", text in 'single' quotes)"
+        f"{name}: no feature meets `where` {where!r}: check the names (columns in \"double\", text in 'single' quotes)"
         " and values"
     )
 
@@ -167,7 +167,7 @@ READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError)
 
 
 def layers_of(path: Path, location: str) -> dict[str, str]:
-    """Layers with geometries and their kinds of geometry. Tables without are none: QGIS keeps its styles in one."""
+    """The layers with geometries, and their types of geometry; a table without geometries (QGIS's styles) is not one."""
     try:
         with _warnings_caught():
             return {str(name): str(kind) for name, kind in pyogrio.list_layers(location) if kind is not None}
@@ -191,7 +191,7 @@ def layer_named(path: Path, layers: dict[str, str], layer: str | None) -> str:
         )
     if layer is None:
         if len(names) > 1:
-            raise LabelError(f"{path} has {len(names)} layers ({listed(names)}): choose one with --layer")
+            raise LabelError(f"{path} has {len(names)} layers ({listed(names)}): choose one with `layer`")
         return names[0]
     if layer not in names:
         raise LabelError(f"{path} has no layer {layer!r}: it has {listed(names)}{did_you_mean(layer, names)}")
@@ -245,7 +245,7 @@ def ogr_layer(path: Path, location: str, layer: str, encoding: str | None, where
 
 
 def feature_numbers(location: str, layer: str) -> NDArray[np.int64]:
-    """(features,) the number that the file gives each: QGIS's $id."""
+    """(features,) the number that the file gives each feature: QGIS's $id."""
     with _warnings_caught():
         read = pyogrio.read_dataframe(location, layer=layer, columns=[], read_geometry=False, fid_as_index=True)
     return read.index.to_numpy(np.int64)
@@ -279,14 +279,14 @@ def _read_features(
 
 @contextmanager
 def _warnings_caught() -> Iterator[list[warnings.WarningMessage]]:
-    """What GDAL warns of becomes a note when features are read; before that it is said once more."""
+    """Collect GDAL's warnings: they become notes when features are read, and would be repeated before."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield caught
 
 
 def _reason(location: str, layer: str, where: str) -> str:
-    """What GDAL has against a condition: it says so only if that is part of a whole statement."""
+    """GDAL's reason for refusing a condition, which it only gives for a whole statement."""
     quoted = layer.replace('"', '\\"')
     try:
         with _warnings_caught():
@@ -298,7 +298,7 @@ def _reason(location: str, layer: str, where: str) -> str:
 
 def _not_decoded(name: str, encoding: str | None) -> LabelError:
     return LabelError(
-        f"{name}: its text is not {encoding or 'UTF-8'}: say what it is with --encoding, for instance cp1252"
+        f"{name}: its text is not {encoding or 'UTF-8'}: give its encoding with `encoding`, for instance cp1252"
     )
 
 
@@ -332,14 +332,14 @@ def _shapefile_encoding(name: str, location: str, layer: str, asked: str | None)
         return "utf-8", [_encoding_note(name, "UTF-8, which the file does not state", utf8)]
     if stated is None or stated == raw:
         if windows is None:
-            raise LabelError(f"{name}: its text is neither UTF-8 nor cp1252: say what it is with --encoding")
+            raise LabelError(f"{name}: its text is neither UTF-8 nor cp1252: give its encoding with `encoding`")
         reason = "which the file does not state" if stated else "not as UTF-8, as the file states"
         return "cp1252", [_encoding_note(name, f"cp1252, {reason}", windows)]
     return None, []
 
 
 def _texts(location: str, layer: str, encoding: str | None) -> set[str]:
-    """Column names and values that hold more than ASCII."""
+    """Column names and values that are not plain ASCII."""
     info = pyogrio.read_info(location, layer=layer, encoding=encoding)
     found = {str(name) for name in info["fields"]}
     columns = [name for name, kind in zip(info["fields"], info["ogr_types"], strict=True) if kind == "OFTString"]
@@ -365,4 +365,4 @@ def _decoded(texts: Sequence[bytes], encoding: str) -> set[str] | None:
 
 
 def _encoding_note(name: str, encoding: str, texts: set[str]) -> str:
-    return f"Text: {name} is read as {encoding} ({min(texts)[:40]!r}); --encoding says otherwise"
+    return f"Text: {name} is read as {encoding} ({min(texts)[:40]!r}); `encoding` overrides this"

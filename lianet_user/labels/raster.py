@@ -51,7 +51,7 @@ PLAIN_DRIVERS = ("ENVI", "EHdr", "SAGA", "RST")
 
 MOST_PIXELS = 2**40
 MOST_BLOCK_BYTES = 2**30
-"""What the format makes GDAL decode at once."""
+"""Size of what the format makes GDAL decode at once."""
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -73,15 +73,15 @@ class RasterBand:
     """Width and height of a pixel in units of the CRS."""
     dtype: str
     nodata: tuple[float, ...]
-    """The values that mean "nothing known here", stated and given; masks and NaN do as well."""
+    """The values that mean "no data", stated and given; masks and NaN do as well."""
     table: ClassTable | None
-    """What the values are called, if the file or one beside it says so."""
+    """The names of the values, if the file or one beside it states them."""
     colors: Mapping[str, str]
     """Colours (``#rrggbb``) of values in the file's colour table; a colour alone makes no class."""
     attribution: str
-    """As the file states it; empty if it does not."""
+    """The attribution that the file states; empty if it states none."""
     description: str
-    """Of the band."""
+    """The description of the band."""
     notes: tuple[str, ...]
 
     @property
@@ -93,7 +93,7 @@ def open_raster(path: Path, options: LabelOptions) -> RasterBand:
     """Check a raster and choose its band; no pixel is read.
 
     Raises:
-        LabelError: it is no raster that can be used, or an option asks for what a raster does not have.
+        LabelError: it is not a raster that can be used, or an option is for features only.
     """
     _check_options(path, options)
     with reading(path) as dataset:
@@ -129,16 +129,16 @@ def open_raster(path: Path, options: LabelOptions) -> RasterBand:
 
 @contextmanager
 def reading(path: Path) -> Iterator[Any]:
-    """The dataset, and the errors of whatever is done with it in the field's words.
+    """Open a raster; errors of GDAL inside the block become errors about labels.
 
     Raises:
         LabelError: it cannot be opened or read.
     """
     if not path.is_file():
-        raise LabelError(f"{path} is no file: expected a raster of labels, for instance a GeoTIFF")
+        raise LabelError(f"{path} is not a file: expected a raster of labels, for instance a GeoTIFF")
     try:
         with warnings.catch_warnings(), rasterio.Env():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in our words by `_transform`
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `_transform` raises an error of ours
             # Not rasterio.open, which takes no more than one driver.
             dataset = DatasetReader(str(path), driver=list(DRIVERS))
     except UnicodeDecodeError as error:
@@ -161,32 +161,32 @@ def reading(path: Path) -> Iterator[Any]:
 
 
 def _garbled(path: Path) -> LabelError:
-    """Of what rasterio reads as text and is none."""
+    """The error for text in a raster that cannot be decoded."""
     return LabelError(
         f"{path}: its coordinate reference system or another text in it is not UTF-8: is the file whole? If it is, write it"
-        " anew with gdal_translate"
+        " again with gdal_translate"
     )
 
 
 def _check_options(path: Path, options: LabelOptions) -> None:
     given = {
-        "--layer": options.layer,
-        "--field": options.field,
-        "--where": options.where,
-        "--date-field": options.date_field,
-        "--buffer": options.buffer,
-        "--encoding": options.encoding,
-        "--background": options.background,
-        "--labelled-area": options.labelled_area,
-        "--on-conflict": options.on_conflict != "ignore",
-        "--rule all-touched": options.rule == "all-touched",
+        "`layer`": options.layer,
+        "`field`": options.field,
+        "`where`": options.where,
+        "`date_field`": options.date_field,
+        "`buffer`": options.buffer,
+        "`encoding`": options.encoding,
+        "`background`": options.background,
+        "`labelled_area`": options.labelled_area,
+        "`on_conflict`": options.on_conflict != "ignore",
+        "`rule` all-touched": options.rule == "all-touched",
     }
     if wrong := [name for name, value in given.items() if value]:
-        raise LabelError(f"{path} is a raster, and {wrong[0]} is for features (polygons, lines, points): leave it away")
+        raise LabelError(f"{path} is a raster, and {wrong[0]} is for features (polygons, lines, points): omit it")
 
 
 def _choose_band(dataset: Any, path: Path, band: int | None) -> int:
-    """The band asked for, else the only one that is no mask."""
+    """The band asked for, else the only one that is not a mask."""
     meanings = dataset.colorinterp
     bands = [number for number, meaning in enumerate(meanings, 1) if meaning != ColorInterp.alpha]
     listed = ", ".join(f"{number} ({dataset.descriptions[number - 1] or 'no name'})" for number in bands[:20])
@@ -195,10 +195,10 @@ def _choose_band(dataset: Any, path: Path, band: int | None) -> int:
         if {ColorInterp.red, ColorInterp.green, ColorInterp.blue} <= set(meanings):
             raise LabelError(
                 f"{path} is a picture, not labels: its bands are red, green and blue; give a raster with one value for each"
-                " class, or choose a band with --band if they are no colours"
+                " class, or choose a band with `band` if they are not colours"
             )
         if len(bands) != 1:
-            raise LabelError(f"{path} has {len(bands)} bands: {listed}; choose the one with the labels with --band")
+            raise LabelError(f"{path} has {len(bands)} bands: {listed}; choose the one with the labels with `band`")
         band = bands[0]
     if not 1 <= band <= dataset.count:
         raise LabelError(f"{path} has no band {band}: it has {listed}")
@@ -210,9 +210,11 @@ def _choose_band(dataset: Any, path: Path, band: int | None) -> int:
 
 
 def _check_size(dataset: Any, path: Path, band: int) -> None:
-    """Whether the header can be true, and reading it can do no harm."""
+    """Refuse a header that cannot be true, or that would make reading unsafe."""
     if dataset.width * dataset.height > MOST_PIXELS:
-        raise LabelError(f"{path} declares {dataset.width} x {dataset.height} pixels, more than can be true of labels")
+        raise LabelError(
+            f"{path} declares {dataset.width} x {dataset.height} pixels, more than any raster of labels has"
+        )
     item = np.dtype(dataset.dtypes[band - 1]).itemsize
     rows, cols = dataset.block_shapes[band - 1]
     if rows * cols * item > MOST_BLOCK_BYTES:
@@ -227,7 +229,7 @@ def _check_size(dataset: Any, path: Path, band: int) -> None:
 
 
 def _packed(dataset: Any, band: int) -> bool:
-    """Whether pixels take less room than their type."""
+    """Whether pixels take fewer bytes than their type."""
     return "NBITS" in dataset.tags(band, ns="IMAGE_STRUCTURE") or dataset.tags(ns="ENVI").get("file_compression") == "1"
 
 
@@ -240,27 +242,23 @@ def _crs(dataset: Any, path: Path, given: str | None) -> tuple[CRS, list[str]]:
         stated = None
     if given is None:
         if stated is None:
-            raise LabelError(
-                f"{path} states no coordinate reference system: give the one its coordinates are in with --labels-crs"
-            )
+            raise LabelError(f"{path} states no coordinate reference system: give it with `labels_crs`")
         return stated, []
     try:
         crs = CRS(given)
     except CRSError as error:
         raise LabelError(
-            f"--labels-crs {given!r} is no coordinate reference system: expected a code such as EPSG:25833"
+            f"`labels_crs` {given!r} is not a coordinate reference system: expected a code such as EPSG:25833"
         ) from error
     if not (crs.geographic or crs.projected):
-        raise LabelError(
-            f"--labels-crs {given!r} does not say where on the Earth it is: expected a code such as EPSG:25833"
-        )
+        raise LabelError(f"`labels_crs` {given!r} is not tied to the Earth: expected a code such as EPSG:25833")
     if stated is not None and stated != crs:
         raise LabelError(
-            f"{path} states {crs_name(stated)}, and --labels-crs says {crs_name(crs)}: leave --labels-crs away, or mend"
-            " the file with gdal_edit.py -a_srs if what it states is wrong"
+            f"{path} states {crs_name(stated)}, but `labels_crs` is {crs_name(crs)}: omit `labels_crs`, or correct the"
+            " file with gdal_edit.py -a_srs if what it states is wrong"
         )
     return crs, [] if stated is not None else [
-        f"Coordinates: {crs_name(crs)} as given with --labels-crs; the file states none"
+        f"Coordinates: {crs_name(crs)} as given with `labels_crs`; the file states none"
     ]
 
 
@@ -271,17 +269,17 @@ def _transform(dataset: Any, path: Path) -> Affine:
             "control points" if dataset.gcps[0] else "rational polynomials (RPC)" if dataset.rpcs else "nothing at all"
         )
         raise LabelError(
-            f"{path} is not georeferenced: {how} instead of the place and size of its pixels; put it in its place with"
-            " QGIS (Georeferencer) or gdalwarp"
+            f"{path} is not georeferenced: {how} instead of the place and size of its pixels; georeference it with QGIS"
+            " (Georeferencer) or gdalwarp"
         )
-    # Numbers so large or small that their products are none any more.
+    # Numbers so large or small that their products overflow.
     if transform.is_degenerate or not all(abs(number) < 1e15 for number in (*transform[:6], *(~transform)[:6])):
-        raise LabelError(f"{path}: its geotransform {tuple(transform[:6])} describes no pixels: georeference it anew")
+        raise LabelError(f"{path}: its geotransform {tuple(transform[:6])} describes no pixels: georeference it again")
     return transform
 
 
 def _nodata(dataset: Any, path: Path, band: int, given: tuple[float, ...]) -> tuple[tuple[float, ...], list[str]]:
-    """Values that mean "nothing known here", and in words what does."""
+    """Values that mean "no data", and a note about them."""
     dtype = np.dtype(dataset.dtypes[band - 1])
     for value in given:
         if dtype.kind in "iu":
@@ -289,7 +287,7 @@ def _nodata(dataset: Any, path: Path, band: int, given: tuple[float, ...]) -> tu
         else:
             fits = not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
         if not fits:
-            raise LabelError(f"--nodata {value:g}: band {band} of {path} is of type {dtype} and cannot hold this value")
+            raise LabelError(f"`nodata` {value:g}: band {band} of {path} is of type {dtype} and cannot hold this value")
     stated = dataset.nodatavals[band - 1]
     values = tuple(dict.fromkeys((*(() if stated is None else (float(stated),)), *given)))
     facts = [f"{value:g} ({'as given' if value in given else 'as the file states'})" for value in values]
@@ -337,11 +335,11 @@ class RasterLabels:
     values: Array
     """(height, width): uint8, class index or IGNORE; or float32, number or NaN."""
     nodata_ground: float
-    """Covered by the raster, but nothing is known there."""
+    """Covered by the raster, but without data there."""
     outside_ground: float
     """Not covered by the raster."""
     excluded_ground: float
-    """Of values that are dropped on request."""
+    """Covered by values that are dropped on request."""
 
 
 def sample_values(raster: RasterBand, geobox: GeoBox) -> pd.Series:
@@ -364,8 +362,8 @@ def sample_values(raster: RasterBand, geobox: GeoBox) -> pd.Series:
                 return total.iloc[:MOST_VALUES]
     if total.empty:
         raise LabelError(
-            f"{raster.path}: band {raster.band} holds nothing but nodata in the region: choose another band with --band, or"
-            " the region that its values lie in"
+            f"{raster.path}: band {raster.band} holds nothing but nodata in the region: choose another band with `band`,"
+            " or the region that its values lie in"
         )
     return total
 
@@ -413,7 +411,7 @@ def raster_classes(
         if (owner == unknown).any():
             raise LabelError(
                 f"{raster.path}: band {raster.band} holds {found[keys[place] != found][0]:g}, which was not there when its"
-                " values were listed: the file is damaged, or was written to meanwhile; get or save it again"
+                " values were listed: the file is damaged, or has been written to since; copy or save it again"
             )
         ground += [(owner == code).sum() for code in (nodata, outside, excluded)]
         values[tile.window.slices] = classes_of_subpixels(np.minimum(owner, IGNORE).astype(np.uint8), n, min_coverage)
@@ -424,7 +422,7 @@ def raster_classes(
 def raster_numbers(raster: RasterBand, geobox: GeoBox, min_coverage: float, rule: Rule) -> RasterLabels:
     """The number of every pixel: the mean of its sub-pixels, if those with a number are `min_coverage` of it.
 
-    Args and Raises as for :func:`raster_classes`.
+    The arguments and errors are those of :func:`raster_classes`.
     """
     values = np.full(geobox.shape, np.nan, np.float32)
     ground = np.zeros(2)

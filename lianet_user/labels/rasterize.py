@@ -75,7 +75,7 @@ class PixelRule:
 
     @property
     def subpixels(self) -> int:
-        """Along each side of a pixel."""
+        """Sub-pixels along each side of a pixel."""
         return SUBPIXELS if self.rule == "majority" else 1
 
 
@@ -93,16 +93,16 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Decided:
-    """Every pixel by the rule."""
+    """Every pixel of the grid, decided by the rule."""
 
     values: NDArray[Any]
     """(height, width) uint8 class index or IGNORE; float32 number or NaN."""
     contradicting: Mask
     """(height, width)"""
     labelled_ground: float
-    """What features cover, contested or not, without background: in pixels."""
+    """Ground that features cover, contested or not, without background, in pixels."""
     contested_ground: float
-    """How much of it features contest, whomever `on_conflict` gives it to: in pixels."""
+    """Ground that features contest, whichever of them `on_conflict` gives it to, in pixels."""
 
 
 def to_pixel_coordinates(geometries: Geometries, geobox: GeoBox) -> Geometries:
@@ -115,7 +115,7 @@ def to_pixel_coordinates(geometries: Geometries, geobox: GeoBox) -> Geometries:
 
 
 def split_parts(geometries: Geometries) -> Parts:
-    """Take collections apart, however deep, and drop what is missing or empty.
+    """Split collections, however deeply nested, and drop what is missing or empty.
 
     Args:
         geometries: (features,) of any kind, in pixel coordinates.
@@ -144,8 +144,8 @@ def decide_classes(
         parts: of the features, in pixel coordinates.
         classes: (features,) class index of each, below 254.
         shape: height and width in pixels.
-        rule: how.
-        blockers: (any,) features that cannot be used, in pixel coordinates: no background there.
+        rule: what makes a pixel bear a class or number.
+        blockers: (any,) features that cannot be used, in pixel coordinates: background is not assumed there.
         background: class index, and the mapped area in pixel coordinates (None for the whole grid).
     """
     n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
@@ -183,7 +183,7 @@ def decide_numbers(parts: Parts, numbers: NDArray[np.float64], shape: tuple[int,
         parts: of the features, in pixel coordinates.
         numbers: (features,) finite, within float32's range.
         shape: height and width in pixels.
-        rule: how.
+        rule: what makes a pixel bear a class or number.
     """
     n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
     cover, values_of, order = _measured(
@@ -246,7 +246,7 @@ def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry
 
 
 def touches_own(parts: Parts, classes: Indices | None, values: NDArray[Any], features: int) -> Mask:
-    """Which features touch a pixel that bears their class (or any number), and so left a trace in the map.
+    """Which features touch a pixel that bears their class (or any number), and so are visible in the map.
 
     Args:
         parts: of the features, in pixel coordinates.
@@ -260,17 +260,17 @@ def touches_own(parts: Parts, classes: Indices | None, values: NDArray[Any], fea
     def own(feature: Any, pixels: NDArray[Any]) -> Mask:
         return np.isfinite(pixels) if classes is None else pixels == classes[feature]
 
-    def look(of: Indices, rows: Indices, cols: Indices) -> None:
+    def mark(of: Indices, rows: Indices, cols: Indices) -> None:
         touching[of[own(of, values[rows, cols])]] = True
 
     cover = _cover_of(parts, shape, "center")
-    look(cover.claimant, cover.row, cover.col)
+    mark(cover.claimant, cover.row, cover.col)
     # A point inside settles nearly all polygons, their outline nearly all others (slivers, contested ones).
     of, rows, cols = pixels_of_points(shapely.point_on_surface(cover.areas), shape)
-    look(cover.feature[of], rows, cols)
+    mark(cover.feature[of], rows, cols)
     rest = np.flatnonzero(~touching[cover.feature])
     of, rows, cols = pixels_on_outline(cover.areas[rest], shape)
-    look(cover.feature[rest[of]], rows, cols)
+    mark(cover.feature[rest[of]], rows, cols)
     for index in rest[~touching[cover.feature[rest]]]:
         left, top, right, bottom = cover.bounds[index]
         col, row = max(0, int(left)), max(0, int(top))
@@ -336,7 +336,7 @@ def _needed(n: int, min_coverage: float) -> int:
 
 
 def _per_pixel(combine: np.ufunc, fine: NDArray[Any], n: int, dtype: Any = None) -> NDArray[Any]:
-    """(h * n, w * n) sub-pixels -> (h, w) all of a pixel's combined."""
+    """(h * n, w * n) sub-pixels -> (h, w) those of each pixel combined."""
     height, width = fine.shape[0] // n, fine.shape[1] // n
     # One axis after the other is several times faster than both at once.
     rows = combine.reduce(fine.reshape(height, n, width * n), axis=1, dtype=dtype)
@@ -344,7 +344,7 @@ def _per_pixel(combine: np.ufunc, fine: NDArray[Any], n: int, dtype: Any = None)
 
 
 def _gather(fine: NDArray[Any], n: int, rows: Indices, cols: Indices) -> NDArray[Any]:
-    """(h * n, w * n) sub-pixels -> (pixels, n * n) those of the pixels named."""
+    """(h * n, w * n) sub-pixels -> (pixels, n * n) those of the given pixels."""
     height, width = fine.shape[0] // n, fine.shape[1] // n
     return fine.reshape(height, n, width, n)[rows, :, cols, :].reshape(len(rows), n * n)
 
@@ -389,7 +389,7 @@ class _Sides:
 
 
 class _Background:
-    """Where the background class holds, unless a feature covers the ground."""
+    """Where the background class holds, except on ground that features cover."""
 
     def __init__(
         self,
@@ -410,7 +410,7 @@ class _Background:
         )
 
     def on(self, window: Window) -> Mask:
-        """(h * n, w * n)"""
+        """Compute where background may be in a window: (h * n, w * n)."""
         free: Mask = self.blocked.over(window) == 0
         return free if self.mapped is None else free & (self.mapped.over(window) > 0)
 

@@ -57,7 +57,7 @@ def read_labels(path: str | os.PathLike[str], region: RegionHeader, options: Lab
 
     Raises:
         LabelError: the labels cannot be used as they are.
-        DateError: they describe a date that the region does not hold, or it is not said which.
+        DateError: they describe a date that the region does not hold, or it is not stated which.
 
     Warns:
         LabelWarning: the coordinates could be more accurate with a grid that is not installed, or a class is left out
@@ -66,8 +66,8 @@ def read_labels(path: str | os.PathLike[str], region: RegionHeader, options: Lab
     options = options or LabelOptions()
     path = Path(path)
     geobox = finer(region.grid.geobox, options.scale)
-    read = read_raster if is_raster(path) else read_features
-    return read(path, region, geobox, options).labels(geobox, options.scale)
+    reader = read_raster if is_raster(path) else read_features
+    return reader(path, region, geobox, options).labels(geobox, options.scale)
 
 
 # --- Rasters: one band.
@@ -98,26 +98,29 @@ def read_raster(path: Path, region: RegionHeader, geobox: GeoBox, options: Label
         plain = plain_labels(values, where)
         known = plain.text.notna()
         present = sorted(plain.text[known].unique())
-        other = "another band with --band"
+        other = "another band with `band`"
         legend = make_legend(present, present, plain.numeric, options, table, raster.colors, where, other)
         index_of = {
             float(value): legend.index_of[label] for value, label in zip(values[known], plain.text[known], strict=True)
         }
-        read = raster_classes(raster, geobox, index_of, options.min_coverage, options.rule)
+        sampled = raster_classes(raster, geobox, index_of, options.min_coverage, options.rule)
         notes += [*plain.notes, *legend.notes]
     else:
         legend = None
-        read = raster_numbers(raster, geobox, options.min_coverage, options.rule)
+        sampled = raster_numbers(raster, geobox, options.min_coverage, options.rule)
     return RawLabels(
         path=path,
         source=raster.source,
         attribution=raster.attribution,
         task=task,
         legend=legend,
-        maps=(LabelMap(read.values, dates),),
+        maps=(LabelMap(sampled.values, dates),),
         notes=(*notes, *to_region.notes, *date_notes),
-        raster=RasterCounts(read.nodata_ground, read.outside_ground, read.excluded_ground),
-        labelled_ground=float(read.values.size) - read.nodata_ground - read.outside_ground - read.excluded_ground,
+        raster=RasterCounts(sampled.nodata_ground, sampled.outside_ground, sampled.excluded_ground),
+        labelled_ground=float(sampled.values.size)
+        - sampled.nodata_ground
+        - sampled.outside_ground
+        - sampled.excluded_ground,
     )
 
 
@@ -126,13 +129,13 @@ def read_raster(path: Path, region: RegionHeader, geobox: GeoBox, options: Label
 
 @dataclass(frozen=True, eq=False)
 class _FeatureLabels:
-    """What the features of a layer say, feature by feature."""
+    """The labels of the features of a layer."""
 
     task: Task
-    labels: pd.Series
+    values: pd.Series
     """(features,) plain text for classes, float64 for numbers, empty text for coverage; null where there is none."""
     numeric: bool
-    """Classes are whole numbers."""
+    """Whether the classes are whole numbers."""
     table: ClassTable | None
     notes: tuple[str, ...]
 
@@ -150,52 +153,52 @@ def read_features(path: Path, region: RegionHeader, geobox: GeoBox, options: Lab
         LabelError, DateError: they cannot be used as they are.
     """
     layer = read_layer(path, options)
-    meaning = _meaning(layer, options)
+    labels = _feature_labels(layer, options)
     to_region = transformation(layer.crs, geobox)
     warn_of_missing_grids(path, to_region)
-    moments, described, date_notes = _moments(layer, region, options)
+    date_groups, dates_of_group, date_notes = _date_groups(layer, region, options)
     dropped = [plain_text(old) for old, new in options.mapping if new is None]
     features = features_in_region(
         layer,
-        labelled=meaning.labels.notna().to_numpy(bool),
-        excluded=meaning.labels.isin(dropped).to_numpy(bool),
-        dated=moments >= 0,
-        twins=meaning.labels.astype("string").fillna("") + pd.Series(moments, meaning.labels.index).astype("string"),
+        labelled=labels.values.notna().to_numpy(bool),
+        excluded=labels.values.isin(dropped).to_numpy(bool),
+        dated=date_groups >= 0,
+        twins=labels.values.astype("string").fillna("") + pd.Series(date_groups, labels.values.index).astype("string"),
         geobox=geobox,
         transformation=to_region,
         buffer=options.buffer,
-        only_polygons=meaning.task == "coverage",
+        only_polygons=labels.task == "coverage",
     )
-    moments = moments[features.rows]
-    used = meaning.labels.iloc[features.rows]
-    legend = _legend(layer, meaning, used, features, options) if meaning.task == "segmentation" else None
+    date_groups = date_groups[features.rows]
+    used = labels.values.iloc[features.rows]
+    legend = _legend(layer, labels, used, features, options) if labels.task == "segmentation" else None
     classes = np.array([legend.index_of[label] for label in used] if legend else [], np.intp)
     grid = _Grid(geobox, options, features)
     decided, maps, traced = [], [], np.zeros(len(used), bool)
-    for moment in np.unique(moments):
-        own = np.flatnonzero(moments == moment)
+    for group in np.unique(date_groups):
+        own = np.flatnonzero(date_groups == group)
         parts = split_parts(to_pixel_coordinates(features.geometries[own], geobox))
         if legend is not None:
             result = grid.classes(parts, classes[own], legend)
             traced[own] = touches_own(parts, classes[own], result.values, len(own))
-        elif meaning.task == "regression":
+        elif labels.task == "regression":
             result = grid.numbers(parts, used.iloc[own].to_numpy(np.float64))
             traced[own] = touches_own(parts, None, result.values, len(own))
         else:
             result = grid.coverage(parts)
             traced[own] = True
         decided.append(result)
-        maps.append(LabelMap(result.values, described[moment]))
+        maps.append(LabelMap(result.values, dates_of_group[group]))
     return RawLabels(
         path=path,
         source=layer.source,
         attribution=layer.attribution,
-        task=meaning.task,
+        task=labels.task,
         legend=legend,
         maps=tuple(maps),
         notes=(
             *layer.notes,
-            *meaning.notes,
+            *labels.notes,
             *(legend.notes if legend else ()),
             *to_region.notes,
             *date_notes,
@@ -211,27 +214,29 @@ def read_features(path: Path, region: RegionHeader, geobox: GeoBox, options: Lab
     )
 
 
-def _moments(
+def _date_groups(
     layer: VectorLayer, region: RegionHeader, options: LabelOptions
 ) -> tuple[NDArray[np.intp], list[tuple[dt.date, ...]], list[str]]:
-    """When features hold: each one's moment (-1 without a date), the dates of each moment, and what was decided.
+    """The group of dates that each feature describes (-1 for none), the dates of each group, and notes.
 
-    Labels without dates of their own hold at one moment, which may have several dates.
+    Features without dates of their own share one group, which may have several dates.
     """
     if options.date_field is None:
         dates, notes = described_dates(options.dates, region, options.date_tolerance)
         return np.zeros(len(layer.geometries), np.intp), [dates], notes
     assert layer.dates is not None
-    moments, notes = held_dates(layer.dates, region, options.date_tolerance, "leave those features out with --where")
-    return moments, [(date,) for date in region.dates], notes
+    date_groups, notes = nearest_acquisitions(
+        layer.dates, region, options.date_tolerance, "exclude those features with `where`"
+    )
+    return date_groups, [(date,) for date in region.dates], notes
 
 
 def chosen_class_table(stored: ClassTable | None, options: LabelOptions) -> ClassTable | None:
-    """The table asked for, else the one that came with the labels."""
+    """The table that the options name, else the one stored with the labels."""
     return read_class_table(options.classes) if options.classes is not None else stored
 
 
-def _meaning(layer: VectorLayer, options: LabelOptions) -> _FeatureLabels:
+def _feature_labels(layer: VectorLayer, options: LabelOptions) -> _FeatureLabels:
     if layer.column is None or layer.values is None:
         everything = pd.Series("", index=range(len(layer.geometries)), dtype="string")
         return _FeatureLabels("coverage", everything, False, None, ("Task: coverage, as asked",))
@@ -248,23 +253,23 @@ def _meaning(layer: VectorLayer, options: LabelOptions) -> _FeatureLabels:
 
 
 def _legend(
-    layer: VectorLayer, meaning: _FeatureLabels, used: pd.Series, features: Features, options: LabelOptions
+    layer: VectorLayer, labels: _FeatureLabels, used: pd.Series, features: Features, options: LabelOptions
 ) -> Legend:
     assert layer.column is not None
     colors = {} if layer.colors is None else _agreed_colors(used, layer.colors.iloc[features.rows])
     return make_legend(
         sorted(used.unique()),
-        sorted(meaning.labels.dropna().unique()),
-        meaning.numeric,
+        sorted(labels.values.dropna().unique()),
+        labels.numeric,
         options,
-        meaning.table,
+        labels.table,
         colors,
         f"{layer.path}: the column {layer.column.name!r}",
     )
 
 
 def _agreed_colors(labels: pd.Series, colors: pd.Series) -> dict[str, str]:
-    """Colours of the classes whose features agree on one."""
+    """Colours of those classes whose features all have the same."""
     agreed = {}
     for name, group in colors.fillna("").groupby(labels.to_numpy()):
         found = {normalized_color(text) for text in group.unique()}
@@ -274,7 +279,7 @@ def _agreed_colors(labels: pd.Series, colors: pd.Series) -> dict[str, str]:
 
 
 class _Grid:
-    """The pixels, and what decides them.
+    """The grid, and what decides its pixels.
 
     Attributes:
         notes: what was decided about the labelled area.
@@ -305,7 +310,7 @@ class _Grid:
 
 
 def _pixel_notes(options: LabelOptions, features: Features) -> list[str]:
-    """How pixels were decided, where that is not the default."""
+    """Notes on how pixels were decided, where that is not the default."""
     notes = []
     counts = features.counts
     if options.buffer and counts.lines + counts.points:
@@ -333,7 +338,7 @@ Date = dt.date
 
 
 def described_dates(asked: Sequence[str], region: RegionHeader, tolerance: int) -> tuple[tuple[Date, ...], list[str]]:
-    """The acquisitions that all labels describe, in the region's order, and what was decided on the way.
+    """The acquisitions that all labels describe, in the region's order, and notes on how they were chosen.
 
     Args:
         asked: dates as YYYY-MM-DD, or :data:`EVERY_DATE`; none takes the only acquisition there is.
@@ -341,27 +346,27 @@ def described_dates(asked: Sequence[str], region: RegionHeader, tolerance: int) 
         tolerance: days that a date may be away from the acquisition that is taken for it.
 
     Raises:
-        DateError: one is no date or is not held, or none was given and the region holds several.
+        DateError: one is not a date, the region does not hold one, or none is given and the region holds several.
     """
     if not asked:
         if len(region.dates) > 1:
             raise DateError(
                 f"region {region.name!r} holds {len(region.dates)} dates ({min(region.dates)} to {max(region.dates)})"
-                " and it is not said which the labels describe: give --date YYYY-MM-DD (several, if they hold at"
-                f" several), --date {EVERY_DATE} if they hold at every one, or --date-field COLUMN"
+                " and it is not stated which the labels describe: give `dates` YYYY-MM-DD (several, if they hold at"
+                f" several), `dates` {EVERY_DATE} if they hold at every one, or `date_field` COLUMN"
             )
         return region.dates, []
     if EVERY_DATE in asked:
         if len(asked) > 1:
-            raise DateError(f"--date {EVERY_DATE} stands for every date: leave the other dates away")
+            raise DateError(f"`dates` {EVERY_DATE} stands for every date: omit the other dates")
         return region.dates, [f"Dates: all {len(region.dates)} of the region"]
     days = pd.Series([parse_date(text) for text in asked], dtype=object)
-    indices, notes = held_dates(days, region, tolerance)
+    indices, notes = nearest_acquisitions(days, region, tolerance)
     return tuple(region.dates[index] for index in sorted(set(indices.tolist()))), notes
 
 
-def held_dates(
-    days: pd.Series, region: RegionHeader, tolerance: int, way_out: str = "give one of them"
+def nearest_acquisitions(
+    days: pd.Series, region: RegionHeader, tolerance: int, remedy: str = "give one of them"
 ) -> tuple[NDArray[np.intp], list[str]]:
     """The acquisition each date stands for: index into `region.dates`, -1 where there is no date.
 
@@ -369,7 +374,7 @@ def held_dates(
         days: ``datetime.date`` or None.
         region: whose acquisitions they have to be.
         tolerance: days that a date may be away from the acquisition nearest to it.
-        way_out: what can be done about a date that is farther away, besides a larger tolerance.
+        remedy: what to do about a date that is farther away, besides a larger tolerance.
 
     Raises:
         DateError: a date is farther than that from every acquisition.
@@ -383,7 +388,7 @@ def held_dates(
     nearest = away.argmin(axis=1)
     too_far = np.flatnonzero(away.min(axis=1) > tolerance)
     if len(too_far):
-        raise _not_held([Date.fromordinal(int(distinct[index])) for index in too_far], region, tolerance, way_out)
+        raise _not_held([Date.fromordinal(int(distinct[index])) for index in too_far], region, tolerance, remedy)
     for index in np.flatnonzero(away.min(axis=1)):
         taken, distance = region.dates[nearest[index]], int(away[index].min())
         notes.append(
@@ -393,7 +398,7 @@ def held_dates(
     return indices, notes
 
 
-def _not_held(missing: Sequence[Date], region: RegionHeader, tolerance: int, way_out: str) -> DateError:
+def _not_held(missing: Sequence[Date], region: RegionHeader, tolerance: int, remedy: str) -> DateError:
     first = missing[0]
     nearest = sorted(sorted(region.dates, key=lambda date: abs(date - first))[:3])
     held = "nearest dates it holds are" if len(nearest) > 1 else "only date it holds is"
@@ -402,5 +407,5 @@ def _not_held(missing: Sequence[Date], region: RegionHeader, tolerance: int, way
     within = f" within {tolerance} days" if tolerance else ""
     return DateError(
         f"region {region.name!r} does not hold {first}{more}{within}: the {held}"
-        f" {', '.join(map(str, nearest))}; {way_out}, or --date-tolerance {days} to take the nearest"
+        f" {', '.join(map(str, nearest))}; {remedy}, or `date_tolerance` {days} to take the nearest"
     )

@@ -1,4 +1,4 @@
-"""A vector file -> the features of one layer, with the label each has in one column."""
+"""A vector file -> the features of one layer: which layer, which CRS, and which column holds the labels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class VectorLayer:
-    """Every feature of a layer (or every one that meets a condition), as found."""
+    """Every feature of a layer (or every one that meets a condition), as read."""
 
     path: Path
     name: str
@@ -69,9 +69,9 @@ class VectorLayer:
     colors: pd.Series | None
     """(features,) text of the colour column, if there is one."""
     table: ClassTable | None
-    """The classes of the QGIS style that the file brings, if it is about that column."""
+    """The classes of the QGIS style that the file brings, if it is for that column."""
     attribution: str
-    """As the file's metadata state it; empty if they do not."""
+    """The attribution that the file's metadata state; empty if they state none."""
     notes: tuple[str, ...]
     """What was decided while reading, in words."""
 
@@ -83,7 +83,7 @@ class VectorLayer:
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """Where somebody looked."""
+    """Polygons that delimit an area, for instance the one that was mapped."""
 
     path: Path
     crs: CRS
@@ -128,7 +128,7 @@ def read_layer(path: Path, options: LabelOptions) -> VectorLayer:
 
 
 def read_area(path: Path) -> Area:
-    """Read the polygons that say where somebody looked, from the only layer that can hold some.
+    """Read the polygons that delimit an area, from the only layer that can hold some.
 
     Raises:
         LabelError: there is no such file or CRS, no layer or several with polygons, or no valid polygon.
@@ -159,13 +159,13 @@ def read_area(path: Path) -> Area:
     if left_out:
         notes = [
             *notes,
-            f"Mapped area: {left_out} of {len(polygons)} features of {path.name} are no polygons, left out",
+            f"Mapped area: {left_out} of {len(polygons)} features of {path.name} are not polygons and are left out",
         ]
     return Area(path, crs, geometries[polygons], (*source.notes, *notes))
 
 
 def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame]:
-    """Read polygons with all that their layer says of each.
+    """Read polygons with all columns of their layer.
 
     Args:
         path: vectors with nothing but polygons.
@@ -196,21 +196,23 @@ def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame
         )
     frame = frame.reset_index(drop=True)
     if any(str(name).casefold() == "zone" for name in frame):
-        return Area(path, crs, geometries, (*source.notes, *notes)), frame  # whoever named a field so means it
+        return Area(
+            path, crs, geometries, (*source.notes, *notes)
+        ), frame  # a column of this name is meant to number the zones
     numbers = feature_numbers(vector_location(path), source.layer) if source.layer else np.arange(1, len(frame) + 1)
     frame.insert(0, "zone", numbers)
     return Area(path, crs, geometries, (*source.notes, *notes)), frame
 
 
 def _open(path: Path, options: LabelOptions) -> OpenedLayer:
-    """The layer that is asked for, or the only one."""
+    """Open the layer that is asked for, or the only one."""
     found = find_format(path)
     encoding = _known_encoding(options.encoding)
     if found.kind == "raster":
         raise LabelError(f"{path} is {found.words}: expected vectors")
     tabular = found.kind == "table" and path.suffix.lower() in TABLES
     if (tabular or found is PARQUET) and options.layer is not None:
-        raise LabelError(f"{path} is a single table without layers: leave --layer {options.layer!r} away")
+        raise LabelError(f"{path} is a single table without layers: omit `layer` {options.layer!r}")
     if found is PARQUET:
         return parquet_layer(path, options.where)
     if tabular:
@@ -222,14 +224,14 @@ def _open(path: Path, options: LabelOptions) -> OpenedLayer:
 
 
 def _known_encoding(name: str | None) -> str | None:
-    """As Python calls it."""
+    """Python's name of an encoding."""
     if name is None:
         return None
     try:
         "x".encode(name)
         return codecs.lookup(name).name
     except (LookupError, ValueError) as error:
-        raise LabelError(f"--encoding {name!r} is not known: expected a name such as utf-8, cp1252 or cp850") from error
+        raise LabelError(f"`encoding` {name!r} is not known: expected a name such as utf-8, cp1252 or cp850") from error
 
 
 def _layer_crs(source: OpenedLayer, asked: str | None) -> tuple[CRS, list[str]]:
@@ -242,18 +244,18 @@ def _layer_crs(source: OpenedLayer, asked: str | None) -> tuple[CRS, list[str]]:
         if source.crs:
             hint = f" on the Earth (what it states is neither geographic nor projected: {source.crs[:60]!r})"
         raise LabelError(
-            f"{source.where} has no coordinate reference system{hint}: say with --labels-crs EPSG:... which one its"
-            " coordinates are in, or assign it with QGIS or ogr2ogr -a_srs"
+            f"{source.where} has no coordinate reference system{hint}: give it with `labels_crs`, for instance"
+            " EPSG:25833, or assign it with QGIS or ogr2ogr -a_srs"
         )
     if stated is None:
         assert wanted is not None
         return CRS(wanted), [
-            f"CRS: {_crs_words(wanted)}, as given with --labels-crs, since {source.path.name} states none"
+            f"CRS: {_crs_words(wanted)}, as given with `labels_crs`, since {source.path.name} states none"
         ]
     if wanted is not None and not stated.equals(wanted, ignore_axis_order=True):
         raise LabelError(
-            f"{source.where} states {_crs_words(stated)}, and --labels-crs says {_crs_words(wanted)}: leave --labels-crs"
-            " away, or assign the right one to the file with QGIS or ogr2ogr -a_srs"
+            f"{source.where} states {_crs_words(stated)}, but `labels_crs` is {_crs_words(wanted)}: omit `labels_crs`,"
+            " or assign the right one to the file with QGIS or ogr2ogr -a_srs"
         )
     return CRS(stated), []
 
@@ -263,7 +265,7 @@ def _has_prj(path: Path) -> bool:
 
 
 def _horizontal(text: str | None) -> pyproj.CRS | None:
-    """Without heights; None if there is none or it does not say where on the Earth things are."""
+    """A CRS without heights; None if there is none, or one that is not tied to the Earth."""
     if not text:
         return None
     try:
@@ -281,7 +283,7 @@ def _asked_crs(text: str) -> pyproj.CRS:
     crs = _horizontal(text)
     if crs is None:
         raise LabelError(
-            f"--labels-crs {text!r} is no geographic or projected coordinate reference system: expected a code such as"
+            f"`labels_crs` {text!r} is not a geographic or projected coordinate reference system: expected a code such as"
             " EPSG:25833"
         )
     return crs
@@ -293,7 +295,7 @@ def _crs_words(crs: pyproj.CRS) -> str:
 
 
 def _choose_column(source: OpenedLayer, options: LabelOptions, table: ClassTable | None) -> Column | None:
-    """The column asked for, the one a style is about, or the only one that it can be."""
+    """The column asked for, the one that a style is for, or the only one that it can be."""
     kinds = source.kinds
     if options.field is not None:
         _check_column(source, options.field)
@@ -321,11 +323,11 @@ def _choose_column(source: OpenedLayer, options: LabelOptions, table: ClassTable
         hint = " (its .dbf file is missing)" if missing else ""
         raise LabelError(
             f"{source.where} has no column that can hold labels{hint}: it has {listed(list(kinds))}; give a file with"
-            " labels, or use --task coverage if only presence counts"
+            " labels, or use `task` coverage if only presence counts"
         )
     raise LabelError(
-        f"{source.where} has {len(kinds)} columns ({listed(list(kinds))}) and it is not plain which one holds the"
-        f" {'classes' if of_classes else 'numbers'}: choose it with --field"
+        f"{source.where} has {len(kinds)} columns ({listed(list(kinds))}) and it is not clear which one holds the"
+        f" {'classes' if of_classes else 'numbers'}: choose it with `field`"
     )
 
 
@@ -370,5 +372,5 @@ def _date(value: object, column: object, source: OpenedLayer) -> dt.date | None:
     except ValueError:
         pass
     raise LabelError(
-        f"{source.where}: {text[:40]!r} in the column {column!r} is no date: expected YYYY-MM-DD or YYYYMMDD in --date-field"
+        f"{source.where}: {text[:40]!r} in the column {column!r} is not a date: expected YYYY-MM-DD or YYYYMMDD in `date_field`"
     )
