@@ -157,11 +157,11 @@ def _csv_delimiter(text: str) -> str:
     first = text.split("\n", 1)[0].strip()
     known = {*LABEL_COLUMNS, *NAME_COLUMNS, *COLOR_COLUMNS}
 
-    def found(delimiter: str) -> tuple[int, int]:
+    def known_columns(delimiter: str) -> tuple[int, int]:
         cells = [cell.strip().strip('"').lower() for cell in first.split(delimiter)]
         return len(known.intersection(cells)), len(cells)
 
-    return max(";\t,", key=found)
+    return max(";\t,", key=known_columns)
 
 
 def _header_columns(header: list[str], source: str) -> tuple[int | None, int | None, int | None]:
@@ -234,8 +234,8 @@ def stored_style(path: Path, layer: str) -> ClassTable | None:
             usable all the same, under their own names.
     """
     try:
-        found = _style_in_database(path, layer) or _style_beside(path)
-        return parse_style(*found) if found is not None else None
+        style = _style_in_database(path, layer) or _style_beside(path)
+        return parse_style(*style) if style is not None else None
     except LabelError as error:
         warnings.warn(f"{path}: no names or colours are taken from its style: {error}", LabelWarning, stacklevel=2)
         return None
@@ -315,7 +315,7 @@ def _layer_styles(path: Path, layer: str) -> list[tuple[str, object, str | bytes
     """Name, "is default" and QML of each style of a layer, the newest first.
 
     SQLite creates files beside a database that was left in WAL mode, even to read it, unless it is told that nobody
-    writes. Where a -wal file says that somebody does, what is new lies in there and it has to be read too.
+    writes to it. A -wal file means that somebody may: it holds the newest content and has to be read too.
     """
     writing = path.with_name(f"{path.name}-wal").exists()
     uri = f"{path.resolve().as_uri()}?{'mode=ro' if writing else 'immutable=1'}"

@@ -123,15 +123,19 @@ class _TableLookup:
         return list(self._of_name)
 
     def lists(self, label: str) -> bool:
+        """Whether the table has a label, as a code or as a name."""
         return label in self._by_label or label in self._of_name
 
     def spellings(self) -> list[str]:
+        """All codes and names of the table."""
         return [*self._by_label, *self._of_name]
 
     def name(self, label: str) -> str:
+        """The name of the class that a label belongs to; the label itself, if the table does not list it."""
         return self._by_label[label].name if label in self._by_label else label
 
     def color(self, name: str) -> str:
+        """The colour of a class; empty if the table has none."""
         return next((entry.color for entry in self._of_name.get(name, []) if entry.color), "")
 
     def code(self, name: str) -> str:
@@ -140,6 +144,7 @@ class _TableLookup:
         return "" if not labels or name in labels else _cut(labels[0])
 
     def notes(self, names: list[str], unlisted: list[str]) -> list[str]:
+        """State what the table decided, for the report."""
         absent = [name for name in self.names if name not in names]
         merged = [name for name in self.names if name in names and len(self._of_name[name]) > 1]
         notes = [f"Classes: named, ordered and coloured by {self._source}"]
@@ -188,27 +193,27 @@ def _check_listed(targets: set[str], resolve: _TableLookup, options: LabelOption
 
 
 def _check_names(names: list[str], numeric: bool, options: LabelOptions, where: str, another: str) -> None:
-    found = f"{where} holds"
+    holds = f"{where} holds"
     if "" in names:
         raise LabelError("`background` is blank: give the class a name")
     if not names:
-        raise LabelError(f"{found} no class in the region, expected two or more: `mapping` drops every label")
+        raise LabelError(f"{holds} no class in the region, expected two or more: `mapping` drops every label")
     if len(names) == 1:
         advice = "; if everything else in some area is not that class, state that with `background` and `labelled_area`"
         raise LabelError(
-            f"{found} a single class in the region ({names[0]!r}), expected two or more: label what is not that class"
+            f"{holds} a single class in the region ({names[0]!r}), expected two or more: label what is not that class"
             f" too, or choose {another}{'' if options.background else advice}"
         )
     if len(names) > MAX_CLASSES:
         advice = " learn the numbers themselves with `task` regression," if numeric else ""
         raise LabelError(
-            f"{found} {len(names)} classes in the region, expected at most {MAX_CLASSES}: group them with `mapping` or"
+            f"{holds} {len(names)} classes in the region, expected at most {MAX_CLASSES}: group them with `mapping` or"
             f" `classes`,{advice} or choose {another}"
         )
     longest = max(names, key=len)
     if len(longest) > MAX_NAME:
         raise LabelError(
-            f"{found} a class name of {len(longest)} characters ({longest[:40]!r}...), expected at most {MAX_NAME}:"
+            f"{holds} a class name of {len(longest)} characters ({longest[:40]!r}...), expected at most {MAX_NAME}:"
             f" shorten it with `mapping` or `classes`, or choose {another}"
         )
 
@@ -217,8 +222,8 @@ def _agreed_color(name: str, name_of: Mapping[str, str | None], colors: Mapping[
     """The colour of the label that gives the class its name, else the one that all its labels agree on."""
     if name_of.get(name) == name and colors.get(name):
         return colors[name]
-    found = {colors.get(label, "") for label, other in name_of.items() if other == name}
-    return found.pop() if len(found) == 1 else ""
+    agreed = {colors.get(label, "") for label, other in name_of.items() if other == name}
+    return agreed.pop() if len(agreed) == 1 else ""
 
 
 def _code(name: str, name_of: Mapping[str, str | None]) -> str:

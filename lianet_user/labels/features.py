@@ -217,7 +217,7 @@ def _refuse_useless(layer: VectorLayer, fates: NDArray[np.object_]) -> None:
         "excluded": f"a label{column} that is dropped on request",
         "no_date": "no date that the region holds",
     }
-    found = [f"{count} have {what}" for fate, what in facts.items() if (count := int((fates == fate).sum()))]
+    reasons = [f"{count} have {what}" for fate, what in facts.items() if (count := int((fates == fate).sum()))]
     if (fates == "not_polygons").any():
         hint = "draw or buffer points and lines to the areas that they describe"
     elif column:
@@ -225,7 +225,9 @@ def _refuse_useless(layer: VectorLayer, fates: NDArray[np.object_]) -> None:
     else:
         hint = "expected polygons"
     called = f" of layer {layer.name!r}" if layer.name else ""
-    raise LabelError(f"{layer.path}: none of the {len(fates)} features{called} can be used: {', '.join(found)}: {hint}")
+    raise LabelError(
+        f"{layer.path}: none of the {len(fates)} features{called} can be used: {', '.join(reasons)}: {hint}"
+    )
 
 
 def _boxes(geobox: GeoBox, crs: CRS, reach: float) -> list[Bounds]:
@@ -408,11 +410,11 @@ def _exchanged(extent: Bounds, crs: CRS, geobox: GeoBox) -> bool:
     return extent[1] < east and extent[3] > west and extent[0] < north and extent[2] > south
 
 
-def _shown(bounds: Bounds, crs: CRS, shown: CRS) -> str:
+def _shown(bounds: Bounds, crs: CRS, target: CRS) -> str:
     try:
-        return f"{format_bounds(bounds_in(bounds, crs, shown))} in {crs_name(shown)}"
+        return f"{format_bounds(bounds_in(bounds, crs, target))} in {crs_name(target)}"
     except AreaError:
-        return f"not expressible in {crs_name(shown)}"
+        return f"not expressible in {crs_name(target)}"
 
 
 def warn_of_missing_grids(path: Path, used: Transformation) -> None:

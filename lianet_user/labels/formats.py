@@ -129,19 +129,19 @@ def find_format(path: Path) -> Format:
         raise LabelError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
     if not head:
         raise LabelError(f"{path} is empty (0 bytes): save or download it again")
-    found = _by_content(head, str(path))
-    if found is ZIP:
+    content = _by_content(head, str(path))
+    if content is ZIP:
         _check_no_spreadsheet(path)
-    expected = ENDINGS.get(suffix, (found,))
-    if found not in expected:
+    expected = ENDINGS.get(suffix, (content,))
+    if content not in expected:
         raise LabelError(
-            f"{path} is called {suffix} but looks like {found.words}: expected {expected[0].words};"
+            f"{path} is called {suffix} but looks like {content.words}: expected {expected[0].words};"
             " correct its ending, or save or download it again"
         )
-    if found is SHAPEFILE:
+    if content is SHAPEFILE:
         _check_shapefile(path, head)
     # Raw rasters (ENVI, BIL) have no signature, only a header beside them.
-    return RASTER if found is UNKNOWN and path.with_suffix(".hdr").exists() else found
+    return RASTER if content is UNKNOWN and path.with_suffix(".hdr").exists() else content
 
 
 def is_raster(path: Path) -> bool:
@@ -173,9 +173,9 @@ def _by_content(head: bytes, where: str) -> Format:
     for mark, reason in USELESS.items():
         if head.startswith(mark):
             raise LabelError(f"{where} {reason}")
-    for mark, found in SIGNATURES.items():
+    for mark, content in SIGNATURES.items():
         if head.startswith(mark):
-            return GEOPACKAGE if found is SQLITE and head[68:72] in (b"GPKG", b"GP10", b"GP11") else found
+            return GEOPACKAGE if content is SQLITE and head[68:72] in (b"GPKG", b"GP10", b"GP11") else content
     text = head.lower().removeprefix(b"\xef\xbb\xbf")
     for pattern, reason in POINTERS.items():
         if re.search(pattern, text):
@@ -234,15 +234,15 @@ def _inside_zip(path: Path) -> str:
     names = [PurePosixPath(member.filename) for member in members]
     shapefiles = [name for name in names if name.suffix.lower() == ".shp"]
     folders = {str(name.parent) for name in shapefiles}
-    found = {str(name.parent) for name in names if name.suffix.lower() == ".gdbtable"}
-    found |= {str(name) for name in names if name.suffix.lower() in ZIPPED}
+    candidates = {str(name.parent) for name in names if name.suffix.lower() == ".gdbtable"}
+    candidates |= {str(name) for name in names if name.suffix.lower() in ZIPPED}
     # A folder has its shapefiles as layers.
-    found |= {str(shapefiles[0])} if len(shapefiles) == 1 else folders
-    if len(found) != 1:
-        what = f"{len(found)} vector files" if found else "no vector file"
-        shown = listed(sorted(found) or sorted(map(str, names)), 5)
+    candidates |= {str(shapefiles[0])} if len(shapefiles) == 1 else folders
+    if len(candidates) != 1:
+        what = f"{len(candidates)} vector files" if candidates else "no vector file"
+        shown = listed(sorted(candidates) or sorted(map(str, names)), 5)
         raise LabelError(f"{path} is a zip with {what} in it ({shown}): unpack it and give the file with the labels")
-    inside = found.pop()
+    inside = candidates.pop()
     if PurePosixPath(inside) in names:
         with zipfile.ZipFile(path) as archive, archive.open(inside) as file:
             _by_content(file.read(HEAD_BYTES), f"{path}: {inside}")

@@ -51,7 +51,7 @@ class RasterCounts:
     outside: float
     """In the region, but not covered by the raster."""
     excluded: float
-    """Bears a class that was dropped on request."""
+    """Of a class that was dropped on request."""
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,14 @@ class OpenedLayer:
 
 
 def table_layer(path: Path, encoding: str | None, where: str | None, degrees: bool | None) -> OpenedLayer:
-    """A table of points; columns called longitude and latitude mean WGS 84 unless `degrees` says that a CRS is given."""
+    """A table of points; columns called longitude and latitude mean WGS 84 unless a CRS is given (`degrees`)."""
     table = read_table(path, encoding, degrees)
     crs = "EPSG:4326" if table.lonlat and degrees is None else None
     return _in_memory(path, table.frame, table.geometries, crs, table.coordinates, table.notes, where)
 
 
 def parquet_layer(path: Path, where: str | None) -> OpenedLayer:
+    """A GeoParquet file, whose named index counts as columns."""
     if importlib.util.find_spec("pyarrow") is None:
         raise LabelError(f"{path} is GeoParquet, which needs one more package: pip install 'lianet-user[parquet]'")
     try:
@@ -107,7 +108,7 @@ def _in_memory(
         no_labels=no_labels,
         attribution="",
         notes=notes,
-        read=lambda wanted: (frame[list(wanted)], geometries, []),
+        read=lambda names: (frame[list(names)], geometries, []),
     )
 
 
@@ -128,13 +129,14 @@ def _rows_where(frame: pd.DataFrame, where: str) -> NDArray[np.intp]:
         try:
             frame[plain].to_sql("labels", database, index=False)
             # Rows are numbered from 1 in the order they came in.
-            found = database.execute(f"SELECT rowid FROM labels WHERE {where}").fetchall()
+            rows = database.execute(f"SELECT rowid FROM labels WHERE {where}").fetchall()
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             raise bad_where(where, str(error)) from error
-    return np.sort(np.array([row for (row,) in found], np.intp)) - 1
+    return np.sort(np.array([row for (row,) in rows], np.intp)) - 1
 
 
 def bad_where(where: str, reason: str) -> LabelError:
+    """The error for a condition that cannot be used."""
     return LabelError(
         f"`where` {where!r} cannot be used ({reason.strip().rstrip('.')}): expected a condition in OGR SQL, for instance"
         " \"year = 2018 AND class <> 'unknown'\""
@@ -142,6 +144,7 @@ def bad_where(where: str, reason: str) -> LabelError:
 
 
 def nothing_left(name: str, where: str) -> LabelError:
+    """The error for a condition that no feature meets."""
     return LabelError(
         f"{name}: no feature meets `where` {where!r}: check the names (columns in \"double\", text in 'single' quotes)"
         " and values"
@@ -149,6 +152,7 @@ def nothing_left(name: str, where: str) -> LabelError:
 
 
 def empty_layer(name: str) -> LabelError:
+    """The error for a layer without features."""
     return LabelError(f"{name} is empty: expected features with a label each")
 
 
@@ -184,6 +188,11 @@ def layers_of(path: Path, location: str) -> dict[str, str]:
 
 
 def layer_named(path: Path, layers: dict[str, str], layer: str | None) -> str:
+    """The name of the layer asked for, or of the only one.
+
+    Raises:
+        LabelError: there is no such layer, or none is asked for and there are several.
+    """
     names = list(layers)
     if not names:
         raise LabelError(
@@ -203,6 +212,7 @@ def _images_hint(path: Path) -> str:
 
 
 def ogr_layer(path: Path, location: str, layer: str, encoding: str | None, where: str | None) -> OpenedLayer:
+    """A layer that GDAL reads, with the encoding of its text."""
     name = f"{path}: layer {layer!r}"
     notes: list[str] = []
     try:
@@ -221,16 +231,16 @@ def ogr_layer(path: Path, location: str, layer: str, encoding: str | None, where
     kinds = {column: OGR_KINDS.get(kind, "other") for column, kind in zip(columns, info["ogr_types"], strict=True)}
     booleans = {column for column, kind in zip(columns, info["dtypes"], strict=True) if kind == "bool"}
 
-    def read(wanted: Sequence[str]) -> tuple[pd.DataFrame, Geometries, list[str]]:
-        if "geometry" in wanted:
+    def read(names: Sequence[str]) -> tuple[pd.DataFrame, Geometries, list[str]]:
+        if "geometry" in names:
             # geopandas keeps the geometries under that name: they would be taken for the labels.
             raise LabelError(f"{name}: a column called 'geometry' cannot be read beside the geometries: rename it")
-        frame, said = _read_features(name, location, layer, wanted, encoding, where)
-        for column in booleans.intersection(wanted):
+        frame, read_notes = _read_features(name, location, layer, names, encoding, where)
+        for column in booleans.intersection(names):
             # With nulls among them they arrive as 1.0, 0.0 and NaN.
             if frame[column].dtype != bool:
                 frame[column] = frame[column].astype(object).map({1.0: True, 0.0: False})
-        return pd.DataFrame(frame[list(wanted)]), frame.geometry.to_numpy(), said
+        return pd.DataFrame(frame[list(names)]), frame.geometry.to_numpy(), read_notes
 
     return OpenedLayer(
         path=path,
@@ -310,7 +320,7 @@ def _attribution(info: dict[str, Any]) -> str:
     return ""
 
 
-def _shapefile_encoding(name: str, location: str, layer: str, asked: str | None) -> tuple[str | None, list[str]]:
+def _shapefile_encoding(name: str, location: str, layer: str, given: str | None) -> tuple[str | None, list[str]]:
     """The encoding to read a shapefile with (None: as it states itself), and what was decided.
 
     What a shapefile states in its .cpg or .dbf is often missing and sometimes wrong, but text tells: hardly any that is
@@ -318,13 +328,13 @@ def _shapefile_encoding(name: str, location: str, layer: str, asked: str | None)
     """
     raw = _texts(location, layer, LATIN1)
     if not raw:
-        return asked, []
+        return given, []
     as_bytes = [text.encode("latin-1") for text in raw]
-    if asked is not None:
-        decoded = _decoded(as_bytes, asked)
-        if decoded is None or decoded != _texts_or_none(location, layer, asked):
-            raise _not_decoded(name, asked)
-        return asked, []
+    if given is not None:
+        decoded = _decoded(as_bytes, given)
+        if decoded is None or decoded != _texts_or_none(location, layer, given):
+            raise _not_decoded(name, given)
+        return given, []
     stated = _texts_or_none(location, layer, None)
     windows = _decoded(as_bytes, "cp1252")
     utf8 = _decoded(as_bytes, "utf-8")
@@ -341,13 +351,13 @@ def _shapefile_encoding(name: str, location: str, layer: str, asked: str | None)
 def _texts(location: str, layer: str, encoding: str | None) -> set[str]:
     """Column names and values that are not plain ASCII."""
     info = pyogrio.read_info(location, layer=layer, encoding=encoding)
-    found = {str(name) for name in info["fields"]}
+    texts = {str(name) for name in info["fields"]}
     columns = [name for name, kind in zip(info["fields"], info["ogr_types"], strict=True) if kind == "OFTString"]
     if columns:
         frame = pyogrio.read_dataframe(location, layer=layer, columns=columns, encoding=encoding, read_geometry=False)
         for column in frame:
-            found.update(frame[column].dropna().unique())
-    return {text for text in found if not text.isascii()}
+            texts.update(frame[column].dropna().unique())
+    return {text for text in texts if not text.isascii()}
 
 
 def _texts_or_none(location: str, layer: str, encoding: str | None) -> set[str] | None:

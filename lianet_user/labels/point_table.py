@@ -123,8 +123,8 @@ def _split(path: Path, text: str) -> tuple[str, list[str], list[list[str]], list
     start = 0
     delimiter = None
     # Excel writes and reads the delimiter on a line of its own.
-    if said := re.match(r"sep=(.)\r?\n", text):
-        start, delimiter = said.end(), said[1]
+    if declared := re.match(r"sep=(.)\r?\n", text):
+        start, delimiter = declared.end(), declared[1]
         if delimiter not in DELIMITERS:
             raise LabelError(f"{path}: its columns are separated by {delimiter!r}: expected one of ; , tab |")
     body = text[start:]

@@ -354,10 +354,10 @@ def sample_values(raster: RasterBand, geobox: GeoBox) -> pd.Series:
     for rule in ("majority", "center"):
         for tile in _tiles(raster, geobox, _subpixels(raster, geobox, rule)):
             known = tile.sampled(tile.known, False)
-            found = _counted(tile.sampled(tile.block, 0)[known])
+            counts = _counted(tile.sampled(tile.block, 0)[known])
             # A centre adds a value that the sub-pixels missed, and never counts twice.
-            found = found if rule == "majority" else found[~found.index.isin(total.index)]
-            total = total.add(found, fill_value=0).astype(np.int64)
+            counts = counts if rule == "majority" else counts[~counts.index.isin(total.index)]
+            total = total.add(counts, fill_value=0).astype(np.int64)
             if len(total) > MOST_VALUES:
                 return total.iloc[:MOST_VALUES]
     if total.empty:
@@ -402,15 +402,15 @@ def raster_classes(
     values = np.full(geobox.shape, IGNORE, np.uint8)
     ground = np.zeros(3)
     for tile in _tiles(raster, geobox, n := _subpixels(raster, geobox, rule)):
-        found = tile.block[tile.known].astype(np.float64)
-        place = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
+        stored = tile.block[tile.known].astype(np.float64)
+        place = np.minimum(np.searchsorted(keys, stored), len(keys) - 1)
         code_of = np.full(tile.block.shape, nodata, np.int16)
         # The block also holds values beside the region, which have no class and need none.
-        code_of[tile.known] = np.where(keys[place] == found, codes[place], unknown)
+        code_of[tile.known] = np.where(keys[place] == stored, codes[place], unknown)
         owner = tile.sampled(code_of, outside)
         if (owner == unknown).any():
             raise LabelError(
-                f"{raster.path}: band {raster.band} holds {found[keys[place] != found][0]:g}, which was not there when its"
+                f"{raster.path}: band {raster.band} holds {stored[keys[place] != stored][0]:g}, which was not there when its"
                 " values were listed: the file is damaged, or has been written to since; copy or save it again"
             )
         ground += [(owner == code).sum() for code in (nodata, outside, excluded)]

@@ -9,14 +9,14 @@ pixel's centre alone decides, under `center` and `all-touched`.
   and what lies on the grid's bottom or right edge belongs to none.
 - Sub-pixels inside the mapped area that no feature and no blocker covers belong to the background class, if there is
   one. Blockers are features that cannot be used (no label, dropped on request): they never label anything, but
-  nobody may assume that there is nothing.
+  background is not assumed under them.
 - A sub-pixel that features of different classes (or with different numbers) cover is *contested*. `on_conflict` says
-  whom it belongs to: nobody (`ignore`), or the last or first of these features in the file.
+  what it belongs to: nothing (`ignore`), or the last or first of these features in the file.
 - A pixel bears the class that most of its sub-pixels belong to, if they are at least the share `min_coverage`. If
   two classes lead with equally many it bears none: neither covers most of it.
 - Numbers: a pixel bears the mean over its sub-pixels that belong to a feature, if they are at least `min_coverage`.
   Lines and points measure at a place: where several lie in one pixel, their mean stands for all of them.
-- A pixel that bears nothing is *contradicting* if its contested sub-pixels, which `ignore` gave to nobody, would have
+- A pixel that bears nothing is *contradicting* if its contested sub-pixels, which `ignore` left unlabelled, would have
   sufficed for some class (or for any number). Otherwise it is unlabelled.
 
 Contradicting and unlabelled pixels both get :data:`IGNORE` (NaN among numbers); no class ever means "nothing".
@@ -216,7 +216,7 @@ def decide_numbers(parts: Parts, numbers: NDArray[np.float64], shape: tuple[int,
 
 
 def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry | None) -> NDArray[np.float32]:
-    """The share of every pixel that polygons cover together; lines and points cover none.
+    """Compute the share of every pixel that polygons cover, where they overlap once; lines and points cover none.
 
     Args:
         parts: of the features, in pixel coordinates.
@@ -404,9 +404,9 @@ class _Background:
         if area is not None:
             cover = _cover_of(split_parts(np.array([area], object)), shape, "center")
             self.mapped = RankRaster(cover, np.ones(1, np.intp), rule.subpixels)
-        nobody = np.array([], object) if blockers is None else blockers
+        blockers = np.array([], object) if blockers is None else blockers
         self.blocked = RankRaster(
-            _cover_of(split_parts(nobody), shape, rule.rule), np.ones(len(nobody), np.intp), rule.subpixels
+            _cover_of(split_parts(blockers), shape, rule.rule), np.ones(len(blockers), np.intp), rule.subpixels
         )
 
     def on(self, window: Window) -> Mask:

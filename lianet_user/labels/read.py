@@ -272,8 +272,8 @@ def _agreed_colors(labels: pd.Series, colors: pd.Series) -> dict[str, str]:
     """Colours of those classes whose features all have the same."""
     agreed = {}
     for name, group in colors.fillna("").groupby(labels.to_numpy()):
-        found = {normalized_color(text) for text in group.unique()}
-        if len(found) == 1 and (color := found.pop()):
+        distinct = {normalized_color(text) for text in group.unique()}
+        if len(distinct) == 1 and (color := distinct.pop()):
             agreed[str(name)] = color
     return agreed
 
@@ -337,18 +337,18 @@ def _pixel_notes(options: LabelOptions, features: Features) -> list[str]:
 Date = dt.date
 
 
-def described_dates(asked: Sequence[str], region: RegionHeader, tolerance: int) -> tuple[tuple[Date, ...], list[str]]:
+def described_dates(given: Sequence[str], region: RegionHeader, tolerance: int) -> tuple[tuple[Date, ...], list[str]]:
     """The acquisitions that all labels describe, in the region's order, and notes on how they were chosen.
 
     Args:
-        asked: dates as YYYY-MM-DD, or :data:`EVERY_DATE`; none takes the only acquisition there is.
+        given: dates as YYYY-MM-DD, or :data:`EVERY_DATE`; none takes the only acquisition there is.
         region: whose acquisitions they have to be.
         tolerance: days that a date may be away from the acquisition that is taken for it.
 
     Raises:
         DateError: one is not a date, the region does not hold one, or none is given and the region holds several.
     """
-    if not asked:
+    if not given:
         if len(region.dates) > 1:
             raise DateError(
                 f"region {region.name!r} holds {len(region.dates)} dates ({min(region.dates)} to {max(region.dates)})"
@@ -356,11 +356,11 @@ def described_dates(asked: Sequence[str], region: RegionHeader, tolerance: int) 
                 f" several), `dates` {EVERY_DATE} if they hold at every one, or `date_field` COLUMN"
             )
         return region.dates, []
-    if EVERY_DATE in asked:
-        if len(asked) > 1:
+    if EVERY_DATE in given:
+        if len(given) > 1:
             raise DateError(f"`dates` {EVERY_DATE} stands for every date: omit the other dates")
         return region.dates, [f"Dates: all {len(region.dates)} of the region"]
-    days = pd.Series([parse_date(text) for text in asked], dtype=object)
+    days = pd.Series([parse_date(text) for text in given], dtype=object)
     indices, notes = nearest_acquisitions(days, region, tolerance)
     return tuple(region.dates[index] for index in sorted(set(indices.tolist()))), notes
 
@@ -384,13 +384,13 @@ def nearest_acquisitions(
     notes = []
     distinct, inverse = np.unique(np.array([day.toordinal() for day in days[known]], np.int64), return_inverse=True)
     held = np.array([date.toordinal() for date in region.dates], np.int64)
-    away = np.abs(distinct[:, None] - held[None, :])
-    nearest = away.argmin(axis=1)
-    too_far = np.flatnonzero(away.min(axis=1) > tolerance)
+    days_apart = np.abs(distinct[:, None] - held[None, :])
+    nearest = days_apart.argmin(axis=1)
+    too_far = np.flatnonzero(days_apart.min(axis=1) > tolerance)
     if len(too_far):
         raise _not_held([Date.fromordinal(int(distinct[index])) for index in too_far], region, tolerance, remedy)
-    for index in np.flatnonzero(away.min(axis=1)):
-        taken, distance = region.dates[nearest[index]], int(away[index].min())
+    for index in np.flatnonzero(days_apart.min(axis=1)):
+        taken, distance = region.dates[nearest[index]], int(days_apart[index].min())
         notes.append(
             f"Dates: {Date.fromordinal(int(distinct[index]))} taken for {taken}, {distance} day{'s'[: distance > 1]} away"
         )

@@ -99,31 +99,31 @@ def read_layer(path: Path, options: LabelOptions) -> VectorLayer:
         LabelError: there is no such file, layer or column, none was chosen where there are several, the layer has no
             features (that meet the condition) or no CRS, or its text or dates cannot be read.
     """
-    source = _open(path, options)
-    crs, crs_notes = _layer_crs(source, options.labels_crs)
+    opened = _open(path, options)
+    crs, crs_notes = _layer_crs(opened, options.labels_crs)
     if options.date_field is not None:
-        _check_column(source, options.date_field)
-    table = stored_style(path, source.layer)
-    column = _choose_column(source, options, table)
-    colored = [
-        name for name in source.kinds if name.lower() in COLOR_COLUMNS and (column is None or name != column.name)
+        _check_column(opened, options.date_field)
+    table = stored_style(path, opened.layer)
+    column = _choose_column(opened, options, table)
+    color_columns = [
+        name for name in opened.kinds if name.lower() in COLOR_COLUMNS and (column is None or name != column.name)
     ]
-    wanted = dict.fromkeys([*([column.name] if column else []), *colored[:1]])
+    names = dict.fromkeys([*([column.name] if column else []), *color_columns[:1]])
     if options.date_field is not None:
-        wanted[options.date_field] = None
-    frame, geometries, notes = source.read(list(wanted))
+        names[options.date_field] = None
+    frame, geometries, notes = opened.read(list(names))
     return VectorLayer(
         path=path,
-        name=source.layer,
+        name=opened.layer,
         crs=crs,
         geometries=shapely.force_2d(geometries),
         column=column,
         values=frame[column.name] if column else None,
-        dates=_dates(frame[options.date_field], source) if options.date_field is not None else None,
-        colors=frame[colored[0]].astype("string") if colored else None,
+        dates=_dates(frame[options.date_field], opened) if options.date_field is not None else None,
+        colors=frame[color_columns[0]].astype("string") if color_columns else None,
         table=table if table is not None and column is not None and table.column == column.name else None,
-        attribution=source.attribution,
-        notes=(*source.notes, *crs_notes, *notes),
+        attribution=opened.attribution,
+        notes=(*opened.notes, *crs_notes, *notes),
     )
 
 
@@ -134,8 +134,8 @@ def read_area(path: Path) -> Area:
         LabelError: there is no such file or CRS, no layer or several with polygons, or no valid polygon.
     """
     options = LabelOptions()
-    found = find_format(path)
-    if found.kind == "vector" or found.kind == "zip":
+    file_format = find_format(path)
+    if file_format.kind == "vector" or file_format.kind == "zip":
         layers = layers_of(path, vector_location(path))
         suitable = [name for name, kind in layers.items() if any(part in kind for part in AREA_KINDS)]
         if not suitable:
@@ -148,20 +148,20 @@ def read_area(path: Path) -> Area:
                 " mapped area; save it in a file of its own"
             )
         options = LabelOptions(layer=suitable[0])
-    source = _open(path, options)
-    crs, _ = _layer_crs(source, None)
-    _, geometries, notes = source.read([])
+    opened = _open(path, options)
+    crs, _ = _layer_crs(opened, None)
+    _, geometries, notes = opened.read([])
     geometries = shapely.force_2d(geometries)
     polygons = np.isin(shapely.get_type_id(geometries), AREA_TYPES) & ~shapely.is_empty(geometries)
     if not (polygons & shapely.is_valid(geometries)).any():
-        raise LabelError(f"{source.where} has no valid polygon: expected the outlines of the mapped area")
+        raise LabelError(f"{opened.where} has no valid polygon: expected the outlines of the mapped area")
     left_out = int((~polygons).sum())
     if left_out:
         notes = [
             *notes,
             f"Mapped area: {left_out} of {len(polygons)} features of {path.name} are not polygons and are left out",
         ]
-    return Area(path, crs, geometries[polygons], (*source.notes, *notes))
+    return Area(path, crs, geometries[polygons], (*opened.notes, *notes))
 
 
 def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame]:
@@ -178,42 +178,42 @@ def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame
     Raises:
         LabelError: there is no such file, layer or CRS, the layer has no features, or one of them is no valid polygon.
     """
-    source = _open(path, LabelOptions(layer=layer))
-    crs, _ = _layer_crs(source, None)
-    frame, geometries, notes = source.read([name for name in source.kinds if name not in source.no_labels])
+    opened = _open(path, LabelOptions(layer=layer))
+    crs, _ = _layer_crs(opened, None)
+    frame, geometries, notes = opened.read([name for name in opened.kinds if name not in opened.no_labels])
     geometries = shapely.force_2d(geometries)
     polygons = np.isin(shapely.get_type_id(geometries), AREA_TYPES) & ~shapely.is_empty(geometries)
     if not polygons.any():
-        raise LabelError(f"{source.where} has no polygons: expected the outlines of zones")
+        raise LabelError(f"{opened.where} has no polygons: expected the outlines of zones")
     bad = np.flatnonzero(~polygons | ~shapely.is_valid(geometries))
     if len(bad):
         first = int(bad[0])
         reason = "a polygon that is not valid" if polygons[first] else "no polygon"
         why = f" ({shapely.is_valid_reason(geometries[first])})" if polygons[first] else ""
         raise LabelError(
-            f"{source.where}: {len(bad)} of {len(geometries)} zones cannot be used, first row {first + 1}, which has"
+            f"{opened.where}: {len(bad)} of {len(geometries)} zones cannot be used, first row {first + 1}, which has"
             f" {reason}{why}: mend or remove it, for instance with Fix geometries of QGIS"
         )
     frame = frame.reset_index(drop=True)
     if any(str(name).casefold() == "zone" for name in frame):
         return Area(
-            path, crs, geometries, (*source.notes, *notes)
+            path, crs, geometries, (*opened.notes, *notes)
         ), frame  # a column of this name is meant to number the zones
-    numbers = feature_numbers(vector_location(path), source.layer) if source.layer else np.arange(1, len(frame) + 1)
+    numbers = feature_numbers(vector_location(path), opened.layer) if opened.layer else np.arange(1, len(frame) + 1)
     frame.insert(0, "zone", numbers)
-    return Area(path, crs, geometries, (*source.notes, *notes)), frame
+    return Area(path, crs, geometries, (*opened.notes, *notes)), frame
 
 
 def _open(path: Path, options: LabelOptions) -> OpenedLayer:
     """Open the layer that is asked for, or the only one."""
-    found = find_format(path)
+    file_format = find_format(path)
     encoding = _known_encoding(options.encoding)
-    if found.kind == "raster":
-        raise LabelError(f"{path} is {found.words}: expected vectors")
-    tabular = found.kind == "table" and path.suffix.lower() in TABLES
-    if (tabular or found is PARQUET) and options.layer is not None:
+    if file_format.kind == "raster":
+        raise LabelError(f"{path} is {file_format.words}: expected vectors")
+    tabular = file_format.kind == "table" and path.suffix.lower() in TABLES
+    if (tabular or file_format is PARQUET) and options.layer is not None:
         raise LabelError(f"{path} is a single table without layers: omit `layer` {options.layer!r}")
-    if found is PARQUET:
+    if file_format is PARQUET:
         return parquet_layer(path, options.where)
     if tabular:
         crs = options.labels_crs
@@ -234,27 +234,27 @@ def _known_encoding(name: str | None) -> str | None:
         raise LabelError(f"`encoding` {name!r} is not known: expected a name such as utf-8, cp1252 or cp850") from error
 
 
-def _layer_crs(source: OpenedLayer, asked: str | None) -> tuple[CRS, list[str]]:
+def _layer_crs(opened: OpenedLayer, given: str | None) -> tuple[CRS, list[str]]:
     """The CRS that the file states, else the one that is asked for; horizontal only."""
-    stated = _horizontal(source.crs)
-    wanted = _asked_crs(asked) if asked is not None else None
-    if stated is None and wanted is None:
-        shapefile = source.path.suffix.lower() == ".shp" and not source.crs
-        hint = " (the .prj file is missing)" if shapefile and not _has_prj(source.path) else ""
-        if source.crs:
-            hint = f" on the Earth (what it states is neither geographic nor projected: {source.crs[:60]!r})"
+    stated = _horizontal(opened.crs)
+    given_crs = _asked_crs(given) if given is not None else None
+    if stated is None and given_crs is None:
+        shapefile = opened.path.suffix.lower() == ".shp" and not opened.crs
+        hint = " (the .prj file is missing)" if shapefile and not _has_prj(opened.path) else ""
+        if opened.crs:
+            hint = f" on the Earth (what it states is neither geographic nor projected: {opened.crs[:60]!r})"
         raise LabelError(
-            f"{source.where} has no coordinate reference system{hint}: give it with `labels_crs`, for instance"
+            f"{opened.where} has no coordinate reference system{hint}: give it with `labels_crs`, for instance"
             " EPSG:25833, or assign it with QGIS or ogr2ogr -a_srs"
         )
     if stated is None:
-        assert wanted is not None
-        return CRS(wanted), [
-            f"CRS: {_crs_words(wanted)}, as given with `labels_crs`, since {source.path.name} states none"
+        assert given_crs is not None
+        return CRS(given_crs), [
+            f"CRS: {_crs_words(given_crs)}, as given with `labels_crs`, since {opened.path.name} states none"
         ]
-    if wanted is not None and not stated.equals(wanted, ignore_axis_order=True):
+    if given_crs is not None and not stated.equals(given_crs, ignore_axis_order=True):
         raise LabelError(
-            f"{source.where} states {_crs_words(stated)}, but `labels_crs` is {_crs_words(wanted)}: omit `labels_crs`,"
+            f"{opened.where} states {_crs_words(stated)}, but `labels_crs` is {_crs_words(given_crs)}: omit `labels_crs`,"
             " or assign the right one to the file with QGIS or ogr2ogr -a_srs"
         )
     return CRS(stated), []
@@ -294,16 +294,16 @@ def _crs_words(crs: pyproj.CRS) -> str:
     return f"EPSG:{code} ({crs.name})" if code else crs.name
 
 
-def _choose_column(source: OpenedLayer, options: LabelOptions, table: ClassTable | None) -> Column | None:
+def _choose_column(opened: OpenedLayer, options: LabelOptions, table: ClassTable | None) -> Column | None:
     """The column asked for, the one that a style is for, or the only one that it can be."""
-    kinds = source.kinds
+    kinds = opened.kinds
     if options.field is not None:
-        _check_column(source, options.field)
+        _check_column(opened, options.field)
         return Column(options.field, "as asked")
     if options.task == "coverage":
         return None
-    away = {*source.no_labels, options.date_field}
-    possible = [name for name in kinds if name.lower() not in COLOR_COLUMNS and name not in away]
+    excluded = {*opened.no_labels, options.date_field}
+    possible = [name for name in kinds if name.lower() not in COLOR_COLUMNS and name not in excluded]
     usual = [name for name in possible if name.lower() in USUAL_COLUMNS]
     numbers = [name for name in possible if kinds[name] == "number"]
     text = [name for name in possible if kinds[name] == "text"]
@@ -319,27 +319,27 @@ def _choose_column(source: OpenedLayer, options: LabelOptions, table: ClassTable
         if len(names) == 1:
             return Column(names[0], choice)
     if not possible:
-        missing = source.path.suffix.lower() == ".shp" and not source.path.with_suffix(".dbf").exists()
+        missing = opened.path.suffix.lower() == ".shp" and not opened.path.with_suffix(".dbf").exists()
         hint = " (its .dbf file is missing)" if missing else ""
         raise LabelError(
-            f"{source.where} has no column that can hold labels{hint}: it has {listed(list(kinds))}; give a file with"
+            f"{opened.where} has no column that can hold labels{hint}: it has {listed(list(kinds))}; give a file with"
             " labels, or use `task` coverage if only presence counts"
         )
     raise LabelError(
-        f"{source.where} has {len(kinds)} columns ({listed(list(kinds))}) and it is not clear which one holds the"
+        f"{opened.where} has {len(kinds)} columns ({listed(list(kinds))}) and it is not clear which one holds the"
         f" {'classes' if of_classes else 'numbers'}: choose it with `field`"
     )
 
 
-def _check_column(source: OpenedLayer, name: str) -> None:
-    columns = list(source.kinds)
+def _check_column(opened: OpenedLayer, name: str) -> None:
+    columns = list(opened.kinds)
     if name not in columns:
         raise LabelError(
-            f"{source.where} has no column {name!r}: it has {listed(columns)}{did_you_mean(name, columns)}"
+            f"{opened.where} has no column {name!r}: it has {listed(columns)}{did_you_mean(name, columns)}"
         )
 
 
-def _dates(values: pd.Series, source: OpenedLayer) -> pd.Series:
+def _dates(values: pd.Series, opened: OpenedLayer) -> pd.Series:
     """(features,) ``datetime.date``, None where there is none."""
     known: dict[object, dt.date | None] = {}
 
@@ -347,7 +347,7 @@ def _dates(values: pd.Series, source: OpenedLayer) -> pd.Series:
         days = []
         for cell in cells:
             if cell not in known:
-                known[cell] = _date(cell, values.name, source)
+                known[cell] = _date(cell, values.name, opened)
             days.append(known[cell])
         return days
 
@@ -355,7 +355,7 @@ def _dates(values: pd.Series, source: OpenedLayer) -> pd.Series:
     return pd.Series(each(objects.where(objects.notna(), None)), index=values.index, dtype=object)
 
 
-def _date(value: object, column: object, source: OpenedLayer) -> dt.date | None:
+def _date(value: object, column: object, opened: OpenedLayer) -> dt.date | None:
     if value is None:
         return None
     if isinstance(value, dt.datetime):
@@ -372,5 +372,5 @@ def _date(value: object, column: object, source: OpenedLayer) -> dt.date | None:
     except ValueError:
         pass
     raise LabelError(
-        f"{source.where}: {text[:40]!r} in the column {column!r} is not a date: expected YYYY-MM-DD or YYYYMMDD in `date_field`"
+        f"{opened.where}: {text[:40]!r} in the column {column!r} is not a date: expected YYYY-MM-DD or YYYYMMDD in `date_field`"
     )
