@@ -17,9 +17,9 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import AreaError, LabelError, LabelWarning
 from lianet_user.geo.grid import LONLAT, Bounds, bounds_in, bounds_of, crs_name, format_bounds
 from lianet_user.geo.transformation import Transformation
-from lianet_user.labels.cover import pixels_along, pixels_of_points
+from lianet_user.labels.cover import Geometries, pixels_along, pixels_of_points
 from lianet_user.labels.label_map import FeatureCounts
-from lianet_user.labels.rasterize import Geometries, Mask, Parts, split_parts, to_pixel_coordinates
+from lianet_user.labels.rasterize import Mask, Parts, split_parts, to_pixel_coordinates
 from lianet_user.labels.vector import Area, VectorLayer
 
 BEND = 0.01
@@ -140,7 +140,7 @@ def area_in_region(area: Area, geobox: GeoBox, transformation: Transformation) -
     """The part of an area that lies in the region, in the region's CRS; its edges are straight in the CRS of its file.
 
     Raises:
-        LabelError: there is none.
+        LabelError: the area lies outside the region.
     """
     outside = LabelError(
         f"{area.path}: the area lies outside the region: choose one that reaches into it, or check its CRS"

@@ -72,7 +72,7 @@ def plain_labels(values: pd.Series, where: str) -> PlainLabels:
         where: the file and the column, in words, to begin a message with.
 
     Raises:
-        LabelError: the numbers are no whole ones, or the column holds something else, like dates.
+        LabelError: the numbers are not whole, or the column holds something else, such as dates.
     """
     cells, infinite = _cells(values, where)
     present = [cell for cell in cells if cell is not None]

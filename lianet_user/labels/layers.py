@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
+from lianet_user.labels.cover import Geometries
 from lianet_user.labels.point_table import read_table
-from lianet_user.labels.rasterize import Geometries
 
 Kind = Literal["text", "number", "boolean", "other"]
 

@@ -20,7 +20,7 @@ import shapely
 from numpy.typing import NDArray
 
 from lianet_user.errors import LabelError
-from lianet_user.labels.rasterize import Geometries
+from lianet_user.labels.cover import Geometries
 
 DELIMITERS = {";": "semicolons", ",": "commas", "\t": "tabs", "|": "vertical bars"}
 
@@ -69,7 +69,7 @@ def read_table(path: Path, encoding: str | None, degrees: bool | None) -> PointT
 
     Raises:
         LabelError: the text cannot be decoded, rows differ in length, no columns hold coordinates or several pairs do, a
-            coordinate is no number, or degrees are out of range.
+            coordinate is not a number, or degrees are out of range.
     """
     text, notes = _decoded(path, encoding)
     delimiter, header, rows, lines = _split(path, text)

@@ -313,7 +313,7 @@ def read_block(dataset: Any, raster: RasterBand, rows: tuple[int, int], cols: tu
 
 MOST_PIXELS_USED = 2**33
 MOST_VALUES = 2**16
-"""Distinct values that are told apart: with more of them they are no classes."""
+"""At most so many distinct values are told apart; a raster with more of them does not hold classes."""
 
 SUBPIXELS = range(4, 17)
 """Along each side of a pixel: at least and, for rasters that are much finer, at most."""
@@ -462,7 +462,7 @@ def _tiles(raster: RasterBand, geobox: GeoBox, n: int) -> Iterator[_Tile]:
         LabelError: no sub-pixel lies in the raster, or it cannot be read.
     """
     change = transformation(raster.crs, geobox)
-    # Degrees that are called metres make pixels of nothing: there are no more than the raster has.
+    # Degrees that are declared as metres make pixels tiny, but no more can be used than the raster has.
     relative = math.prod(_relative_size(raster, geobox, change))
     used = min(math.prod(geobox.shape) * relative, raster.width * raster.height)
     if used > MOST_PIXELS_USED:

@@ -363,8 +363,8 @@ class _Sides:
     Args:
         cover: of the features.
         codes: (features,) from 1.
-        order: (features,) different whole numbers that rise as the features follow each other in the file.
-        rule: who owns what is contested.
+        order: (features,) different whole numbers that increase in the order of the file.
+        rule: decides which feature owns contested ground.
     """
 
     def __init__(self, cover: Cover, codes: Indices, order: Indices, rule: PixelRule) -> None:
@@ -379,7 +379,7 @@ class _Sides:
             self.winner = RankRaster(cover, ranks, n)
 
     def on(self, tile: Tile) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """(h * n, w * n) each: lowest, highest, and owning code; 0 is nobody's."""
+        """Compute the lowest, highest and owning code in a tile: (h * n, w * n) each, 0 where there is none."""
         high = self.high.on(tile)
         low = (high.dtype.type(self.top) - self.low.on(tile)) * (high > 0)
         owner = high * (low == high)

@@ -87,8 +87,10 @@ class Split:
         return self.test[window.slices]
 
     def trained(self, window: Window) -> BoolArray:
-        """Where labels are trained on: bool (height, width) of a window. It is what lies neither in kept blocks or the test
-        area, nor within `buffer` pixels of them, diagonally too."""
+        """Where labels are trained on: bool (height, width) of a window.
+
+        This ground lies neither in kept blocks or the test area, nor within `buffer` pixels of them, diagonally too.
+        """
         return ~self._around(lambda outer: self._kept(outer) | self.tested(outer), window)
 
     def _kept(self, window: Window) -> BoolArray:

@@ -18,6 +18,7 @@ from pyproj.exceptions import CRSError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
 from lianet_user.labels.class_tables import COLOR_COLUMNS, ClassTable, stored_style
+from lianet_user.labels.cover import Geometries
 from lianet_user.labels.formats import PARQUET, find_format, vector_location
 from lianet_user.labels.layers import (
     OpenedLayer,
@@ -29,7 +30,6 @@ from lianet_user.labels.layers import (
     table_layer,
 )
 from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.rasterize import Geometries
 
 USUAL_COLUMNS = ("class", "label", "landcover", "land_cover", "fclass", "category")
 TABLES = (".csv", ".tsv", ".txt")
@@ -176,7 +176,7 @@ def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame
         gives each, or its row from 1 where a format gives none.
 
     Raises:
-        LabelError: there is no such file, layer or CRS, the layer has no features, or one of them is no valid polygon.
+        LabelError: there is no such file, layer or CRS, the layer has no features, or one of them is not a valid polygon.
     """
     opened = _open(path, LabelOptions(layer=layer))
     crs, _ = _layer_crs(opened, None)
