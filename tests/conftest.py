@@ -29,7 +29,7 @@ from lianet_user.files.header import IGNORE, Acquisition, Band, ClassEntry, Grid
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, Patch, Resident
 from lianet_user.labels import LabelMap, LabelReport, Labels
-from lianet_user.labels.report import ClassCount
+from lianet_user.labels.label_map import ClassCount
 from lianet_user.region import Region
 
 # How long an example takes says how busy the machine is, nothing about the code.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from affine import Affine
 from conftest import RegionHeaderFactory, labels_on
+from lianet_user.cli.label_options import print_lines
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelError, TrainingWarning
@@ -110,3 +111,9 @@ def test_the_papers_fields_take_longer_than_lite(region_header: RegionHeaderFact
         for header in (region_header(geobox=GRID), region_header(geobox=GRID, field=field))
     ]
     assert seconds[1] > 1.2 * seconds[0]
+
+
+@pytest.mark.parametrize("command", ["check", "evaluate", "finetune"])
+def test_printed_reports_name_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_lines(["give `task` regression", "`mapping` 'a=b' merges [them]", "`labels_crs`, `dates`"], command)
+    assert capsys.readouterr().out == "give --task regression\n--map 'a=b' merges [them]\n--labels-crs, --date\n"

@@ -35,7 +35,7 @@ from lianet_user.finetuning import FinetuneSettings, finetune
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, Patch
 from lianet_user.labels import LabelMap, Labels, split_labels
-from lianet_user.labels.report import NumberSummary
+from lianet_user.labels.label_map import NumberSummary
 from lianet_user.region import Region
 
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)

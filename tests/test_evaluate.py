@@ -24,7 +24,7 @@ from lianet_user.finetuning import FinetuneSettings, finetune
 from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import LabelMap, Labels, Split, split_folds
-from lianet_user.labels.report import NumberSummary
+from lianet_user.labels.label_map import NumberSummary
 from lianet_user.maps import picture, predict
 from lianet_user.region import Region
 

@@ -378,7 +378,7 @@ CASES: dict[str, Case] = {
         crs="EPSG:25833",
         write=points_table("x", "y"),
         options={"labels_crs": "EPSG:25833"},
-        says="as given with --labels-crs",
+        says="as given with `labels_crs`",
     ),
     # Kinds of geometry.
     "multipolygons with holes": Case(shapes=RINGS),

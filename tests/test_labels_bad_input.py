@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from lianet_user.errors import DateError, InputError, LabelError
 from lianet_user.files.header import IGNORE
 from lianet_user.labels import LabelOptions, read_labels
-from lianet_user.labels.report import FeatureCounts
+from lianet_user.labels.label_map import FeatureCounts
 
 UTM = "EPSG:32633"
 GRID = GeoBox((20, 30), Affine(10, 0, 330_000, 0, -10, 5_822_040), UTM)
@@ -145,12 +145,12 @@ BAD: dict[str, tuple[Make, dict[str, Any], str]] = {
     "no CRS": (
         vector(crs=None),
         {},
-        r"labels\.gpkg: layer 'labels' has no coordinate reference system: say with --labels-crs",
+        r"labels\.gpkg: layer 'labels' has no coordinate reference system: give it with `labels_crs`",
     ),
     "no .prj": (vector("labels.shp", crs=None), {}, r"the \.prj file is missing"),
     "no CRS in GeoParquet": (vector("labels.parquet", crs=None), {}, "no coordinate reference system"),
     "no CRS in a table": (text("labels.csv", "x;y;label\n330005;5822035;a\n"), {}, "no coordinate reference system"),
-    "no CRS in a raster": (raster(crs=None), {}, "states no coordinate reference system.*--labels-crs"),
+    "no CRS in a raster": (raster(crs=None), {}, "states no coordinate reference system.*`labels_crs`"),
     "degrees as UTM": (
         vector(geometries=DEGREES),
         {},
@@ -180,7 +180,7 @@ BAD: dict[str, tuple[Make, dict[str, Any], str]] = {
     "another CRS than stated": (
         vector(),
         {"labels_crs": "EPSG:25832"},
-        "states EPSG:32633 .*--labels-crs says EPSG:25832",
+        "states EPSG:32633 .*but `labels_crs` is EPSG:25832",
     ),
     "raster without a place": (raster(transform=None), {}, "not georeferenced"),
     # Layers and columns.
@@ -193,7 +193,7 @@ BAD: dict[str, tuple[Make, dict[str, Any], str]] = {
     "several layers": (
         vector(layers=("forests", "lakes")),
         {},
-        r"2 layers \(forests, lakes\): choose one with --layer",
+        r"2 layers \(forests, lakes\): choose one with `layer`",
     ),
     "no such layer": (
         vector(layers=("forests", "lakes")),
@@ -206,9 +206,9 @@ BAD: dict[str, tuple[Make, dict[str, Any], str]] = {
         "no column 'class': it has fclass, code; did you mean 'fclass'",
     ),
     "no such column of dates": (vector(), {"date_field": "seen"}, "no column 'seen': it has label"),
-    "unclear column": (vector(one=["a", "b"], two=["a", "b"]), {}, r"2 columns \(one, two\).*--field"),
-    "condition that nothing meets": (vector(), {"where": "label = 'c'"}, "no feature meets --where"),
-    "condition that is none": (vector(), {"where": "lable = 'a'"}, "--where \"lable = 'a'\" cannot be used"),
+    "unclear column": (vector(one=["a", "b"], two=["a", "b"]), {}, r"2 columns \(one, two\).*`field`"),
+    "condition that nothing meets": (vector(), {"where": "label = 'c'"}, "no feature meets `where`"),
+    "condition that is none": (vector(), {"where": "lable = 'a'"}, "`where` \"lable = 'a'\" cannot be used"),
     # Geometries: dropped and counted, an error where none is left.
     "no geometries": (
         vector(geometries=[None, shapely.Polygon()]),
@@ -233,16 +233,16 @@ BAD: dict[str, tuple[Make, dict[str, Any], str]] = {
     "fractions as classes": (
         vector(label=[0.5, 1.0]),
         {"task": "segmentation"},
-        r"fractions \(0\.5\).*--task regression",
+        r"fractions \(0\.5\).*`task` regression",
     ),
-    "text as numbers": (vector(), {"task": "regression"}, r"2 of 2 values that are no numbers \('a'\)"),
+    "text as numbers": (vector(), {"task": "regression"}, r"2 of 2 values that are not numbers \('a'\)"),
     "dates as labels": (
         vector(label=list(pd.to_datetime(["2020-01-01", "2021-01-01"]))),
         {},
         "is of type .*choose a column of names or numbers",
     ),
     "one class": (vector(label=["a", "a"]), {}, r"a single class .*\('a'\), expected two or more"),
-    "one class in a raster": (raster(np.ones((20, 30))), {}, r"a single class .*\('1'\), .*another band with --band"),
+    "one class in a raster": (raster(np.ones((20, 30))), {}, r"a single class .*\('1'\), .*another band with `band`"),
     "one class spelled in several ways": (
         vector("labels.geojson", label=["1", "1.0"]),
         {},
@@ -251,7 +251,7 @@ BAD: dict[str, tuple[Make, dict[str, Any], str]] = {
     "255 classes": (
         vector(geometries=MANY[:255], label=list(range(255))),
         {"task": "segmentation"},
-        "255 classes in the region, expected at most 254.*--task regression",
+        "255 classes in the region, expected at most 254.*`task` regression",
     ),
     "300 names": (
         vector(geometries=MANY, label=[f"c{index}" for index in range(300)]),
@@ -261,7 +261,7 @@ BAD: dict[str, tuple[Make, dict[str, Any], str]] = {
     "classes of a float raster": (
         raster(np.arange(600).reshape(20, 30), dtype="float32"),
         {"task": "segmentation"},
-        "600 classes in the region.*--task regression",
+        "600 classes in the region.*`task` regression",
     ),
     "long name": (vector(label=["a", "b" * 200]), {}, "name of 200 characters"),
     "contradicted to nothing": (
@@ -284,18 +284,18 @@ BAD: dict[str, tuple[Make, dict[str, Any], str]] = {
     "several bands": (
         raster(np.ones((3, 20, 30)), photometric="minisblack"),
         {},
-        r"has 3 bands: 1 \(no name\), 2 \(no name\), 3 \(no name\); choose the one with the labels with --band",
+        r"has 3 bands: 1 \(no name\), 2 \(no name\), 3 \(no name\); choose the one with the labels with `band`",
     ),
     "no such band": (raster(), {"band": 2}, r"no band 2: it has 1 \(no name\)"),
     "a picture": (raster(np.ones((3, 20, 30)), photometric="rgb"), {}, "is a picture, not labels"),
     "nothing but nodata": (raster(nodata=1), {"nodata": (2.0,)}, "nothing but nodata in the region"),
-    "nodata that cannot be": (raster(), {"nodata": (-1.0,)}, "--nodata -1: .*uint8 and cannot hold this value"),
+    "nodata that cannot be": (raster(), {"nodata": (-1.0,)}, "`nodata` -1: .*uint8 and cannot hold this value"),
     "VRT": (raster_vrt, {}, "a VRT only points to other files: give the file itself"),
     "VRT called TIFF": (renamed(raster_vrt, "labels2.tif"), {}, "a VRT only points to other files"),
     "WMS": (text("labels.xml", '<GDAL_WMS><Service name="WMS"/></GDAL_WMS>'), {}, "only points to a server"),
-    "absurd dimensions": (absurd, {}, r"declares 1500000 x 1500000 pixels, more than can be true of labels"),
+    "absurd dimensions": (absurd, {}, r"declares 1500000 x 1500000 pixels, more than any raster of labels has"),
     "cut TIFF": (cut(raster(), 0.5), {}, r"cannot be read"),
-    "options for features": (raster(), {"field": "label"}, "is a raster, and --field is for features"),
+    "options for features": (raster(), {"field": "label"}, "is a raster, and `field` is for features"),
     # Files that are not what their ending says.
     "missing": (lambda folder: folder / "labels.gpkg", {}, "does not exist"),
     "empty file": (text("labels.gpkg", ""), {}, r"is empty \(0 bytes\)"),
@@ -314,7 +314,7 @@ BAD: dict[str, tuple[Make, dict[str, Any], str]] = {
     "text called zip": (text("labels.zip", "no"), {}, r"called \.zip but looks like plain text: expected a zip"),
     "cut GeoPackage": (cut(vector(), 0.2), {}, "cannot be read"),
     # Options that contradict each other.
-    "background nowhere": (vector(), {"background": "else"}, "--background needs --labelled-area"),
+    "background nowhere": (vector(), {"background": "else"}, "`background` needs `labelled_area`"),
     "no share": (vector(), {"min_coverage": 0.0}, "expected a share above 0"),
     # Time.
     "no such date": (
@@ -323,11 +323,11 @@ BAD: dict[str, tuple[Make, dict[str, Any], str]] = {
         "does not hold 2018-06-04: the nearest dates it holds are 2017-02-16, 2017-03-16",
     ),
     "no date": (vector(), {"dates": ("June",)}, "'June'"),
-    "not said which date": (vector(), {"dates": ()}, "holds 2 dates .*it is not said which the labels describe"),
+    "not said which date": (vector(), {"dates": ()}, "holds 2 dates .*it is not stated which the labels describe"),
     "dates of features": (
         vector(label=["a", "b"], seen=["2017-02-16", "2017-02-20"]),
         {"field": "label", "date_field": "seen", "date_tolerance": 2},
-        "does not hold 2017-02-20 within 2 days: .*; leave those features out with --where, or --date-tolerance 4 to take",
+        "does not hold 2017-02-20 within 2 days: .*; exclude those features with `where`, or `date_tolerance` 4 to take",
     ),
 }
 OF_DATES = ("no such date", "no date", "not said which date", "dates of features")

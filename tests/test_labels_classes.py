@@ -20,11 +20,17 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from lianet_user.errors import LabelError, LabelWarning
 from lianet_user.files.header import ClassEntry
-from lianet_user.labels.classes import ClassTable, Legend, TableEntry, make_legend, read_class_table
+from lianet_user.labels.class_tables import (
+    MAX_BYTES,
+    ClassTable,
+    TableEntry,
+    parse_style,
+    read_class_table,
+    stored_style,
+)
+from lianet_user.labels.classes import EXPECTED, QUALITATIVE, Legend, class_colors, make_legend
 from lianet_user.labels.label_values import MANY_NUMBERS, choose_task, plain_labels, plain_numbers, plain_text
 from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.palette import EXPECTED, QUALITATIVE, class_colors
-from lianet_user.labels.qgis import MAX_BYTES, parse_style, stored_style
 from lianet_user.maps.style import write_qml
 
 WHERE = "a.gpkg: the column 'x'"
@@ -162,10 +168,10 @@ BOMB = (
     [
         (BOMB, "declares entities"),
         ('<!DOCTYPE qgis [<!ENTITY f SYSTEM "file:///etc/passwd">]><qgis>&f;</qgis>', "declares entities"),
-        ("no XML", "no readable XML"),
-        ("", "no readable XML"),
-        (NEW_STYLE[:900], "no readable XML"),
-        (b'<?xml version="1.0" encoding="no-such"?><qgis/>', "no readable XML"),
+        ("no XML", "not readable XML"),
+        ("", "not readable XML"),
+        (NEW_STYLE[:900], "not readable XML"),
+        (b'<?xml version="1.0" encoding="no-such"?><qgis/>', "not readable XML"),
         ("<qgis>" + " " * MAX_BYTES + "</qgis>", "larger than 16 MB"),
     ],
     ids=["bomb", "file", "text", "empty", "cut", "encoding", "large"],
@@ -299,16 +305,16 @@ def test_umlauts_survive_every_usual_encoding(tmp_path: Path, encoding: str) -> 
         (b"", r"no usable columns \(found: none\)"),
         (b"kind,colour\na,#fff\n", r"no usable columns \(found: kind, colour\)"),
         (b"code,name\n", "lists no classes"),
-        (b"code,name\n1,a\n\n1.0,b\n", "line 4: '1' stands there twice"),
-        (b"name\na\na\n", "line 3: 'a' stands there twice"),
-        (b"code,color\n1,red\n", "line 2: 'red' is no colour: expected one like #1f77b4"),
+        (b"code,name\n1,a\n\n1.0,b\n", "line 4: '1' is listed twice"),
+        (b"name\na\na\n", "line 3: 'a' is listed twice"),
+        (b"code,color\n1,red\n", "line 2: 'red' is not a colour: expected one such as #1f77b4"),
         (b"code,color\n,#ff0000\n", "line 2: neither a code nor a name"),
         (b"code,name\n1,wood, dense\n", "line 2: 3 columns, where the header has 2"),
         (b"code,name,name\n1,a,b\n", "two columns called 'name'"),
         (b'code,name\n1,"a\n', "line 2: unexpected end of data"),
-        (b"PK\x03\x04", "no table of text"),
-        (b"code\0name", "no table of text"),
-        (b"code\n\x81\n", "no table of text"),
+        (b"PK\x03\x04", "not a text table"),
+        (b"code\0name", "not a text table"),
+        (b"code\n\x81\n", "not a text table"),
     ],
 )
 def test_bad_tables_are_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -407,8 +413,8 @@ def test_lookalikes_stay_apart_and_the_merging_option_is_named() -> None:
     labels = plain_labels(pd.Series(["forest", "Forest", "Forest", "FOREST", "07", "7", "x"]), WHERE)
     assert labels.text.nunique() == 6
     assert "'Forest' (2 times) and 'FOREST' (1 times) and 'forest' (1 times) differ" in labels.notes[0]
-    assert "--map 'FOREST=Forest' --map 'forest=Forest'" in labels.notes[0]
-    assert "--map '7=07'" in labels.notes[1]
+    assert "`mapping` 'FOREST=Forest' `mapping` 'forest=Forest'" in labels.notes[0]
+    assert "`mapping` '7=07'" in labels.notes[1]
     many = plain_labels(pd.Series([f"{letter}{number}" for letter in "aA" for number in range(9)]), WHERE)
     assert many.notes[-1] == "Labels: 4 more groups differ only in case or leading zeros"
 
@@ -421,8 +427,8 @@ def test_plain_columns_need_no_note() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([0.5, 1.0], r"holds fractions \(0\.5\).*--task regression"),
-        (["1", "0.25"], r"holds fractions \(0\.25\).*--task regression"),
+        ([0.5, 1.0], r"holds fractions \(0\.5\).*`task` regression"),
+        (["1", "0.25"], r"holds fractions \(0\.25\).*`task` regression"),
         (pd.to_datetime(["2020-01-01"]), r"is of type datetime64\[[a-z]+\]: choose"),
         ([b"x"], "is of type bytes"),
         ([["a", "b"]], "is of type list"),
@@ -468,17 +474,17 @@ def test_plain_labels_are_total_and_idempotent(values: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("values", "task", "reason"),
     [
-        (["forest", "water"], "segmentation", r"text \('forest'\).*--task regression needs"),
+        (["forest", "water"], "segmentation", r"text \('forest'\).*`task` regression needs"),
         (["forest", "0.5"], "segmentation", r"text \('forest'\)"),
         ([True, False], "segmentation", "true and false"),
-        ([None, None], "segmentation", "no label to tell by.*--task regression"),
-        ([1, 2], "segmentation", "2 different whole numbers; give --task regression"),
+        ([None, None], "segmentation", "no feature has a label.*`task` regression"),
+        ([1, 2], "segmentation", "2 different whole numbers; give `task` regression"),
         ([1.0, np.nan, 2.0], "segmentation", "2 different whole numbers"),
         (["1", "1.0", " 2"], "segmentation", "2 different whole numbers"),
         (range(MANY_NUMBERS), "segmentation", "32 different whole numbers"),
-        (range(MANY_NUMBERS + 1), "regression", "33 different whole numbers, too many for classes; give --task seg"),
+        (range(MANY_NUMBERS + 1), "regression", "33 different whole numbers, too many for classes; give `task` seg"),
         (map(str, range(101)), "regression", "101 different whole numbers, too many"),
-        ([1, 2.5], "regression", r"fractions \(2\.5\); --task segmentation"),
+        ([1, 2.5], "regression", r"fractions \(2\.5\); `task` segmentation"),
         (["1", "2.5", None], "regression", r"fractions \(2\.5\)"),
         (["01", "02"], "segmentation", r"text \('01'\)"),
         ([1.0, np.inf], "segmentation", "1 different whole numbers"),
@@ -493,10 +499,10 @@ def test_task_follows_from_the_values(values: Any, task: str, reason: str) -> No
 def test_what_names_classes_makes_a_segmentation(tmp_path: Path) -> None:
     many = pd.Series(range(100))
     for options, table, reason in (
-        (LabelOptions(classes=tmp_path), None, "--classes names classes"),
-        (LabelOptions(mapping=(("1", "2"),)), None, "--map names classes"),
-        (LabelOptions(background="rest", labelled_area="region"), None, "--background names classes"),
-        (LabelOptions(), TABLE, "table names classes; give --task regression"),
+        (LabelOptions(classes=tmp_path), None, "`classes` names classes"),
+        (LabelOptions(mapping=(("1", "2"),)), None, "`mapping` names classes"),
+        (LabelOptions(background="rest", labelled_area="region"), None, "`background` names classes"),
+        (LabelOptions(), TABLE, "table names classes; give `task` regression"),
     ):
         task, why = choose_task(many, options, table, WHERE)
         assert task == "segmentation"
@@ -518,11 +524,11 @@ def test_numbers_are_read_from_numbers_and_from_text() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["1", "forest", None], r"holds 1 of 2 values that are no numbers \('forest'\).*--task segmentation"),
+        (["1", "forest", None], r"holds 1 of 2 values that are not numbers \('forest'\).*`task` segmentation"),
         (["1,5", "2,5"], r"2 of 2 values.*'1,5'.*with a decimal point"),
-        (["nan"], "no numbers"),
-        ([True], "no numbers"),
-        (["1_000"], "no numbers"),
+        (["nan"], "not numbers"),
+        ([True], "not numbers"),
+        (["1_000"], "not numbers"),
     ],
 )
 def test_what_is_no_number_is_refused(values: list[Any], message: str) -> None:
@@ -555,7 +561,7 @@ def test_map_renames_merges_and_drops_each_label_once() -> None:
 
 def test_map_of_what_the_region_lacks_is_said() -> None:
     legend = legend_of(["a", "b"], in_file=["a", "b", "c"], mapping=(("c", "a"),))
-    assert legend.notes == ("Classes: --map has no effect on 'c', which the region lacks",)
+    assert legend.notes == ("Classes: `mapping` has no effect on 'c', which the region lacks",)
     # A label that is dropped has been taken out of the region's before.
     assert legend_of(["a", "b"], in_file=["a", "b", "c"], mapping=(("c", None),)).notes == ()
 
@@ -610,7 +616,7 @@ def test_labels_beside_a_style_come_last_and_beside_a_table_are_refused() -> Non
     legend = legend_of(["1", "2", "10", "9"], table=TABLE)
     assert names_of(legend) == ["water", "forest", "9", "10"]
     assert "Classes: not described there, and put last: '9', '10'" in legend.notes
-    with pytest.raises(LabelError, match=r"--classes t\.csv does not list: '9', '10'; add them .* --map '9='"):
+    with pytest.raises(LabelError, match=r"`classes` t\.csv does not list: '9', '10'; add them .* `mapping` '9='"):
         legend_of(["1", "2", "10", "9"], table=TABLE, classes=Path("t.csv"))
     with pytest.raises(LabelError, match="'Forest'; did you mean 'forest'"):
         legend_of(["1", "2", "Forest"], table=TABLE, classes=Path("t.csv"))
@@ -665,23 +671,23 @@ def test_long_codes_are_cut() -> None:
 @pytest.mark.parametrize(
     ("present", "options", "message"),
     [
-        (["a"], {}, r"holds a single class in the region \('a'\), expected two.*--background NAME and --labelled-area"),
+        (["a"], {}, r"holds a single class in the region \('a'\), expected two.*`background` and `labelled_area`"),
         (["a"], {"background": "a", "labelled_area": "region"}, "holds a single class"),
         (["a", "b"], {"mapping": (("a", "b"),)}, "holds a single class"),
-        (["a"], {"mapping": (("a", None),)}, "holds no class in the region.*--map drops"),
+        (["a"], {"mapping": (("a", None),)}, "holds no class in the region.*`mapping` drops"),
         (["a", "b"], {"mapping": (("B1", "c"),)}, "holds no 'B1': it holds 'a', 'b'"),
         (["forest", "b"], {"mapping": (("Forrest", "c"),)}, "did you mean 'forest'"),
         (["a", "b"], {"mapping": (("a", "c"), ("a", None))}, r"gives 'a' two meanings \('c' and None\)"),
-        (["a", "b"], {"background": " ", "labelled_area": "region"}, "--background is blank"),
+        (["a", "b"], {"background": " ", "labelled_area": "region"}, "`background` is blank"),
         (["a", "b" * 129], {}, "class name of 129 characters"),
         ([f"c{n}" for n in range(255)], {}, "255 classes in the region, expected at most 254: group them"),
-        ([str(n) for n in range(255)], {}, "255 classes .*--task regression"),
+        ([str(n) for n in range(255)], {}, "255 classes .*`task` regression"),
     ],
 )
 def test_bad_legends_are_one_line(present: list[str], options: dict[str, Any], message: str) -> None:
     with pytest.raises(LabelError, match=message) as caught:
         legend_of(present, **options)
-    assert WHERE in str(caught.value) or "--" in str(caught.value)
+    assert WHERE in str(caught.value) or str(caught.value).startswith("`")
     assert "\n" not in str(caught.value)
 
 

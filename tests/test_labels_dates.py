@@ -10,7 +10,7 @@ from conftest import RegionHeaderFactory
 
 from lianet_user.errors import DateError
 from lianet_user.files.header import RegionHeader
-from lianet_user.labels.dates import described_dates, held_dates
+from lianet_user.labels.read import described_dates, nearest_acquisitions
 
 FEBRUARY, MARCH, APRIL = (dt.date(2017, month, 16) for month in (2, 3, 4))
 
@@ -26,13 +26,15 @@ def test_the_only_date_needs_no_word(region_header: RegionHeaderFactory) -> None
 
 
 def test_of_several_dates_none_is_guessed(region: RegionHeader) -> None:
-    with pytest.raises(DateError, match=r"holds 3 dates \(2017-02-16 to 2017-04-16\).*--date all.*--date-field COLUMN"):
+    with pytest.raises(
+        DateError, match=r"holds 3 dates \(2017-02-16 to 2017-04-16\).*`dates` all.*`date_field` COLUMN"
+    ):
         described_dates((), region, 0)
 
 
 def test_all_is_every_date_and_stands_alone(region: RegionHeader) -> None:
     assert described_dates(("all",), region, 0) == ((FEBRUARY, MARCH, APRIL), ["Dates: all 3 of the region"])
-    with pytest.raises(DateError, match="leave the other dates away"):
+    with pytest.raises(DateError, match="omit the other dates"):
         described_dates(("all", "2017-03-16"), region, 0)
 
 
@@ -44,7 +46,7 @@ def test_dates_come_in_the_regions_order_each_once(region: RegionHeader) -> None
 def test_a_date_that_is_not_held_is_refused_with_the_nearest_and_the_way_out(region: RegionHeader) -> None:
     with pytest.raises(
         DateError,
-        match=r"does not hold 2017-03-20 within 3 days: .* 2017-02-16, 2017-03-16, 2017-04-16; .*--date-tolerance 4 ",
+        match=r"does not hold 2017-03-20 within 3 days: .* 2017-02-16, 2017-03-16, 2017-04-16; .*`date_tolerance` 4 ",
     ):
         described_dates(("2017-03-20",), region, 3)
 
@@ -66,7 +68,7 @@ def test_what_is_no_date_is_refused(region: RegionHeader, text: str) -> None:
 
 def test_each_feature_gets_the_acquisition_of_its_own_date(region: RegionHeader) -> None:
     days = pd.Series([MARCH, None, FEBRUARY, dt.date(2017, 4, 18), MARCH], dtype=object)
-    indices, notes = held_dates(days, region, 2)
+    indices, notes = nearest_acquisitions(days, region, 2)
     assert indices.tolist() == [1, -1, 0, 2, 1]
     assert notes == ["Dates: 2017-04-18 taken for 2017-04-16, 2 days away"]
 
@@ -75,8 +77,8 @@ def test_features_of_dates_that_are_not_held_are_counted_in_the_refusal(region: 
     days = pd.Series([MARCH, dt.date(2016, 1, 1), dt.date(2016, 1, 2), dt.date(2016, 1, 1)], dtype=object)
     with pytest.raises(
         DateError,
-        match=r"2016-01-01 and 1 more dates of the labels: .*; leave them out, or --date-tolerance 412 to take the nearest",
+        match=r"2016-01-01 and 1 more dates of the labels: .*; leave them out, or `date_tolerance` 412 to take the nearest",
     ):
-        held_dates(days, region, 0, "leave them out")
-    indices, _ = held_dates(days, region, 412)
+        nearest_acquisitions(days, region, 0, "leave them out")
+    indices, _ = nearest_acquisitions(days, region, 412)
     assert indices.tolist() == [1, 0, 0, 0]

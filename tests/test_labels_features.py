@@ -329,7 +329,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no area": ({"geometries": array(FLAT)}, "1 have no geometry"),
     "buffer in degrees": (
         {"geometries": array(POINT), "grid": GEOGRAPHIC, "buffer": 5.0},
-        r"--buffer 5: the region's CRS \(EPSG:4326\) is in degrees",
+        r"`buffer` 5: the region's CRS \(EPSG:4326\) is in degrees",
     ),
 }
 

@@ -24,10 +24,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from lianet_user.errors import LabelError
 from lianet_user.files.header import IGNORE
 from lianet_user.geo.transformation import transformation
-from lianet_user.labels.classes import TableEntry
+from lianet_user.labels.class_tables import TableEntry
 from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.raster import raster_classes, raster_numbers, sample_values
-from lianet_user.labels.rasterfile import RasterSource, open_raster
+from lianet_user.labels.raster import RasterBand, open_raster, raster_classes, raster_numbers, sample_values
 
 GRID = GeoBox((40, 60), Affine(10, 0, 330_000, 0, -10, 5_822_040), "EPSG:32633")
 ROTATED = GeoBox((40, 60), GRID.affine @ Affine.rotation(25), "EPSG:32633")
@@ -63,12 +62,12 @@ def covering(grid: GeoBox, crs: str, size: float, turn: float = 0.0) -> tuple[Af
     )
 
 
-def classes(raster: RasterSource, grid: GeoBox = GRID, rule: Any = "majority", coverage: float = 0.5) -> Any:
+def classes(raster: RasterBand, grid: GeoBox = GRID, rule: Any = "majority", coverage: float = 0.5) -> Any:
     values = sample_values(raster, grid).index
     return raster_classes(raster, grid, {float(value): int(value) for value in values}, coverage, rule)
 
 
-def source_pixels(raster: RasterSource, grid: GeoBox, n: int) -> NDArray[np.float64]:
+def source_pixels(raster: RasterBand, grid: GeoBox, n: int) -> NDArray[np.float64]:
     """(2, h * n, w * n) column and row under every sub-pixel's centre, each transformed by itself."""
     height, width = grid.shape
     cols, rows = np.meshgrid((np.arange(width * n) + 0.5) / n, (np.arange(height * n) + 0.5) / n)
@@ -265,7 +264,7 @@ def test_nothing_but_nodata_in_the_region(tmp_path: Path) -> None:
 )
 def test_nodata_that_no_pixel_can_hold(tmp_path: Path, dtype: str, value: float) -> None:
     path = written(tmp_path / "labels.tif", np.zeros(GRID.shape, dtype))
-    with pytest.raises(LabelError, match=f"--nodata .* of type {dtype} and cannot hold this value"):
+    with pytest.raises(LabelError, match=f"`nodata` .* of type {dtype} and cannot hold this value"):
         open_raster(path, LabelOptions(nodata=(value,)))
 
 
@@ -304,7 +303,7 @@ def test_several_bands_want_a_choice(tmp_path: Path) -> None:
     path = written(tmp_path / "labels.tif", np.stack([np.full(GRID.shape, n, np.uint8) for n in range(4, 6)]))
     with rasterio.open(path, "r+") as file:
         file.descriptions = ("2017", "2018")
-    with pytest.raises(LabelError, match=r"labels.tif has 2 bands: 1 \(2017\), 2 \(2018\); choose .* with --band"):
+    with pytest.raises(LabelError, match=r"labels.tif has 2 bands: 1 \(2017\), 2 \(2018\); choose .* with `band`"):
         open_raster(path, PLAIN)
     raster = open_raster(path, LabelOptions(band=2))
     assert raster.source == "labels.tif, band 2 (2018)"
@@ -329,16 +328,16 @@ def test_complex_numbers_are_refused(tmp_path: Path) -> None:
 def test_a_crs_is_stated_once(tmp_path: Path) -> None:
     values = np.ones(GRID.shape, np.uint8)
     bare = written(tmp_path / "bare.tif", values, crs=None)
-    with pytest.raises(LabelError, match=r"states no coordinate reference system: .* --labels-crs"):
+    with pytest.raises(LabelError, match=r"states no coordinate reference system: .* `labels_crs`"):
         open_raster(bare, PLAIN)
     raster = open_raster(bare, LabelOptions(labels_crs="EPSG:32633"))
-    assert raster.notes[0] == "Coordinates: EPSG:32633 as given with --labels-crs; the file states none"
+    assert raster.notes[0] == "Coordinates: EPSG:32633 as given with `labels_crs`; the file states none"
     assert (classes(raster).values == 1).all()
-    with pytest.raises(LabelError, match="--labels-crs 'nonsense' is no coordinate reference system"):
+    with pytest.raises(LabelError, match="`labels_crs` 'nonsense' is not a coordinate reference system"):
         open_raster(bare, LabelOptions(labels_crs="nonsense"))
     stated = written(tmp_path / "stated.tif", values)
     assert len(open_raster(stated, LabelOptions(labels_crs="EPSG:32633")).notes) == 1
-    with pytest.raises(LabelError, match="states EPSG:32633, and --labels-crs says EPSG:25833"):
+    with pytest.raises(LabelError, match="states EPSG:32633, but `labels_crs` is EPSG:25833"):
         open_raster(stated, LabelOptions(labels_crs="EPSG:25833"))
 
 
@@ -366,15 +365,15 @@ def test_pixels_need_a_place(tmp_path: Path) -> None:
 )
 def test_options_for_features_are_refused(tmp_path: Path, option: str, value: Any) -> None:
     path = written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8))
-    with pytest.raises(LabelError, match=f"is a raster, and --{option.replace('_', '-')}.* is for features"):
+    with pytest.raises(LabelError, match=f"is a raster, and `{option}`.* is for features"):
         open_raster(path, LabelOptions(**{option: value}))
 
 
 def test_a_background_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8))
-    with pytest.raises(LabelError, match="and --background is for features"):
+    with pytest.raises(LabelError, match="and `background` is for features"):
         open_raster(path, LabelOptions(background="rest", labelled_area="region"))
-    with pytest.raises(LabelError, match="and --labelled-area is for features"):
+    with pytest.raises(LabelError, match="and `labelled_area` is for features"):
         open_raster(path, LabelOptions(task="coverage", labelled_area="region"))
 
 
@@ -405,7 +404,7 @@ def test_files_that_are_no_raster_or_only_point_to_one(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"text.tif cannot be read as a raster: expected a GeoTIFF"):
         open_raster(text, PLAIN)
     for missing in (tmp_path / "absent.tif", tmp_path):
-        with pytest.raises(LabelError, match="is no file: expected a raster"):
+        with pytest.raises(LabelError, match="is not a file: expected a raster"):
             open_raster(missing, PLAIN)
 
 
@@ -430,7 +429,7 @@ def test_sizes_that_no_labels_have(tmp_path: Path, width: int, height: int) -> N
     with rasterio.open(path, "w", driver="GTiff", **shape, **layout):
         pass
     start = time.perf_counter()
-    with pytest.raises(LabelError, match=r"more than can be true of labels|far more than labels need: resample it"):
+    with pytest.raises(LabelError, match=r"more than any raster of labels has|far more than labels need: resample it"):
         sample_values(open_raster(path, PLAIN), GRID)
     assert time.perf_counter() - start < 5
 
@@ -508,7 +507,7 @@ def test_sidecars_are_not_trusted(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="declares entities"):
         open_raster(path, PLAIN)
     sidecar.write_text("<PAMDataset>")
-    with pytest.raises(LabelError, match=r"labels.tif.aux.xml is no readable XML"):
+    with pytest.raises(LabelError, match=r"labels.tif.aux.xml is not readable XML"):
         open_raster(path, PLAIN)
 
 

@@ -22,7 +22,7 @@ import shapely
 from odc.geo.crs import CRS
 
 from lianet_user.errors import LabelError
-from lianet_user.labels.classes import ClassTable, TableEntry
+from lianet_user.labels.class_tables import ClassTable, TableEntry
 from lianet_user.labels.formats import find_format, is_raster
 from lianet_user.labels.options import LabelOptions
 from lianet_user.labels.vector import VectorLayer, read_area, read_layer
@@ -165,7 +165,7 @@ def test_zip_of_one_or_several_layers(tmp_path: Path) -> None:
         assert (layer.name, values_of(layer)) == ("one", ["one", "x"])
     several = zipped(tmp_path / "several.zip", both, tmp_path)
     assert values_of(read(several, layer="two")) == ["two", "x"]
-    with pytest.raises(LabelError, match=r"several\.zip has 2 layers \((one, two|two, one)\): choose one with --layer"):
+    with pytest.raises(LabelError, match=r"several\.zip has 2 layers \((one, two|two, one)\): choose one with `layer`"):
         read(several)
     written(tmp_path / "g.gdb", label=["g", "x"])
     packed = zipped(tmp_path / "g.zip", sorted((tmp_path / "g.gdb").iterdir()), tmp_path)
@@ -229,18 +229,18 @@ def test_encoding_as_asked(tmp_path: Path) -> None:
     table = text_file(tmp_path / "a.csv", "lon,lat,label\n1,2,Wälder\n".encode("cp850"))
     assert values_of(read(table, encoding="cp850")) == ["Wälder"]
     for name in (path, table):
-        with pytest.raises(LabelError, match=r"--encoding 'klingon' is not known"):
+        with pytest.raises(LabelError, match=r"`encoding` 'klingon' is not known"):
             read(name, encoding="klingon")
-        with pytest.raises(LabelError, match="--encoding 'hex' is not known"):
+        with pytest.raises(LabelError, match="`encoding` 'hex' is not known"):
             read(name, encoding="hex")
-        with pytest.raises(LabelError, match=r"utf-8.*--encoding"):
+        with pytest.raises(LabelError, match=r"utf-8.*`encoding`"):
             read(name, encoding="utf-8")
 
 
 def test_geojson_that_is_not_utf8(tmp_path: Path) -> None:
     path = written(tmp_path / "a.geojson", label=["Wälder", "x"])
     path.write_bytes(path.read_text("utf-8").encode("cp1252"))
-    with pytest.raises(LabelError, match=r"its text is not UTF-8: say what it is with --encoding"):
+    with pytest.raises(LabelError, match=r"its text is not UTF-8: give its encoding with `encoding`"):
         read(path)
     assert values_of(read(path, encoding="cp1252")) == ["Wälder", "x"]
 
@@ -281,9 +281,9 @@ def test_conditions_choose_features(with_years: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("yaer = 2018", r"--where 'yaer = 2018' cannot be used \(.*yaer.*\): expected a condition in OGR SQL"),
-        ("year >", r"--where 'year >' cannot be used \(.+\): expected"),
-        ("year = 1900", r"no feature meets --where 'year = 1900'"),
+        ("yaer = 2018", r"`where` 'yaer = 2018' cannot be used \(.*yaer.*\): expected a condition in OGR SQL"),
+        ("year >", r"`where` 'year >' cannot be used \(.+\): expected"),
+        ("year = 1900", r"no feature meets `where` 'year = 1900'"),
     ],
 )
 def test_bad_conditions_are_one_line(with_years: Path, where: str, message: str) -> None:
@@ -304,7 +304,7 @@ def test_conditions_on_tables_are_single_statements(tmp_path: Path) -> None:
 def test_choice_of_the_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.gpkg", id=[1, 2], kind=["a", "b"], extra=["c", "d"], color=["#ff0000", None])
     with pytest.raises(
-        LabelError, match=r"4 columns \(id, kind, extra, color\).*holds the classes: choose it with --field"
+        LabelError, match=r"4 columns \(id, kind, extra, color\).*holds the classes: choose it with `field`"
     ):
         read(path)
     assert choice_of(read(path, field="extra")) == ("extra", "as asked")
@@ -331,13 +331,13 @@ def test_choice_of_the_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert read(path, field="kind").table is style
     assert read(path, task="coverage", labelled_area="region").table is None
     style = ClassTable("QGIS style", style.entries, "gone")
-    with pytest.raises(LabelError, match="choose it with --field"):
+    with pytest.raises(LabelError, match="choose it with `field`"):
         read(path)
 
 
 def test_regression_with_several_numbers_needs_a_choice(tmp_path: Path) -> None:
     path = written(tmp_path / "a.gpkg", one=[1.5, 2], two=[1.0, 2], text=["a", "b"])
-    with pytest.raises(LabelError, match=r"\(one, two, text\).*holds the numbers: choose it with --field"):
+    with pytest.raises(LabelError, match=r"\(one, two, text\).*holds the numbers: choose it with `field`"):
         read(path, task="regression")
     assert choice_of(read(path)) == ("text", "the only column with text")
 
@@ -363,13 +363,13 @@ LOCAL = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
 @pytest.mark.parametrize("crs", [None, LOCAL])
 def test_labels_crs_stands_in_for_a_missing_one(tmp_path: Path, crs: str | None) -> None:
     path = written(tmp_path / "a.gpkg", crs=crs, label=["a", "b"])
-    with pytest.raises(LabelError, match=r"has no coordinate reference system.*--labels-crs EPSG"):
+    with pytest.raises(LabelError, match=r"has no coordinate reference system.*`labels_crs`, for instance EPSG"):
         read(path)
     layer = read(path, labels_crs="EPSG:25833")
     assert layer.crs == CRS("EPSG:25833")
-    assert any("EPSG:25833" in note and "--labels-crs" in note for note in layer.notes)
+    assert any("EPSG:25833" in note and "`labels_crs`" in note for note in layer.notes)
     for bad in ("utm 33", "EPSG:999999", "EPSG:4978", LOCAL):
-        with pytest.raises(LabelError, match=r"--labels-crs .* is no geographic or projected"):
+        with pytest.raises(LabelError, match=r"`labels_crs` .* is not a geographic or projected"):
             read(path, labels_crs=bad)
 
 
@@ -378,13 +378,13 @@ def test_labels_crs_must_agree_with_the_file(tmp_path: Path) -> None:
     layer = read(path, labels_crs="EPSG:32633")
     assert (layer.crs, layer.notes) == (CRS(UTM), ())
     with pytest.raises(
-        LabelError, match=r"states EPSG:32633 \(WGS 84 / UTM zone 33N\), and --labels-crs says EPSG:25833"
+        LabelError, match=r"states EPSG:32633 \(WGS 84 / UTM zone 33N\), but `labels_crs` is EPSG:25833"
     ):
         read(path, labels_crs="EPSG:25833")
 
 
 def test_missing_prj_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=r"the \.prj file is missing\): say with --labels-crs"):
+    with pytest.raises(LabelError, match=r"the \.prj file is missing\): give it with `labels_crs`"):
         read(written(tmp_path / "a.shp", crs=None, label=["a", "b"]))
 
 
@@ -443,7 +443,7 @@ def test_dates_in_a_column_of_type_date(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cell", ["June 2018", "04.06.2018", "2018", "2018-13-01", "2018-W05-1", 2018, 2018.5, True])
 def test_unreadable_dates_are_named(tmp_path: Path, cell: Any) -> None:
     path = written(tmp_path / "a.gpkg", label=["a", "b"], seen=[cell, cell])
-    with pytest.raises(LabelError, match=f"'{cell}' in the column 'seen' is no date: expected YYYY-MM-DD"):
+    with pytest.raises(LabelError, match=f"'{cell}' in the column 'seen' is not a date: expected YYYY-MM-DD"):
         read(path, date_field="seen")
 
 
@@ -470,7 +470,7 @@ def test_tables_of_points(tmp_path: Path, delimiter: str, encoding: str) -> None
 )
 def test_projected_tables_need_a_crs(tmp_path: Path, pair: str) -> None:
     path = text_file(tmp_path / "a.tsv", f"{pair},label\n330000,5820000,a\n".replace(",", "\t"))
-    with pytest.raises(LabelError, match=r"a\.tsv has no coordinate reference system: say with --labels-crs"):
+    with pytest.raises(LabelError, match=r"a\.tsv has no coordinate reference system: give it with `labels_crs`"):
         read(path)
     layer = read(path, labels_crs=UTM)
     assert (layer.geometries[0].x, layer.geometries[0].y, layer.crs) == (330000, 5820000, CRS(UTM))
@@ -528,20 +528,20 @@ def test_excel_says_its_delimiter(tmp_path: Path) -> None:
 BAD_TABLES = {
     "lon,lat,label\n1,2,a\n1,2\n": r"line 3 has 2 cells and the header 3, separated by commas",
     'lon,lat,label\n1,2,"a\nb"\n1,2\n': r"line 4 has 2 cells",
-    'lon,lat,label\n1,2,"a"b\n': r"line 2 is no line of a table",
-    "lon,lat,label\n1,2,a\n52°30',13,a\n": r"""line 3: "52°30'" in the column 'lon' is no number""",
-    "lon;lat;label\n1.234,5;2;a\n": r"line 2: '1.234,5' in the column 'lon' is no number",
-    "lon,lat,label\n1,inf,a\n": r"line 2: 'inf' in the column 'lat' is no number",
+    'lon,lat,label\n1,2,"a"b\n': r"line 2 is not a row of a table",
+    "lon,lat,label\n1,2,a\n52°30',13,a\n": r"""line 3: "52°30'" in the column 'lon' is not a number""",
+    "lon;lat;label\n1.234,5;2;a\n": r"line 2: '1.234,5' in the column 'lon' is not a number",
+    "lon,lat,label\n1,inf,a\n": r"line 2: 'inf' in the column 'lat' is not a number",
     "lon,lat,label\n52,130,a\n": r"line 2: lon 52, lat 130 .*columns seem to be exchanged",
-    "lon,lat,label\n330000,5820000,a\n": r"lon 330000, lat 5.82e\+06 .*--labels-crs",
-    "name,label\na,b\n": r"no columns that are known as coordinates: it has name, label; name them lon and lat",
+    "lon,lat,label\n330000,5820000,a\n": r"lon 330000, lat 5.82e\+06 .*`labels_crs`",
+    "name,label\na,b\n": r"no columns with usual names of coordinates: it has name, label; name them lon and lat",
     "lon,lat,x,y,label\n1,2,3,4,a\n": r"several pairs .*\('lon', 'lat' and 'x', 'y'\)",
     "lon,lat,lat\n1,2,3\n": r"two columns called 'lat'",
     "lon,lat,\n1,2,3\n": r"column 3 has no name",
     "lon,lat,label\n": r"is empty below its column names",
     "\n\n": r"no line with column names",
     "sep=:\nlon:lat\n": r"separated by ':': expected one of",
-    "lon,lat\n1,2\n": r"no column that can hold labels: it has lon, lat; .*--task coverage",
+    "lon,lat\n1,2\n": r"no column that can hold labels: it has lon, lat; .*`task` coverage",
     b"lon,lat,label\n1,2,\x81\n": r"neither UTF-8 nor cp1252: give its encoding",
 }
 
@@ -555,7 +555,7 @@ def test_bad_tables_are_one_line(tmp_path: Path, text: str | bytes) -> None:
 def test_a_given_crs_settles_what_lon_and_lat_are(tmp_path: Path) -> None:
     path = text_file(tmp_path / "a.csv", "lon,lat,label\n330000,5820000,a\n")
     assert read(path, labels_crs=UTM).crs == CRS(UTM)
-    with pytest.raises(LabelError, match="no longitude and latitude in degrees"):
+    with pytest.raises(LabelError, match="not a longitude and latitude in degrees"):
         read(path, labels_crs="EPSG:4258")
     with pytest.raises(LabelError, match="single table without layers"):
         read(path, labels_crs=UTM, layer="a")
@@ -644,11 +644,11 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "raster": (lambda tmp: _tiff(tmp / "a.tif"), {}, "is a TIFF image: expected vectors"),
     "gzip": (lambda tmp: text_file(tmp / "a.geojson.gz", b"\x1f\x8b\x08"), {}, "compressed archive: unpack it"),
     "PDF": (lambda tmp: text_file(tmp / "a.pdf", b"%PDF-1.4"), {}, "is a PDF"),
-    "folder": (lambda tmp: _folder(tmp / "a.gdb"), {}, r"is a folder and no file geodatabase \(\.gdb\)"),
+    "folder": (lambda tmp: _folder(tmp / "a.gdb"), {}, r"is a folder and not a file geodatabase \(\.gdb\)"),
     "part of a shapefile": (
         lambda tmp: written(tmp / "a.shp", label=["a", "b"]).with_suffix(".dbf"),
         {},
-        r"is a part of a shapefile: give the \.shp",
+        r"is only a part of a shapefile: give the \.shp",
     ),
     "no .shx": (lambda tmp: _without(tmp / "a.shp", ".shx"), {}, r"its \.shx file is missing"),
     "no .dbf": (
@@ -705,7 +705,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         "a column called 'geometry' cannot be read beside the geometries: rename it",
     ),
     "tables only": (lambda tmp: _tables_only(tmp / "a.gpkg"), {}, "has no layer with geometries"),
-    "several layers": (lambda tmp: _two_layers(tmp / "a.gpkg"), {}, r"2 layers \(a, other\): choose one with --layer"),
+    "several layers": (lambda tmp: _two_layers(tmp / "a.gpkg"), {}, r"2 layers \(a, other\): choose one with `layer`"),
     "no such layer": (
         lambda tmp: _two_layers(tmp / "a.gpkg"),
         {"layer": "Othr"},
@@ -774,7 +774,7 @@ def test_area_is_the_polygons_of_one_layer(tmp_path: Path) -> None:
     area = read_area(path)
     assert [geometry.geom_type for geometry in area.geometries] == ["Polygon", "Polygon", "MultiPolygon"]
     assert area.crs == CRS(UTM)
-    assert any("2 of 5 features of a.gpkg are no polygons" in note for note in area.notes)
+    assert any("2 of 5 features of a.gpkg are not polygons" in note for note in area.notes)
     write(path, frame_of((THREE,)), layer="second", append=True)
     with pytest.raises(LabelError, match=r"has 2 layers with polygons \(a, second\)"):
         read_area(path)

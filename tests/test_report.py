@@ -27,7 +27,7 @@ from lianet_user.files.header import IGNORE, Band, ClassScore, HeadHeader, Numbe
 from lianet_user.geo.grid import Window, finer
 from lianet_user.head import Head
 from lianet_user.labels import BLOCK, LabelMap, Labels
-from lianet_user.labels.report import NumberSummary
+from lianet_user.labels.label_map import NumberSummary
 from lianet_user.labels.split import Split
 from lianet_user.maps import images as color
 from lianet_user.maps import picture

@@ -593,6 +593,6 @@ def test_areas_that_hold_nothing_are_refused(
 def test_what_is_no_polygon_is_left_out_with_a_warning(region_header: RegionHeaderFactory, tmp_path: Path) -> None:
     shapes = shapely.box(330_100, 5_819_700, 330_200, 5_819_800), shapely.Point(330_500, 5_819_700)
     path = polygons(tmp_path / "area.geojson", *shapes)
-    with pytest.warns(LabelWarning, match="1 of 2 features .* are no polygons, left out"):
+    with pytest.warns(LabelWarning, match="1 of 2 features .* are not polygons and are left out"):
         mask = read_test_area(path, region_header(geobox=grid(60, 80)))
     assert mask.sum() == 100

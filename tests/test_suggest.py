@@ -24,7 +24,7 @@ from lianet_user.files.header import Numbers
 from lianet_user.geo.grid import Window, bounds_of, window_geobox
 from lianet_user.head import Head
 from lianet_user.labels import LabelOptions, read_labels
-from lianet_user.labels.qgis import stored_style
+from lianet_user.labels.class_tables import stored_style
 from lianet_user.maps import picture
 from lianet_user.maps.suggest import (
     Suggestions,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import out, print_next, progress, region_file, wrote
+from lianet_user.cli.console import print_lines, print_next, progress, region_file, wrote
 from lianet_user.cli.options import (
     AsJson,
     LabelsPath,
@@ -65,8 +65,7 @@ def check(
     if as_json:
         print(json.dumps({**result.as_dict(), "picture": str(output) if picture else None}, indent=2))
     elif not quiet:
-        for line in result.lines():
-            out.print(line, soft_wrap=True)
+        print_lines(result.lines(), "check")
         if picture:
             wrote(output)
         print_next(f"lianet-user finetune {region} {labels}, with the same options")

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -73,6 +73,14 @@ def announcer(quiet: bool) -> Callable[[str], None]:
 def in_megabytes(task: Task) -> Callable[[int, int], None]:
     """A listener that shows on a bar how many bytes of how many are done."""
     return lambda done, total: task(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+
+def print_lines(lines: Iterable[str], command: str) -> None:
+    """Print lines of a library's report, with its arguments written as options of a command."""
+    from lianet_user.cli import as_options  # which is made of the commands that import this module
+
+    for line in lines:
+        out.print(as_options(line, (command,)), soft_wrap=True)
 
 
 def error(message: str) -> None:

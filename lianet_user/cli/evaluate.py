@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import choose_device, optional_region_file, out, print_next, progress, warn
+from lianet_user.cli.console import choose_device, optional_region_file, out, print_lines, print_next, progress, warn
 from lianet_user.cli.options import AsJson, Device, LabelsPath, Quiet, RegionOption, reads_labels
 from lianet_user.labels.options import LabelOptions
 
@@ -50,8 +50,7 @@ def evaluate(
     opened = Head.open(file, region_of_head(file.header, head, given), choose_device(device))
     read = read_labels(labels, opened.region.header, labels_options)
     if not quiet and not as_json:
-        for line in read.report.lines():
-            out.print(line, soft_wrap=True)
+        print_lines(read.report.lines(), "evaluate")
     with progress(quiet) as bars:
         evaluation = run(opened, read, areas=areas, listener=bars.task("mapping"))
     if as_json:

@@ -12,6 +12,7 @@ from lianet_user.cli.console import (
     StoppedError,
     choose_device,
     out,
+    print_lines,
     print_next,
     progress,
     region_file,
@@ -109,8 +110,7 @@ def finetune(
 
     label_map = read_labels(labels, header, labels_options)
     if not quiet and not as_json:
-        for line in label_map.report.lines():
-            out.print(line, soft_wrap=True)
+        print_lines(label_map.report.lines(), "finetune")
 
     from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
     from lianet_user.finetuning import finetune as train

@@ -1,4 +1,4 @@
-"""Polygons that say where: the area that is set aside for a test, or that is mapped."""
+"""Areas of interest: polygons that delimit what is set aside for a test, or what is mapped."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from lianet_user.errors import LabelError, LabelWarning
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import LONLAT
 from lianet_user.geo.transformation import transformation
-from lianet_user.labels.blocks import BoolArray
-from lianet_user.labels.features import area_in_region
-from lianet_user.labels.from_features import warn_of_missing_grids
-from lianet_user.labels.rasterize import to_pixel_coordinates
+from lianet_user.labels.features import area_in_region, warn_of_missing_grids
+from lianet_user.labels.rasterize import Mask, to_pixel_coordinates
 from lianet_user.labels.vector import read_area
 
 
 def read_polygons(path: str | os.PathLike[str], geobox: GeoBox) -> tuple[shapely.Geometry, float]:
-    """The part of a file's polygons that lies on a grid, and how much ground all of them cover.
+    """Read polygons: the part of them that lies on a grid, and how much ground all of them cover.
 
     Args:
         path: vectors with polygons in a single layer, in any CRS.
@@ -38,7 +36,7 @@ def read_polygons(path: str | os.PathLike[str], geobox: GeoBox) -> tuple[shapely
         LabelError: the file has no CRS, no polygons or several layers of them, or none reaches the grid.
 
     Warns:
-        LabelWarning: some features are no polygons and are left out, or the coordinates could be more accurate with a grid
+        LabelWarning: some features are not polygons and are left out, or the coordinates could be more accurate with a grid
             that is not installed.
     """
     path = Path(path)
@@ -47,15 +45,15 @@ def read_polygons(path: str | os.PathLike[str], geobox: GeoBox) -> tuple[shapely
     warn_of_missing_grids(path, to_grid)
     for note in area.notes:
         warnings.warn(LabelWarning(f"{path}: {note}"), stacklevel=3)
-    together = shapely.union_all(shapely.make_valid(area.geometries))
-    return area_in_region(area, geobox, to_grid), ground_area(together, area.crs)
+    union = shapely.union_all(shapely.make_valid(area.geometries))
+    return area_in_region(area, geobox, to_grid), ground_area(union, area.crs)
 
 
 def ground_area(shape: shapely.Geometry, crs: CRS) -> float:
     """Square metres on the ellipsoid that a shape covers, its vertices joined by geodesics."""
     to_degrees = Transformer.from_crs(crs.proj, LONLAT.proj, always_xy=True)
     moved = shapely.transform(shape, lambda points: np.column_stack(to_degrees.transform(*points.T)))
-    # Of every outline by itself: which way round it was drawn says nothing here.
+    # Each outline by itself: the direction in which it was drawn has no meaning here.
     return float(sum(_outline_area(each) for each in shapely.get_parts(moved)))
 
 
@@ -65,7 +63,7 @@ def _outline_area(polygon: shapely.Polygon) -> float:
     return rings[0] - sum(rings[1:])
 
 
-def read_test_area(path: str | os.PathLike[str], region: RegionHeader) -> BoolArray:
+def read_test_area(path: str | os.PathLike[str], region: RegionHeader) -> Mask:
     """The pixels of a region whose centres lie inside the polygons of a file.
 
     Args:
@@ -79,13 +77,13 @@ def read_test_area(path: str | os.PathLike[str], region: RegionHeader) -> BoolAr
         LabelError: the file has no CRS, no polygons or several layers of them, or none holds the centre of a pixel.
 
     Warns:
-        LabelWarning: some features are no polygons and are left out, or the coordinates could be more accurate with a grid
+        LabelWarning: some features are not polygons and are left out, or the coordinates could be more accurate with a grid
             that is not installed.
     """
     geobox = region.grid.geobox
     area, _ = read_polygons(path, geobox)
     inside = to_pixel_coordinates(np.array([area], object), geobox)
-    mask: BoolArray = rasterize(inside, out_shape=tuple(geobox.shape), dtype="uint8") > 0
+    mask: Mask = rasterize(inside, out_shape=tuple(geobox.shape), dtype="uint8") > 0
     if not mask.any():
         raise LabelError(f"{path}: the area holds the centre of no pixel of the region: draw a larger one")
     return mask

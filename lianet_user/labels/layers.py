@@ -1,4 +1,7 @@
-"""One layer of a file of labels, with nothing chosen yet; and the layers that are read without GDAL."""
+"""The layers of vector files: which there are, their columns, their features, and the encoding of their text.
+
+GDAL reads nearly all formats; GeoParquet and tables of points are read without it.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,15 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
-from lianet_user.labels.rasterize import Geometries
-from lianet_user.labels.table import read_table
+from lianet_user.labels.cover import Geometries
+from lianet_user.labels.point_table import read_table
 
 Kind = Literal["text", "number", "boolean", "other"]
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """One layer of a file, with nothing chosen yet."""
+class OpenedLayer:
+    """One layer of a file, before a column is chosen and features are read."""
 
     path: Path
     layer: str
@@ -36,7 +39,7 @@ class Source:
     crs: str | None
     """As the file states it; None if it does not."""
     kinds: dict[str, Kind]
-    """Of each column, in the file's order."""
+    """The kind of each column, in the file's order."""
     no_labels: tuple[str, ...]
     """Columns that the format needs for itself: coordinates, identifiers."""
     attribution: str
@@ -46,18 +49,22 @@ class Source:
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """File and layer, to begin a message with."""
         return f"{self.path}: layer {self.layer!r}" if self.layer else str(self.path)
 
 
-def table_source(path: Path, encoding: str | None, where: str | None, degrees: bool | None) -> Source:
-    """A table of points; columns called longitude and latitude mean WGS 84 unless `degrees` says that a CRS is given."""
+# --- Layers that are read without GDAL.
+
+
+def table_layer(path: Path, encoding: str | None, where: str | None, degrees: bool | None) -> OpenedLayer:
+    """A table of points; columns called longitude and latitude mean WGS 84 unless a CRS is given (`degrees`)."""
     table = read_table(path, encoding, degrees)
     crs = "EPSG:4326" if table.lonlat and degrees is None else None
     return _in_memory(path, table.frame, table.geometries, crs, table.coordinates, table.notes, where)
 
 
-def parquet_source(path: Path, where: str | None) -> Source:
+def parquet_layer(path: Path, where: str | None) -> OpenedLayer:
+    """A GeoParquet file, whose named index counts as columns."""
     if importlib.util.find_spec("pyarrow") is None:
         raise LabelError(f"{path} is GeoParquet, which needs one more package: pip install 'lianet-user[parquet]'")
     try:
@@ -85,7 +92,7 @@ def _in_memory(
     no_labels: tuple[str, ...],
     notes: tuple[str, ...],
     where: str | None,
-) -> Source:
+) -> OpenedLayer:
     if not len(frame):
         raise empty_layer(str(path))
     if where is not None:
@@ -93,7 +100,7 @@ def _in_memory(
         if not len(rows):
             raise nothing_left(str(path), where)
         frame, geometries = frame.iloc[rows].reset_index(drop=True), geometries[rows]
-    return Source(
+    return OpenedLayer(
         path=path,
         layer="",
         crs=crs,
@@ -101,7 +108,7 @@ def _in_memory(
         no_labels=no_labels,
         attribution="",
         notes=notes,
-        read=lambda wanted: (frame[list(wanted)], geometries, []),
+        read=lambda names: (frame[list(names)], geometries, []),
     )
 
 
@@ -122,31 +129,34 @@ def _rows_where(frame: pd.DataFrame, where: str) -> NDArray[np.intp]:
         try:
             frame[plain].to_sql("labels", database, index=False)
             # Rows are numbered from 1 in the order they came in.
-            found = database.execute(f"SELECT rowid FROM labels WHERE {where}").fetchall()
+            rows = database.execute(f"SELECT rowid FROM labels WHERE {where}").fetchall()
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             raise bad_where(where, str(error)) from error
-    return np.sort(np.array([row for (row,) in found], np.intp)) - 1
+    return np.sort(np.array([row for (row,) in rows], np.intp)) - 1
 
 
 def bad_where(where: str, reason: str) -> LabelError:
+    """The error for a condition that cannot be used."""
     return LabelError(
-        f"--where {where!r} cannot be used ({reason.strip().rstrip('.')}): expected a condition in OGR SQL, for instance"
+        f"`where` {where!r} cannot be used ({reason.strip().rstrip('.')}): expected a condition in OGR SQL, for instance"
         " \"year = 2018 AND class <> 'unknown'\""
     )
 
 
 def nothing_left(name: str, where: str) -> LabelError:
+    """The error for a condition that no feature meets."""
     return LabelError(
-        f"{name}: no feature meets --where {where!r}: check the names (columns in \"double\", text in 'single' quotes)"
+        f"{name}: no feature meets `where` {where!r}: check the names (columns in \"double\", text in 'single' quotes)"
         " and values"
     )
 
 
 def empty_layer(name: str) -> LabelError:
+    """The error for a layer without features."""
     return LabelError(f"{name} is empty: expected features with a label each")
 
 
-# --- A layer that GDAL opens -> its columns, features, and the encoding of its text.
+# --- Layers that GDAL reads.
 
 
 OGR_KINDS: dict[str, Kind] = {
@@ -161,7 +171,7 @@ READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError)
 
 
 def layers_of(path: Path, location: str) -> dict[str, str]:
-    """Layers with geometries and their kinds of geometry. Tables without are none: QGIS keeps its styles in one."""
+    """The layers with geometries, and their types of geometry; a table without geometries (QGIS's styles) is not one."""
     try:
         with _warnings_caught():
             return {str(name): str(kind) for name, kind in pyogrio.list_layers(location) if kind is not None}
@@ -178,6 +188,11 @@ def layers_of(path: Path, location: str) -> dict[str, str]:
 
 
 def layer_named(path: Path, layers: dict[str, str], layer: str | None) -> str:
+    """The name of the layer asked for, or of the only one.
+
+    Raises:
+        LabelError: there is no such layer, or none is asked for and there are several.
+    """
     names = list(layers)
     if not names:
         raise LabelError(
@@ -185,7 +200,7 @@ def layer_named(path: Path, layers: dict[str, str], layer: str | None) -> str:
         )
     if layer is None:
         if len(names) > 1:
-            raise LabelError(f"{path} has {len(names)} layers ({listed(names)}): choose one with --layer")
+            raise LabelError(f"{path} has {len(names)} layers ({listed(names)}): choose one with `layer`")
         return names[0]
     if layer not in names:
         raise LabelError(f"{path} has no layer {layer!r}: it has {listed(names)}{did_you_mean(layer, names)}")
@@ -196,7 +211,8 @@ def _images_hint(path: Path) -> str:
     return "; a GeoPackage with images only has to be saved as GeoTIFF" if path.suffix.lower() == ".gpkg" else ""
 
 
-def layer_source(path: Path, location: str, layer: str, encoding: str | None, where: str | None) -> Source:
+def ogr_layer(path: Path, location: str, layer: str, encoding: str | None, where: str | None) -> OpenedLayer:
+    """A layer that GDAL reads, with the encoding of its text."""
     name = f"{path}: layer {layer!r}"
     notes: list[str] = []
     try:
@@ -215,18 +231,18 @@ def layer_source(path: Path, location: str, layer: str, encoding: str | None, wh
     kinds = {column: OGR_KINDS.get(kind, "other") for column, kind in zip(columns, info["ogr_types"], strict=True)}
     booleans = {column for column, kind in zip(columns, info["dtypes"], strict=True) if kind == "bool"}
 
-    def read(wanted: Sequence[str]) -> tuple[pd.DataFrame, Geometries, list[str]]:
-        if "geometry" in wanted:
+    def read(names: Sequence[str]) -> tuple[pd.DataFrame, Geometries, list[str]]:
+        if "geometry" in names:
             # geopandas keeps the geometries under that name: they would be taken for the labels.
             raise LabelError(f"{name}: a column called 'geometry' cannot be read beside the geometries: rename it")
-        frame, said = _read_features(name, location, layer, wanted, encoding, where)
-        for column in booleans.intersection(wanted):
+        frame, read_notes = _read_features(name, location, layer, names, encoding, where)
+        for column in booleans.intersection(names):
             # With nulls among them they arrive as 1.0, 0.0 and NaN.
             if frame[column].dtype != bool:
                 frame[column] = frame[column].astype(object).map({1.0: True, 0.0: False})
-        return pd.DataFrame(frame[list(wanted)]), frame.geometry.to_numpy(), said
+        return pd.DataFrame(frame[list(names)]), frame.geometry.to_numpy(), read_notes
 
-    return Source(
+    return OpenedLayer(
         path=path,
         layer=layer,
         crs=info["crs"],
@@ -239,7 +255,7 @@ def layer_source(path: Path, location: str, layer: str, encoding: str | None, wh
 
 
 def feature_numbers(location: str, layer: str) -> NDArray[np.int64]:
-    """(features,) the number that the file gives each: QGIS's $id."""
+    """(features,) the number that the file gives each feature: QGIS's $id."""
     with _warnings_caught():
         read = pyogrio.read_dataframe(location, layer=layer, columns=[], read_geometry=False, fid_as_index=True)
     return read.index.to_numpy(np.int64)
@@ -273,14 +289,14 @@ def _read_features(
 
 @contextmanager
 def _warnings_caught() -> Iterator[list[warnings.WarningMessage]]:
-    """What GDAL warns of becomes a note when features are read; before that it is said once more."""
+    """Collect GDAL's warnings: they become notes when features are read, and would be repeated before."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield caught
 
 
 def _reason(location: str, layer: str, where: str) -> str:
-    """What GDAL has against a condition: it says so only if that is part of a whole statement."""
+    """GDAL's reason for refusing a condition, which it only gives for a whole statement."""
     quoted = layer.replace('"', '\\"')
     try:
         with _warnings_caught():
@@ -292,7 +308,7 @@ def _reason(location: str, layer: str, where: str) -> str:
 
 def _not_decoded(name: str, encoding: str | None) -> LabelError:
     return LabelError(
-        f"{name}: its text is not {encoding or 'UTF-8'}: say what it is with --encoding, for instance cp1252"
+        f"{name}: its text is not {encoding or 'UTF-8'}: give its encoding with `encoding`, for instance cp1252"
     )
 
 
@@ -304,7 +320,7 @@ def _attribution(info: dict[str, Any]) -> str:
     return ""
 
 
-def _shapefile_encoding(name: str, location: str, layer: str, asked: str | None) -> tuple[str | None, list[str]]:
+def _shapefile_encoding(name: str, location: str, layer: str, given: str | None) -> tuple[str | None, list[str]]:
     """The encoding to read a shapefile with (None: as it states itself), and what was decided.
 
     What a shapefile states in its .cpg or .dbf is often missing and sometimes wrong, but text tells: hardly any that is
@@ -312,13 +328,13 @@ def _shapefile_encoding(name: str, location: str, layer: str, asked: str | None)
     """
     raw = _texts(location, layer, LATIN1)
     if not raw:
-        return asked, []
+        return given, []
     as_bytes = [text.encode("latin-1") for text in raw]
-    if asked is not None:
-        decoded = _decoded(as_bytes, asked)
-        if decoded is None or decoded != _texts_or_none(location, layer, asked):
-            raise _not_decoded(name, asked)
-        return asked, []
+    if given is not None:
+        decoded = _decoded(as_bytes, given)
+        if decoded is None or decoded != _texts_or_none(location, layer, given):
+            raise _not_decoded(name, given)
+        return given, []
     stated = _texts_or_none(location, layer, None)
     windows = _decoded(as_bytes, "cp1252")
     utf8 = _decoded(as_bytes, "utf-8")
@@ -326,22 +342,22 @@ def _shapefile_encoding(name: str, location: str, layer: str, asked: str | None)
         return "utf-8", [_encoding_note(name, "UTF-8, which the file does not state", utf8)]
     if stated is None or stated == raw:
         if windows is None:
-            raise LabelError(f"{name}: its text is neither UTF-8 nor cp1252: say what it is with --encoding")
+            raise LabelError(f"{name}: its text is neither UTF-8 nor cp1252: give its encoding with `encoding`")
         reason = "which the file does not state" if stated else "not as UTF-8, as the file states"
         return "cp1252", [_encoding_note(name, f"cp1252, {reason}", windows)]
     return None, []
 
 
 def _texts(location: str, layer: str, encoding: str | None) -> set[str]:
-    """Column names and values that hold more than ASCII."""
+    """Column names and values that are not plain ASCII."""
     info = pyogrio.read_info(location, layer=layer, encoding=encoding)
-    found = {str(name) for name in info["fields"]}
+    texts = {str(name) for name in info["fields"]}
     columns = [name for name, kind in zip(info["fields"], info["ogr_types"], strict=True) if kind == "OFTString"]
     if columns:
         frame = pyogrio.read_dataframe(location, layer=layer, columns=columns, encoding=encoding, read_geometry=False)
         for column in frame:
-            found.update(frame[column].dropna().unique())
-    return {text for text in found if not text.isascii()}
+            texts.update(frame[column].dropna().unique())
+    return {text for text in texts if not text.isascii()}
 
 
 def _texts_or_none(location: str, layer: str, encoding: str | None) -> set[str] | None:
@@ -359,4 +375,4 @@ def _decoded(texts: Sequence[bytes], encoding: str) -> set[str] | None:
 
 
 def _encoding_note(name: str, encoding: str, texts: set[str]) -> str:
-    return f"Text: {name} is read as {encoding} ({min(texts)[:40]!r}); --encoding says otherwise"
+    return f"Text: {name} is read as {encoding} ({min(texts)[:40]!r}); `encoding` overrides this"

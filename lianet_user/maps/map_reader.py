@@ -22,7 +22,7 @@ from rasterio.windows import Window as RasterioWindow
 from lianet_user.errors import MapError
 from lianet_user.files.header import ClassEntry
 from lianet_user.geo.grid import Window
-from lianet_user.labels.categories import TAG, class_table
+from lianet_user.labels.class_tables import TAG, raster_class_table
 
 UNNAMED = "#9e9e9e"
 """The colour of a class for which the map has none."""
@@ -114,7 +114,7 @@ def opened(path: Path) -> DatasetReader:
 
 
 def _classes(path: Path, band: int, tags: Mapping[str, str]) -> dict[int, ClassEntry] | None:
-    table = class_table(path, band, tags)
+    table = raster_class_table(path, band, tags)
     if table is None:
         return None
     codes: dict[int, str] = {}

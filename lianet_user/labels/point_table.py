@@ -1,7 +1,7 @@
 """A text table of points (CSV, TSV) -> columns with types, and the points.
 
-Tables say neither their encoding nor their delimiter nor whether 12,5 is a number. All three are told from the content, and
-what was decided is noted. Only cells that are empty are null: "NA" is somebody's class.
+Tables say neither their encoding nor their delimiter nor whether 12,5 is a number. All three are derived from the content, and
+what was decided is noted. Only empty cells are null: "NA" may be the name of a class.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import shapely
 from numpy.typing import NDArray
 
 from lianet_user.errors import LabelError
-from lianet_user.labels.rasterize import Geometries
+from lianet_user.labels.cover import Geometries
 
 DELIMITERS = {";": "semicolons", ",": "commas", "\t": "tabs", "|": "vertical bars"}
 
@@ -41,11 +41,13 @@ HEADER_CHARACTERS = 2**16
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 WHOLE = re.compile(r"[-+]?(0|[1-9]\d{0,14})")
 CODE = re.compile(r"[-+]?(0\d+|\d{16,})")
-"""Digits that a number would not keep: leading zeros, or more than float64 holds."""
+"""Digits that a number would lose: leading zeros, or more than float64 holds."""
 
 
 @dataclass(frozen=True, eq=False)
 class PointTable:
+    """A table of points as read."""
+
     frame: pd.DataFrame
     """One row for each feature; whole numbers, floating point or text, null where the cell is empty."""
     coordinates: tuple[str, str]
@@ -67,7 +69,7 @@ def read_table(path: Path, encoding: str | None, degrees: bool | None) -> PointT
 
     Raises:
         LabelError: the text cannot be decoded, rows differ in length, no columns hold coordinates or several pairs do, a
-            coordinate is no number, or degrees are out of range.
+            coordinate is not a number, or degrees are out of range.
     """
     text, notes = _decoded(path, encoding)
     delimiter, header, rows, lines = _split(path, text)
@@ -102,7 +104,7 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, list[str]]:
         try:
             return data.decode(encoding).removeprefix("\ufeff"), []
         except UnicodeError as error:
-            raise LabelError(f"{path} cannot be decoded as {encoding}: give the right one with --encoding") from error
+            raise LabelError(f"{path} cannot be decoded as {encoding}: give the right one with `encoding`") from error
     try:
         return data.decode("utf-8-sig"), []
     except UnicodeDecodeError:
@@ -110,10 +112,10 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, list[str]]:
     try:
         text = data.decode("cp1252")
     except UnicodeDecodeError as error:
-        raise LabelError(f"{path} is neither UTF-8 nor cp1252: give its encoding with --encoding") from error
-    # On ASCII white space only: a no-break space is no white space to whoever looks for what is not ASCII.
+        raise LabelError(f"{path} is neither UTF-8 nor cp1252: give its encoding with `encoding`") from error
+    # Split at ASCII white space only: a no-break space may be the very character that is not ASCII.
     example = next(word for word in re.split("[ \t\r\n]+", text) if not word.isascii())
-    return text, [f"Text: {path.name} is not UTF-8, read as cp1252 ({example[:40]!r}); --encoding says otherwise"]
+    return text, [f"Text: {path.name} is not UTF-8, read as cp1252 ({example[:40]!r}); `encoding` overrides this"]
 
 
 def _split(path: Path, text: str) -> tuple[str, list[str], list[list[str]], list[int]]:
@@ -121,8 +123,8 @@ def _split(path: Path, text: str) -> tuple[str, list[str], list[list[str]], list
     start = 0
     delimiter = None
     # Excel writes and reads the delimiter on a line of its own.
-    if said := re.match(r"sep=(.)\r?\n", text):
-        start, delimiter = said.end(), said[1]
+    if declared := re.match(r"sep=(.)\r?\n", text):
+        start, delimiter = declared.end(), declared[1]
         if delimiter not in DELIMITERS:
             raise LabelError(f"{path}: its columns are separated by {delimiter!r}: expected one of ; , tab |")
     body = text[start:]
@@ -143,12 +145,14 @@ def _split(path: Path, text: str) -> tuple[str, list[str], list[list[str]], list
             if len(row) != len(header):
                 raise LabelError(
                     f"{path}: line {reader.line_num + offset} has {len(row)} cells and the header {len(header)}, separated"
-                    f" by {DELIMITERS[delimiter]}: a cell that holds one has to be quoted"
+                    f" by {DELIMITERS[delimiter]}: quote a cell that contains one"
                 )
             rows.append(row)
             lines.append(reader.line_num + offset)
     except csv.Error as error:
-        raise LabelError(f"{path}: line {reader.line_num + offset} is no line of a table ({error}): mend it") from error
+        raise LabelError(
+            f"{path}: line {reader.line_num + offset} is not a row of a table ({error}): correct it"
+        ) from error
     if header is None:
         raise LabelError(f"{path} has no line with column names: expected a table of points")
     header, rows = _named(path, header, rows)
@@ -195,9 +199,9 @@ def _coordinate_columns(path: Path, header: Sequence[str]) -> tuple[str, str]:
         return pairs[0]
     if pairs:
         listed = " and ".join(f"{x!r}, {y!r}" for x, y in pairs)
-        raise LabelError(f"{path} has several pairs of columns with coordinates ({listed}): leave one in the table")
+        raise LabelError(f"{path} has several pairs of columns with coordinates ({listed}): keep only one of them")
     raise LabelError(
-        f"{path} has no columns that are known as coordinates: it has {', '.join(header[:20])}; name them"
+        f"{path} has no columns with usual names of coordinates: it has {', '.join(header[:20])}; name them"
         " lon and lat (degrees), or x and y or easting and northing"
     )
 
@@ -217,7 +221,7 @@ def _coordinates(path: Path, name: str, cells: Sequence[str], lines: Sequence[in
             values[index] = float(text)
         elif text and text.lower() != "nan":
             raise LabelError(
-                f"{path}: line {lines[index]}: {text[:40]!r} in the column {name!r} is no number: expected a coordinate"
+                f"{path}: line {lines[index]}: {text[:40]!r} in the column {name!r} is not a number: expected a coordinate"
                 " such as 12.5, without units or thousands separators, or an empty cell"
             )
     return values
@@ -233,10 +237,10 @@ def _check_range(path: Path, pair: tuple[str, str], points: NDArray[np.float64],
     advice = (
         "the two columns seem to be exchanged: rename them"
         if (np.abs(known) <= (90, 180)).all()
-        else "if they are no degrees, say what they are with --labels-crs, for instance EPSG:25833"
+        else "if they are not degrees, give their CRS with `labels_crs`, for instance EPSG:25833"
     )
     raise LabelError(
-        f"{path}: line {lines[index]}: {pair[0]} {x:g}, {pair[1]} {y:g} is no longitude and latitude in degrees: {advice}"
+        f"{path}: line {lines[index]}: {pair[0]} {x:g}, {pair[1]} {y:g} is not a longitude and latitude in degrees: {advice}"
     )
 
 
