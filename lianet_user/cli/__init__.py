@@ -193,6 +193,7 @@ PARAMETERS = {
     "crs": "dst_crs",
     "dates": "date",
     "n": "number",
+    "share": "validation",
     "turned": "tta",
 }
 """Arguments of the library by the parameters of commands that are called otherwise."""
