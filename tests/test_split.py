@@ -250,10 +250,10 @@ def test_a_block_that_is_given_is_taken() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"block": 7}, "blocks of 7 x 7 pixels: expected 8 or more"),
+        ({"block": 7}, "`block` 7: expected 8 pixels or more"),
         ({"buffer": -1}, "buffer of -1 pixels .* expected 0 or more"),
-        ({"share": 0.0}, "share of 0 of the blocks .* more than 0 and less than 1"),
-        ({"share": 1.0}, "share of 1 of the blocks"),
+        ({"share": 0.0}, "`share` 0 of the blocks .* more than 0 and less than 1"),
+        ({"share": 1.0}, "`share` 1 of the blocks"),
         ({"test": np.zeros((200, 299), bool)}, "test area of 200 x 299 pixels: expected the region's 200 x 300"),
     ],
 )
@@ -523,7 +523,7 @@ def test_a_test_area_is_in_no_fold() -> None:
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
-        (1, "1 folds: expected 2 or more"),
+        (1, "`folds` 1: expected 2 or more"),
         (5, "lie in 4 blocks of 64 x 64 pixels, too few for 5 folds: take fewer folds"),
     ],
 )

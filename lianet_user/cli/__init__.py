@@ -196,6 +196,7 @@ PARAMETERS = {
     "grid": "imagery_grid",
     "indices": "index",
     "n": "number",
+    "share": "validation",
     "turned": "tta",
 }
 """Arguments of the library whose command line parameter has another name."""

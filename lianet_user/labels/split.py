@@ -140,7 +140,7 @@ def split_labels(
         TrainingWarning: a class cannot be validated, or the buffer was halved.
     """
     if not 0 < share < 1:
-        raise LabelError(f"a share of {share:g} of the blocks for validation: expected more than 0 and less than 1")
+        raise LabelError(f"`share` {share:g} of the blocks for validation: expected more than 0 and less than 1")
     buffer = _default_buffer(labels, ENOUGH_BLOCKS, buffer, block)
     needed = _check_arguments(labels, buffer, block, test)
     for tried in _halved(buffer):
@@ -195,7 +195,7 @@ def split_folds(
             was halved.
     """
     if folds < 2:
-        raise LabelError(f"{folds} folds: expected 2 or more")
+        raise LabelError(f"`folds` {folds}: expected 2 or more")
     buffer = _default_buffer(labels, 4 * folds, buffer, block)
     needed = _check_arguments(labels, buffer, block, test)
     for tried in _halved(buffer):
@@ -227,7 +227,7 @@ def _check_arguments(labels: Labels, buffer: int, block: int | None, test: BoolA
     if buffer < 0:
         raise LabelError(f"a buffer of {buffer} pixels around validation ground: expected 0 or more")
     if block is not None and block < LEAST_BLOCK:
-        raise LabelError(f"blocks of {block} x {block} pixels: expected {LEAST_BLOCK} or more along a side")
+        raise LabelError(f"`block` {block}: expected {LEAST_BLOCK} pixels or more along a side")
     if test is None:
         return np.zeros(0, np.intp)
     shape = region_shape(labels)
