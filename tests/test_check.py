@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from affine import Affine
 from conftest import RegionHeaderFactory, labels_on
-from lianet_user.cli.label_options import print_lines
 from odc.geo.geobox import GeoBox
 
+from lianet_user.cli.console import print_lines
 from lianet_user.errors import LabelError, TrainingWarning
 from lianet_user.field.config import preset
 from lianet_user.files.header import IGNORE, ClassEntry

@@ -1,6 +1,7 @@
 """Figures of predictions compared with a reference, collected window by window.
 
-torchmetrics counts and sums; what is a figure and what is None is decided here and in :class:`lianet_user.files.header.Scores`.
+Counts and sums are a few lines, and torchmetrics, which has them too, takes two seconds to import; the tests compare with
+scikit-learn. What is a figure and what is None is decided here and in :class:`lianet_user.files.header.Scores`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lianet_user.field.torchvision_ops import import_torchvision
 from lianet_user.files.header import IGNORE, AnyScores, ClassEntry, ClassScore, NumberScores, Scores
-
-import_torchvision()  # torchmetrics imports it wherever it is installed, whichever of the metrics is asked for
-
-from torchmetrics.classification import MulticlassConfusionMatrix  # noqa: E402
-from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError  # noqa: E402
 
 
 class Meter(Protocol):
@@ -42,8 +37,7 @@ class ClassMeter:
 
     def __init__(self, classes: Sequence[ClassEntry]) -> None:
         self.classes = tuple(classes)
-        # torchmetrics' own checks count the distinct values only, and refuse a single class.
-        self._matrix = MulticlassConfusionMatrix(len(self.classes), ignore_index=IGNORE, validate_args=False)
+        self._confusion = np.zeros((len(self.classes), len(self.classes)), np.int64)
 
     def update(self, reference: Tensor, predicted: Tensor) -> None:
         labelled = _labelled(reference, predicted, reference != IGNORE)
@@ -52,12 +46,14 @@ class ClassMeter:
                 raise ValueError(
                     f"{name} has classes {int(values.min())} to {int(values.max())}, there are {len(self.classes)}"
                 )
-        self._matrix.update(predicted.cpu(), reference.cpu())
+        count = len(self.classes)
+        pairs = reference[labelled].long() * count + predicted[labelled].long()
+        self._confusion += torch.bincount(pairs, minlength=count**2).reshape(count, count).cpu().numpy()
 
     @property
     def confusion(self) -> NDArray[np.int64]:
         """Counts of labelled pixels, int64 (classes, classes): rows reference, columns predicted."""
-        return self._matrix.confmat.numpy().copy()
+        return self._confusion.copy()
 
     def compute(self) -> Scores:
         return scores(self.confusion, self.classes)
@@ -67,14 +63,13 @@ class NumberMeter:
     """A :class:`Meter` of numbers: both tensors float32, `reference` NaN where there is no label.
 
     All sums are float64, and the variance is summed around the running mean (Chan, Golub & LeVeque 1983), so that an offset
-    of the numbers costs no digits. torchmetrics' R2Score is not used: it takes sums of squares below 1e-4 for zero, which
-    a few pixels of shares between 0 and 1 have.
+    of the numbers costs no digits.
     """
 
     def __init__(self) -> None:
-        self._absolute = MeanAbsoluteError().set_dtype(torch.float64)
-        self._squared = MeanSquaredError().set_dtype(torch.float64)
         self._pixels = 0
+        self._absolute = self._squared = 0.0
+        """Sums of the errors' sizes and of their squares."""
         self._error = 0.0
         """Sum of predicted minus reference."""
         self._mean = 0.0
@@ -88,9 +83,10 @@ class NumberMeter:
         pixels = truth.numel()
         if not pixels:
             return
-        self._absolute.update(answers, truth)
-        self._squared.update(answers, truth)
-        self._error += float((answers - truth).sum())
+        errors = answers - truth
+        self._absolute += float(errors.abs().sum())
+        self._squared += float(errors.square().sum())
+        self._error += float(errors.sum())
         mean = float(truth.mean())
         step = mean - self._mean
         total = self._pixels + pixels
@@ -101,10 +97,10 @@ class NumberMeter:
     def compute(self) -> NumberScores:
         if not self._pixels:
             return NumberScores(pixels=0, mae=None, mse=None, rmse=None, r2=None, bias=None)
-        mse = float(self._squared.compute())
+        mse = self._squared / self._pixels
         return NumberScores(
             pixels=self._pixels,
-            mae=float(self._absolute.compute()),
+            mae=self._absolute / self._pixels,
             mse=mse,
             rmse=math.sqrt(mse),
             r2=1 - mse * self._pixels / self._scatter if self._scatter else None,
