@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import randomize
+from factories import randomize
 
 import lianet_user
 from lianet_user.field import config

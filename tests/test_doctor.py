@@ -72,7 +72,7 @@ def test_a_look_that_fails_is_a_finding() -> None:
     assert finding.advice
 
 
-def test_packages_that_are_missing_or_old_are_named_with_the_command_that_helps(
+def test_missing_or_old_packages_are_named_with_the_cure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = importlib.metadata.version

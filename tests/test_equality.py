@@ -11,9 +11,8 @@ import rasterio
 import torch
 from affine import Affine
 from agreement import assert_same_answers, assert_same_classes, nearly_tied
-from conftest import RegionHeaderFactory
+from factories import RegionHeaderFactory, make_head
 from odc.geo.geobox import GeoBox
-from test_maps import make_head
 
 from lianet_user.datacube import open_datacube
 from lianet_user.geo.grid import Window

@@ -28,7 +28,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from conftest import Folder, refused
+from factories import Folder, refused
 from processes import Child
 
 from lianet_user import cli, errors

@@ -11,7 +11,7 @@ import pytest
 import torch
 from affine import Affine
 from agreement import assert_same_classes
-from conftest import RegionFactory, randomize
+from factories import RegionFactory, randomize
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import ODCExtension  # noqa: F401  # gives arrays their `odc`
@@ -137,7 +137,7 @@ def test_a_region_encoded_anew_under_the_same_path_is_refused(
         Head.open(tmp_path / "head.safetensors")
 
 
-def test_the_region_is_found_beside_the_head_when_it_is_gone_from_the_recorded_path(head: Head, tmp_path: Path) -> None:
+def test_a_region_that_moved_is_found_beside_the_head(head: Head, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     head.save(elsewhere / "head.safetensors")
@@ -156,7 +156,7 @@ def test_a_region_that_is_given_is_taken_before_the_recorded_one(head: Head, tmp
     assert Head.open(tmp_path / "head.safetensors", copy).region.path == copy
 
 
-def test_a_region_that_is_nowhere_is_one_line_that_says_where_it_was_looked_for(head: Head, tmp_path: Path) -> None:
+def test_a_missing_region_is_one_line_with_the_places_searched(head: Head, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     head.save(elsewhere / "head.safetensors")
@@ -248,7 +248,7 @@ def test_tiles_are_the_map_row_by_row(region: Region) -> None:
     np.testing.assert_allclose(array, head.values(window), atol=1e-4, rtol=0)
 
 
-def test_a_head_answers_for_the_date_it_was_trained_on_unless_told_otherwise(make_region: RegionFactory) -> None:
+def test_a_head_answers_at_its_own_date_unless_told_otherwise(make_region: RegionFactory) -> None:
     head = make_head(make_region(dates=2), dates=(SECOND,))
     window = Window(10, 10, 20, 20)
     second = head.answers(window, SECOND)
