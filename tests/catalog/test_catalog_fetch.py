@@ -186,7 +186,7 @@ def test_an_interrupted_download_resumes_and_is_no_model_before(web: Web, store:
             lambda raw: raw.replace(b"romania", b"rumania"),
             "is the region 'romania', and the catalogue calls it 'rumania'",
         ),
-        (None, "no region file"),
+        (None, "not a region file"),
     ],
 )
 def test_a_file_that_is_as_promised_but_no_such_region_is_refused(
