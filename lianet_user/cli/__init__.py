@@ -193,7 +193,6 @@ PARAMETERS = {
     "creation_options": "creation",
     "crs": "dst_crs",
     "dates": "date",
-    "grid": "imagery_grid",
     "indices": "index",
     "n": "number",
     "share": "validation",
@@ -219,8 +218,7 @@ def as_options(message: str, arguments: Sequence[str], prefix: str = "") -> str:
 
     def option(match: re.Match[str]) -> str:
         names = [each for each in (PARAMETERS.get(match[1]), match[1]) if each]
-        return next(
-            (options[name] for name in (*(prefix + each for each in names), *names) if name in options), match[0]
-        )
+        candidates = (*(prefix + each for each in names), *names, f"imagery_{match[1]}")
+        return next((options[name] for name in candidates if name in options), match[0])
 
     return ARGUMENT.sub(option, message)
