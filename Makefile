@@ -48,10 +48,12 @@ tutorials: install  ## execute the tutorials and refresh their pictures
 docs: install  ## the documentation site, into site/: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-lint: install  ## style and types
+lint: install  ## style, types, the direction of imports, dead code
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vulture
 
 test: lint  ## everything a change has to pass
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m 'not heavy'

@@ -36,20 +36,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lianet_user.evaluation.baselines import MICRO_UNET, UNET, Forest, ImageryBands, Learner, Networks, UNet, head_on
+from lianet_user.evaluation.compare import MARGIN, UNET_CROP, SplitPlan, common_ground
 from lianet_user.field.head import PAPER_WIDTHS
-from lianet_user.grid import Window
-from lianet_user.header import Scores
+from lianet_user.files.header import Scores
+from lianet_user.finetuning import FinetuneSettings
+from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.samples import ReadInputs, Sample, keep, make_samples
+from lianet_user.finetuning.settings import MANY, SOME, settings_for
+from lianet_user.geo.grid import Window
 from lianet_user.imagery import ImageryOptions, open_imagery
 from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.region import Region
-from lianet_user.training import FinetuneSettings
-from lianet_user.training.baselines import Forest, ImageryBands, Learner, Networks, head_on
-from lianet_user.training.compare import MARGIN, UNET_CROP, SplitPlan
-from lianet_user.training.goal import Goal
-from lianet_user.training.ground import common_ground
-from lianet_user.training.samples import Sample, Source, keep, make_samples
-from lianet_user.training.tasks import MANY, SOME, settings_for
-from lianet_user.training.unet import MICRO_UNET, UNET, UNet
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST_POINTS = 3
@@ -63,12 +61,12 @@ Row = dict[str, Any]
 class Contender:
     """What is read, what learns from it, and how networks are trained."""
 
-    source: Source
+    source: ReadInputs
     learner: Learner
     settings: FinetuneSettings
 
 
-def place_source(height: int, width: int) -> Source:
+def place_source(height: int, width: int) -> ReadInputs:
     """Coordinates, plain and as sines of four octaves."""
 
     def source(window: Window, _: dt.date) -> Tensor:
@@ -91,7 +89,7 @@ def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, 
     unet = Networks(lambda channels, outputs: UNet(channels, outputs, UNET), device)
     micro = Networks(lambda channels, outputs: UNet(channels, outputs, MICRO_UNET), device)
 
-    def remembered(*inputs: Any) -> Source:
+    def remembered(*inputs: Any) -> ReadInputs:
         return lambda window, date: region.head_input(window, date, inputs)
 
     return {

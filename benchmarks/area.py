@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 import shapely
 
-from lianet_user.grid import Window
-from lianet_user.header import Scores
+from lianet_user.files.header import Scores
+from lianet_user.finetuning import FinetuneSettings, finetune
+from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, ImageryOptions, Patch, Resident, open_imagery
 from lianet_user.labels import LabelOptions, read_labels
+from lianet_user.pretraining import PretrainSettings, RegionWords, pretrain
 from lianet_user.region import Region
-from lianet_user.training import FinetuneSettings, PretrainSettings, RegionWords, finetune, pretrain
 
 LABELS = Path(__file__).resolve().parents[1] / "tutorials/data/havelland_landcover.gpkg"
 MIDDLE = Window(192, 576, 384, 384)

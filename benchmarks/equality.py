@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lianet_user.field.precision import Precision, native_bfloat16
-from lianet_user.grid import Window
+from lianet_user.field.model import Precision, native_bfloat16
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 
 SIDE = 768

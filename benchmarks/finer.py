@@ -35,14 +35,14 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 from torch.nn import functional
 
-from lianet_user.grid import Window
+from lianet_user.finetuning import FinetuneSettings, finetune
+from lianet_user.finetuning.metrics import ClassMeter
+from lianet_user.finetuning.settings import settings_for
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import LabelOptions, Labels, Split, read_labels, split_labels
 from lianet_user.region import Region
 from lianet_user.region import crop as cropped
-from lianet_user.training import FinetuneSettings, finetune
-from lianet_user.training.metrics import ClassMeter
-from lianet_user.training.tasks import settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE: Final = 4

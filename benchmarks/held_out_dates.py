@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from lianet_user.field.config import TemporalCovariance
 from lianet_user.field.kriging import YEAR_DAYS, kriging_weights
 from lianet_user.imagery import Imagery, ImageryOptions, Resident, open_imagery
+from lianet_user.pretraining import PretrainSettings, RegionWords, pretrain
 from lianet_user.region import Region
-from lianet_user.training import PretrainSettings, RegionWords, pretrain
 
 Array = NDArray[np.float64]
 EVERY = 5

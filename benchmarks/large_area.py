@@ -28,10 +28,10 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
-from lianet_user.grid import Window
+from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, ImageryOptions, open_imagery
-from lianet_user.imagery.loader import Loader
 from lianet_user.imagery.statistics import measure
+from lianet_user.pretraining.loader import Loader
 
 SIDE, TILE, STRIDE = 20_000, 512, 32
 NAMES = "B02", "B03", "B04", "B08"
@@ -98,7 +98,7 @@ def measure_loader(imagery: Imagery, arguments: argparse.Namespace) -> dict[str,
 
 def train(imagery: Imagery, arguments: argparse.Namespace) -> dict[str, object]:
     """Some steps of pretraining: what they cost, and what they wait for."""
-    from lianet_user.training import PretrainProgress, PretrainSettings, RegionWords, pretrain
+    from lianet_user.pretraining import PretrainProgress, PretrainSettings, RegionWords, pretrain
 
     last: list[PretrainProgress] = []
     settings = PretrainSettings(

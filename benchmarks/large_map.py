@@ -29,9 +29,8 @@ from odc.geo.geobox import GeoBox
 from lianet_user.field.config import HeadConfig, HeadInput, preset
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import NeuralField
-from lianet_user.grid import Window
-from lianet_user.head import TILE, Head
-from lianet_user.header import (
+from lianet_user.field.weights import save_region
+from lianet_user.files.header import (
     Acquisition,
     Band,
     ClassEntry,
@@ -41,9 +40,11 @@ from lianet_user.header import (
     RegionHeader,
     RegionRef,
 )
+from lianet_user.geo.grid import TILE, Window
+from lianet_user.head import Head
 from lianet_user.maps import predict
-from lianet_user.maps.kept import kept_path
-from lianet_user.region import Region, save_region
+from lianet_user.maps.resume_store import store_path
+from lianet_user.region import Region
 
 SIDE, BANDS, CLASSES = 10_980, 10, 6
 
@@ -143,7 +144,7 @@ def map_it(folder: Path, side: int, *, resume: bool, probabilities: bool) -> dic
 def kill_at(share: float, folder: Path, command: Sequence[str], tiles: int) -> dict[str, Any]:
     """Start the map in another process and kill it when `share` of its tiles are kept."""
     process = subprocess.Popen(command)
-    kept = kept_path(folder / "large.tif")
+    kept = store_path(folder / "large.tif")
     while process.poll() is None and len(list(kept.glob("*.npz"))) < share * tiles:
         time.sleep(0.05)
     if process.poll() is not None:

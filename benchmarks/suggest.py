@@ -27,16 +27,16 @@ import torch
 from numpy.typing import NDArray
 
 from lianet_user.errors import LabelWarning, TrainingWarning
-from lianet_user.grid import Window, bounds_of, window_geobox
+from lianet_user.files.header import IGNORE, Scores
+from lianet_user.finetuning import FinetuneSettings, finetune
+from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.samples import Sample, make_samples
+from lianet_user.finetuning.validation import judge
+from lianet_user.geo.grid import Window, bounds_of, window_geobox
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, Scores
 from lianet_user.labels import LabelMap, LabelOptions, Labels, read_labels, split_labels
 from lianet_user.maps.suggest import SIZE, suggest
 from lianet_user.region import Region
-from lianet_user.training import FinetuneSettings, finetune
-from lianet_user.training.goal import Goal
-from lianet_user.training.judging import judge
-from lianet_user.training.samples import Sample, make_samples
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ROOT / "tutorials/data/havelland_landcover.gpkg"

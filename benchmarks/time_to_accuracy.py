@@ -32,17 +32,17 @@ import torch
 from torch import Tensor, nn
 
 from lianet_user.field.head import HeadLayers
-from lianet_user.grid import Window
-from lianet_user.header import Scores
+from lianet_user.files.header import Scores
+from lianet_user.finetuning import FinetuneSettings, finetune
+from lianet_user.finetuning.finetune import WINDOW_MARGIN, FinetuneProgress
+from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.metrics import figure_of_merit
+from lianet_user.finetuning.samples import Sample, keep, make_samples
+from lianet_user.finetuning.settings import SOME, TASKS, settings_for
+from lianet_user.finetuning.trainer import rate_at
+from lianet_user.geo.grid import Window
 from lianet_user.labels import LabelOptions, Labels, Split, read_labels, split_labels
 from lianet_user.region import Region
-from lianet_user.training import FinetuneSettings, finetune
-from lianet_user.training.finetune import WINDOW_MARGIN, FinetuneProgress
-from lianet_user.training.goal import Goal
-from lianet_user.training.loop import rate_at
-from lianet_user.training.metrics import figure_of_merit
-from lianet_user.training.samples import Sample, keep, make_samples
-from lianet_user.training.tasks import SOME, TASKS, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOK_EPOCHS = 5

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lianet_user.header import Acquisition
+from lianet_user.files.header import Acquisition
 from lianet_user.imagery import Imagery, ImageryOptions, Resident, open_imagery
+from lianet_user.pretraining import PretrainSettings, RegionWords, pretrain
+from lianet_user.pretraining.quality import measure_quality
+from lianet_user.pretraining.update import UpdateSettings, update
 from lianet_user.region import Region
-from lianet_user.training import PretrainSettings, RegionWords, pretrain
-from lianet_user.training.quality import measure_quality
-from lianet_user.training.update import UpdateSettings, update
 
 BANDS = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12")
 DAYS = ("04-29", "05-13", "07-08", "08-15", "09-15", "10-15", "11-15")

@@ -17,33 +17,30 @@ Providers make region files with the same package::
     words = lianet.RegionWords(name="mine", title="My region", licence="CC-BY-4.0", attribution="...")
     lianet.pretrain(imagery, Path("region.safetensors"), words)
 
-Modules import one way only, each from those on its left::
+Packages import one way only, each from those on its left::
 
-    errors <- field/config <- header, container <- artifact
-              errors <- grid, header <- labels, imagery, catalog     no torch up to here
-              artifact, grid, field <- region; catalog, region <- head
-                    imagery, region <- importing
-              head, labels, imagery <- training
-             training, head, labels <- maps <- report
-                         everything <- cli
+    errors <- geo <- files <- field <- labels, imagery, catalog <- region <- head
+           <- paper_import, pretraining, finetuning <- evaluation, maps <- datacube, report <- doctor, cli
 
 Importing this package imports none of them; a name below is loaded when it is first used.
 """
 
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import lazy_loader
 
 if TYPE_CHECKING:
-    from lianet_user.cube import open_datacube
+    from lianet_user.datacube import open_datacube
     from lianet_user.errors import LianetError
+    from lianet_user.finetuning import finetune
     from lianet_user.head import Head
     from lianet_user.imagery import ImageryOptions, open_imagery
     from lianet_user.labels import LabelOptions, check_labels, read_labels
     from lianet_user.maps import change, predict, reconstruct
+    from lianet_user.pretraining import PretrainSettings, RegionWords, UpdateSettings, pretrain, update
     from lianet_user.region import Region
-    from lianet_user.training import PretrainSettings, RegionWords, UpdateSettings, finetune, pretrain, update
 
 __all__ = [
     "Head",
@@ -71,17 +68,15 @@ __version__ = version("lianet-user")
 __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cube": ["open_datacube"],
+        "datacube": ["open_datacube"],
         "errors": ["LianetError"],
         "head": ["Head"],
         "imagery": ["ImageryOptions", "open_imagery"],
         "labels": ["LabelOptions", "check_labels", "read_labels"],
         "maps": ["change", "predict", "reconstruct"],
         "region": ["Region"],
-        "training": ["PretrainSettings", "RegionWords", "UpdateSettings", "finetune", "pretrain", "update"],
+        "finetuning": ["finetune"],
+        "pretraining": ["PretrainSettings", "RegionWords", "UpdateSettings", "pretrain", "update"],
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__dir__ = partial(sorted, __all__)

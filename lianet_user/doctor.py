@@ -1,6 +1,7 @@
-"""Is this installation able to do the whole loop? What was looked at, what was found, and what to do about it.
+"""Is this installation able to do the whole loop? What was checked, how it stands, and what to do about it.
 
-Every look is a function of its own that returns findings, and none of them stops the others.
+Every check is a function of its own that returns findings, and none of them stops the others. Nothing that can be broken
+(torch, rasterio, torchvision) is imported before its own check runs.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
-from lianet_user.errors import brief, one_line
+from lianet_user.errors import brief, log_folder, one_line
 
-Level = Literal["fine", "look", "broken"]
-"""`look`: it works, but something may surprise. `broken`: a command will fail."""
+Level = Literal["fine", "warning", "broken"]
+"""`warning`: it works, but something may surprise. `broken`: a command will fail."""
 
 ROOM_GB = 2.0
 """Free disk below which a region and a few maps may not fit."""
@@ -39,12 +40,12 @@ STEERED = ("GDAL_DATA", "PROJ_DATA", "PROJ_LIB", "GDAL_DRIVER_PATH", "LD_PRELOAD
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         topic: what it is about.
-        level: how it stands.
-        found: in words.
+        level: how serious it is.
+        found: how it stands, in words.
         advice: what to do; empty where nothing is to be done.
     """
 
@@ -54,28 +55,28 @@ class Finding:
     advice: str = ""
 
 
-Look = Callable[[], Iterable[Finding]]
+Check = Callable[[], Iterable[Finding]]
 
 
-def examine(looked_at: Callable[[str], None] = lambda topic: None) -> list[Finding]:
-    """Look at everything.
+def examine(announce: Callable[[str], None] = lambda topic: None) -> list[Finding]:
+    """Run all checks.
 
     Args:
-        looked_at: told of each topic before its turn.
+        announce: told of each topic before its check.
     """
     findings: list[Finding] = []
-    for topic, look in LOOKS.items():
-        looked_at(topic)
-        findings += _safely(topic, look)
+    for topic, check in CHECKS.items():
+        announce(topic)
+        findings += _safely(topic, check)
     return findings
 
 
-def _safely(topic: str, look: Look) -> list[Finding]:
+def _safely(topic: str, check: Check) -> list[Finding]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return list(look())
-    except Exception as error:  # what is broken here is the very thing that is looked for
+            return list(check())
+    except Exception as error:  # what is broken here is the very thing that is checked
         what = one_line(f"{type(error).__name__}: {error}", 300)
         return [Finding(topic, "broken", what, "install lianet-user anew, into an empty environment")]
 
@@ -86,19 +87,19 @@ def _versions() -> Iterator[Finding]:
     yield Finding("versions", "fine", f"lianet-user {version('lianet-user')}, Python {platform.python_version()}")
     good = []
     for text in requires("lianet-user") or ():
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            installed = version(wanted.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
-            yield Finding("versions", "broken", f"{wanted.name} is not installed", f"pip install '{wanted}'")
+            yield Finding("versions", "broken", f"{requirement.name} is not installed", f"pip install '{requirement}'")
             continue
-        if wanted.specifier.contains(installed, prereleases=True):
-            good.append(f"{wanted.name} {installed}")
+        if requirement.specifier.contains(installed, prereleases=True):
+            good.append(f"{requirement.name} {installed}")
         else:
-            found = f"{wanted.name} {installed} is older than what this needs ({wanted.specifier})"
-            yield Finding("versions", "broken", found, f"pip install -U '{wanted}'")
+            found = f"{requirement.name} {installed} is older than what this needs ({requirement.specifier})"
+            yield Finding("versions", "broken", found, f"pip install -U '{requirement}'")
     yield Finding("versions", "fine", ", ".join(good))
 
 
@@ -134,17 +135,17 @@ def _devices() -> Iterator[Finding]:
             name = torch.cuda.get_device_name(number)
             what = f"cuda:{number} {name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
             tight = free < 2 * 2**30
-            advice = "end what else computes there, or use --device cpu" if tight else ""
-            yield Finding("devices", "look" if tight else "fine", what, advice)
+            advice = "end what else computes there, or compute on the CPU" if tight else ""
+            yield Finding("devices", "warning" if tight else "fine", what, advice)
         return
     yield Finding("devices", "fine", "cpu")
     if _has_nvidia():
         if torch.version.cuda is None:
             what = "there is an NVIDIA device, and this torch is built for the CPU only"
-            yield Finding("devices", "look", what, "to use it, install torch for CUDA: pytorch.org/get-started")
+            yield Finding("devices", "warning", what, "to use it, install torch for CUDA: pytorch.org/get-started")
         else:
             what = f"there is an NVIDIA device that torch for CUDA {torch.version.cuda} cannot use"
-            yield Finding("devices", "look", what, "update its driver, and see what `nvidia-smi` says")
+            yield Finding("devices", "warning", what, "update its driver, and see what `nvidia-smi` says")
 
 
 def _has_nvidia() -> bool:
@@ -158,10 +159,10 @@ def _threads() -> Iterator[Finding]:
     used, said = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     what = f"{used} of {allowed} processors" + (f" (OMP_NUM_THREADS={said})" if said else "")
     if used < allowed / 2 and said:
-        yield Finding("threads", "look", what, f"unset OMP_NUM_THREADS to compute on all {allowed}")
+        yield Finding("threads", "warning", what, f"unset OMP_NUM_THREADS to compute on all {allowed}")
     elif used > allowed:
         yield Finding(
-            "threads", "look", what, f"export OMP_NUM_THREADS={allowed}: more threads than processors are slower"
+            "threads", "warning", what, f"export OMP_NUM_THREADS={allowed}: more threads than processors are slower"
         )
     else:
         yield Finding("threads", "fine", what)
@@ -172,8 +173,8 @@ def _memory() -> Iterator[Finding]:
     if free is None:
         return
     tight = free < MEMORY_GB * 1e9
-    advice = "close other programs, or train with a smaller --batch" if tight else ""
-    yield Finding("memory", "look" if tight else "fine", f"{free / 1e9:.1f} GB available", advice)
+    advice = "close other programs, or train with a smaller batch" if tight else ""
+    yield Finding("memory", "warning" if tight else "fine", f"{free / 1e9:.1f} GB available", advice)
 
 
 def available_memory() -> int | None:
@@ -202,12 +203,14 @@ def _gdal() -> Iterator[Finding]:
         if name not in vectors:
             yield _no_driver(name, purpose, "pyogrio")
     if lacking := [codec for codec in CODECS if not _compresses(codec)]:
-        advice = "read and write with --co COMPRESS=DEFLATE, or take rasterio's wheel from pip"
-        level: Level = "broken" if "DEFLATE" in lacking else "look"
+        advice = "read and write with the creation option COMPRESS=DEFLATE, or take rasterio's wheel from pip"
+        level: Level = "broken" if "DEFLATE" in lacking else "warning"
         yield Finding("GDAL", level, f"no {', '.join(lacking)} in GeoTIFFs", advice)
     if said := [name for name in STEERED if os.environ.get(name)]:
         what = ", ".join(f"{name}={brief(os.environ[name], 60)}" for name in said)
-        yield Finding("GDAL", "look", what, "unset them if CRS or drivers are not found: wheels bring their own files")
+        yield Finding(
+            "GDAL", "warning", what, "unset them if CRS or drivers are not found: wheels bring their own files"
+        )
 
 
 def _no_driver(name: str, purpose: str, package: str) -> Finding:
@@ -237,13 +240,13 @@ def _coordinates() -> Iterator[Finding]:
     from rasterio.crs import CRS
     from rasterio.warp import transform
 
-    wanted = (391_779.4, 5_820_072.6)
+    expected = (391_779.4, 5_820_072.6)
     berlin = (13.4050, 52.5200)
     by_pyproj = pyproj.Transformer.from_crs(4326, 32633, always_xy=True).transform(*berlin)
     (x,), (y,) = transform(CRS.from_epsg(4326), CRS.from_epsg(32633), [berlin[0]], [berlin[1]])
     where = f"PROJ {pyproj.proj_version_str}"
     for name, found in (("pyproj", by_pyproj), ("rasterio", (x, y))):
-        if max(abs(one - other) for one, other in zip(found, wanted, strict=True)) > 1:
+        if max(abs(one - other) for one, other in zip(found, expected, strict=True)) > 1:
             what = f"{name} puts Berlin at {found[0]:.0f} E, {found[1]:.0f} N in UTM 33, not at 391779 E, 5820073 N"
             yield Finding("coordinates", "broken", what, f"unset PROJ_DATA and PROJ_LIB, or pip install -U {name}")
             return
@@ -258,14 +261,12 @@ def _disk() -> Iterator[Finding]:
 def _cache() -> Iterator[Finding]:
     import platformdirs
 
-    from lianet_user.cli.unforeseen import log_folder
-
     yield _place("cache", "cache", platformdirs.user_cache_path("lianet-user"))
     yield _place("cache", "log files", log_folder())
 
 
 def _place(topic: str, what: str, folder: Path) -> Finding:
-    """Whether files can be written into a folder, or into what it will be made in, and how many."""
+    """Check that a folder, or the one it will be created in, can be written to and has room."""
     there = next((each for each in (folder, *folder.parents) if each.exists()), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=there) as file:
@@ -273,18 +274,16 @@ def _place(topic: str, what: str, folder: Path) -> Finding:
             file.flush()
         free = shutil.disk_usage(there).free
     except OSError as error:
-        advice = (
-            "work in a folder that you may write to" if what == "this folder" else "see to it that it can be written"
-        )
-        level: Level = "broken" if topic == "disk" else "look"
+        advice = "work in a folder that you may write to" if what == "this folder" else "make it writable"
+        level: Level = "broken" if topic == "disk" else "warning"
         return Finding(topic, level, f"{what}: {folder} cannot be written ({error.strerror})", advice)
     tight = free < ROOM_GB * 1e9
     where = f"{what}: {folder}, {free / 1e9:.1f} GB free"
-    return Finding(topic, "look" if tight else "fine", where, "make room before you map or train" if tight else "")
+    return Finding(topic, "warning" if tight else "fine", where, "make room before you map or train" if tight else "")
 
 
 def _self_test() -> Iterator[Finding]:
-    from lianet_user.selftest import run
+    from lianet_user.self_test import run
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="lianet-doctor-") as folder:
@@ -294,7 +293,7 @@ def _self_test() -> Iterator[Finding]:
     yield Finding("self-test", "fine", what)
 
 
-LOOKS: dict[str, Look] = {
+CHECKS: dict[str, Check] = {
     "versions": _versions,
     "extras": _extras,
     "torchvision": _torchvision,

@@ -1,7 +1,8 @@
 """Every way an input can be wrong, in the field's words, and the exit code each one ends with.
 
-A message is one line that says what was found, where, what was expected and what to do about it. The command line
-prints it as it stands, so it must make sense to somebody who has never read this code.
+A message is one line that says what was found, where, what was expected and what to do about it. It must make sense to
+somebody who has never read this code. An argument is named in backticks, as in Python: ``"`min_area` 0: expected hectares"``.
+The command line prints its own option in that place (:func:`lianet_user.cli.as_options`) and the rest as it stands.
 
     0    it worked
     1    it did not, and the input is not to blame: a training that diverged, too little memory, a fault of this program
@@ -17,6 +18,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -25,7 +27,7 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 LONGEST = 4000
-"""Characters of a message at most: what is longer was made to be."""
+"""Characters of a message at most: a longer one was made to harm."""
 
 
 class LianetError(Exception):
@@ -38,7 +40,7 @@ class LianetError(Exception):
 
 
 class InputError(LianetError):
-    """Something the user gave is wrong and only the user can mend it."""
+    """Something the user gave is wrong, and only the user can correct it."""
 
     exit_code = EXIT_BAD_INPUT
 
@@ -96,7 +98,7 @@ class PartlyOutsideWarning(LianetWarning):
 
 
 class LeftoverWarning(LianetWarning):
-    """What an interrupted run had left was discarded."""
+    """The remains of an interrupted run were discarded."""
 
 
 class LabelWarning(LianetWarning):
@@ -108,7 +110,7 @@ class AreaWarning(LianetWarning):
 
 
 class EstimateWarning(LianetWarning):
-    """What is shown was never observed: it is estimated from other dates."""
+    """The result was never observed: it is estimated from other dates."""
 
 
 class TrainingWarning(LianetWarning):
@@ -120,19 +122,19 @@ class CatalogWarning(LianetWarning):
 
 
 STEERING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-"""Of a regular expression's set: characters that steer a terminal, turn the reading direction, or are half of one. Tab and
+"""A set of a regular expression: characters that steer a terminal, turn the reading direction, or are half a character. Tab and
 line feed are not among them."""
 
 _STEERING = re.compile(f"[{STEERING}]")
 
 
 def printable(text: str) -> str:
-    """A text that may come out of a file that somebody else made, so that it cannot steer the terminal."""
+    """A text, perhaps out of a file of somebody else, with every character replaced that could steer the terminal."""
     return _STEERING.sub("?", text)
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
-    """A text as a message: printable, one line, and no longer than that."""
+    """A text as a message: printable, on one line, of at most so many characters."""
     return brief(printable(" ".join(text.split())), most)
 
 
@@ -142,21 +144,21 @@ def brief(text: str, most: int = 80) -> str:
 
 
 def write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
-    """What to say of an output that the system did not let be written."""
+    """The error for an output that the system refused to write, with a way out."""
     return OutputError(
         f"cannot write {os.fspath(path)}: {error.strerror or error}: {_WAYS_OUT.get(error.errno or 0, _WAY_OUT)}"
     )
 
 
-_WAY_OUT = "choose another place with -o"
+_WAY_OUT = "choose another place with `output`"
 _WAYS_OUT = {
-    errno.ENOSPC: "make room on that disk, or choose another with -o",
-    errno.EDQUOT: "make room within your quota, or choose another disk with -o",
-    errno.EFBIG: "this disk or a limit (`ulimit -f`) allows no file so large: choose another disk with -o",
-    errno.EIO: "that disk fails: choose another with -o",
-    errno.EROFS: "that disk can only be read: choose another with -o",
-    errno.EACCES: "you may not write there: choose another place with -o",
-    errno.EPERM: "you may not write there: choose another place with -o",
+    errno.ENOSPC: "make room on that disk, or choose another with `output`",
+    errno.EDQUOT: "make room within your quota, or choose another disk with `output`",
+    errno.EFBIG: "this disk or a limit (`ulimit -f`) allows no file so large: choose another disk with `output`",
+    errno.EIO: "that disk fails: choose another with `output`",
+    errno.EROFS: "that disk can only be read: choose another with `output`",
+    errno.EACCES: "you may not write there: choose another place with `output`",
+    errno.EPERM: "you may not write there: choose another place with `output`",
 }
 
 
@@ -166,8 +168,20 @@ def listed(names: Sequence[str], most: int = 20) -> str:
     return (", ".join(names[:most]) or "none") + (f" and {rest} more" if rest > 0 else "")
 
 
-def did_you_mean(wanted: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """The end of a message about a name that does not exist: the one that was likely meant, if one is close."""
-    folded = {name.casefold(): name for name in names}
-    close = difflib.get_close_matches(wanted.casefold(), folded, n=1)
+    folded = {each.casefold(): each for each in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
     return f"; did you mean {folded[close[0]]!r}?" if close else ""
+
+
+LOG_FOLDER_VARIABLE = "LIANET_LOG_DIR"
+"""Environment variable: a folder for log files other than the platform's own."""
+
+
+def log_folder() -> Path:
+    """The folder for log files of unforeseen errors: the platform's, or the one that LIANET_LOG_DIR names."""
+    import platformdirs
+
+    said = os.environ.get(LOG_FOLDER_VARIABLE)
+    return Path(said) if said else platformdirs.user_log_path("lianet-user")

@@ -15,27 +15,22 @@ import torch
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from lianet_user.artifact import ArtifactFile, open_head_file, write_artifact
-from lianet_user.catalog.of_head import region_of_head
-from lianet_user.cf import class_flags
 from lianet_user.errors import ArtifactError, RegionMismatchError
-from lianet_user.field.config import HeadInput
-from lianet_user.field.folding import fold_norms
+from lianet_user.field.config import HeadConfig, HeadInput
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.field.precision import Precision, answering_autocast
-from lianet_user.grid import Bounds, Window, finer, window_geobox
-from lianet_user.header import IGNORE, HeadHeader
-from lianet_user.region import Region, built, crop, stored
-from lianet_user.windows import Lattice, blended, head_lattice
+from lianet_user.field.model import Precision, answering_autocast, fold_norms
+from lianet_user.field.weights import built, stored
+from lianet_user.files.artifact import ArtifactFile, open_head_file, region_beside, write_artifact
+from lianet_user.files.header import IGNORE, HeadHeader, RegionHeader, class_flags
+from lianet_user.geo.grid import TILE, Bounds, Window, finer, window_geobox
+from lianet_user.geo.patches import Axis, Lattice, blended
+from lianet_user.region import Region, crop
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Reader = Callable[[Window, dt.date | None, Sequence[HeadInput]], Tensor]
 """Gives what a head reads of a window at a date; as :meth:`lianet_user.region.Region.head_input`."""
-
-TILE = 512
-"""Pixels of a map along the side of a tile: what memory follows, whatever the size of the map."""
 
 
 class Head:
@@ -44,7 +39,7 @@ class Head:
     Attributes:
         header: classes, dates, scores, settings.
         path: of the file, None for a head that was not read from one.
-        sha256: of the file's bytes, likewise.
+        sha256: of the file's bytes, None for a head that was not read from one.
         layers: the ensemble as it was trained, which is what a file holds.
         region: the region it was trained on, or after :meth:`open_on` that region as it is now.
     """
@@ -67,16 +62,17 @@ class Head:
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
-        region: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str] | ArtifactFile[HeadHeader],
+        region: str | os.PathLike[str] | ArtifactFile[RegionHeader] | None = None,
         device: str = "cpu",
         precision: Precision = "auto",
     ) -> Self:
         """Read a head file and open its region.
 
         Args:
-            path: of the head file.
-            region: the region file; None looks where it lay when the head was trained, then beside the head.
+            path: of the head file; or the file, whose header was read already.
+            region: the region file, or that file with its header read; None looks where it was when the head was trained, and
+                then beside the head. :func:`lianet_user.catalog.region_of_head` also looks among the downloaded models.
             device: to compute on.
             precision: to compute in.
 
@@ -84,16 +80,16 @@ class Head:
             ArtifactError: the head or the region cannot be read, or the region was not found.
             RegionMismatchError: the region is not the one the head was trained on, or was updated since.
         """
-        file = open_head_file(path)
+        file = path if isinstance(path, ArtifactFile) else open_head_file(path)
         layers = _read_layers(file)
-        opened = Region.open(region_of_head(file.header, Path(path), region), device, precision)
-        head = cls(file.header, layers.to(device), opened, Path(path).absolute(), file.sha256())
+        opened = Region.open(region or region_beside(file.header, file.path), device, precision)
+        head = cls(file.header, layers.to(device), opened, file.path.absolute(), file.sha256())
         head.check_region()
         head._check_inputs()
         return head
 
     @classmethod
-    def open_on(cls, path: str | os.PathLike[str], region: Region) -> Self:
+    def open_on(cls, path: str | os.PathLike[str] | ArtifactFile[HeadHeader], region: Region) -> Self:
         """Read a head file to train it on, with its region as it is now: `finetune(region, labels, start=head)`.
 
         The region may have been updated since; until it is trained on, such a head draws no maps
@@ -103,47 +99,47 @@ class Head:
             ArtifactError: the head cannot be read.
             RegionMismatchError: the head is of a region of another lineage.
         """
-        file = open_head_file(path)
-        head = cls(file.header, _read_layers(file).to(region.device), region, Path(path).absolute(), file.sha256())
+        file = path if isinstance(path, ArtifactFile) else open_head_file(path)
+        head = cls(file.header, _read_layers(file).to(region.device), region, file.path.absolute(), file.sha256())
         head.check_lineage(region)
         head._check_inputs()
         return head
 
     def check_lineage(self, region: Region) -> None:
-        """Ask whether the head's weights mean anything on a region: it has to be the head's own, updated or not.
+        """Check that the head's weights mean anything on a region: it has to be the head's own, updated or not.
 
         Raises:
             RegionMismatchError: the region has another lineage.
         """
-        trained_on, found = self.header.region, region.header
-        if found.lineage != trained_on.lineage:
+        trained_on, given = self.header.region, region.header
+        if given.lineage != trained_on.lineage:
             raise RegionMismatchError(
                 f"{self.path or 'the head'} was trained on another region than {region.path} ({trained_on.name!r}, lineage"
-                f" {trained_on.lineage[:12]}; found {found.name!r}, {found.lineage[:12]}), where its weights mean nothing:"
-                " train without --from"
+                f" {trained_on.lineage[:12]}; found {given.name!r}, {given.lineage[:12]}), where its weights mean nothing:"
+                " train without `start`"
             )
 
     def check_region(self) -> None:
-        """Ask whether the head may draw maps: its region has to be the very file that it was trained on.
+        """Check that the head may draw maps: its region has to be the very file that it was trained on.
 
         Raises:
             RegionMismatchError: it is another region, or was updated since.
         """
-        trained_on, found = self.header.region, self.region
-        if found.sha256 == trained_on.sha256:
+        trained_on, region = self.header.region, self.region
+        if region.sha256 == trained_on.sha256:
             return
         head = self.path or "the head"
         hashes = f"sha256 {trained_on.sha256[:12]}; found"
-        if found.header.lineage == trained_on.lineage:
+        if region.header.lineage == trained_on.lineage:
             raise RegionMismatchError(
-                f"{found.path} was updated since {head} was trained ({trained_on.name!r}, {hashes}"
-                f" {str(found.sha256)[:12]}): `lianet-user finetune {found.path} LABELS --from {head}` trains the head on,"
-                " from its weights; or give the region as it was with --region; if nobody updated it, it is damaged: get it"
+                f"{region.path} was updated since {head} was trained ({trained_on.name!r}, {hashes}"
+                f" {str(region.sha256)[:12]}): `lianet-user finetune {region.path} LABELS --from {head}` trains the head on,"
+                " from its weights; or give the region as it was with `region`; if nobody updated it, it is damaged: get it"
                 " again"
             )
         raise RegionMismatchError(
-            f"{found.path} is not the region that {head} was trained on ({trained_on.name!r}, {hashes}"
-            f" {found.header.name!r}, {str(found.sha256)[:12]}): give the right one with --region, or train again with"
+            f"{region.path} is not the region that {head} was trained on ({trained_on.name!r}, {hashes}"
+            f" {region.header.name!r}, {str(region.sha256)[:12]}): give the right one with `region`, or train again with"
             " finetune"
         )
 
@@ -180,11 +176,6 @@ class Head:
         return self.header.head.scale
 
     @property
-    def tile(self) -> int:
-        """Pixels of the head's maps along the side of a tile: as many as whole pixels of the region hold."""
-        return TILE // self.scale * self.scale
-
-    @property
     def geobox(self) -> GeoBox:
         """The grid of the head's maps over the whole region: the region's, or one `scale` times as fine."""
         return finer(self.region.geobox, self.scale)
@@ -193,7 +184,7 @@ class Head:
     def answers(
         self, window: Window, date: dt.date | None = None, *, read: Reader | None = None, turned: bool = False
     ) -> Tensor:
-        """What the layers say of a window: float32 (outputs, scale * height, scale * width).
+        """The answers of the layers over a window: float32 (outputs, scale * height, scale * width).
 
         Logarithms of class probabilities; or one number, in the unit of the labels.
 
@@ -204,7 +195,7 @@ class Head:
             turned: the mean over the eight turns and mirrors of what the layers read.
 
         Raises:
-            DateError: likewise.
+            DateError: as in `acquisition_date`.
         """
         layers = self._of_turns if turned else self._folded
         (raw,) = self._raw(window, date, read or self.region.head_input, lambda values: (layers(values),))
@@ -214,7 +205,7 @@ class Head:
 
     @torch.inference_mode()
     def members_answers(self, window: Window, date: dt.date | None = None) -> Tensor:
-        """What each member of the ensemble says: float32 (members, outputs, scale * height, scale * width).
+        """The answers of each member of the ensemble: float32 (members, outputs, scale * height, scale * width).
 
         Numbers in the unit of the labels, whose mean is :meth:`answers`; or logits. Arguments as there.
         """
@@ -233,7 +224,7 @@ class Head:
     def _raw(
         self, window: Window, date: dt.date | None, read: Reader, layers: Callable[[Tensor], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
-        """What layers make of a window, as they say it: (1, outputs, scale * height, scale * width) each."""
+        """The raw outputs of layers over a window: (1, outputs, scale * height, scale * width) each."""
         date, inputs, lattice = self.acquisition_date(date), self.header.head.inputs, self._lattice
 
         def answered(values: Tensor) -> tuple[Tensor, ...]:
@@ -251,38 +242,53 @@ class Head:
         )
 
     def _of_turns(self, read: Tensor) -> Tensor:
-        """What the layers say on average of inputs (1, C, h, w) turned and mirrored in all eight ways, turned back."""
-        found = []
+        """The mean answer of the layers to inputs (1, C, h, w), turned and mirrored in all eight ways and turned back."""
+        answers = []
         for turns in range(4):
             for mirror in ((), (3,)):
-                answers = self._folded(read.rot90(turns, (2, 3)).flip(mirror))
-                found.append(answers.flip(mirror).rot90(-turns, (2, 3)))
-        together = torch.stack(found)
-        return together.mean(0) if self.header.numbers else together.logsumexp(0) - math.log(len(found))
+                turned = self._folded(read.rot90(turns, (2, 3)).flip(mirror))
+                answers.append(turned.flip(mirror).rot90(-turns, (2, 3)))
+        stacked = torch.stack(answers)
+        return stacked.mean(0) if self.header.numbers else stacked.logsumexp(0) - math.log(len(answers))
 
     def values(self, window: Window, date: dt.date | None = None) -> np.ndarray:
-        """What a map holds over a window: (scale * height, scale * width); arguments as `answers`.
+        """The values of a map over a window: (scale * height, scale * width); arguments as `answers`.
 
         uint8, the most probable class; or float32, the number.
         """
         return self.decided(self.answers(window, date)).cpu().numpy()
 
+    def map_answers(
+        self, window: Window, date: dt.date | None = None, *, read: Reader | None = None, turned: bool = False
+    ) -> Tensor:
+        """:meth:`answers` over a window of :attr:`geobox`, which may begin and end inside a pixel of the region."""
+        ground = window.coarsened(self.scale)
+        return crop(self.answers(ground, date, read=read, turned=turned), window, ground.scaled(self.scale))
+
     def decided(self, answers: Tensor) -> Tensor:
-        """What a map holds of answers (outputs, ...): uint8, the most probable class; or float32, the number."""
+        """The values of a map from answers (outputs, ...): uint8, the most probable class; or float32, the number."""
         return answers.argmax(0).to(torch.uint8) if self.header.classes else answers[0]
 
-    def map_tiles(self, window: Window) -> Iterator[Window]:
+    def map_tiles(self, window: Window, tile: int = TILE) -> Iterator[Window]:
         """The windows of the region that a map over `window` is computed in, row by row: by `predict` and all who count on
-        its map, because answers differ by rounding where the same ground is computed in another window."""
-        return window.tiles(self.tile // self.scale)
+        its map, because answers differ by rounding where the same ground is computed in another window.
 
-    def predict(self, bbox: Bounds | None = None, crs: str = "EPSG:4326", date: dt.date | None = None) -> xr.DataArray:
+        Args:
+            window: of the region.
+            tile: pixels of the map along the side of a tile.
+        """
+        return window.tiles(tile // self.scale)
+
+    def predict(
+        self, bbox: Bounds | None = None, crs: str = "EPSG:4326", date: dt.date | None = None, *, tile: int = TILE
+    ) -> xr.DataArray:
         """The map over a box, in memory, on :attr:`geobox`: for maps larger than memory use `lianet_user.predict`.
 
         Args:
             bbox: west, south, east, north in `crs`; None maps the whole region.
             crs: of `bbox`.
             date: as in `answers`.
+            tile: pixels along the side of what is computed at once.
 
         Returns:
             uint8 (y, x) with coordinates, CRS, and the class names as attributes; or float32 with the unit.
@@ -300,8 +306,8 @@ class Head:
         window, _ = self.region.window_of(bbox, crs)
         fine = window.scaled(self.scale)
         values = np.empty((fine.height, fine.width), np.uint8 if self.header.classes else np.float32)
-        for tile in self.map_tiles(window):
-            values[tile.within(window).scaled(self.scale).slices] = self.values(tile, date)
+        for part in self.map_tiles(window, tile):
+            values[part.within(window).scaled(self.scale).slices] = self.values(part, date)
         geobox = window_geobox(self.geobox, fine)
         if self.header.numbers is not None:
             return wrap_xr(values, geobox, nodata=float("nan")).assign_attrs(units=self.header.numbers.unit)
@@ -315,3 +321,11 @@ def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
         layers(torch.zeros(1, config.in_channels, 8, 8))
 
     return built(lambda: HeadEnsemble(config), file, try_out)
+
+
+def head_lattice(config: HeadConfig, shape: tuple[int, int]) -> Lattice | None:
+    """Where a head is computed over a region of `shape` (height, width); None where it is computed window by window."""
+    if config.norm != "group":
+        return None
+    rows, cols = (Axis.of(length, min(config.patch, length)) for length in shape)
+    return Lattice(rows, cols)

@@ -13,7 +13,8 @@ PRELOADED = [
     "lianet_user.cli",
     "lianet_user.imagery",
     "lianet_user.region",
-    "lianet_user.training",
+    "lianet_user.finetuning",
+    "lianet_user.pretraining",
     "safetensors.torch",
 ]
 

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import randomize
+from factories import randomize
 
 import lianet_user
-from lianet_user import header
-from lianet_user.artifact import open_region_file
 from lianet_user.field import config
 from lianet_user.field.config import EncodingConfig, Schema, preset
 from lianet_user.field.model import NeuralField
-from lianet_user.region import read_field, save_region
+from lianet_user.field.weights import read_field, save_region
+from lianet_user.files import header
+from lianet_user.files.artifact import open_region_file
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -25,17 +25,18 @@ import torch
 import typer
 import xarray as xr
 from affine import Affine
-from conftest import randomize
+from factories import randomize
 from pyproj import CRS
 from shapely.geometry import box
 
 from lianet_user import cli
-from lianet_user.artifact import open_region_file
 from lianet_user.catalog import publish
 from lianet_user.field.config import preset
 from lianet_user.field.model import NeuralField
-from lianet_user.header import GridHeader
-from lianet_user.region import Region, save_region
+from lianet_user.field.weights import save_region
+from lianet_user.files.artifact import open_region_file
+from lianet_user.files.header import GridHeader
+from lianet_user.region import Region
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "models"
@@ -43,9 +44,9 @@ LABELS = ROOT / "tutorials" / "data" / "havelland_landcover.gpkg"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 PARSED_ONLY = (
-    "import-checkpoint",  # needs a checkpoint of the paper's authors (tests/test_importing.py imports them)
-    "--resume",  # needs a run that was interrupted (tests/test_cli_provider.py interrupts one)
-    "torchrun",  # several processes (tests/test_distributed.py runs them)
+    "import-checkpoint",  # needs a checkpoint of the paper's authors (tests/paper_import/test_paper_import.py imports them)
+    "--resume",  # needs a run that was interrupted (tests/cli/test_cli_provider.py interrupts one)
+    "torchrun",  # several processes (tests/pretraining/test_distributed.py runs them)
 )
 """Lines with these words are read by the command line's own parser, up to the call, and not run."""
 
@@ -109,7 +110,7 @@ def words(line: str) -> list[str]:
     return every[next(n for n, word in enumerate(every) if word in ("lianet-user", "lianet_user")) + 1 :]
 
 
-def test_every_command_has_an_example_in_its_help_and_its_options_in_groups() -> None:
+def test_every_commands_help_has_an_example_and_groups() -> None:
     for name, command in every_command().items():
         arguments = words(example_of(command))
         assert arguments[: len(name.split())] == name.split(), example_of(command)

@@ -6,6 +6,8 @@ import errno
 import importlib.metadata
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from lianet_user import doctor, errors
 from lianet_user.cli import _run
-from lianet_user.doctor import LOOKS, Finding, is_broken
+from lianet_user.doctor import CHECKS, Finding, is_broken
 from lianet_user.field import torchvision_ops
 
 FINE = Finding("versions", "fine", "all well")
@@ -21,7 +23,7 @@ BROKEN = Finding("disk", "broken", "no room\x1b[2J", "make room")
 
 
 def looked(name: str) -> list[Finding]:
-    return doctor._safely(name, LOOKS[name])
+    return doctor._safely(name, CHECKS[name])
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def findings() -> list[Finding]:
 
 
 def test_a_machine_that_runs_the_tests_is_not_broken(findings: list[Finding]) -> None:
-    assert {finding.topic for finding in findings} >= set(LOOKS) - {"memory"}
+    assert {finding.topic for finding in findings} >= set(CHECKS) - {"memory"}
     assert not is_broken(findings), [finding for finding in findings if finding.level == "broken"]
     (tested,) = [finding for finding in findings if finding.topic == "self-test"]
     assert "were written, read and compared" in tested.found
@@ -44,7 +46,7 @@ def test_everything_that_is_not_fine_says_what_to_do(findings: list[Finding]) ->
 def test_what_is_broken_ends_with_1_and_the_rest_is_still_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "LOOKS", {"disk": lambda: [BROKEN], "versions": lambda: [FINE]})
+    monkeypatch.setattr(doctor, "CHECKS", {"disk": lambda: [BROKEN], "versions": lambda: [FINE]})
     assert _run(["doctor"]) == errors.EXIT_FAILURE
     said = capfd.readouterr().out
     assert "-> make room" in said
@@ -55,7 +57,7 @@ def test_what_is_broken_ends_with_1_and_the_rest_is_still_said(
 
 
 def test_nothing_broken_ends_with_0(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(doctor, "LOOKS", {"versions": lambda: [FINE]})
+    monkeypatch.setattr(doctor, "CHECKS", {"versions": lambda: [FINE]})
     assert _run(["doctor"]) == errors.EXIT_OK
     assert "nothing is broken" in capfd.readouterr().out
 
@@ -70,7 +72,7 @@ def test_a_look_that_fails_is_a_finding() -> None:
     assert finding.advice
 
 
-def test_packages_that_are_missing_or_old_are_named_with_the_command_that_helps(
+def test_missing_or_old_packages_are_named_with_the_cure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = importlib.metadata.version
@@ -102,12 +104,12 @@ def test_threads_that_were_kept_down_are_pointed_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     (finding,) = looked("threads")
-    assert finding.level == "look"
+    assert finding.level == "warning"
     assert "unset OMP_NUM_THREADS" in finding.advice
 
 
 def test_little_memory_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    for free, level in ((10**9, "look"), (10**11, "fine")):
+    for free, level in ((10**9, "warning"), (10**11, "fine")):
         monkeypatch.setattr(doctor, "available_memory", lambda free=free: free)
         assert [finding.level for finding in looked("memory")] == [level]
 
@@ -118,7 +120,7 @@ def test_a_missing_driver_breaks_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyogrio, "list_drivers", lambda **_: {"GPKG": "rw"})
     assert any("no driver ESRI Shapefile (shapefiles)" in finding.found for finding in looked("GDAL"))
     monkeypatch.setattr(doctor, "_compresses", lambda codec: codec != "ZSTD")
-    assert [each.level for each in looked("GDAL") if "no ZSTD" in each.found] == ["look"]
+    assert [each.level for each in looked("GDAL") if "no ZSTD" in each.found] == ["warning"]
 
 
 def test_variables_that_point_gdal_elsewhere_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +150,7 @@ def test_folders_that_cannot_be_written_or_are_full_are_pointed_out(
 
     monkeypatch.setattr(tempfile, "TemporaryFile", fail)
     assert doctor._place("disk", "this folder", tmp_path).level == "broken"
-    assert doctor._place("cache", "cache", tmp_path).level == "look"
+    assert doctor._place("cache", "cache", tmp_path).level == "warning"
 
 
 def test_a_torchvision_of_another_build_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,3 +160,8 @@ def test_a_torchvision_of_another_build_is_no_fault(monkeypatch: pytest.MonkeyPa
     assert "built for different devices" in finding.found
     monkeypatch.setattr(torchvision_ops, "is_mended", lambda: False)
     assert "fit together" in looked("torchvision")[0].found
+
+
+def test_doctor_starts_where_torch_and_rasterio_cannot_be_imported() -> None:
+    code = "import sys; sys.modules.update(torch=None, rasterio=None); from lianet_user.doctor import examine"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

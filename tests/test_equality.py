@@ -11,12 +11,11 @@ import rasterio
 import torch
 from affine import Affine
 from agreement import assert_same_answers, assert_same_classes, nearly_tied
-from conftest import RegionHeaderFactory
+from factories import RegionHeaderFactory, make_head
 from odc.geo.geobox import GeoBox
-from test_maps import make_head
 
-from lianet_user.cube import open_datacube
-from lianet_user.grid import Window
+from lianet_user.datacube import open_datacube
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.maps import change, picture, predict
 
@@ -35,8 +34,7 @@ def tied(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Head:
-    for module in ("head", "cube.array"):
-        monkeypatch.setattr(f"lianet_user.{module}.TILE", TILE * request.param)
+    monkeypatch.setattr("lianet_user.datacube.lazy_array.TILE", TILE * request.param)
     monkeypatch.setattr(picture, "DPI", 30)
     return nearly_tied(make_head(region_header(geobox=GRID, dates=2), tmp_path, scale=request.param))
 
@@ -80,8 +78,9 @@ def test_another_number_of_threads_answers_within_the_bound(tied: Head) -> None:
 
 def test_maps_of_one_tile_grid_are_the_same_to_the_bit(tied: Head, tmp_path: Path) -> None:
     """Written, written again, taken up again after an interruption, in memory, as a cube, and as a change of classes."""
-    predict(tied, tmp_path / "once.tif", dates=[FIRST])
-    predict(tied, tmp_path / "again.tif", dates=[FIRST])
+    tile = TILE * tied.scale
+    predict(tied, tmp_path / "once.tif", dates=[FIRST], tile=tile)
+    predict(tied, tmp_path / "again.tif", dates=[FIRST], tile=tile)
     once = read(tmp_path / "once.tif")
     assert np.array_equal(read(tmp_path / "again.tif"), once)
 
@@ -90,16 +89,23 @@ def test_maps_of_one_tile_grid_are_the_same_to_the_bit(tied: Head, tmp_path: Pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict(tied, tmp_path / "resumed.tif", dates=[FIRST], listener=stop)
+        predict(tied, tmp_path / "resumed.tif", dates=[FIRST], listener=stop, tile=tile)
     told: list[int] = []
-    predict(tied, tmp_path / "resumed.tif", dates=[FIRST], resume=True, listener=lambda done, _: told.append(done))
+    predict(
+        tied,
+        tmp_path / "resumed.tif",
+        dates=[FIRST],
+        resume=True,
+        listener=lambda done, _: told.append(done),
+        tile=tile,
+    )
     assert told[0] > 0  # it did not begin anew
     assert np.array_equal(read(tmp_path / "resumed.tif"), once)
-    assert np.array_equal(tied.predict(date=FIRST).to_numpy(), once)
+    assert np.array_equal(tied.predict(date=FIRST, tile=tile).to_numpy(), once)
     tied.save(tmp_path / "head.safetensors")
     assert np.array_equal(open_datacube(tmp_path / "head.safetensors")["class"].sel(time=str(FIRST)).squeeze(), once)
-    predict(tied, tmp_path / "last.tif", dates=[LAST])
-    change(tied, tmp_path / "change.tif", first=FIRST, last=LAST)
+    predict(tied, tmp_path / "last.tif", dates=[LAST], tile=tile)
+    change(tied, tmp_path / "change.tif", first=FIRST, last=LAST, tile=tile)
     codes = once.astype(int) * len(tied.header.classes) + read(tmp_path / "last.tif")
     assert np.array_equal(read(tmp_path / "change.tif"), codes)
 
@@ -107,7 +113,7 @@ def test_maps_of_one_tile_grid_are_the_same_to_the_bit(tied: Head, tmp_path: Pat
 def test_heads_mapped_together_answer_within_the_bound(tied: Head, tmp_path: Path) -> None:
     other = Head(tied.header, tied.layers, tied.region, tmp_path / "other.safetensors")
     tied.path = tmp_path / "tied.safetensors"
-    predict([tied, other], tmp_path / "maps", dates=[FIRST])
+    predict([tied, other], tmp_path / "maps", dates=[FIRST], tile=TILE * tied.scale)
     for name in ("tied", "other"):
         assert_same_classes(read(tmp_path / "maps" / f"{name}_{FIRST}.tif"), tied.answers(tied.region.window, FIRST))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lianet_user import errors
+from lianet_user.cli import as_options
 
 ERRORS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.LianetError)]
 WARNINGS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Warning)]
@@ -39,3 +40,19 @@ def test_a_failed_training_is_not_the_input_s_fault() -> None:
 def test_warnings_share_a_root_that_can_be_filtered(warning: type[Warning]) -> None:
     assert issubclass(warning, errors.LianetWarning)
     assert issubclass(warning, UserWarning)
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "printed"),
+    [
+        ("predict", "`min_area` 0: expected hectares", "--min-area 0: expected hectares"),
+        ("predict", "`crs`, `turned` and `creation_options`", "--dst-crs, --tta and --co"),
+        ("finetune", "train without `start`", "train without --from"),
+        ("models list", "give one with `date`", "give one with --date"),
+        ("compare", "`mask` and `scale`", "--imagery-mask and --scale"),
+        ("info", "omit `min_area`", "omit `min_area`"),
+        ("predict", "`lianet-user finetune R LABELS --from H`", "`lianet-user finetune R LABELS --from H`"),
+    ],
+)
+def test_a_command_prints_its_options_for_arguments(command: str, message: str, printed: str) -> None:
+    assert as_options(message, command.split()) == printed

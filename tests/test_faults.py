@@ -28,17 +28,25 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from conftest import Folder, refused
+from factories import Folder, refused
 from processes import Child
 
-from lianet_user import artifact, cli, errors, lock
-from lianet_user.artifact import open_head_file, open_region_file, replacing
-from lianet_user.cli import unforeseen
-from lianet_user.errors import ArtifactError, LianetError, LianetWarning, OutputError, RegionMismatchError
-from lianet_user.lock import only_run
-from lianet_user.training.checkpoint import head_checkpoint_path
+from lianet_user import cli, errors
+from lianet_user.cli import crash_report
+from lianet_user.errors import (
+    LOG_FOLDER_VARIABLE,
+    ArtifactError,
+    LianetError,
+    LianetWarning,
+    OutputError,
+    RegionMismatchError,
+)
+from lianet_user.files import artifact, lock
+from lianet_user.files.artifact import open_head_file, open_region_file, replacing
+from lianet_user.files.checkpoint import head_checkpoint_path
+from lianet_user.files.lock import only_run
 
-training = importlib.import_module("lianet_user.training.finetune")  # the package has a function of this name
+training = importlib.import_module("lianet_user.finetuning.finetune")  # the package has a function of this name
 QUICK = "--steps 4 --members 1 --batch 2 --crop 16 --block 16 --no-picture --no-report -q".split()
 FINETUNE = ["finetune", "region.safetensors", "labels.tif", "-o", "new.safetensors", "--overwrite", *QUICK]
 PREDICT = ["predict", "head.safetensors", "-o", "map.tif", "--overwrite", "-q"]
@@ -69,7 +77,7 @@ def disk_full_at_the_write(folder: Folder, patch: pytest.MonkeyPatch) -> list[st
 
 
 def disk_full_at_the_checkpoint(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    from lianet_user.training import checkpoint
+    from lianet_user.files import checkpoint
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -135,9 +143,9 @@ def replaced_region(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
 
 def replaced_while_read(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """By a file as good as it, between its header and its tensors."""
-    from lianet_user import region
+    from lianet_user.field import weights
 
-    check = region.check_stored
+    check = weights.check_stored
 
     def late(*arguments: Any) -> None:
         check(*arguments)
@@ -145,21 +153,21 @@ def replaced_while_read(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
         other = folder.file(path.read_bytes(), "other")
         other.rename(path)
 
-    patch.setattr(region, "check_stored", late)
+    patch.setattr(weights, "check_stored", late)
     return FINETUNE
 
 
 def shrinking_region(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """Cut off between its header and its tensors: a mapped file would end the process."""
-    from lianet_user import region
+    from lianet_user.field import weights
 
-    check = region.check_stored
+    check = weights.check_stored
 
     def late(*arguments: Any) -> None:
         check(*arguments)
         os.truncate(folder.path / "region.safetensors", 50_000)
 
-    patch.setattr(region, "check_stored", late)
+    patch.setattr(weights, "check_stored", late)
     return FINETUNE
 
 
@@ -180,7 +188,7 @@ def two_runs_on_a_map(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
 
 def a_kept_tile_that_is_a_pickle(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """Left by a run that was stopped, and then exchanged: `pytest.fail` is not called."""
-    from lianet_user.maps import writing
+    from lianet_user.maps import engine as writing
 
     stop = KeyboardInterrupt()
 
@@ -218,7 +226,7 @@ def disk_fails_in_libtiff(folder: Folder, patch: pytest.MonkeyPatch) -> list[str
 
 def no_room_in_the_cache(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     patch.setenv("LIANET_CACHE", str(folder.path / "cache"))
-    patch.setattr("lianet_user.catalog.getting.SPARE", 2**60)
+    patch.setattr("lianet_user.catalog.resolve.SPARE", 2**60)
     return ["models", "fetch", "romania", "--catalog", str(Path(__file__).parents[1] / "models")]
 
 
@@ -303,7 +311,7 @@ FAULTS: dict[str, Fault] = {
     "the disk fails to flush": Fault(failing_call("fsync", errno.EIO), OutputError, "that disk fails: choose another"),
     "the disk turns read-only": Fault(failing_call("replace", errno.EROFS), OutputError, "can only be read"),
     "a quota is used up": Fault(failing_call("fsync", errno.EDQUOT), OutputError, "within your quota"),
-    "a folder that cannot be written": Fault(read_only_folder, OutputError, "with -o"),
+    "a folder that cannot be written": Fault(read_only_folder, OutputError, "with --output"),
     "a folder under a file": Fault(folder_under_a_file, OutputError, "does not exist"),
     "the folder vanishes": Fault(vanished_folder, OutputError, "No such file or directory"),
     "the region vanishes": Fault(vanished_region, ArtifactError, "say where it is with --region"),
@@ -328,7 +336,9 @@ FAULTS: dict[str, Fault] = {
     "resumed with other labels": Fault(other_labels, ArtifactError, "what differs: labels (then"),
     "a checkpoint that was cut off": Fault(half_a_checkpoint, ArtifactError, "100 bytes are missing"),
     "a checkpoint of other layers": Fault(checkpoint_of_other_layers, ArtifactError, "is not a whole checkpoint"),
-    "a checkpoint of no step": Fault(checkpoint_of_no_step, ArtifactError, "step -2 of member 1 is none of this run"),
+    "a checkpoint of no step": Fault(
+        checkpoint_of_no_step, ArtifactError, "step -2 of member 1 is not a step of this run"
+    ),
 }
 
 
@@ -415,7 +425,7 @@ def test_every_call_that_writes_may_fail(
     path.write_bytes(EARLIER)
     with (
         failing(monkeypatch, os, call, number),
-        pytest.raises(OutputError, match=r"cannot write .*: .*with -o"),
+        pytest.raises(OutputError, match=r"cannot write .*: .*with `output`"),
         replacing(path) as temporary,
     ):
         temporary.write_bytes(b"new")
@@ -502,7 +512,7 @@ def test_every_call_that_writes_fails_in_turn(folder: Folder, tmp_path: Path) ->
 
 def run_until_the_first_checkpoint(folder: Folder, words: list[str]) -> int:
     """In a process of its own, which SIGKILL ends."""
-    from lianet_user.training.checkpoint import save_checkpoint
+    from lianet_user.files.checkpoint import save_checkpoint
 
     def once(*arguments: Any) -> None:
         save_checkpoint(*arguments)
@@ -511,8 +521,8 @@ def run_until_the_first_checkpoint(folder: Folder, words: list[str]) -> int:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("head", "region"):  # as the run beside it: see float32_answers
             patch.setattr(f"lianet_user.{module}.answering_autocast", lambda device, precision: nullcontext())
-        patch.setattr("lianet_user.training.loop.CHECKPOINT_EVERY", 10)
-        patch.setattr("lianet_user.training.loop.save_checkpoint", once)
+        patch.setattr("lianet_user.finetuning.trainer.CHECKPOINT_EVERY", 10)
+        patch.setattr("lianet_user.finetuning.trainer.save_checkpoint", once)
         return folder.run(*words)
 
 
@@ -573,7 +583,7 @@ def run_with(problem: BaseException, monkeypatch: pytest.MonkeyPatch, *options: 
 def test_an_unforeseen_error_is_one_line_and_a_log_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(unforeseen.LOGS, str(tmp_path / "logs"))
+    monkeypatch.setenv(LOG_FOLDER_VARIABLE, str(tmp_path / "logs"))
     assert run_with(KeyError("x\x1b[2J\ny"), monkeypatch) == errors.EXIT_FAILURE
     said = capfd.readouterr().err
     (log,) = (tmp_path / "logs").iterdir()
@@ -590,21 +600,21 @@ def test_an_unforeseen_error_is_one_line_and_a_log_file(
 def test_a_traceback_is_printed_where_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(unforeseen.LOGS, str(tmp_path))
+    monkeypatch.setenv(LOG_FOLDER_VARIABLE, str(tmp_path))
     assert run_with(KeyError("x"), monkeypatch, "--traceback") == errors.EXIT_FAILURE
     assert "Traceback (most recent call last)" in capfd.readouterr().err
 
 
 def test_log_files_do_not_heap_up_and_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(unforeseen.LOGS, str(tmp_path))
-    for number in range(unforeseen.LOGS_KEPT + 5):
+    monkeypatch.setenv(LOG_FOLDER_VARIABLE, str(tmp_path))
+    for number in range(crash_report.LOGS_KEPT + 5):
         (tmp_path / f"lianet-user-error-2020-{number:03}.log").touch()
     (tmp_path / "other.log").touch()
-    unforeseen.explained(KeyError("x"), [])
-    assert len(list(tmp_path.iterdir())) == unforeseen.LOGS_KEPT + 1
-    monkeypatch.setenv(unforeseen.LOGS, "/proc/none")
+    crash_report.unforeseen(KeyError("x"), [])
+    assert len(list(tmp_path.iterdir())) == crash_report.LOGS_KEPT + 1
+    monkeypatch.setenv(LOG_FOLDER_VARIABLE, "/proc/none")
     monkeypatch.setattr(tempfile, "gettempdir", lambda: "/proc/none")
-    assert "report what it prints" in unforeseen.explained(KeyError("x"), [])
+    assert "report what it prints" in crash_report.unforeseen(KeyError("x"), [])
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import RegionFactory, RegionHeaderFactory
+from factories import CLASSES, HEIGHTS, SENTINEL_BANDS, RegionFactory, RegionHeaderFactory, make_head
 from rio_cogeo.cogeo import cog_validate
-from test_maps import CLASSES, make_head
-from test_maps_numbers import HEIGHTS
-from test_reconstruct import BANDS
 
 from lianet_user.head import Head
 from lianet_user.maps import change, picture, predict, reconstruct
@@ -82,7 +79,7 @@ def folder(
         change(classes, folder / "transitions.tif", first=FIRST, last=LAST)
         predict(head("numbers", numbers=HEIGHTS, classes=()), folder / "heights.tif", dates=(FIRST,))
         predict(head("finer", scale=4), folder / "finer.tif", dates=(FIRST,))
-        region = make_region(dates=2, band_count=4, bands=BANDS)
+        region = make_region(dates=2, band_count=4, bands=SENTINEL_BANDS)
         reconstruct(region, folder / "reflectance.tif", dates=(FIRST,))
         reconstruct(region, folder / "colors.tif", dates=(FIRST,), rgb=True)
         reconstruct(region, folder / "ndvi.tif", dates=(FIRST,), indices=("ndvi",))

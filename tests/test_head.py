@@ -11,18 +11,18 @@ import pytest
 import torch
 from affine import Affine
 from agreement import assert_same_classes
-from conftest import RegionFactory, randomize
+from factories import RegionFactory, randomize
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import ODCExtension  # noqa: F401  # gives arrays their `odc`
 
-from lianet_user.artifact import open_head_file, write_artifact
 from lianet_user.errors import AreaError, ArtifactError, DateError, RegionMismatchError
 from lianet_user.field.config import HeadConfig, HeadInput, preset
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.grid import Window, bounds_of, window_geobox
+from lianet_user.files.artifact import open_head_file, write_artifact
+from lianet_user.files.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionRef
+from lianet_user.geo.grid import Window, bounds_of, window_geobox
 from lianet_user.head import Head
-from lianet_user.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionRef
 from lianet_user.region import Region
 
 pytestmark = pytest.mark.numerics
@@ -137,7 +137,7 @@ def test_a_region_encoded_anew_under_the_same_path_is_refused(
         Head.open(tmp_path / "head.safetensors")
 
 
-def test_the_region_is_found_beside_the_head_when_it_is_gone_from_the_recorded_path(head: Head, tmp_path: Path) -> None:
+def test_a_region_that_moved_is_found_beside_the_head(head: Head, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     head.save(elsewhere / "head.safetensors")
@@ -156,7 +156,7 @@ def test_a_region_that_is_given_is_taken_before_the_recorded_one(head: Head, tmp
     assert Head.open(tmp_path / "head.safetensors", copy).region.path == copy
 
 
-def test_a_region_that_is_nowhere_is_one_line_that_says_where_it_was_looked_for(head: Head, tmp_path: Path) -> None:
+def test_a_missing_region_is_one_line_with_the_places_searched(head: Head, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     head.save(elsewhere / "head.safetensors")
@@ -168,7 +168,7 @@ def test_a_region_that_is_nowhere_is_one_line_that_says_where_it_was_looked_for(
     assert "\n" not in message
     assert str(head.region.path) in message
     assert str(elsewhere / head.region.path.name) in message
-    assert "--region" in message
+    assert "`region`" in message
 
 
 # --- windows
@@ -232,11 +232,10 @@ def test_a_finer_head_lies_on_the_same_ground(region: Region) -> None:
     assert (head.geobox.resolution.x, head.geobox.resolution.y) == (2.5, -2.5)
 
 
-def test_tiles_are_the_map_row_by_row(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_are_the_map_row_by_row(region: Region) -> None:
     head = make_head(region, numbers=Numbers(low=0.0, high=1.0), scale=4)
-    monkeypatch.setattr("lianet_user.head.TILE", 83)  # 20 pixels of the region, 80 of the map
     window = Window(5, 9, 31, 47)
-    tiles = list(head.map_tiles(window))
+    tiles = list(head.map_tiles(window, tile=83))
     assert [tile.within(window).scaled(4) for tile in tiles][:4] == [
         Window(0, 0, 80, 80),
         Window(0, 80, 80, 80),
@@ -249,7 +248,7 @@ def test_tiles_are_the_map_row_by_row(region: Region, monkeypatch: pytest.Monkey
     np.testing.assert_allclose(array, head.values(window), atol=1e-4, rtol=0)
 
 
-def test_a_head_answers_for_the_date_it_was_trained_on_unless_told_otherwise(make_region: RegionFactory) -> None:
+def test_a_head_answers_at_its_own_date_unless_told_otherwise(make_region: RegionFactory) -> None:
     head = make_head(make_region(dates=2), dates=(SECOND,))
     window = Window(10, 10, 20, 20)
     second = head.answers(window, SECOND)
@@ -301,10 +300,9 @@ def test_predict_maps_every_pixel_that_a_box_in_degrees_touches(head: Head) -> N
     assert asked.bottom <= middle[1] < middle[3] <= asked.top
 
 
-def test_predict_without_a_box_maps_the_region_without_seams(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_without_a_box_maps_the_region_without_seams(head: Head) -> None:
     whole = head.answers(head.region.window)
-    monkeypatch.setattr("lianet_user.head.TILE", 41)
-    array = head.predict()
+    array = head.predict(tile=41)
     assert array.odc.geobox == head.region.geobox
     assert_same_classes(array.to_numpy(), whole)
 

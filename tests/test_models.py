@@ -11,16 +11,16 @@ import pytest
 import rasterio
 import torch
 from agreement import assert_same_answers, assert_same_classes
-from conftest import randomize
+from factories import randomize
 from torch import Tensor
 
-from lianet_user.artifact import open_region_file
 from lianet_user.field.config import HeadConfig
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.field.precision import computed_in
-from lianet_user.grid import Window
+from lianet_user.field.model import computed_in
+from lianet_user.files.artifact import open_region_file
+from lianet_user.files.header import ClassEntry, HeadHeader, RegionRef
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
-from lianet_user.header import ClassEntry, HeadHeader, RegionRef
 from lianet_user.region import Region
 
 HAVELLAND = Path(__file__).resolve().parents[1] / "models" / "havelland.safetensors"
@@ -126,9 +126,7 @@ def test_classes_of_tiles_of_512_px_are_those_of_the_whole(head: Head) -> None:
 
 
 @pytest.mark.numerics
-def test_answers_in_the_processors_own_precision_are_nearly_those_in_float32(
-    head: Head, logits: Tensor, native_answers: None
-) -> None:
+def test_answers_in_bfloat16_are_nearly_those_in_float32(head: Head, logits: Tensor, native_answers: None) -> None:
     """Random layers are the hardest case: no class is far ahead anywhere."""
     window = Window(150, 260, 256, 160)
     exact = logits[(slice(None), *window.within(WHOLE).slices)]
@@ -215,7 +213,7 @@ def overall(levels: Sequence[float | None]) -> float:
     return float(-10 * np.log10(np.mean(errors)))
 
 
-def test_romania_remembers_as_well_as_it_says_and_estimates_what_lies_between(shared_data: Path) -> None:
+def test_romania_is_as_good_as_it_says_and_estimates_between_dates(shared_data: Path) -> None:
     """Against the cube itself, read without the code that encoded the region."""
     netcdf = pytest.importorskip("netCDF4")
     region = Region.open(ROMANIA)

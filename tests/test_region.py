@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 import torch
 from affine import Affine
-from conftest import RegionFactory, RegionHeaderFactory, randomize
+from factories import RegionFactory, RegionHeaderFactory, randomize
 from odc.geo.geobox import GeoBox
-from torch import Tensor
+from torch import Tensor, nn
 
-from lianet_user.artifact import open_region_file, write_artifact
 from lianet_user.errors import ArtifactError, DateError
 from lianet_user.field.config import HeadInput, preset
-from lianet_user.field.context import STATISTICS, context
 from lianet_user.field.encoding import TimeVectors
+from lianet_user.field.head import STATISTICS, context
 from lianet_user.field.model import NeuralField
-from lianet_user.grid import Window
-from lianet_user.header import RegionHeader
-from lianet_user.region import Region, psnr, save_region
+from lianet_user.field.weights import save_region, stored
+from lianet_user.files.artifact import open_region_file, write_artifact
+from lianet_user.files.header import RegionHeader
+from lianet_user.geo.grid import Window
+from lianet_user.region import Region, psnr
 
 pytestmark = pytest.mark.numerics
 
@@ -202,9 +203,7 @@ def test_a_small_window_computes_only_its_surroundings(odd: Region) -> None:
     assert max(shape) <= 1 + 2 * (halo + odd.field.config.decoder.stride)
 
 
-def test_a_region_that_is_no_multiple_of_the_stride_agrees_with_the_padded_field(
-    region_header: RegionHeaderFactory, tmp_path: Path
-) -> None:
+def test_a_region_of_any_size_agrees_with_the_padded_field(region_header: RegionHeaderFactory, tmp_path: Path) -> None:
     field = saved(tmp_path / "region", region_header(geobox=grid(101, 133)))
     region = Region.open(tmp_path / "region")
     with torch.inference_mode():
@@ -225,7 +224,7 @@ def test_head_inputs_are_stacked_in_one_order_and_counted(
     torch.testing.assert_close(found, torch.cat([every[spans[part]] for part in inputs]), atol=1e-5, rtol=0)
 
 
-def test_the_bands_a_head_reads_are_the_reconstruction_in_units_of_each_bands_deviation(
+def test_the_bands_a_head_reads_are_the_standardised_reconstruction(
     make_region: RegionFactory,
 ) -> None:
     region = make_region()
@@ -273,7 +272,7 @@ def test_each_date_has_an_answer_of_its_own(make_region: RegionFactory) -> None:
     assert not torch.equal(region.features(window, FIRST), region.features(window, SECOND))
 
 
-def test_without_a_date_a_region_of_one_date_answers_and_one_of_several_asks(make_region: RegionFactory) -> None:
+def test_without_a_date_only_a_region_of_one_date_answers(make_region: RegionFactory) -> None:
     window = Window(8, 8, 16, 16)
     single = make_region(name="single")
     assert torch.equal(single.features(window), single.features(window, FIRST))
@@ -289,7 +288,17 @@ def test_a_date_the_region_does_not_hold_is_refused_with_those_it_does(make_regi
         getattr(region, ask)(region.window, dt.date(2018, 7, 1), *arguments)
 
 
-def test_psnr_is_ten_decibels_for_a_tenth_of_the_error_and_finite_without_any() -> None:
+def test_psnr_is_ten_decibels_for_a_tenth_and_always_finite() -> None:
     assert psnr(1.0) == 0.0
     assert psnr(1e-4) == pytest.approx(40.0)
     assert psnr(0.0) == pytest.approx(120.0)
+
+
+def test_an_opened_region_holds_its_file_s_weights_beside_the_folded_ones(make_region: RegionFactory) -> None:
+    region = make_region()
+    assert region.sha256 is not None
+    assert region.path is not None
+    held = {name: tuple(tensor.shape) for name, tensor in stored(region.trained).items()}
+    assert held == open_region_file(region.path).shapes
+    assert region.field.grid is region.trained.grid
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in region.field.modules())

@@ -35,7 +35,7 @@ def a_page(folder: Path, text: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [page.name for page in PAGES])
-def test_a_tutorial_runs_offline_prints_what_it_shows_and_makes_its_pictures(
+def test_a_tutorial_runs_offline_and_prints_what_it_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIANET_CACHE", str(tmp_path / "cache"))

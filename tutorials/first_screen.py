@@ -12,12 +12,12 @@ from pathlib import Path
 from matplotlib.patches import Rectangle
 from pictures import show
 
-from lianet_user.grid import Window
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.maps import picture
 from lianet_user.maps.picture import FAINT, GAP, INK, MARGIN, ROW, TEXT, Sheet, class_image, draw_image
-from lianet_user.report.view import remembered_image
+from lianet_user.report.mapped_view import remembered_image
 
 HERE = Path(__file__).resolve().parent
 WINDOW = Window(0, 400, 768, 768)

@@ -18,16 +18,15 @@ from benchmarks.bench.published import PATCH, SETTINGS, PublishedField, Publishe
 from benchmarks.large_map import head_on, region_of
 from lianet_user.field.config import preset
 from lianet_user.field.encoding import HashGrid
-from lianet_user.field.folding import fold_norms
 from lianet_user.field.head import HeadLayers
-from lianet_user.field.precision import answering_autocast, computed_in
-from lianet_user.grid import Window
+from lianet_user.field.model import answering_autocast, computed_in, fold_norms
+from lianet_user.files.header import ClassEntry
+from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.samples import Sample
+from lianet_user.finetuning.trainer import HeadTrainer  # the very steps that finetune takes
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
-from lianet_user.header import ClassEntry
 from lianet_user.region import Region
-from lianet_user.training.goal import Goal
-from lianet_user.training.loop import _Run as Training  # the very steps that finetune takes
-from lianet_user.training.samples import Sample
 
 CLASSES, SIDE = 6, 320
 CPU = torch.device("cpu")
@@ -104,7 +103,7 @@ def step(folder: Path, turns: int, batch: int = 4) -> list[Row]:
         samples.append(Sample(dt.date(2021, 5, 1), window, window, found, inputs))
     settings = dataclasses.replace(SETTINGS, batch=batch, epochs=None, steps=1_000_000, patience=None)
     classes = tuple(ClassEntry(name=f"class {number}", color="#808080") for number in range(CLASSES))
-    training = Training([_member(head)], samples, [], Goal(classes, None), settings, ())
+    training = HeadTrainer([_member(head)], samples, [], Goal(classes, None), settings, ())
     published = PublishedField(copy.deepcopy(region.field))
     steps = PublishedStep(published, _member(head), spots, labels.long())
 
@@ -113,7 +112,7 @@ def step(folder: Path, turns: int, batch: int = 4) -> list[Row]:
         training.advance()
 
     exact = torch.autocast("cpu", enabled=False)
-    with mock.patch("lianet_user.training.loop.training_autocast", return_value=exact):
+    with mock.patch("lianet_user.finetuning.trainer.training_autocast", return_value=exact):
         ours = training._gradients(_batch(training))
     torch.testing.assert_close(ours, steps.loss().item(), atol=1e-3, rtol=0)
     found = in_turns(advance, steps, turns, (2, 1))
@@ -132,7 +131,7 @@ def _member(head: Head) -> HeadLayers:
     return member.requires_grad_()
 
 
-def _batch(training: Training) -> tuple[Tensor, Tensor]:
+def _batch(training: HeadTrainer) -> tuple[Tensor, Tensor]:
     inputs, labels = training.crops.draw((training.settings.seed, 0), 0)
     return inputs, training.goal.target(labels)
 

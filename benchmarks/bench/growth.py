@@ -51,7 +51,7 @@ def raster(path: Path, values: np.ndarray, transform: Affine, crs: Any) -> Path:
 
 def labels(folder: Path, height: int, width: int) -> Path:
     """Two classes in checks of 40 px, on every pixel of a corner of the region."""
-    from lianet_user.artifact import open_region_file
+    from lianet_user.files.artifact import open_region_file
 
     grid = open_region_file(REGION).header.grid.geobox
     rows, cols = np.mgrid[:height, :width] // 40

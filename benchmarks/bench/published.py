@@ -15,7 +15,7 @@ from torch.nn import functional
 from lianet_user.field.encoding import _C1, _C2, HashGrid, level_seed
 from lianet_user.field.head import HeadLayers
 from lianet_user.field.model import NeuralField
-from lianet_user.training.tasks import TASKS
+from lianet_user.finetuning.settings import TASKS
 
 PATCH = 128
 SETTINGS = TASKS["land-cover"].settings

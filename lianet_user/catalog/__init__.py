@@ -6,13 +6,13 @@
     getting   a name -> a checked region file                   coverage  where models lie, drawn
 
 Nothing is believed of a catalogue but what a file proves: it gets its name in the cache once its size and SHA-256 are those
-promised, its header is read, and the region in it bears the name under which it was asked for.
+promised, its header is read, and the region in it has the name that was requested.
 """
 
-from lianet_user.catalog.getting import add, fetch, find_region
 from lianet_user.catalog.model import Model, Provider
 from lianet_user.catalog.publish import Published, publish
-from lianet_user.catalog.reading import Catalog, chosen_place, open_catalog
+from lianet_user.catalog.read import Catalog, chosen_place, open_catalog
+from lianet_user.catalog.resolve import add, fetch, find_region, region_of_head
 
 __all__ = [
     "Catalog",
@@ -25,4 +25,5 @@ __all__ = [
     "find_region",
     "open_catalog",
     "publish",
+    "region_of_head",
 ]

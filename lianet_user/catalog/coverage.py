@@ -5,16 +5,71 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lianet_user.catalog.land import is_land
-from lianet_user.catalog.model import Model
-from lianet_user.catalog.places import brief
+import numpy as np
+from numpy.typing import NDArray
+
+from lianet_user.catalog.model import Model, excerpt
 from lianet_user.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+# --- Land in cells of 2.5 degrees, where land covers two fifths of a cell or more. It shows on which continent a model lies
+# without loading a map. After Natural Earth's countries at 1:110 million (public domain).
+
+
+CELL: Final = 2.5
+"""Degrees."""
+
+
+@cache
+def land() -> NDArray[np.bool_]:
+    """(72, 144), from 90 degrees north and 180 degrees west on."""
+    rows = [np.frombuffer(bytes.fromhex(row), np.uint8) for row in _ROWS.split()]
+    return np.unpackbits(np.stack(rows), axis=1).astype(bool)
+
+
+def is_land(lon: float, lat: float) -> bool:
+    """Whether there is land at a place; longitudes may go past 180 degrees."""
+    row = min(max(int((90 - lat) // CELL), 0), 71)
+    return bool(land()[row, int((lon + 180) // CELL) % 144])
+
+
+_ROWS: Final = """
+    000000000000000000000000000000000000 000000000000000000000000000000000000 000000000000007000000000000000000000
+    000000003fffffffc0000000000200000000 000000003fdfffff0007c000000300000000 000000e8bf0fffff000000008003f8018000
+    00000380af007fff00000002007ffe408000 0040037ceff03ffe000010041ffffffff800 83fffffefb781ffc0001fe01ffffffffffff
+    e7fffffffe3e1fc0c007ffffffffffffffff 03fffffff21c1f01801f7fffffffffffffff 03ffffffe0700e00003e7ffffffffffffef8
+    00e0ffffe07e0000003e3fffffffffff8080 00801ffff87f0000021cfffffffffffe0380 00000ffffeffc0000f1fffffffffffff0300
+    000007ffffffc00003ffffffffffffff8000 000003fffffce00001ffffffffffffff0000 000003fffffe000001fffff7fffffffe0000
+    000003fffff0000005ebe0effffffffcc000 000003ffffe000000f86fff7fffffff08000 000001ffffc000000f009ff7fffffe208000
+    000001ffffc0000006f01fffffffffb30000 000000ffff80000007f803ffffffff0e0000 0000007fff0000000ffeffffffffff800000
+    0000003fc10000001fffffefffffff800000 0000000f810000003ffffff1ffffff000000 00000007800000003ffffdfe1ffffe800000
+    0000000388c000007ffffeff0fe7f8000000 00000003d81000007ffffefe07c7e0000000 00000000f80000007fffff780783e0800000
+    000000000e0000007fffffe00301f0800000 00000000063800003fffffd0030160000000 00000000017f00001ffffff0008100600000
+    00000000007f80000ffffff0000082000000 00000000007ff000001fffe0000186000000 0000000000fff000000fffc000018e000000
+    0000000000fffc00000fff800000ce840000 0000000000ffff80000fff0000004087c000 0000000000ffffc00007ff0000002001e000
+    0000000000ffffc00007ff0000000000b000 00000000007fff800007ff00000000000000 00000000007fff800007ff100000000e4000
+    00000000003fff800007ff300000007ec000 00000000000fff000007fe300000007fe000 00000000000fff000007fc60000003fff000
+    00000000000ffc000003fc60000007fff800 00000000000ff8000003f800000007fff800 00000000001ff0000003f800000003fff800
+    00000000001ff0000001f000000003fff800 00000000001fe0000001e00000000383f800 00000000001f80000000000000000000f000
+    00000000001f800000000000000000002002 00000000003e000000000000000000002004 00000000003c000000000000000000000008
+    000000000038000000000000000000000010 000000000038000000000000000000000000 000000000038000000000000000000000000
+    000000000018000000000000000000000000 000000000000000000000000000000000000 000000000000000000000000000000000000
+    000000000000000000000000000000000000 000000000000000000000000000000000000 0000000000060000000000060000cc0e0000
+    0000000000040000000004fff1fffffffc00 00000000001e00000ffffffff7fffffffff0 00000101ffff00003ffffffffffffffffff0
+    0007fffffff80007ffffffffffffffffffc0 017fffffff800c3fffffffffffffffffffc0 001fffffffff1dffffffffffffffffffff80
+    001ffffffffffffffffffffffffffffffff8 ffffffffffffffffffffffffffffffffffff ffffffffffffffffffffffffffffffffffff
+"""
+
+
+# --- Sketch and figure.
+
 
 COLUMNS: Final = 72
 ROWS: Final = 18
@@ -88,7 +143,7 @@ def coverage_figure(models: Sequence[Model], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    from lianet_user.artifact import replacing
+    from lianet_user.files.artifact import replacing
 
     shown = models[:40]
     lines = [_words(mark, model) for mark, model in zip(marks(models), shown, strict=False)]
@@ -114,8 +169,6 @@ def coverage_figure(models: Sequence[Model], path: Path) -> None:
 def _draw_view(axes: Axes, view: View) -> None:
     import numpy as np
     from matplotlib.colors import ListedColormap
-
-    from lianet_user.catalog.land import CELL, land
 
     # Three times around, for views that go past the antimeridian.
     world = np.tile(land(), (1, 3))
@@ -165,7 +218,7 @@ def _draw_model(axes: Axes, mark: str, model: Model) -> None:
 def _words(mark: str, model: Model) -> str:
     dates = dates_of(model)
     return printable(
-        f"{mark}   {model.name}: {brief(model.title, 64)} ({dates}; {model.megabytes}; {model.licence[:30]})"
+        f"{mark}   {model.name}: {excerpt(model.title, 64)} ({dates}; {model.megabytes}; {model.licence[:30]})"
     )
 
 

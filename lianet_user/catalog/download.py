@@ -1,12 +1,21 @@
-"""Receiving files from servers that may lie: bounded by the size that was promised, resumed, checked by SHA-256.
+"""Downloads, and the folder that keeps them.
 
-Our own, because pooch, which downloads what a registry lists, starts again after every interruption, takes whatever number of
-bytes a server sends before it looks at the hash, and follows redirections down to http. Python's own client with the three
-handlers below does the rest.
+    LIANET_CACHE, or the platform's folder for caches/
+      models/NAME-DIGEST.safetensors        complete, verified files; DIGEST is the beginning of the file's SHA-256
+      models/NAME-DIGEST.safetensors.part   what has arrived of a download
+      catalogs/DIGEST.json                  what a remote catalogue said when it was last read
+
+A file is named after its content and never changes, so a head that was trained on it finds it again, whatever the catalogue
+says by then. Two processes that want the same file wait for each other.
+
+Servers are not trusted: a download is limited to the size that was promised, resumed where it stopped, and verified by its
+SHA-256. pooch does less: it starts again after every interruption, takes whatever number of bytes a server sends before it
+looks at the hash, and follows redirections down to http. Python's own client with the handlers below does the rest.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import http.client
 import os
@@ -16,33 +25,65 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import IO, Final
 from urllib.parse import urlsplit
 
-from lianet_user.catalog.hub import hub_request
-from lianet_user.catalog.places import brief, check_address, is_this_machine
+from pydantic import Field, ValidationError
+
+from lianet_user.catalog.model import Model, check_address, excerpt, is_this_machine
 from lianet_user.errors import CatalogError, DownloadError, OutputError, printable
+from lianet_user.field.config import Schema
+
+# --- Files on the Hugging Face Hub, an optional extra: `huggingface_hub` gives the address and the token, nothing else.
+
+
+def hub_request(place: str) -> tuple[str, dict[str, str]]:
+    """The https address of a file on the Hub, and the headers to ask for it with.
+
+    Raises:
+        CatalogError: `huggingface_hub` is not installed, or the place is not a file on the Hub.
+    """
+    try:
+        from huggingface_hub import get_token, hf_hub_url
+    except ImportError as error:
+        raise CatalogError(
+            f"{place} is on the Hugging Face Hub, which needs {error.name}: install it with pip install 'lianet-user[hub]'"
+        ) from error
+    parts = urlsplit(place)
+    repository, _, file = parts.path.strip("/").partition("/")
+    repository, _, revision = repository.partition("@")
+    try:
+        address = hf_hub_url(f"{parts.netloc}/{repository}", file, revision=revision or None)
+    except ValueError as error:  # a name that the Hub does not allow
+        raise CatalogError(f"{place} is not a file on the Hugging Face Hub: {error}") from error
+    token = get_token()
+    return address, {"Authorization": f"Bearer {token}"} if token else {}
+
+
+# --- Transfers.
+
 
 TIMEOUT_S: Final = 30.0
-"""Without a byte."""
+"""Seconds without a byte after which a request fails."""
 ATTEMPTS: Final = 5
-"""In a row that bring nothing new, before a download is given up."""
+"""Attempts in a row that bring nothing new, after which a download fails."""
 PAUSE_S: Final = 1.0
-"""Before the second attempt; each further one waits twice as long."""
+"""Seconds before the second attempt; each further one waits twice as long."""
 BLOCK: Final = 2**18
 
 Listener = Callable[[int, int], None]
 
 
 class _InterruptedError(Exception):
-    """A transfer ended early, and another attempt may go on from there."""
+    """A transfer ended early, and another attempt may resume it."""
 
 
 class _FromStartError(Exception):
-    """What was received before is of no use: the server does not go on from there."""
+    """What was received before is of no use: the server does not resume from there."""
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
@@ -65,21 +106,21 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
 
 
 def download(place: str, path: Path, *, size: int, sha256: str, listener: Listener | None = None) -> None:
-    """Receive a file whose size and hash are known, going on from what `path` holds of it already.
+    """Download a file whose size and hash are known, resuming from what `path` already holds.
 
-    Whatever ends it, `path` never grows beyond `size`; where it returns, `path` holds exactly the file that was promised, on
-    disk. After a connection that failed what arrived is kept for the next time; what proves wrong is deleted.
+    However it ends, `path` never grows beyond `size`; when it returns, `path` holds exactly the file that was promised, on
+    disk. After a failed connection, what arrived is kept for the next time; what proves wrong is deleted.
 
     Args:
         place: an address, https or on the Hub.
-        path: of the file in the making. Its folder exists, and nobody else writes it (lock it).
+        path: of the partial file. Its folder exists, and no other process writes it (lock it).
         size: in bytes.
         sha256: of the bytes, in hexadecimal digits.
-        listener: told how many bytes are there, of how many.
+        listener: called with the number of bytes so far and in total.
 
     Raises:
-        CatalogError: the address leads to where it may not lead.
-        DownloadError: the server does not give the file, or gives another.
+        CatalogError: the address, or one that it redirects to, is not allowed.
+        DownloadError: the server does not deliver the file, or delivers another.
         OutputError: it cannot be written.
     """
     name = _shown(place)
@@ -94,16 +135,16 @@ def download(place: str, path: Path, *, size: int, sha256: str, listener: Listen
         # Its first part may be of an earlier state of the file: once more, from the start.
     raise DownloadError(
         f"{name} is not the file that the catalogue describes: it has the promised {size} bytes, but another sha256 than"
-        f" {sha256[:12]}; it was deleted: tell who runs the catalogue, or try again later"
+        f" {sha256[:12]}; it was deleted: tell whoever runs the catalogue, or try again later"
     )
 
 
 def read_bytes(place: str, most: int) -> bytes:
-    """A document, at most one byte more than `most` of it.
+    """Read a document: at most `most` + 1 of its bytes.
 
     Raises:
-        CatalogError: the address leads to where it may not lead.
-        DownloadError: the server does not give it.
+        CatalogError: the address, or one that it redirects to, is not allowed.
+        DownloadError: the server does not deliver it.
     """
     for attempt in range(2):
         try:
@@ -144,13 +185,13 @@ def _receive(place: str, path: Path, size: int, listener: Listener | None) -> No
             continue
         except _FromStartError:
             path.unlink(missing_ok=True)
-            failures, problem = failures + 1, "the server does not go on from where it stopped"
+            failures, problem = failures + 1, "the server does not resume where it stopped"
         except _InterruptedError as error:
             failures, problem = failures + 1, str(error)
-            if _length(path) - before >= BLOCK:  # a server that gives a byte at a time brings nothing new
+            if _length(path) - before >= BLOCK:  # a server that sends a byte at a time brings nothing new
                 failures, pause = 1, PAUSE_S
         if failures >= ATTEMPTS:
-            kept = f": {_length(path)} of {size} bytes are kept, and the same command goes on from there"
+            kept = f": {_length(path)} of {size} bytes are kept, and the same command resumes from there"
             raise DownloadError(f"{_shown(place)} could not be downloaded: {problem}{kept}")
         time.sleep(min(pause, 30.0))
         pause *= 2
@@ -169,7 +210,7 @@ def _stream(place: str, path: Path, start: int, size: int, listener: Listener | 
             if promised is not None and promised != str(size):
                 raise DownloadError(
                     f"{_shown(place)} is not the file that the catalogue describes: the server offers"
-                    f" {brief(printable(promised), 20)} bytes, expected {size}: tell who runs the catalogue"
+                    f" {excerpt(printable(promised), 20)} bytes, expected {size}: tell whoever runs the catalogue"
                 )
         with _writing(path, "r+b" if start else "wb") as file:
             file.seek(start)
@@ -186,8 +227,8 @@ def _stream(place: str, path: Path, start: int, size: int, listener: Listener | 
     if position > size:
         path.unlink(missing_ok=True)
         raise DownloadError(
-            f"{_shown(place)} is not the file that the catalogue describes: it goes on after the promised {size} bytes; it was"
-            " deleted: tell who runs the catalogue"
+            f"{_shown(place)} is not the file that the catalogue describes: it continues after the promised {size} bytes; it"
+            " was deleted: tell whoever runs the catalogue"
         )
     if position < size:
         raise _InterruptedError("the connection was closed early")
@@ -195,7 +236,7 @@ def _stream(place: str, path: Path, start: int, size: int, listener: Listener | 
 
 @contextmanager
 def _writing(path: Path, mode: str) -> Iterator[IO[bytes]]:
-    """What fails here is our disk, not the server: the network's errors have become others before they come by."""
+    """Open a file to write to. An OSError in it is one of this machine's disk: network errors were converted before."""
     try:
         with open(path, mode) as file:
             yield file
@@ -239,14 +280,14 @@ def _response(place: str, headers: dict[str, str] | None = None) -> Iterator[htt
             if error.code in (408, 429) or error.code >= 500:
                 raise _InterruptedError(f"the server answers {error.code}") from error
             if 300 <= error.code < 400:
-                target = brief(printable(error.headers.get("Location") or "nowhere"))
+                target = excerpt(printable(error.headers.get("Location") or "nowhere"))
                 raise DownloadError(
-                    f"{_shown(place)} could not be read: the server leads on to {target!r}, which is not followed: tell who"
-                    " runs the catalogue"
+                    f"{_shown(place)} could not be read: the server redirects to {target!r}, which is not followed:"
+                    " tell whoever runs the catalogue"
                 ) from error
             raise DownloadError(
                 f"{_shown(place)} could not be read: the server answers {error.code} ({_MEANINGS.get(error.code, 'refused')}):"
-                " check the catalogue's address, or tell who runs it"
+                " check the catalogue's address, or tell whoever runs it"
             ) from error
     with response:
         if response.status not in (200, 206):
@@ -254,18 +295,18 @@ def _response(place: str, headers: dict[str, str] | None = None) -> Iterator[htt
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise DownloadError(
-                f"{_shown(place)} is sent compressed ({brief(printable(encoding), 20)}), which was not asked for: tell who"
-                " runs the catalogue"
+                f"{_shown(place)} is sent compressed ({excerpt(printable(encoding), 20)}), which was not requested: tell"
+                " whoever runs the catalogue"
             )
         yield response
 
 
-_MEANINGS = {401: "it wants a login", 403: "forbidden", 404: "not found", 410: "gone"}
+_MEANINGS = {401: "login required", 403: "forbidden", 404: "not found", 410: "gone"}
 
 
 @contextmanager
 def _network() -> Iterator[None]:
-    """Tell what may pass (a connection that broke) from what will not (a certificate that is wrong)."""
+    """Distinguish errors that may pass (a broken connection) from those that will not (an invalid certificate)."""
     try:
         yield
     except urllib.error.HTTPError:
@@ -274,13 +315,13 @@ def _network() -> Iterator[None]:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise DownloadError(
-                f"the server's certificate is not valid ({brief(reason.verify_message)}): nothing was read from it; behind a"
+                f"the server's certificate is not valid ({excerpt(reason.verify_message)}): nothing was read from it; behind a"
                 " proxy of your own, name its certificates with SSL_CERT_FILE"
             ) from error
         text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        raise _InterruptedError(brief(printable(" ".join(str(text).split())))) from error
-    except ValueError as error:  # http.client, of a head that is none
-        raise _InterruptedError("the server's answer makes no sense") from error
+        raise _InterruptedError(excerpt(printable(" ".join(str(text).split())))) from error
+    except ValueError as error:  # http.client, of invalid headers
+        raise _InterruptedError("the server's answer is not valid HTTP") from error
 
 
 def _length(path: Path) -> int:
@@ -288,5 +329,131 @@ def _length(path: Path) -> int:
 
 
 def _shown(place: str) -> str:
-    """An address without what follows `?`, which may be a key."""
-    return brief(place.partition("?")[0])
+    """An address in a message, without what follows `?`, which may be a key."""
+    return excerpt(place.partition("?")[0])
+
+
+# --- The cache.
+
+
+DIGITS: Final = 16
+"""Digits of the hash in a file's name."""
+_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})-([0-9a-f]{16})\.safetensors")
+
+
+@dataclass(frozen=True, order=True)
+class CachedModel:
+    """A model in the cache.
+
+    Attributes:
+        name: of the region.
+        digest: the beginning of its SHA-256.
+        path: of the file.
+    """
+
+    name: str
+    digest: str
+    path: Path
+
+
+class Snapshot(Schema):
+    """A remote catalogue as it was last read."""
+
+    place: str
+    read: dt.datetime = Field(strict=False)
+    models: tuple[Model, ...] = Field(strict=False)
+
+
+def cache_folder() -> Path:
+    """The cache: LIANET_CACHE, or the platform's folder for caches. It need not exist."""
+    if chosen := os.environ.get("LIANET_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("lianet-user", appauthor=False)
+
+
+def cached_path(name: str, sha256: str) -> Path:
+    """The path of a model's file in the cache, whether it exists or not."""
+    return cache_folder() / "models" / f"{name}-{sha256[:DIGITS]}.safetensors"
+
+
+def cached_models() -> list[CachedModel]:
+    """All models in the cache, sorted by name."""
+    models = []
+    with suppress(OSError):  # no folder, no models
+        for path in (cache_folder() / "models").iterdir():
+            if match := _NAME.fullmatch(path.name):
+                models.append(CachedModel(match[1], match[2], path))
+    return sorted(models)
+
+
+def cached_file(sha256: str) -> Path | None:
+    """The cached file with this hash, or None. Its name is trusted: only verified files receive one."""
+    return next((each.path for each in cached_models() if each.digest == sha256[:DIGITS]), None)
+
+
+def is_intact(cached: Path, sha256: str) -> bool:
+    """Whether a cached file is unchanged: disks fail, and people edit."""
+    return cached.is_file() and hash_of(cached)[: len(sha256)] == sha256
+
+
+@contextmanager
+def making(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Keep other processes from creating `path` while the block runs; the system releases the lock of a killed process.
+
+    Args:
+        path: of the file; its folder is created.
+        waiting: called with a line of text if another process is creating the file already.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    from lianet_user.files.lock import HeldError, locked
+
+    file = path.with_name(f".{path.name}.lock")
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(locked(file))
+            except HeldError as error:
+                process = f" ({error})" if str(error) else ""
+                waiting(f"another process{process} is fetching {path.name} already: waiting for it")
+                stack.enter_context(locked(file, wait=True))
+        except OSError as error:
+            raise cache_error(path.parent, error) from error
+        yield
+
+
+def cache_error(folder: Path, error: Exception) -> OutputError:
+    """The error that the cache cannot be written."""
+    return OutputError(
+        f"cannot write the cache {folder}: {getattr(error, 'strerror', None) or error}: make room there, or name another folder"
+        " with LIANET_CACHE"
+    )
+
+
+def write_snapshot(place: str, models: tuple[Model, ...]) -> None:
+    """Keep the models of a remote catalogue for use without network. A cache that cannot be written is not an error."""
+    from lianet_user.files.artifact import replacing
+
+    path = _snapshot_path(place)
+    snapshot = Snapshot(place=place, read=dt.datetime.now(dt.UTC).replace(microsecond=0), models=models)
+    with suppress(OSError, OutputError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(snapshot.model_dump_json(), encoding="utf-8")
+
+
+def read_snapshot(place: str) -> Snapshot | None:
+    """The models of a remote catalogue when it was last read, or None."""
+    try:
+        snapshot = Snapshot.model_validate_json(_snapshot_path(place).read_bytes())
+    except (OSError, ValidationError):  # of another version, or damaged: as if there were none
+        return None
+    return snapshot if snapshot.place == place else None
+
+
+def _snapshot_path(place: str) -> Path:
+    return cache_folder() / "catalogs" / f"{hashlib.sha256(place.encode()).hexdigest()[:DIGITS]}.json"

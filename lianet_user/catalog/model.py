@@ -1,26 +1,33 @@
-"""What a catalogue says of one model: the place and dates it is valid for, whose it is, and the file to the last byte.
+"""What a catalogue says of one model: the place and dates it is valid for, whose it is, and where its file lies.
 
 A catalogue is a STAC one, and a model is an Item of it. Items may come from anywhere: they are read by a schema of exactly
 what is used, with bounds on everything, and what they claim of the file is believed only once the file has proved it.
+
+A place is a text: the absolute path of a local file, an `https://` address, or `hf://owner/repository/file` on the Hugging
+Face Hub. A local catalogue names files beneath its own folder, or remote ones; a remote one names remote ones only. `http://`
+is for this machine alone (`localhost`), and no `https://` address may lead to it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from urllib.parse import urljoin, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lianet_user.catalog.places import brief, joined
-from lianet_user.errors import CatalogError, printable
+from lianet_user.errors import CatalogError, brief, printable
 from lianet_user.field.config import Schema
-from lianet_user.grid import Bounds
-from lianet_user.header import Date, RegionHeader, Sha256
+from lianet_user.files.header import Date, RegionHeader, Sha256
+from lianet_user.geo.grid import Bounds
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from lianet_user.artifact import ArtifactFile
+    from lianet_user.files.artifact import ArtifactFile
+
 
 ARTIFACT_TYPE: Final = "lianet-region"
 """`mlm:artifact_type` of a region file: what tells our items from other models in the same catalogue."""
@@ -44,7 +51,7 @@ class Provider(Schema):
 
 
 class Model(Schema):
-    """A model one can get."""
+    """A model that a catalogue offers."""
 
     name: ModelName
     title: Line
@@ -57,7 +64,7 @@ class Model(Schema):
     """Whether it estimates dates between these."""
     bands: tuple[Line, ...] = Field(strict=False, max_length=1_000)
     psnr_db: float | None = None
-    """How well it remembers its imagery, as a mean over its dates."""
+    """How well it reconstructs its imagery, as a mean over its dates."""
     architecture: Line
     parameters: Annotated[int, Field(ge=0)]
     licence: Line
@@ -68,7 +75,7 @@ class Model(Schema):
     """Of the file, in bytes."""
     sha256: Sha256
     place: Annotated[str, Field(max_length=8_000)]
-    """Where the file is to be had: an absolute path, or an address."""
+    """Where the file is: an absolute path, or an address."""
 
     @field_validator("dates")
     @classmethod
@@ -105,18 +112,18 @@ class Model(Schema):
 
     @classmethod
     def of_file(cls, file: ArtifactFile[RegionHeader], sha256: str, providers: tuple[Provider, ...] = ()) -> Self:
-        """What a region file says of itself.
+        """The model that a region file holds.
 
         Args:
             file: the region file, whose header was checked.
             sha256: of its bytes.
-            providers: whom its header does not know.
+            providers: which its header does not name.
         """
         header = file.header
         levels = [each.psnr_db for each in header.quality if each.psnr_db is not None]
         return cls(
             name=header.name,
-            title=brief(header.title, 2_000),
+            title=excerpt(header.title, 2_000),
             description=header.description,
             geometry=outline(header),
             dates=header.dates,
@@ -125,8 +132,8 @@ class Model(Schema):
             psnr_db=round(sum(levels) / len(levels), 2) if levels else None,
             architecture=f"LIANet {header.field.preset}",
             parameters=file.parameters,
-            licence=brief(header.licence, 2_000),
-            attribution=brief(header.attribution, 2_000),
+            licence=excerpt(header.licence, 2_000),
+            attribution=excerpt(header.attribution, 2_000),
             providers=providers,
             created=header.provenance.created,
             size=file.size_bytes,
@@ -149,9 +156,10 @@ def outline(header: RegionHeader) -> dict[str, Any]:
 
 
 def checked_geometry(geometry: dict[str, Any]) -> dict[str, Any]:
-    """
+    """Check a geometry, and keep what was checked.
+
     Raises:
-        ValueError: it is no valid Polygon or MultiPolygon in degrees, or one of too many points.
+        ValueError: it is not a valid Polygon or MultiPolygon in degrees, or one of too many points.
     """
     from shapely.geometry import shape
 
@@ -170,12 +178,12 @@ def checked_geometry(geometry: dict[str, Any]) -> dict[str, Any]:
             if not isinstance(point, list | tuple) or len(point) not in (2, 3):
                 raise ValueError("a point has a longitude and a latitude")
             if any(isinstance(value, bool) or not isinstance(value, int | float) for value in point):
-                raise ValueError("a longitude or latitude is no number")
+                raise ValueError("a longitude or latitude is not a number")
             if not (-180 <= point[0] <= 180 and -90 <= point[1] <= 90):
-                raise ValueError("a longitude or latitude is none: expected degrees")
+                raise ValueError("a longitude or latitude is out of range: expected degrees")
     if not count:
         raise ValueError("it is empty")
-    # Only what was checked: the rest of the object is anybody's.
+    # Only what was checked: the rest of the object may be anything.
     plain = {"type": kind, "coordinates": coordinates}
     if not shape(plain).is_valid:
         raise ValueError("its outline crosses itself")
@@ -183,16 +191,16 @@ def checked_geometry(geometry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rings(polygons: list[Any] | tuple[Any, ...]) -> list[Any]:
-    found: list[Any] = []
+    rings: list[Any] = []
     for polygon in polygons:
         if not isinstance(polygon, list | tuple) or not 1 <= len(polygon) <= MAX_POINTS:
             raise ValueError("its coordinates are not nested as they should be")
-        found.extend(polygon)
-    return found
+        rings.extend(polygon)
+    return rings
 
 
 class _Part(BaseModel):
-    """Of a STAC document: what we read of it, strictly; what else it has is not ours."""
+    """A part of a STAC document: the fields that are used are validated strictly, all others ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
@@ -255,7 +263,7 @@ def _model_asset(document: dict[str, Any]) -> Any:
 
 
 def read_item(document: dict[str, Any], place: str, root: str) -> Model:
-    """What an Item says of a model.
+    """Read a model from a STAC Item.
 
     Args:
         document: the Item.
@@ -263,7 +271,7 @@ def read_item(document: dict[str, Any], place: str, root: str) -> Model:
         root: place of the catalogue's first document.
 
     Raises:
-        CatalogError: it is not as it should be, or names a file that this catalogue may not name.
+        CatalogError: it is not valid, or names a file that this catalogue may not name.
     """
     try:
         item = _Item.model_validate(document)
@@ -291,4 +299,120 @@ def read_item(document: dict[str, Any], place: str, root: str) -> Model:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "item"
-        raise CatalogError(f"{brief(place)} describes no model: {brief(printable(where))}: {first['msg']}") from error
+        raise CatalogError(
+            f"{excerpt(place)} describes no model: {excerpt(printable(where))}: {first['msg']}"
+        ) from error
+
+
+# --- Places: what a catalogue may name.
+
+
+ROOT_NAME: Final = "catalog.json"
+MAX_HREF: Final = 2048
+
+
+def excerpt(text: str, most: int = 200) -> str:
+    """A place, or another text that a catalogue chose, in a message."""
+    return brief(text, most)
+
+
+def is_remote(place: str) -> bool:
+    return "://" in place
+
+
+def locate(text: str) -> str:
+    """The place of a catalogue's first document, from what a user typed: a folder means the `catalog.json` in it.
+
+    Raises:
+        CatalogError: the address is not allowed.
+    """
+    if is_remote(text):
+        place = text if text.endswith(".json") else f"{text.rstrip('/')}/{ROOT_NAME}"
+        check_address(place)
+        return place
+    path = Path(text).expanduser().absolute()
+    return str(path / ROOT_NAME if path.is_dir() else path)
+
+
+def joined(document: str, href: str, root: str) -> str:
+    """Resolve a link of a document to a place.
+
+    Args:
+        document: place of the document.
+        href: as it stands there.
+        root: place of the catalogue's first document.
+
+    Raises:
+        CatalogError: this catalogue may not name that place.
+    """
+    if not href or len(href) > MAX_HREF or not href.isprintable() or "\\" in href:
+        raise CatalogError(f"{excerpt(document)} has a link that is not an address: {excerpt(href)!r}")
+    # urljoin does not join relative links to the Hub's scheme.
+    base = document.replace("hf://", "https://", 1) if document.startswith("hf://") else document
+    try:
+        scheme = urlsplit(href).scheme
+        place = href if scheme or not is_remote(document) else urljoin(base, href)
+    except ValueError as error:
+        raise CatalogError(
+            f"{excerpt(document)} has a link that is not an address ({error}): {excerpt(href)!r}"
+        ) from error
+    if is_remote(document):
+        if document.startswith("hf://") and not scheme:
+            place = place.replace("https://", "hf://", 1)
+        check_address(place, before=document)
+        return place
+    if scheme:
+        check_address(href)
+        return href
+    folder = Path(root).parent.resolve()
+    # Resolved, so that neither `..` nor a symbolic link leads out.
+    try:
+        path = (Path(document).parent / href).resolve()
+    except (OSError, RuntimeError) as error:  # links that lead to themselves
+        raise CatalogError(f"{excerpt(document)} has a link that leads nowhere: {excerpt(href)!r}") from error
+    if not path.is_relative_to(folder):
+        raise CatalogError(
+            f"{excerpt(document)} has a link out of its folder ({excerpt(href)!r}): a local catalogue names files beneath"
+            f" {folder}, or https addresses"
+        )
+    return str(path)
+
+
+def check_address(address: str, before: str | None = None) -> None:
+    """Refuse an address that must not be read.
+
+    Args:
+        address: to read from.
+        before: the address that led there.
+
+    Raises:
+        CatalogError: it is neither https, nor the Hub, nor http on this machine; or it would be a step down from https.
+    """
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise CatalogError(f"{excerpt(address)!r} is not an address: {error}") from error
+    shown = excerpt(f"{parts.scheme}://{host}{parts.path}")
+    if not host or not address.isascii() or not address.isprintable() or " " in address:
+        raise CatalogError(f"{excerpt(address)!r} is not an address: expected https://host/path")
+    if parts.username is not None:
+        raise CatalogError(f"the address {shown} carries a user name: addresses with passwords are not read")
+    if parts.scheme == "hf":
+        if len(parts.path.strip("/").split("/")) < 2:
+            raise CatalogError(f"{shown} is not a file on the Hugging Face Hub: expected hf://owner/repository/file")
+    elif parts.scheme == "http" and is_this_machine(host):
+        if before is not None and not before.startswith("http://"):
+            raise CatalogError(f"{excerpt(before)} leads from https to {shown}: that is not followed")
+    elif parts.scheme != "https":
+        raise CatalogError(f"{shown} is not read: expected an https:// address (http:// only on this machine itself)")
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is this machine by name or by address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

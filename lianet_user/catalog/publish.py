@@ -1,7 +1,7 @@
 """A provider's region files -> a static STAC catalogue beside them, ready to be hosted as it stands.
 
     FOLDER/
-      catalog.json          links to the items; give its place to --catalog or LIANET_CATALOG
+      catalog.json          links to the items; its place is what `catalog` and LIANET_CATALOG expect
       items/NAME.json       one Item for each region file, with the MLM and file extensions
       NAME.safetensors      as they were
 
@@ -15,30 +15,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lianet_user.artifact import open_head_file, open_region_file, refuse_existing, replacing
-from lianet_user.catalog.model import ARTIFACT_TYPE, ASSET, SHA256_MULTIHASH, Model, Provider
-from lianet_user.catalog.places import ROOT_NAME
+from lianet_user.catalog.model import ARTIFACT_TYPE, ASSET, ROOT_NAME, SHA256_MULTIHASH, Model, Provider
 from lianet_user.errors import ArtifactError, CatalogError, InputError
+from lianet_user.files.artifact import open_head_file, open_region_file, refuse_existing, replacing
 
 if TYPE_CHECKING:
     import pystac
 
-    from lianet_user.header import RegionHeader
+    from lianet_user.files.header import RegionHeader
 
 ITEMS = "items"
 MEDIA_TYPE = "application/octet-stream; application=safetensors"
 SPDX = {"CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "Apache-2.0", "MIT", "ODbL-1.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0"}
-"""Licences that go into an Item as they stand; any other is `other` there, and its words stand beside it."""
+"""Licences that go into an Item as they stand; any other becomes `other`, and its text is a property beside it."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What became of a folder.
+    """A catalogue that was written.
 
     Attributes:
         catalog: path of the catalogue.
         models: that it lists.
-        heads: files beside them that are heads, and not listed.
+        heads: head files beside them, which it does not list.
         left: items of an earlier catalogue that nothing links to any more.
     """
 
@@ -57,12 +56,12 @@ def publish(
     providers: tuple[Provider, ...] = (),
     overwrite: bool = False,
 ) -> Published:
-    """Write the catalogue of all region files in a folder. Every file is read whole, so that its hash can be stated.
+    """Write the catalogue of all region files in a folder. Every file is read completely, to compute its hash.
 
     The catalogue's own document is written last: until then an earlier one stays in force.
 
     Args:
-        folder: with the region files; folders in it are not looked into.
+        folder: with the region files; subfolders are ignored.
         name: identifier of the catalogue.
         title: of the catalogue.
         description: of the catalogue.
@@ -70,8 +69,8 @@ def publish(
         overwrite: replace a catalogue that is there.
 
     Raises:
-        ArtifactError: a file is no region or head file, or not a whole one.
-        CatalogError: there is no region file, two have one name, or pystac is not installed.
+        ArtifactError: a file is not a region or head file, or not complete.
+        CatalogError: there is not a region file, two have one name, or pystac is not installed.
         OutputError: a catalogue is there, or it cannot be written.
     """
     try:
@@ -121,7 +120,7 @@ def _models(folder: Path, providers: tuple[Provider, ...]) -> tuple[list[RegionH
             other = next(each.place for each in models if each.name == model.name)
             raise CatalogError(
                 f"{other} and {path} are both regions named {model.name!r}, and a catalogue finds a model by its name: publish"
-                " one of them, or encode one under another --name"
+                " one of them, or encode one under another name"
             )
         headers[model.name] = file.header
         models.append(model)

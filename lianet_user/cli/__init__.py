@@ -1,4 +1,4 @@
-"""The command line: thin. Each command converts what was typed, calls one function, and prints what came of it.
+"""The command line. Each command is thin: it converts what was typed, calls one function and prints the result.
 
 Nothing heavy is imported until a command runs, so `--help` answers at once; `info` needs no torch at all.
 """
@@ -10,8 +10,10 @@ import re
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +21,7 @@ from lianet_user.cli import (
     change,
     check,
     compare,
+    crash_report,
     datacube,
     doctor,
     evaluate,
@@ -33,7 +36,6 @@ from lianet_user.cli import (
     quality,
     reconstruct,
     suggest,
-    unforeseen,
     update,
     zones,
 )
@@ -43,13 +45,14 @@ from lianet_user.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    ImageryError,
     LianetError,
     LianetWarning,
     did_you_mean,
     write_error,
 )
 
-# Typer lends out only this subclass of what it raises for a mistyped command line; where the rest lives depends on its
+# Typer exports only this subclass of what it raises for a mistyped command line; where its base class lives depends on the
 # version.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -75,7 +78,6 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
@@ -83,7 +85,8 @@ def _common(
         bool, typer.Option("--traceback", help="On an unforeseen error, print where it happened.")
     ] = False,
 ) -> None:
-    context.obj = trace
+    # --traceback is read off the command line where an error is caught.
+    del version, trace
 
 
 MAPPING, JUDGING, REMEMBERED = "From labels to maps", "How good is it?", "What a region remembers"
@@ -119,12 +122,13 @@ def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     with warnings.catch_warnings():
         warnings.simplefilter("always", LianetWarning)
-        warnings.showwarning = _show_warning  # type: ignore[assignment]  # it ignores where a warning arose
+        # It ignores where a warning arose.
+        warnings.showwarning = partial(_show_warning, arguments)
         try:
             outcome = command.main(arguments, prog_name="lianet-user", standalone_mode=False)
-            sys.stdout.flush()  # what does not fit on a full disk is said now, and not by Python at its end
+            sys.stdout.flush()  # so that a full disk is reported here, and not by Python as it exits
         except LianetError as problem:
-            error(str(problem))
+            error(as_options(str(problem), arguments, "imagery_" if isinstance(problem, ImageryError) else ""))
             return problem.exit_code
         except USAGE_ERROR as problem:
             if arguments:  # without any, the help was printed, which says enough
@@ -137,25 +141,25 @@ def _run(arguments: list[str]) -> int:
             _drop_output()
             return EXIT_FAILURE
         except MemoryError as problem:
-            error(unforeseen.memory(problem))
+            error(crash_report.out_of_memory(problem))
             return EXIT_FAILURE
         except Exception as problem:
-            if unforeseen.is_the_disk(problem):
+            if crash_report.is_disk_error(problem):
                 _drop_output()
                 refusal = write_error(problem.filename or "what it had to", problem)
                 error(str(refusal))
                 return refusal.exit_code
             if "--traceback" in arguments:
                 traceback.print_exc()
-            error(unforeseen.explained(problem, arguments))
+            error(crash_report.unforeseen(problem, arguments))
             return EXIT_FAILURE
-    if outcome == EXIT_INTERRUPTED:  # Typer's own answer to Ctrl-C, which says nothing
+    if outcome == EXIT_INTERRUPTED:  # Typer's own answer to Ctrl-C, which prints nothing
         error("interrupted")
     return outcome if isinstance(outcome, int) else EXIT_OK
 
 
 def _usage(problem: Exception) -> str:
-    """What is wrong with a command line, and whose help to read."""
+    """What is wrong with a command line, and which command's help to read."""
     context = getattr(problem, "ctx", None)
     path = context.command_path if context else "lianet-user"
     text: str = problem.format_message()  # type: ignore[attr-defined]
@@ -170,13 +174,51 @@ def _usage(problem: Exception) -> str:
 
 
 def _drop_output() -> None:
-    """Have what is still to be printed go nowhere, so that Python does not fail once more at its end."""
+    """Discard what is still to be printed, so that Python does not fail once more as it exits."""
     with suppress(OSError, ValueError):  # of a stream that is no file, as tests have
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _show_warning(arguments: Sequence[str], message: Warning | str, category: type[Warning], *_: object) -> None:
     if issubclass(category, LianetWarning):
-        warn(str(message))
+        warn(as_options(str(message), arguments))
+
+
+ARGUMENT = re.compile(r"`([a-z]\w*)`")
+"""An argument in a message of the library."""
+
+PARAMETERS = {
+    "creation_options": "creation",
+    "crs": "dst_crs",
+    "dates": "date",
+    "indices": "index",
+    "n": "number",
+    "share": "validation",
+    "turned": "tta",
+}
+"""Arguments of the library whose command line parameter has another name."""
+
+
+def as_options(message: str, arguments: Sequence[str], prefix: str = "") -> str:
+    """A message of the library with its arguments written as the options of the command that was typed.
+
+    An argument for which the command has no option stays as it is.
+
+    Args:
+        message: names arguments in backticks, as in Python.
+        arguments: of the command line.
+        prefix: of the parameters that are meant, where a command has parameters of the same names without it.
+    """
+    command: Any = typer.main.get_command(app)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    options = {each.name: max(each.opts, key=len) for each in command.params if each.param_type_name == "option"}
+
+    def option(match: re.Match[str]) -> str:
+        names = [each for each in (PARAMETERS.get(match[1]), match[1]) if each]
+        candidates = (*(prefix + each for each in names), *names, f"imagery_{match[1]}")
+        return next((options[name] for name in candidates if name in options), match[0])
+
+    return ARGUMENT.sub(option, message)

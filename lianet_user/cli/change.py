@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lianet_user.cli.console import (
+    advise_resuming,
+    choose_device,
+    mapping_progress,
+    optional_region_file,
+    out,
+    print_next,
+    progress,
+    region_file,
+    stoppable,
+    wrote,
+)
+from lianet_user.cli.options import (
+    HOW,
+    WHAT,
+    AreaOptions,
     AsJson,
     Device,
     Quiet,
     RegionOption,
-    choose_device,
-    given_region,
-    out,
-    progress,
-    region_file,
-    stoppable,
-    then,
-    wrote,
-)
-from lianet_user.cli.map_options import (
-    HOW,
-    WHAT,
-    AreaOptions,
     WritingOptions,
+    grouped,
     maps_an_area,
-    resumable,
-    shower,
     writes_maps,
 )
-from lianet_user.cli.option_groups import grouped
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,42 +76,46 @@ def change(
 
     Example: lianet-user change head.safetensors --from 2018-05-13 --to 2018-09-15 -o change.tif
     """
-    from lianet_user.artifact import declared_kind, open_head_file, open_region_file, refuse_existing
+    from lianet_user.files.artifact import declared_kind, open_head_file, open_region_file, refuse_existing
 
     refuse_existing(output, writing_options.overwrite)
     path = region_file(source, quiet)
-    is_head = declared_kind(path) == "head"
-    if is_head:
-        open_head_file(path)
-        if extrapolate:
-            raise InputError("--extrapolate is of regions: a head answers only at dates that its region holds")
-    else:
-        open_region_file(path)  # what is neither is refused before torch is imported
-        if region is not None:
-            raise InputError(f"--region {region} is of heads, and {source} is a region itself: leave it away")
-    given = given_region(region, quiet)
+    # A file that is neither is refused before torch is imported.
+    head_file = open_head_file(path) if declared_kind(path) == "head" else None
+    own_file = open_region_file(path) if head_file is None else None
+    if head_file is not None and extrapolate:
+        raise InputError("--extrapolate is for regions: a head answers only at dates that its region holds")
+    if own_file is not None and region is not None:
+        raise InputError(f"--region {region} is for heads, and {source} is a region itself: omit it")
+    given = optional_region_file(region, quiet)
 
+    from lianet_user.catalog import region_of_head
     from lianet_user.head import Head
     from lianet_user.maps.change import change as write_change
     from lianet_user.region import Region
 
-    with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(output, "change"):
+    with progress(quiet) as bars, stoppable() as stop_if_asked, advise_resuming(output, "change"):
         chosen = choose_device(device)
+        opened: Region | Head
+        if head_file is not None:
+            opened = Head.open(head_file, region_of_head(head_file.header, path, given), chosen)
+        else:
+            opened = Region.open(own_file or path, chosen)
         result = write_change(
-            Head.open(path, given, chosen) if is_head else Region.open(path, chosen),
+            opened,
             output,
             first=first,
             last=last,
             area=area_options.area(),
             extrapolate=extrapolate,
-            listener=shower(bars, stop_if_asked),
-            **writing_options.words,
+            listener=mapping_progress(bars, stop_if_asked),
+            **writing_options.arguments,
         )
     if as_json:
         print(json.dumps(_document(result), indent=2))
     elif not quiet:
         _print(result)
-        then(f"open {result.path} in QGIS")
+        print_next(f"open {result.path} in QGIS")
 
 
 def _print(result: ChangeResult) -> None:

@@ -8,9 +8,17 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, RegionName, out, progress, region_file, then, wrote
-from lianet_user.cli.label_options import LabelsPath, reads_labels
-from lianet_user.cli.training_options import SplitOptions, splits_labels
+from lianet_user.cli.console import print_lines, print_next, progress, region_file, wrote
+from lianet_user.cli.options import (
+    AsJson,
+    LabelsPath,
+    Overwrite,
+    Quiet,
+    RegionName,
+    SplitOptions,
+    reads_labels,
+    splits_labels,
+)
 from lianet_user.labels.options import LabelOptions
 
 
@@ -33,7 +41,7 @@ def check(
 
     Example: lianet-user check models/havelland.safetensors landcover.gpkg --field class
     """
-    from lianet_user.artifact import open_region_file, refuse_existing
+    from lianet_user.files.artifact import open_region_file, refuse_existing
     from lianet_user.labels import SHARE, check_labels, read_labels
 
     if picture:
@@ -41,12 +49,12 @@ def check(
     path = region_file(region, quiet)
     header = open_region_file(path).header
     read = read_labels(labels, header, labels_options)
-    found = check_labels(
+    result = check_labels(
         read,
         header,
         share=split_options.validation or SHARE,
         seed=split_options.seed or 0,
-        **split_options.words(header),
+        **split_options.arguments(header),
     )
     if picture:
         from lianet_user.region import Region
@@ -55,10 +63,9 @@ def check(
         with progress(quiet) as bars:
             labels_figure(Region.open(path), read, output, bars.task("picture"))
     if as_json:
-        print(json.dumps({**found.as_dict(), "picture": str(output) if picture else None}, indent=2))
+        print(json.dumps({**result.as_dict(), "picture": str(output) if picture else None}, indent=2))
     elif not quiet:
-        for line in found.lines():
-            out.print(line, soft_wrap=True)
+        print_lines(result.lines(), "check")
         if picture:
             wrote(output)
-        then(f"lianet-user finetune {region} {labels}, with the same options")
+        print_next(f"lianet-user finetune {region} {labels}, with the same options")

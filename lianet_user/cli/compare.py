@@ -8,30 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import (
+from lianet_user.cli.config_file import open_given_imagery
+from lianet_user.cli.console import choose_device, err, format_score, out, print_next, progress, region_file, wrote
+from lianet_user.cli.options import (
     AsJson,
+    ConfigPath,
     Device,
+    LabelsPath,
     Overwrite,
     Quiet,
     RegionName,
-    choose_device,
-    err,
-    out,
-    progress,
-    region_file,
-    then,
-    wrote,
+    SplitOptions,
+    TrainingOptions,
+    reads_imagery_beside,
+    reads_labels,
+    splits_labels,
+    trains_heads,
 )
-from lianet_user.cli.imagery_options import ConfigPath, opened, reads_imagery_beside
-from lianet_user.cli.label_options import LabelsPath, reads_labels
-from lianet_user.cli.scores import figure as format_figure
-from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from lianet_user.training.comparison import Comparison, Row
+    from lianet_user.evaluation.compare import Comparison, Row
 
 
 @reads_labels
@@ -66,7 +65,7 @@ def compare(
     share_train: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Or: train on this share of the blocks, and judge the rest.")
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Times, each with other blocks.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Repetitions, each with other blocks.")] = 1,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="TABLE.csv", help="Table to write.")] = None,
     config: ConfigPath = None,
     device: Device = "auto",
@@ -83,14 +82,14 @@ def compare(
 
     Example: lianet-user compare models/havelland.safetensors landcover.gpkg --field class --imagery imagery/
     """
-    from lianet_user.artifact import open_region_file, refuse_existing
     from lianet_user.cli.config_file import read_config
     from lianet_user.errors import InputError
+    from lianet_user.files.artifact import open_region_file, refuse_existing
 
     if folds is not None and share_train is not None:
         raise InputError("--folds and --share-train both say which ground is judged: give one of them")
     if split_options.validation is not None:
-        raise InputError("compare judges by --folds or --share-train: leave --validation away")
+        raise InputError("compare splits by --folds or --share-train: omit --validation")
     if output is not None:
         refuse_existing(output, overwrite)
     path = region_file(region, quiet)
@@ -103,15 +102,15 @@ def compare(
     if imagery:
         table = read_config(config)["imagery"]
         table.setdefault("bands", [band.name for band in header.bands])
-        scene = opened(imagery, table, imagery_options, quiet or as_json)
+        scene = open_given_imagery(imagery, table, imagery_options, quiet or as_json)
     elif imagery_options or config:
-        raise InputError("options of imagery, and none is given: name it with --imagery")
+        raise InputError("there are options for imagery, but no imagery: give it with --imagery")
 
+    from lianet_user.evaluation.compare import SplitPlan
+    from lianet_user.evaluation.compare import compare as run
     from lianet_user.region import Region
-    from lianet_user.training.compare import SplitPlan
-    from lianet_user.training.compare import compare as run
 
-    words = split_options.words(header) | {"seed": split_options.seed or 0}
+    words = split_options.arguments(header) | {"seed": split_options.seed or 0}
     plan = SplitPlan(folds=folds or 5, share_train=share_train, repeats=repeats, **words)
     settings = training_options.settings(label_map, header, split_options, plan.trained)
     where = choose_device(device)
@@ -135,7 +134,7 @@ def compare(
         _print(comparison)
         if output is not None:
             wrote(output)
-        then(f"lianet-user finetune {region} {labels}, with the same options of labels and training")
+        print_next(f"lianet-user finetune {region} {labels}, with the same options of labels and training")
 
 
 def _print(comparison: Comparison) -> None:
@@ -172,5 +171,5 @@ def _cell(row: Row, figure: str, best: float | None) -> Text:
     mean, deviation = row.means[figure], row.deviations[figure]
     if mean is None:
         return Text("-")
-    text = format_figure(mean) + ("" if deviation is None else f" ± {format_figure(deviation)}")
+    text = format_score(mean) + ("" if deviation is None else f" ± {format_score(deviation)}")
     return Text(text, style="bold" if mean == best else "")

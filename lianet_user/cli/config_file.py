@@ -1,16 +1,22 @@
-"""The TOML file that says what options say, and more: every number of the training, offsets of single dates."""
+"""The configuration file (--config): a TOML file that holds what options say and more, such as every number of the training.
+
+Options override it, table by table; imagery is opened with the two together.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from lianet_user.errors import InputError, did_you_mean
-from lianet_user.toml import read_toml
+from lianet_user.files.container import read_toml
+
+if TYPE_CHECKING:
+    from lianet_user.imagery import Imagery
 
 TABLES = ("imagery", "training", "region")
 T = TypeVar("T")
@@ -20,7 +26,7 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     """The tables of a configuration file; all are empty without one.
 
     Raises:
-        InputError: it cannot be read, is no TOML, or has other tables.
+        InputError: the file cannot be read, is not TOML, or has other tables.
     """
     tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
     if path is None:
@@ -32,11 +38,11 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def merged(kind: type[T], table: str, values: dict[str, Any]) -> T:
-    """An instance of a dataclass from what a table and the options say.
+def checked_settings(kind: type[T], table: str, values: dict[str, Any]) -> T:
+    """An instance of a dataclass of settings, from the values of a table and the options.
 
     Raises:
-        InputError: an unknown name, or a value of another type.
+        InputError: a name is unknown, or a value has the wrong type.
     """
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # all of them are dataclasses
     for name in values:
@@ -50,3 +56,38 @@ def merged(kind: type[T], table: str, values: dict[str, Any]) -> T:
         choices = re.findall(r"'([^']*)'", first["msg"]) if first["type"] == "literal_error" else []
         close = did_you_mean(str(first["input"]), choices)
         raise InputError(f"[{table}] {where} cannot be {first['input']!r}: {first['msg']}{close}") from error
+
+
+def open_given_imagery(paths: list[str], table: dict[str, Any], given: dict[str, Any], quiet: bool) -> Imagery:
+    """Open imagery, and print what it holds.
+
+    Args:
+        paths: as typed.
+        table: the table [imagery] of the configuration file.
+        given: the options, which override it.
+        quiet: print nothing.
+
+    Raises:
+        InputError: a setting is unknown or its value is not possible.
+        ImageryError: imagery that cannot be encoded as it is.
+    """
+    from lianet_user.cli.console import err, out
+    from lianet_user.files.header import acquisition_of
+    from lianet_user.imagery import ImageryOptions, open_imagery
+
+    values = {**table, **given}
+    if "dates" in values:
+        try:
+            values["dates"] = [acquisition_of(value) for value in values["dates"]]
+        except ValueError as error:
+            raise InputError(f"dates: {error}") from error
+    imagery = open_imagery(paths, checked_settings(ImageryOptions, "imagery", values))
+    if not quiet:
+        first, last = imagery.acquisitions[0].date, imagery.acquisitions[-1].date
+        when = f"on {first}" if first == last else f"on {len(imagery.acquisitions)} dates from {first} to {last}"
+        height, width = imagery.shape
+        names = " ".join(band.name for band in imagery.bands)
+        out.print(f"{imagery.source}: {width} x {height} px {when}, bands {names}", soft_wrap=True)
+        for note in imagery.notes:
+            err.print(note, style="dim", soft_wrap=True)
+    return imagery

@@ -1,21 +1,21 @@
-"""What the commands share: the terminal, progress, and options that mean the same everywhere."""
+"""The terminal: results, messages, progress bars, tables of scores, Ctrl-C; and what a typed REGION or --device stands for."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
-from lianet_user.cli.option_groups import grouped
 from lianet_user.errors import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
@@ -27,7 +27,9 @@ from lianet_user.errors import (
 )
 
 if TYPE_CHECKING:
-    from lianet_user.field.precision import Precision
+    from lianet_user.field.model import Precision
+    from lianet_user.files.header import AnyScores, DatedScores, NumberScores, Scores
+
 
 # Square brackets are never markup: paths, names and titles have them too.
 out = Console(highlight=False, markup=False)
@@ -35,38 +37,11 @@ out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 """Progress, warnings and errors: standard error."""
 
-RUNNING = "Running"
-Overwrite = Annotated[bool, grouped(RUNNING, "Replace outputs that exist.", "--overwrite")]
-Quiet = Annotated[bool, grouped(RUNNING, "Print nothing but errors and warnings.", "--quiet", "-q")]
-Resume = Annotated[bool, grouped(RUNNING, "Go on from where an interrupted run stopped.", "--resume")]
-AsJson = Annotated[bool, grouped(RUNNING, "Print the result as JSON, for machines.", "--json")]
-Device = Annotated[str, grouped(RUNNING, "Where to compute: auto, cpu or cuda.")]
-ComputedIn = Annotated[
-    str,
-    grouped(
-        RUNNING,
-        "auto, or float32: slower where the processor has bfloat16, and the same on every machine but for rounding.",
-        "--precision",
-        metavar="KIND",
-    ),
-]
-Date = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Acquisition of the region to work on.")]
-
-
-RegionName = Annotated[
-    str,
-    typer.Argument(metavar="REGION", help="Region file (.safetensors), or the name of a model (`models list`)."),
-]
-RegionOption = Annotated[
-    str | None,
-    typer.Option(metavar="REGION", help="Region file or name, where the head does not find it by itself."),
-]
-
 
 def region_file(text: str, quiet: bool) -> Path:
-    """The file that somebody means by REGION: a path, or the name of a model, which is fetched where it is not here.
+    """The file that REGION stands for: a path, or a model's name, whose file is downloaded unless it is on this machine.
 
-    A command calls it once it has refused what it can refuse without the region, so that nothing is fetched in vain.
+    A command calls this after every check that needs no region, so that nothing is downloaded in vain.
 
     Raises:
         LianetError: as `lianet_user.catalog.find_region`.
@@ -80,13 +55,13 @@ def region_file(text: str, quiet: bool) -> Path:
         return find_region(text, announce=announcer(quiet), listener=in_megabytes(bars.task("fetching")))
 
 
-def given_region(text: str | None, quiet: bool) -> Path | None:
-    """:func:`region_file` of an option that may be left away."""
+def optional_region_file(text: str | None, quiet: bool) -> Path | None:
+    """:func:`region_file` of an option that may be omitted."""
     return None if text is None else region_file(text, quiet)
 
 
 def announcer(quiet: bool) -> Callable[[str], None]:
-    """What prints a line on standard error about what takes time or goes over the network."""
+    """A function that prints a line on standard error about what takes time or uses the network."""
 
     def announce(line: str) -> None:
         if not quiet:
@@ -96,8 +71,16 @@ def announcer(quiet: bool) -> Callable[[str], None]:
 
 
 def in_megabytes(task: Task) -> Callable[[int, int], None]:
-    """What shows bytes done, of how many, on a bar."""
+    """A listener that shows on a bar how many bytes of how many are done."""
     return lambda done, total: task(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+
+def print_lines(lines: Iterable[str], command: str) -> None:
+    """Print lines of a library's report, with its arguments written as options of a command."""
+    from lianet_user.cli import as_options  # which is made of the commands that import this module
+
+    for line in lines:
+        out.print(as_options(line, (command,)), soft_wrap=True)
 
 
 def error(message: str) -> None:
@@ -111,28 +94,28 @@ def warn(message: str) -> None:
 
 
 def wrote(path: object, about: str = "") -> None:
-    """A line on standard output about a file that is finished now: every command says each of them in this way."""
+    """Say on standard output that a file is finished; every command reports each of its files in this way."""
     out.print(Text.assemble(("wrote", "bold green"), printable(f" {path}{about}")), soft_wrap=True)
 
 
-def then(*steps: str) -> None:
-    """What to do next, a line each on standard error: the last thing that a command says."""
+def print_next(*steps: str) -> None:
+    """Suggest what to do next, a line each on standard error: the last thing that a command prints."""
     for number, step in enumerate(steps):
         err.print(printable(f"{'' if number else 'next:':5} {step}"), style="dim", soft_wrap=True)
 
 
-def speaks() -> bool:
-    """Whether this process reports: of those that torchrun started, the first does for all."""
+def is_first_process() -> bool:
+    """Whether this process reports: of those that torchrun started, only the first does."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def watched() -> bool:
-    """Whether standard error is a terminal: colours may be forced elsewhere (notebooks do), moving bars may not."""
+def is_terminal() -> bool:
+    """Whether standard error is a terminal. Colours may be forced elsewhere (notebooks do so), moving bars may not."""
     return sys.stderr.isatty()
 
 
 class StoppedError(LianetError):
-    """Somebody asked the work to end, and it came to a point where it can be taken up again.
+    """The user asked the work to end, and it has reached a point from which it can be resumed.
 
     Attributes:
         exit_code: 130 after Ctrl-C, 143 after SIGTERM.
@@ -148,7 +131,7 @@ def stoppable() -> Iterator[Callable[[], None]]:
     """Let Ctrl-C and SIGTERM wait for the end of a step; a second one does not wait.
 
     Yields:
-        a function to call after every step: it raises :class:`StoppedError` where somebody asked for that.
+        a function to call after every step: it raises :class:`StoppedError` once a signal has arrived.
     """
     asked: list[int] = []
 
@@ -210,15 +193,45 @@ def progress(quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Display(*columns, console=err, disable=quiet or not watched()) as display:
+    with Display(*columns, console=err, disable=quiet or not is_terminal()) as display:
         yield Progress(display)
 
 
+def mapping_progress(bars: Progress, stop_if_asked: Callable[[], None]) -> Callable[[int, int], None]:
+    """A listener that shows how far the maps are, and how fast they grow; it ends the run where the user asked for that."""
+    begun: list[tuple[float, int]] = []
+
+    def show(done: int, total: int) -> None:
+        if not begun:
+            begun.append((time.monotonic(), done))
+        started, resumed_at = begun[0]  # tiles of an earlier run do not count for the speed of this one
+        rate = (done - resumed_at) / 1e6 / max(1e-3, time.monotonic() - started)
+        bars.task("mapping")(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} Mpx, {rate:.2g} Mpx/s")
+        stop_if_asked()
+
+    return show
+
+
+@contextmanager
+def advise_resuming(target: Path, command: str) -> Iterator[None]:
+    """Where the block is interrupted and finished tiles are kept, say which command resumes the run."""
+    try:
+        yield
+    except (StoppedError, KeyboardInterrupt):
+        from lianet_user.maps.resume_store import store_path
+
+        if store_path(target).exists():
+            given = sys.argv[1:] if command in sys.argv else [command, "..."]
+            words = shlex.join(["lianet-user", *given, *([] if "--resume" in given else ["--resume"])])
+            warn(f"{target} is not finished: go on from where it stopped with `{words}`")
+        raise
+
+
 def choose_device(name: str) -> str:
-    """`cpu` or `cuda`; `auto` takes CUDA where there is one.
+    """`cpu` or `cuda`; `auto` takes CUDA where it is available.
 
     Raises:
-        InputError: unknown name, or CUDA was asked for and there is none.
+        InputError: the name is unknown, or CUDA is not available.
     """
     import torch
 
@@ -230,10 +243,113 @@ def choose_device(name: str) -> str:
 
 
 def choose_precision(name: str) -> Precision:
-    """
+    """The precision that --precision names.
+
     Raises:
-        InputError: unknown name.
+        InputError: the name is unknown.
     """
     if name not in ("auto", "float32"):
         raise InputError(f"--precision {name!r}: expected auto or float32")
     return name  # type: ignore[return-value]  # it was checked
+
+
+# --- Tables of scores: of classes or of numbers, with earlier scores beside them.
+
+SHOWN_DATES = 8
+
+
+def print_scores(title: str, scores: AnyScores, unit: str = "", before: AnyScores | None = None) -> None:
+    """Print a table of scores.
+
+    Args:
+        title: what was evaluated, and where.
+        scores: to print.
+        unit: of the numbers, where they are not classes.
+        before: earlier scores of the same kind, printed beside them.
+    """
+    from lianet_user.files.header import Scores
+
+    if isinstance(scores, Scores):
+        _print_classes(title, scores, before if isinstance(before, Scores) else None)
+    else:
+        _print_numbers(title, scores, unit, None if before is None or isinstance(before, Scores) else before)
+
+
+def print_scores_by_date(dated: tuple[DatedScores, ...], of_mean: AnyScores | None, unit: str = "") -> None:
+    """Print the scores of each date (of many, only the best and the worst), and of the answers averaged over the dates."""
+    from lianet_user.finetuning.metrics import figure_of_merit
+
+    shown = list(dated)
+    if len(dated) > SHOWN_DATES:
+        ranked = sorted(dated, key=lambda each: figure_of_merit(each.scores))
+        shown = [ranked[-1], ranked[0]]
+        out.print(f"the best and the worst of {len(dated)} dates:")
+    for each in shown:
+        out.print(f"{each.date}: {headline(each.scores, unit)}", soft_wrap=True)
+    if of_mean is not None:
+        out.print(f"answers averaged over the dates: {headline(of_mean, unit)}", soft_wrap=True)
+
+
+def headline(scores: AnyScores, unit: str = "") -> str:
+    """The most telling scores, on one line."""
+    from lianet_user.files.header import Scores
+
+    if isinstance(scores, Scores):
+        return f"macro F1 {format_score(scores.macro_f1)}, accuracy {format_score(scores.accuracy)}"
+    return f"mean absolute error {format_score(scores.mae)}{unit and f' {unit}'}, R2 {format_score(scores.r2)}"
+
+
+def format_score(value: float | None) -> str:
+    """Three decimals, or three significant digits where the value is small or large; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+
+
+def _print_classes(title: str, scores: Scores, before: Scores | None) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("class")
+    table.add_column("pixels", justify="right")
+    for column in ("IoU", "precision", "recall", "F1"):
+        table.add_column(column, justify="right")
+        if before:
+            table.add_column("before", justify="right", style="dim")
+    rows = _rows(scores)
+    earlier = _rows(before) if before else [None] * len(rows)
+    for number, (row, old) in enumerate(zip(rows, earlier, strict=True)):
+        if number == len(rows) - 1:
+            table.add_section()
+        name, pixels, figures = row
+        beside = zip(figures, old[2], strict=True) if old else zip(figures, strict=True)
+        table.add_row(name, f"{pixels:,}", *(format_score(value) for pair in beside for value in pair))
+    out.print(table)
+    out.print(f"all: means over the classes; accuracy over the pixels: {format_score(scores.accuracy)}", style="dim")
+
+
+def _rows(scores: Scores) -> list[tuple[str, int, tuple[float | None, ...]]]:
+    """Name, pixels, and IoU, precision, recall and F1 of each class and then of all."""
+    rows = [(each.name, each.pixels, (each.iou, each.precision, each.accuracy, each.f1)) for each in scores.classes]
+    means = (scores.macro_iou, scores.macro_precision, scores.macro_recall, scores.macro_f1)
+    return [*rows, ("all", scores.pixels, means)]
+
+
+def _print_numbers(title: str, scores: NumberScores, unit: str, before: NumberScores | None) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{title} ({unit})" if unit else title, title_justify="left")
+    table.add_column("figure")
+    table.add_column(f"{scores.pixels:,} pixels", justify="right")
+    if before:
+        table.add_column("before", justify="right", style="dim")
+    for name, what in (
+        ("mae", "mean absolute error"),
+        ("rmse", "root mean square error"),
+        ("mse", "mean square error"),
+        ("bias", "bias"),
+        ("r2", "R2"),
+    ):
+        old = [format_score(getattr(before, name))] if before else []
+        table.add_row(what, format_score(getattr(scores, name)), *old)
+    out.print(table)

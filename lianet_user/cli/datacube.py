@@ -8,23 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import (
-    AsJson,
-    Device,
-    Overwrite,
-    Quiet,
-    RegionOption,
-    choose_device,
-    given_region,
-    progress,
-    then,
-    wrote,
-)
-from lianet_user.cli.map_options import WHAT, WHERE
-from lianet_user.cli.option_groups import grouped
+from lianet_user.cli.console import choose_device, optional_region_file, print_next, progress, wrote
+from lianet_user.cli.options import WHAT, WHERE, AsJson, Device, Overwrite, Quiet, RegionOption, grouped
 
 if TYPE_CHECKING:
-    from lianet_user.cube.writing import CubeResult
+    from lianet_user.datacube.write import CubeResult
 
 
 def datacube(
@@ -59,15 +47,15 @@ def datacube(
 
     Example: lianet-user datacube models/bouconne.safetensors --bands B04,B08 -o cube.zarr
     """
-    from lianet_user.cube.dataset import described
-    from lianet_user.cube.writing import check_output, write_datacube
-    from lianet_user.grid import parse_bbox
+    from lianet_user.datacube.dataset import lazy_dataset
+    from lianet_user.datacube.write import check_output, write_datacube
+    from lianet_user.geo.grid import parse_bbox
 
     check_output(output, overwrite)
     box = parse_bbox(bbox) if bbox is not None else None
-    given = given_region(region, quiet)
+    given = optional_region_file(region, quiet)
     chosen: dict[str, Any] = {"region": given, "dates": date, "between": between, "probabilities": probabilities}
-    described(source, **chosen)  # what is wrong with the files is said before torch is imported
+    lazy_dataset(source, **chosen)  # what is wrong with the files is said before torch is imported
     with progress(quiet) as bars:
         result = write_datacube(
             source,
@@ -87,7 +75,7 @@ def datacube(
         size = f"{sizes}, {result.bytes / 1e6:.1f} MB, {result.seconds:.0f} s"
         wrote(result.path, f" ({', '.join(result.variables)}: {size})")
         opener = "open_zarr" if result.path.suffix == ".zarr" else "open_dataset"
-        then(f"in Python: xarray.{opener}({str(result.path)!r})")
+        print_next(f"in Python: xarray.{opener}({str(result.path)!r})")
 
 
 def _summary(result: CubeResult) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from dataclasses import asdict
 
 import typer
 
-from lianet_user.cli.console import AsJson, err, out, then
+from lianet_user.cli.console import err, out, print_next
+from lianet_user.cli.options import AsJson
 from lianet_user.errors import EXIT_FAILURE, printable
 
-MARKS = {"fine": ("ok", "green"), "look": ("look", "yellow"), "broken": ("BROKEN", "bold red")}
+MARKS = {"fine": ("ok", "green"), "warning": ("warning", "yellow"), "broken": ("BROKEN", "bold red")}
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -46,6 +47,6 @@ def doctor(as_json: AsJson = False) -> None:
         out.print(table)
         verdict = "something is broken: see above" if broken else "nothing is broken"
         out.print(verdict, style="bold red" if broken else "bold green")
-        then("lianet-user doctor again once that is mended" if broken else "lianet-user models list")
+        print_next("lianet-user doctor again once that is mended" if broken else "lianet-user models list")
     if broken:
         raise typer.Exit(EXIT_FAILURE)

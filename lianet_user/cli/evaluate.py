@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import (
-    AsJson,
-    Device,
-    Quiet,
-    RegionOption,
-    choose_device,
-    given_region,
-    out,
-    progress,
-    then,
-    warn,
-)
-from lianet_user.cli.label_options import LabelsPath, reads_labels
+from lianet_user.cli.console import choose_device, optional_region_file, out, print_lines, print_next, progress, warn
+from lianet_user.cli.options import AsJson, Device, LabelsPath, Quiet, RegionOption, reads_labels
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
+    from lianet_user.evaluation.evaluate import Evaluation
     from lianet_user.head import Head
-    from lianet_user.training.evaluate import Evaluation
 
 
 @reads_labels
@@ -48,37 +37,40 @@ def evaluate(
 
     Example: lianet-user evaluate head.safetensors plots.gpkg --field class --areas
     """
-    given = given_region(region, quiet)
+    from lianet_user.files.artifact import open_head_file
 
+    file = open_head_file(head)  # a wrong file is refused before torch is imported
+    given = optional_region_file(region, quiet)
+
+    from lianet_user.catalog import region_of_head
+    from lianet_user.evaluation.evaluate import evaluate as run
     from lianet_user.head import Head
     from lianet_user.labels import read_labels
-    from lianet_user.training.evaluate import evaluate as run
 
-    opened = Head.open(head, given, choose_device(device))
+    opened = Head.open(file, region_of_head(file.header, head, given), choose_device(device))
     read = read_labels(labels, opened.region.header, labels_options)
     if not quiet and not as_json:
-        for line in read.report.lines():
-            out.print(line, soft_wrap=True)
+        print_lines(read.report.lines(), "evaluate")
     with progress(quiet) as bars:
-        found = run(opened, read, areas=areas, listener=bars.task("mapping"))
+        evaluation = run(opened, read, areas=areas, listener=bars.task("mapping"))
     if as_json:
-        print(json.dumps(_document(found), indent=2))
+        print(json.dumps(_document(evaluation), indent=2))
     elif not quiet:
-        _print(opened, found)
-        then(f"lianet-user predict {head}", f"to do better where it is least sure: lianet-user suggest {head}")
+        _print(opened, evaluation)
+        print_next(f"lianet-user predict {head}", f"to do better where it is least sure: lianet-user suggest {head}")
 
 
-def _print(head: Head, found: Evaluation) -> None:
+def _print(head: Head, evaluation: Evaluation) -> None:
     from rich.table import Table
 
-    from lianet_user.cli.scores import print_dates, print_scores
+    from lianet_user.cli.console import print_scores, print_scores_by_date
 
-    judgement, areas = found.judgement, found.areas
+    judgement, areas = evaluation.judgement, evaluation.areas
     unit = head.header.numbers.unit if head.header.numbers else ""
     print_scores("Against these labels", judgement.scores(), unit)
-    print_dates(judgement.dated_scores(), judgement.of_mean.compute() if judgement.of_mean else None, unit)
+    print_scores_by_date(judgement.dated_scores(), judgement.of_mean.compute() if judgement.of_mean else None, unit)
     if areas is not None:
-        from lianet_user.training.areas import CAVEAT, COLUMNS
+        from lianet_user.evaluation.areas import CAVEAT, COLUMNS
 
         table = Table(title="Areas in hectares and accuracies, with 95 % intervals", title_justify="left")
         for number, column in enumerate(COLUMNS):
@@ -90,11 +82,11 @@ def _print(head: Head, found: Evaluation) -> None:
         warn(CAVEAT)
 
 
-def _document(found: Evaluation) -> dict[str, object]:
-    judgement = found.judgement
+def _document(evaluation: Evaluation) -> dict[str, object]:
+    judgement = evaluation.judgement
     return {
         "scores": judgement.scores().model_dump(mode="json"),
         "scores_by_date": [each.model_dump(mode="json") for each in judgement.dated_scores()],
         "scores_of_mean": judgement.of_mean.compute().model_dump(mode="json") if judgement.of_mean else None,
-        "areas": found.areas.as_dict() if found.areas else None,
+        "areas": evaluation.areas.as_dict() if evaluation.areas else None,
     }

@@ -9,32 +9,39 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lianet_user.cli.console import (
+    StoppedError,
+    choose_device,
+    out,
+    print_lines,
+    print_next,
+    progress,
+    region_file,
+    stoppable,
+    warn,
+    wrote,
+)
+from lianet_user.cli.options import (
     RUNNING,
     AsJson,
     Device,
+    LabelsPath,
     Overwrite,
     Quiet,
     RegionName,
     Resume,
-    StoppedError,
-    choose_device,
-    out,
-    progress,
-    region_file,
-    stoppable,
-    then,
-    warn,
-    wrote,
+    SplitOptions,
+    TrainingOptions,
+    grouped,
+    reads_labels,
+    splits_labels,
+    trains_heads,
 )
-from lianet_user.cli.label_options import LabelsPath, reads_labels
-from lianet_user.cli.option_groups import grouped
-from lianet_user.cli.pretrain import alone, refuse_unfinished
-from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
+from lianet_user.cli.pretrain import only_writer, refuse_unfinished
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
-    from lianet_user.header import AnyScores
-    from lianet_user.training import Finetuned, FinetuneProgress
+    from lianet_user.files.header import AnyScores
+    from lianet_user.finetuning import Finetuned, FinetuneProgress
 
 
 @reads_labels
@@ -85,14 +92,14 @@ def finetune(
 
     Example: lianet-user finetune models/havelland.safetensors landcover.gpkg --field class
     """
-    from lianet_user.artifact import open_head_file, open_region_file, refuse_existing
     from lianet_user.errors import InputError
+    from lianet_user.files.artifact import open_head_file, open_region_file, refuse_existing
 
     figure, page = output.with_suffix(".png"), output.with_suffix(".html")
     written = [output, *([figure] if picture else []), *([page] if report else [])]
     for path in written:
         refuse_existing(path, overwrite)
-    context.with_resource(alone(output))
+    context.with_resource(only_writer(output))
     if folds is not None and split_options.validation is not None:
         raise InputError("--folds and --validation both say what is kept to judge by: give one of them")
     start_header = open_head_file(start).header if start else None
@@ -103,14 +110,13 @@ def finetune(
 
     label_map = read_labels(labels, header, labels_options)
     if not quiet and not as_json:
-        for line in label_map.report.lines():
-            out.print(line, soft_wrap=True)
+        print_lines(label_map.report.lines(), "finetune")
 
+    from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
+    from lianet_user.finetuning import finetune as train
+    from lianet_user.finetuning.finetune import UnfinishedError
     from lianet_user.head import Head
     from lianet_user.region import Region
-    from lianet_user.training import finetune as train
-    from lianet_user.training.checkpoint import head_checkpoint_path, remove_checkpoints
-    from lianet_user.training.finetune import UnfinishedError
 
     checkpoint = head_checkpoint_path(output)
     refuse_unfinished(checkpoint, output, resume or overwrite)
@@ -173,7 +179,7 @@ def finetune(
         listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
         wrote(listed, f" in {trained.head.header.provenance.seconds:.0f} s of training")
         name = "" if output == Path("head.safetensors") else f" {output}"
-        then(f"lianet-user predict{name}", f"lianet-user suggest{name} --labels {labels}")
+        print_next(f"lianet-user predict{name}", f"lianet-user suggest{name} --labels {labels}")
 
 
 def _note(state: FinetuneProgress) -> str:
@@ -191,7 +197,7 @@ def _kept(last_good: Finetuned | None, output: Path) -> str:
 
 
 def _before(start: Path | None, scores: AnyScores) -> str:
-    from lianet_user.cli.scores import headline
+    from lianet_user.cli.console import headline
 
     return (
         f"Before: {start} has {headline(scores)} on the validation blocks of these labels and the region as it is now; if"
@@ -200,14 +206,14 @@ def _before(start: Path | None, scores: AnyScores) -> str:
 
 
 def _print(trained: Finetuned, before: AnyScores | None, folds: int | None) -> None:
-    from lianet_user.cli.scores import print_dates, print_scores
+    from lianet_user.cli.console import print_scores, print_scores_by_date
 
     header = trained.head.header
     unit = header.numbers.unit if header.numbers else ""
     if header.scores is not None:
         how = f"Cross-validation of {folds} parts" if folds else "Validation"
         print_scores(f"{how}, on blocks that were not trained on", header.scores, unit, before)
-    print_dates(header.scores_by_date, header.scores_of_mean, unit)
+    print_scores_by_date(header.scores_by_date, header.scores_of_mean, unit)
     if header.test_scores is not None:
         print_scores("Test area, which nothing was chosen by", header.test_scores, unit)
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import Overwrite, Quiet, then, wrote
-from lianet_user.cli.option_groups import grouped
+from lianet_user.cli.console import print_next, wrote
+from lianet_user.cli.options import Overwrite, Quiet, grouped
 from lianet_user.cli.pretrain import (
     WORDS,
     RegionAttribution,
@@ -36,7 +36,7 @@ def import_checkpoint(
     licence: RegionLicence = None,
     attribution: RegionAttribution = None,
     source: Annotated[str | None, grouped(WORDS, "The imagery, in words or product identifiers.")] = None,
-    crs: Annotated[str | None, grouped(GRID, "Of the grid.", metavar="EPSG:32632")] = None,
+    crs: Annotated[str | None, grouped(GRID, "CRS of the grid.", metavar="EPSG:32632")] = None,
     origin: Annotated[str | None, grouped(GRID, "Upper-left corner of the first pixel.", metavar="X,Y")] = None,
     pixel_size: Annotated[float | None, grouped(GRID, "Side of a pixel, in units of the CRS.")] = None,
     width: Annotated[int | None, grouped(GRID, "Pixels across.")] = None,
@@ -45,8 +45,8 @@ def import_checkpoint(
         str | None,
         grouped(IMAGERY, "Acquisitions in the checkpoint's order; THH:MM:SS may follow.", metavar="YYYY-MM-DD,..."),
     ] = None,
-    bands: Annotated[str | None, grouped(IMAGERY, "In the checkpoint's order.", metavar="B01,B02,...")] = None,
-    offset: Annotated[float | None, grouped(IMAGERY, "Was subtracted from the digital numbers.")] = None,
+    bands: Annotated[str | None, grouped(IMAGERY, "Bands in the checkpoint's order.", metavar="B01,B02,...")] = None,
+    offset: Annotated[float | None, grouped(IMAGERY, "Number that was subtracted from the digital numbers.")] = None,
     scale: Annotated[float | None, grouped(IMAGERY, "Digital numbers per reflectance 1.0. Default: 10000.")] = None,
     pixel_origin: Annotated[
         str | None, grouped(FIELD, "Where pixels are looked up: center (v1.0.1) or corner (later releases).")
@@ -63,10 +63,10 @@ def import_checkpoint(
 
     Example: lianet-user import-checkpoint results/ --about region.toml -o munich.safetensors
     """
-    from lianet_user.artifact import refuse_existing
     from lianet_user.errors import InputError
-    from lianet_user.importing import import_checkpoint as run
-    from lianet_user.importing import read_about
+    from lianet_user.files.artifact import refuse_existing
+    from lianet_user.paper_import import import_checkpoint as run
+    from lianet_user.paper_import import read_about
 
     refuse_existing(output, overwrite)
     try:
@@ -101,4 +101,4 @@ def import_checkpoint(
     if not quiet:
         size = f"{header.grid.width} x {header.grid.height} px"
         wrote(output, f": {size}, {len(header.dates)} dates, {len(header.bands)} bands")
-        then(f"lianet-user info {output}")
+        print_next(f"lianet-user info {output}")

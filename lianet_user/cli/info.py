@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lianet_user.cli.console import AsJson, RegionName, out, region_file, then
+from lianet_user.cli.console import out, print_next, region_file
+from lianet_user.cli.options import AsJson, RegionName
 from lianet_user.errors import printable
 
 if TYPE_CHECKING:
-    from lianet_user.artifact import ArtifactFile
-    from lianet_user.header import Quality, RegionHeader
+    from lianet_user.files.artifact import ArtifactFile
+    from lianet_user.files.header import Quality, RegionHeader
 
 BANDS_SHOWN = 6
 """Dates that a region has at most for the figures of every band to be printed."""
@@ -25,20 +26,20 @@ def info(
 
     Example: lianet-user info models/havelland.safetensors
     """
-    from lianet_user.artifact import open_region_file
+    from lianet_user.files.artifact import open_region_file
 
     file = open_region_file(region_file(region, quiet=False))
     if as_json:
         print(json.dumps(_summary(file, file.header), indent=2))
     else:
         _print(file, file.header)
-        then(f"lianet-user check {region} LABELS")
+        print_next(f"lianet-user check {region} LABELS")
 
 
 def _summary(file: ArtifactFile[RegionHeader], header: RegionHeader) -> dict[str, Any]:
     from odc.geo.crs import CRS
 
-    from lianet_user.grid import bounds_of
+    from lianet_user.geo.grid import bounds_of
 
     geobox = header.grid.geobox
     return {
@@ -56,7 +57,7 @@ def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
     from odc.geo.crs import CRS
     from rich.table import Table
 
-    from lianet_user.grid import bounds_of, crs_name, format_bounds
+    from lianet_user.geo.grid import bounds_of, crs_name, format_bounds
 
     geobox = header.grid.geobox
     assert geobox.crs is not None
@@ -80,7 +81,7 @@ def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
         ("where", f"{format_bounds(lonlat)} (W,S,E,N in degrees)"),
         ("", f"{format_bounds(bounds_of(geobox))} ({crs_name(geobox.crs)})"),
         ("size", f"{header.grid.width} x {header.grid.height} px of {pixel:g} {unit}"
-                 + (f", {_figure(geobox.extent.area / 1e6)} km2" if unit == "m" else "")),
+                 + (f", {_format_area(geobox.extent.area / 1e6)} km2" if unit == "m" else "")),
         ("dates", dates),
         ("", continuous),
         ("field", f"preset {header.field.preset}, {file.parameters:,} parameters, {file.size_bytes / 1e6:.1f} MB"),
@@ -93,10 +94,10 @@ def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
             facts.add_row(name, printable(value))
     out.print(facts)
     if len(header.quality) > 1:
-        print_dates(header.quality)
+        print_quality_by_date(header.quality)
     for quality in header.quality if len(header.quality) <= BANDS_SHOWN else ():
         table = Table(
-            title=f"How well {quality.date} is remembered: {figure(quality.psnr_db, '.1f', ' dB')} over all bands"
+            title=f"How well {quality.date} is remembered: {format_figure(quality.psnr_db, '.1f', ' dB')} over all bands"
             + (
                 f", spectra {quality.spectral_angle_deg:.2f} degrees apart"
                 if quality.spectral_angle_deg is not None
@@ -111,18 +112,18 @@ def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
                 printable(band.name),
                 f"{band.wavelength_nm:.0f} nm" if band.wavelength_nm else "",
                 f"{band.gsd_m:g} m",
-                figure(figures.psnr_db, ".1f", " dB"),
-                figure(figures.rmse, ".5f"),
-                figure(figures.rmse_over_std, ".3f"),
-                figure(figures.ssim, ".4f"),
+                format_figure(figures.psnr_db, ".1f", " dB"),
+                format_figure(figures.rmse, ".5f"),
+                format_figure(figures.rmse_over_std, ".3f"),
+                format_figure(figures.ssim, ".4f"),
             )
         out.print(table)
     if len(header.quality) > BANDS_SHOWN:
         out.print("every band of every date: --json", style="dim")
 
 
-def print_dates(measured: Sequence[Quality]) -> None:
-    """A line for each date: how well it is remembered over all bands."""
+def print_quality_by_date(measured: Sequence[Quality]) -> None:
+    """Print a line for each date: how well all its bands are reconstructed."""
     from rich.table import Table
 
     table = Table(title="How well each date is remembered", title_justify="left")
@@ -133,20 +134,20 @@ def print_dates(measured: Sequence[Quality]) -> None:
         judged = [(band.psnr_db, band.band) for band in one.bands if band.psnr_db is not None]
         table.add_row(
             str(one.date),
-            figure(one.judged, ".0%"),
-            figure(one.psnr_db, ".2f", " dB"),
-            figure(sum(similar) / len(similar) if similar else None, ".4f"),
-            figure(one.spectral_angle_deg, ".3f", " degrees"),
+            format_figure(one.judged, ".0%"),
+            format_figure(one.psnr_db, ".2f", " dB"),
+            format_figure(sum(similar) / len(similar) if similar else None, ".4f"),
+            format_figure(one.spectral_angle_deg, ".3f", " degrees"),
             printable("{1}, {0:.2f} dB".format(*min(judged))) if judged else "-",
         )
     out.print(table)
 
 
-def figure(value: float | None, places: str, unit: str = "") -> str:
-    """A figure in a table; a dash where there is none."""
+def format_figure(value: float | None, places: str, unit: str = "") -> str:
+    """A number for a table; a dash for None."""
     return "-" if value is None else f"{value:{places}}{unit}"
 
 
-def _figure(number: float) -> str:
-    """Whole, or what is below 1 with two digits that mean something."""
+def _format_area(number: float) -> str:
+    """A whole number, or two significant digits below 1."""
     return f"{number:,.0f}" if number >= 1 else f"{number:.2g}"

@@ -10,26 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import (
+from lianet_user.cli.console import choose_device, out, print_next, progress, region_file, wrote
+from lianet_user.cli.options import (
     AsJson,
     Device,
+    LabelsPath,
     Overwrite,
     Quiet,
     RegionName,
-    choose_device,
-    out,
-    progress,
-    region_file,
-    then,
-    wrote,
+    SplitOptions,
+    TrainingOptions,
+    reads_labels,
+    splits_labels,
+    trains_heads,
 )
-from lianet_user.cli.label_options import LabelsPath, reads_labels
-from lianet_user.cli.training_options import SplitOptions, TrainingOptions, splits_labels, trains_heads
 from lianet_user.labels.options import LabelOptions
 
 if TYPE_CHECKING:
-    from lianet_user.training import FinetuneSettings
-    from lianet_user.training.learning_curve import CurvePoint
+    from lianet_user.evaluation.learning_curve import CurvePoint
+    from lianet_user.finetuning import FinetuneSettings
 
 
 @reads_labels
@@ -42,9 +41,9 @@ def learning_curve(
         "learning-curve.csv"
     ),
     shares: Annotated[
-        str, typer.Option(metavar="S,S,...", help="Of the training blocks, from 0 to 1.")
+        str, typer.Option(metavar="S,S,...", help="Shares of the training blocks, from 0 to 1.")
     ] = "0.05,0.1,0.2,0.4,0.7,1",
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="With other blocks each time.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Trainings for each share, each with other blocks.")] = 3,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -60,20 +59,20 @@ def learning_curve(
     """
     import dataclasses
 
-    from lianet_user.artifact import open_region_file, refuse_existing, replacing
+    from lianet_user.files.artifact import open_region_file, refuse_existing, replacing
     from lianet_user.labels import read_labels
 
     plot = output.with_suffix(".png")
     for path in (output, plot):
         refuse_existing(path, overwrite)
-    wanted = _shares(shares)
+    chosen = _shares(shares)
     region_path = region_file(region, quiet)
     header = open_region_file(region_path).header
     read = read_labels(labels, header, labels_options)
 
+    from lianet_user.evaluation.learning_curve import learning_curve as study
     from lianet_user.region import Region
     from lianet_user.report import learning_curve_figure
-    from lianet_user.training.learning_curve import learning_curve as study
 
     def settings(share: float) -> FinetuneSettings:
         return training_options.settings(read, header, split_options, share * split_options.trained)
@@ -83,7 +82,7 @@ def learning_curve(
         points = study(
             Region.open(region_path, choose_device(device)),
             read,
-            shares=wanted,
+            shares=chosen,
             repeats=repeats,
             settings=settings,
             split=lambda repeat: split_options.split(
@@ -102,23 +101,26 @@ def learning_curve(
     elif not quiet:
         _print(points)
         wrote(output, f" and {plot}")
-        then(f"where the curve still rises more labels help: lianet-user suggest HEAD --labels {labels} says where")
+        print_next(
+            f"where the curve still rises more labels help: lianet-user suggest HEAD --labels {labels} says where"
+        )
 
 
 def _shares(text: str) -> list[float]:
-    """
+    """The shares of a comma-separated text, ascending.
+
     Raises:
-        InputError: no numbers above 0 and up to 1.
+        InputError: they are not numbers above 0 and up to 1.
     """
     from lianet_user.errors import InputError
 
     try:
-        found = [float(part) for part in text.split(",")]
+        values = [float(part) for part in text.split(",")]
     except ValueError:
-        found = []
-    if not found or not all(0 < share <= 1 for share in found):
+        values = []
+    if not values or not all(0 < share <= 1 for share in values):
         raise InputError(f"--shares {text!r}: expected numbers above 0 and up to 1, as 0.1,0.5,1")
-    return sorted(set(found))
+    return sorted(set(values))
 
 
 def _row(point: CurvePoint) -> dict[str, Any]:
@@ -140,8 +142,8 @@ def _print(points: list[CurvePoint]) -> None:
     import numpy as np
     from rich.table import Table
 
-    from lianet_user.cli.scores import figure
-    from lianet_user.header import Scores
+    from lianet_user.cli.console import format_score
+    from lianet_user.files.header import Scores
 
     classes = isinstance(points[0].scores, Scores)
     table = Table(title="On ground that was not trained on, mean over the repeats", title_justify="left")
@@ -155,8 +157,8 @@ def _print(points: list[CurvePoint]) -> None:
             f"{share:.0%}",
             f"{np.mean([point.blocks for point in own]):.0f}",
             f"{np.mean([point.pixels for point in own]):,.0f}",
-            figure(float(np.mean(values))) if values else "-",
-            figure(float(np.std(values, ddof=1))) if len(values) > 1 else "-",
+            format_score(float(np.mean(values))) if values else "-",
+            format_score(float(np.std(values, ddof=1))) if len(values) > 1 else "-",
             ", ".join(lacking),
         )
     out.print(table)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, announcer, err, in_megabytes, out, progress, then, wrote
+from lianet_user.cli.console import announcer, err, in_megabytes, out, print_next, progress, wrote
+from lianet_user.cli.options import AsJson, Overwrite, Quiet
 from lianet_user.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -55,27 +56,27 @@ def list_models(
 
     Example: lianet-user models list --bbox 12,52,13,53 --date 2017-01-01/2017-12-31
     """
-    from lianet_user.artifact import refuse_existing
-    from lianet_user.grid import parse_bbox
+    from lianet_user.files.artifact import refuse_existing
+    from lianet_user.geo.grid import parse_bbox
 
     box = parse_bbox(bbox) if bbox is not None else None
     time = _time(date) if date is not None else None
     if picture is not None:
         refuse_existing(picture, overwrite)
     read, place = _all_models(catalog, offline)
-    found = [model for model in read if (box is None or model.touches(box)) and (time is None or model.holds(*time))]
+    shown = [model for model in read if (box is None or model.touches(box)) and (time is None or model.holds(*time))]
     if picture is not None:
         from lianet_user.catalog.coverage import coverage_figure
 
-        coverage_figure(found, picture)
+        coverage_figure(shown, picture)
     if as_json:
-        print(json.dumps({"catalog": place, "models": [_document(model) for model in found]}, indent=2))
+        print(json.dumps({"catalog": place, "models": [_document(model) for model in shown]}, indent=2))
         return
-    _print(found, place, len(read))
+    _print(shown, place, len(read))
     if picture is not None:
         wrote(picture)
-    if found:
-        then(f"lianet-user info {found[0].name}", f"lianet-user finetune {found[0].name} LABELS")
+    if shown:
+        print_next(f"lianet-user info {shown[0].name}", f"lianet-user finetune {shown[0].name} LABELS")
 
 
 @models.command("fetch")
@@ -92,10 +93,10 @@ def fetch_models(
     Example: lianet-user models fetch havelland
     """
     from lianet_user.catalog import fetch
-    from lianet_user.catalog.getting import tell
+    from lianet_user.catalog.resolve import warn_of_problems
 
     opened = _opened(catalog)
-    tell(opened)
+    warn_of_problems(opened)
     for name in names:  # all names are known before anything is downloaded
         opened.model(name)
     written = []
@@ -108,7 +109,7 @@ def fetch_models(
     if as_json:
         print(json.dumps(written, indent=2))
     elif not quiet:
-        then(f"lianet-user finetune {names[0]} LABELS")
+        print_next(f"lianet-user finetune {names[0]} LABELS")
 
 
 @models.command("add")
@@ -128,7 +129,7 @@ def add_model(
         print(json.dumps({"name": model.name, "path": str(path)}, indent=2))
     elif not quiet:
         out.print(f"{model.name} is here: {path}", soft_wrap=True)
-        then(f"lianet-user finetune {model.name} LABELS")
+        print_next(f"lianet-user finetune {model.name} LABELS")
 
 
 @models.command("publish")
@@ -137,7 +138,7 @@ def publish_models(
     name: Annotated[str, typer.Option("--id", help="Identifier of the catalogue.")] = "regions",
     title: Annotated[str, typer.Option(help="Title of the catalogue.")] = "Regions for lianet_user",
     description: Annotated[
-        str, typer.Option(help="Of the catalogue, in a sentence.")
+        str, typer.Option(help="Description of the catalogue, in a sentence.")
     ] = "Neural fields of regions of the Earth, for maps from labels without imagery.",
     provider: Annotated[
         list[str] | None,
@@ -171,77 +172,77 @@ def publish_models(
             out.print(f"{path} is of an earlier catalogue, and nothing links to it any more", soft_wrap=True)
         names = ", ".join(model.name for model in done.models)
         wrote(done.catalog, f": {names}")
-        then(f"lianet-user models list --catalog {done.catalog}", f"put {folder} on a web server as it stands")
+        print_next(f"lianet-user models list --catalog {done.catalog}", f"put {folder} on a web server as it stands")
 
 
 def _opened(catalog: str | None, offline: bool = False) -> Catalog:
     from lianet_user.catalog import chosen_place, open_catalog
-    from lianet_user.catalog.reading import NAME_ONE
+    from lianet_user.catalog.read import HOW_TO_NAME_ONE
     from lianet_user.errors import CatalogError
 
     place = chosen_place(catalog)
     if place is None:
-        raise CatalogError(f"there is no catalogue to look in: {NAME_ONE}")
+        raise CatalogError(f"there is no catalogue to look in: {HOW_TO_NAME_ONE}")
     return open_catalog(place, offline=offline)
 
 
 def _all_models(catalog: str | None, offline: bool) -> tuple[list[Model], str | None]:
     """The models of the catalogue, and those on this machine that it does not know."""
-    from lianet_user.artifact import open_region_file
     from lianet_user.catalog import Model, chosen_place, open_catalog
-    from lianet_user.catalog.cache import cached_models
-    from lianet_user.catalog.getting import tell
+    from lianet_user.catalog.download import cached_models
+    from lianet_user.catalog.resolve import warn_of_problems
     from lianet_user.errors import ArtifactError, CatalogWarning
+    from lianet_user.files.artifact import open_region_file
 
     place = chosen_place(catalog)
-    found: list[Model] = []
+    gathered: list[Model] = []
     if place is not None:
         read = open_catalog(place, offline=offline)
-        tell(read)
-        found += read.models
-    known = {model.sha256[:16] for model in found}
+        warn_of_problems(read)
+        gathered += read.models
+    known = {model.sha256[:16] for model in gathered}
     for cached in cached_models():
         if cached.digest in known:
             continue
         try:
             file = open_region_file(cached.path)
-            found.append(Model.of_file(file, file.sha256()))
+            gathered.append(Model.of_file(file, file.sha256()))
         except ArtifactError as error:
             import warnings
 
             warnings.warn(f"left out: {error}", CatalogWarning, stacklevel=2)
-    return found, place
+    return gathered, place
 
 
-def _print(found: list[Model], place: str | None, of: int) -> None:
+def _print(shown: list[Model], place: str | None, total: int) -> None:
     from rich.table import Table
 
     from lianet_user.catalog.coverage import dates_of, marks, sketch
-    from lianet_user.catalog.getting import here
-    from lianet_user.catalog.reading import NAME_ONE
-    from lianet_user.grid import format_bounds
+    from lianet_user.catalog.read import HOW_TO_NAME_ONE
+    from lianet_user.catalog.resolve import local_file
+    from lianet_user.geo.grid import format_bounds
 
     where = place or "none"
-    if not found:
-        out.print(f"no model{f' of {of} fits' if of else ''} (catalogue: {where})", soft_wrap=True)
+    if not shown:
+        out.print(f"no model{f' of {total} fits' if total else ''} (catalogue: {where})", soft_wrap=True)
     if place is None:
-        err.print(f"there is no catalogue to look in: {NAME_ONE}", style="dim", soft_wrap=True)
-    if not found:
+        err.print(f"there is no catalogue to look in: {HOW_TO_NAME_ONE}", style="dim", soft_wrap=True)
+    if not shown:
         return
-    for line in sketch(found):
+    for line in sketch(shown):
         out.print(line, style="dim", soft_wrap=True)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for mark, model in zip(marks(found), found, strict=True):
+    for mark, model in zip(marks(shown), shown, strict=True):
         level = f", remembered with {model.psnr_db:.1f} dB" if model.psnr_db is not None else ""
         lines = (
             model.title,
             f"{format_bounds(model.ground.bounds)} (W,S,E,N)",
             dates_of(model) + (", and estimates between" if model.between else ""),
             f"{len(model.bands)} bands{level}; {model.licence}",
-            f"{model.megabytes}, {'on this machine' if here(model) else 'to be fetched'}",
+            f"{model.megabytes}, {'on this machine' if local_file(model) else 'to be fetched'}",
         )
         table.add_row(mark, model.name, printable("\n".join(lines)))
     out.print(table)
@@ -249,14 +250,14 @@ def _print(found: list[Model], place: str | None, of: int) -> None:
 
 
 def _document(model: Model) -> dict[str, Any]:
-    from lianet_user.catalog.getting import here
+    from lianet_user.catalog.resolve import local_file
 
-    path = here(model)
+    path = local_file(model)
     return {**model.model_dump(mode="json"), "path": str(path) if path else None}
 
 
 def _time(text: str) -> tuple[dt.date, dt.date]:
-    from lianet_user.header import parse_date
+    from lianet_user.files.header import parse_date
 
     first, slash, last = text.partition("/")
     start, end = parse_date(first), parse_date(last if slash else first)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, then, wrote
+from lianet_user.cli.console import print_next, wrote
+from lianet_user.cli.options import AsJson, Overwrite, Quiet
 
 MapPath = Annotated[Path, typer.Argument(metavar="MAP", help="Map (GeoTIFF) that predict wrote.")]
 
@@ -40,4 +41,4 @@ def polygons(
     elif not quiet:
         areas = ", ".join(f"{name} {hectares:,.1f} ha" for name, hectares in result.hectares.items())
         wrote(result.path, f" ({result.polygons:,} polygons, {result.seconds:.0f} s): {areas}")
-        then(f"open {result.path} in QGIS, which shows the map's colours")
+        print_next(f"open {result.path} in QGIS, which shows the map's colours")

@@ -11,34 +11,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lianet_user.cli.console import (
+    advise_resuming,
+    choose_device,
+    choose_precision,
+    mapping_progress,
+    out,
+    print_next,
+    progress,
+    region_file,
+    stoppable,
+    wrote,
+)
+from lianet_user.cli.options import (
+    HOW,
+    WHAT,
+    AreaOptions,
     AsJson,
     ComputedIn,
     Device,
     Quiet,
-    choose_device,
-    choose_precision,
-    out,
-    progress,
-    region_file,
-    stoppable,
-    then,
-    wrote,
-)
-from lianet_user.cli.map_options import (
-    HOW,
-    WHAT,
-    AreaOptions,
     WritingOptions,
+    grouped,
     maps_an_area,
-    resumable,
-    shower,
     writes_maps,
 )
-from lianet_user.cli.option_groups import grouped
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
-    from lianet_user.field.precision import Precision
+    from lianet_user.field.model import Precision
+    from lianet_user.files.artifact import ArtifactFile
+    from lianet_user.files.header import HeadHeader
     from lianet_user.head import Head
     from lianet_user.maps import MapResult
 
@@ -84,7 +86,9 @@ def predict(
     ] = None,
     region: Annotated[
         list[str] | None,
-        typer.Option(metavar="REGION", help="Region file or name, where the head does not find it by itself."),
+        typer.Option(
+            metavar="REGION", help="Region file or name, where the head's region is not in its recorded place."
+        ),
     ] = None,
     area_options: AreaOptions,
     writing_options: WritingOptions,
@@ -97,28 +101,27 @@ def predict(
 
     Example: lianet-user predict --bbox 12.55,52.46,12.65,52.50 -o map.tif
     """
-    from lianet_user.artifact import open_head_file, refuse_existing
+    from lianet_user.files.artifact import open_head_file, refuse_existing
 
     paths = heads or [Path("head.safetensors")]
     several = len(paths) > 1 or bool(date and (len(date) > 1 or date[0] == "all" or ".." in date[0]))
     if not several:
         refuse_existing(output or MAP, writing_options.overwrite)
-    for path in paths:
-        open_head_file(path)  # a wrong file is refused before torch is imported
+    files = [open_head_file(path) for path in paths]  # a wrong file is refused before torch is imported
     kind = choose_precision(precision)
     beside = _Beside.checked(polygons, zones, output or MAP, several, writing_options.overwrite)
 
     regions = [region_file(text, quiet) for text in region or ()]
 
     from lianet_user.maps import predict as write_maps
-    from lianet_user.maps.planning import map_count, planned
+    from lianet_user.maps.predict import group_heads, map_count
 
     with progress(quiet) as bars, stoppable() as stop_if_asked:
-        opened = _open(paths, regions, choose_device(device), kind)
-        target = output or (MAPS if map_count(planned(opened, date or ())) > 1 else MAP)
+        opened = _open(files, regions, choose_device(device), kind)
+        target = output or (MAPS if map_count(group_heads(opened, date or ())) > 1 else MAP)
         if polygons and opened[0].header.numbers is not None:
-            raise InputError("--polygons are for maps of classes, and this head answers with numbers: leave it away")
-        with resumable(target, "predict"):
+            raise InputError("--polygons is for maps of classes, and this head answers with numbers: omit it")
+        with advise_resuming(target, "predict"):
             results = write_maps(
                 opened,
                 target,
@@ -128,8 +131,8 @@ def predict(
                 uncertainty=uncertainty,  # type: ignore[arg-type]  # it refuses what it does not know
                 turned=tta,
                 min_area=min_area,
-                listener=shower(bars, stop_if_asked),
-                **writing_options.words,
+                listener=mapping_progress(bars, stop_if_asked),
+                **writing_options.arguments,
             )
     beside.write(results[0].path, writing_options.overwrite)
     if as_json:
@@ -143,7 +146,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Beside:
-    """What is made of the one finished map: its areas as polygons, and its sums in a user's."""
+    """What is made of a single finished map: polygons of its areas, and sums in polygons of the user."""
 
     polygons: Path | None
     zones: Path | None
@@ -153,10 +156,11 @@ class _Beside:
     def checked(
         cls, polygons: Path | None, zones: Path | None, target: Path, several: bool, overwrite: bool
     ) -> _Beside:
-        """
+        """The files to write, checked before any work begins.
+
         Raises:
-            InputError: there are several maps.
-            OutputError: a file exists and may not be replaced, or is called as no such file is.
+            InputError: there are several maps, or no zones file.
+            OutputError: a file exists and may not be replaced, or its name has the wrong ending.
         """
         table = target.with_name(f"{target.stem}_zones.csv") if zones else None
         if several and (polygons or zones):
@@ -171,7 +175,7 @@ class _Beside:
         if zones and not zones.exists():
             raise InputError(f"--zones {zones}: there is no such file")
         if table:
-            from lianet_user.artifact import refuse_existing
+            from lianet_user.files.artifact import refuse_existing
 
             refuse_existing(table, overwrite)
         return cls(polygons, zones, table)
@@ -192,21 +196,26 @@ class _Beside:
             sum_up(finished, self.zones).write(self.table, overwrite=overwrite)
 
 
-def _open(paths: Sequence[Path], given: Sequence[Path], device: str, precision: Precision) -> list[Head]:
-    """The heads; those of one region share it."""
-    from lianet_user.artifact import open_head_file, open_region_file
+def _open(
+    files: Sequence[ArtifactFile[HeadHeader]], given: Sequence[Path], device: str, precision: Precision
+) -> list[Head]:
+    """Open the heads; heads of one region share it."""
+    from lianet_user.catalog import region_of_head
+    from lianet_user.files.artifact import open_region_file
     from lianet_user.head import Head
     from lianet_user.region import Region
 
-    by_hash = {open_region_file(path).sha256(): path for path in given} if len(given) > 1 else {}
+    named = [open_region_file(path) for path in given]
+    by_hash = {file.sha256(): file for file in named} if len(named) > 1 else {}
     regions: dict[str | None, Region] = {}
     heads = []
-    for path in paths:
-        wanted = open_head_file(path).header.region.sha256
-        if wanted in regions:
-            head = Head.open_on(path, regions[wanted])
+    for file in files:
+        own_hash = file.header.region.sha256
+        if own_hash in regions:
+            head = Head.open_on(file, regions[own_hash])
         else:
-            head = Head.open(path, by_hash.get(wanted, given[0] if given else None), device, precision)
+            region = by_hash.get(own_hash) or (named[0] if named else region_of_head(file.header, file.path))
+            head = Head.open(file, region, device, precision)
         regions[head.region.sha256] = head.region
         heads.append(head)
     return heads
@@ -226,13 +235,13 @@ def _print(results: Sequence[MapResult], head: Head) -> None:
 def _print_next(results: Sequence[MapResult], head: Head) -> None:
     path = results[0].path if len(results) == 1 else "MAP"
     if head.header.classes:
-        then(
+        print_next(
             f"open {path} in QGIS, which shows its names and colours",
             f"lianet-user polygons {path}",
             f"lianet-user zones {path} ZONES",
         )
     else:
-        then(f"open {path} in QGIS, which shows its colours and unit", f"lianet-user zones {path} ZONES")
+        print_next(f"open {path} in QGIS, which shows its colours and unit", f"lianet-user zones {path} ZONES")
 
 
 def _document(results: Sequence[MapResult]) -> dict[str, Any]:

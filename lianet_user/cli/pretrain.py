@@ -9,34 +9,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lianet_user.cli.config_file import open_given_imagery
 from lianet_user.cli.console import (
-    Device,
-    Overwrite,
     Progress,
-    Quiet,
-    Resume,
     choose_device,
     err,
+    is_first_process,
+    is_terminal,
+    print_next,
     progress,
-    speaks,
-    then,
     warn,
-    watched,
     wrote,
 )
-from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
-from lianet_user.cli.option_groups import grouped, option_group
+from lianet_user.cli.options import (
+    ConfigPath,
+    Device,
+    ImageryPaths,
+    Overwrite,
+    Quiet,
+    Resume,
+    grouped,
+    option_group,
+    reads_imagery,
+)
 
 if TYPE_CHECKING:
-    from lianet_user.header import RegionHeader
-    from lianet_user.training import PretrainProgress
+    from lianet_user.files.header import RegionHeader
+    from lianet_user.pretraining import PretrainProgress
 
-WORDS = "What the file says of itself"
+WORDS = "What the region file states"
 RegionName = Annotated[str | None, grouped(WORDS, "Short name of the region. Default: the file's name.")]
 RegionTitle = Annotated[str | None, grouped(WORDS, "What people will read first.")]
 RegionDescription = Annotated[str | None, grouped(WORDS, "A sentence or two more.")]
 RegionLicence = Annotated[str | None, grouped(WORDS, "Licence of the region file.")]
-RegionAttribution = Annotated[str | None, grouped(WORDS, "Credit for the imagery, which every map will carry.")]
+RegionAttribution = Annotated[str | None, grouped(WORDS, "Credit for the imagery, which every map carries.")]
 
 TRAINING = "Training (all other numbers: --config)"
 
@@ -57,9 +63,9 @@ def _training_options(
         str | None, grouped(TRAINING, "How dates enter: index, kriged, sinusoidal, fourier or mlp.")
     ] = None,
     start: Annotated[str | None, grouped(TRAINING, "From: pyramid (the imagery's own) or noise.")] = None,
-    seed: Annotated[int | None, grouped(TRAINING, "Of every random draw.", min=0)] = None,
+    seed: Annotated[int | None, grouped(TRAINING, "Seed of every random draw.", min=0)] = None,
 ) -> dict[str, Any]:
-    """What was given, by the names of PretrainSettings."""
+    """The options that were given, by their names in PretrainSettings."""
     return {name: value for name, value in locals().items() if value is not None}
 
 
@@ -93,13 +99,13 @@ def pretrain(
 
     Example: lianet-user pretrain imagery/ -o havelland.safetensors --licence CC-BY-4.0 --attribution "..."
     """
-    from lianet_user.artifact import refuse_existing
-    from lianet_user.cli.config_file import merged, read_config
+    from lianet_user.cli.config_file import checked_settings, read_config
     from lianet_user.errors import InputError
+    from lianet_user.files.artifact import refuse_existing
 
     refuse_existing(output, overwrite)
-    context.with_resource(alone(output))
-    quiet = quiet or not speaks()
+    context.with_resource(only_writer(output))
+    quiet = quiet or not is_first_process()
     tables = read_config(config)
     said = {"title": title, "description": description, "licence": licence, "attribution": attribution, "name": name}
     words = {"name": output.stem, "title": output.stem}
@@ -109,34 +115,41 @@ def pretrain(
             f"{' and '.join(missing)} missing: a region file says whose imagery it was made from and what others may do"
         )
 
-    from lianet_user.training import PretrainSettings, RegionWords
-    from lianet_user.training import pretrain as encode
-    from lianet_user.training.pretrain import checkpoint_path
+    from lianet_user.pretraining import PretrainSettings, RegionWords
+    from lianet_user.pretraining import pretrain as encode
+    from lianet_user.pretraining.pretrain import checkpoint_path
 
-    about = merged(RegionWords, "region", words)
-    settings = merged(PretrainSettings, "training", tables["training"] | training_options)
+    about = checked_settings(RegionWords, "region", words)
+    settings = checked_settings(PretrainSettings, "training", tables["training"] | training_options)
     kind = choose_device(device)
     refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
-    found = opened(imagery, tables["imagery"], imagery_options, quiet)
-    with progress(quiet) as bars, resumable(output):
+    opened = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
+    with progress(quiet) as bars, advise_resuming_encoding(output):
         header = encode(
-            found, output, about, settings=settings, listener=shower(bars, quiet), resume=resume, device=kind
+            opened,
+            output,
+            about,
+            settings=settings,
+            listener=encoding_progress(bars, quiet),
+            resume=resume,
+            device=kind,
         )
     if not quiet:
-        summarize(header, output)
+        print_summary(header, output)
 
 
-def alone(output: Path) -> AbstractContextManager[None]:
-    """Keep other runs from writing an output; of processes that work together, one does that for all."""
-    from lianet_user.lock import only_run
+def only_writer(output: Path) -> AbstractContextManager[None]:
+    """Keep other runs from writing an output; of processes that share one run, the first holds the lock for all."""
+    from lianet_user.files.lock import only_run
 
-    return only_run(output) if speaks() else nullcontext()
+    return only_run(output) if is_first_process() else nullcontext()
 
 
 def refuse_unfinished(checkpoint: Path, output: Path, allowed: bool) -> None:
-    """
+    """Refuse to start afresh where an unfinished run would be lost.
+
     Raises:
-        OutputError: an unfinished run is about to be lost.
+        OutputError: there is a checkpoint, and neither resuming nor overwriting was asked for.
     """
     from lianet_user.errors import OutputError
 
@@ -147,11 +160,11 @@ def refuse_unfinished(checkpoint: Path, output: Path, allowed: bool) -> None:
         )
 
 
-def shower(bars: Progress, quiet: bool) -> Callable[[PretrainProgress], None]:
-    """What shows progress: a bar, or a line now and then where there is no terminal."""
+def encoding_progress(bars: Progress, quiet: bool) -> Callable[[PretrainProgress], None]:
+    """A listener that shows progress: a bar, or a line now and then where there is no terminal."""
 
     def show(state: PretrainProgress) -> None:
-        if state.psnr_db is not None and not watched() and not quiet:
+        if state.psnr_db is not None and not is_terminal() and not quiet:
             waited = f", {state.waited:.0%} of it waiting for windows" if state.waited >= 0.01 else ""
             err.print(f"step {state.step} of {state.steps}, {state.seconds:.0f} s{waited}, {state.psnr_db:.2f} dB")
         bars.task("encoding")(state.step, state.steps, f"{state.psnr_db:.1f} dB" if state.psnr_db else "")
@@ -159,20 +172,20 @@ def shower(bars: Progress, quiet: bool) -> Callable[[PretrainProgress], None]:
     return show
 
 
-def summarize(header: RegionHeader, output: Path) -> None:
-    """What was written, how good it is, and what to do next."""
+def print_summary(header: RegionHeader, output: Path) -> None:
+    """Print what was written, how well it reconstructs, and what to do next."""
     levels = [quality.psnr_db for quality in header.quality if quality.psnr_db is not None]
     about = ""
     if levels:
         spread = f" ({min(levels):.2f} to {max(levels):.2f} over {len(levels)} dates)" if len(levels) > 1 else ""
         about = f": {sum(levels) / len(levels):.2f} dB{spread}"
     wrote(output, about)
-    then(f"lianet-user info {output}", "lianet-user models publish FOLDER, to give it away")
+    print_next(f"lianet-user info {output}", "lianet-user models publish FOLDER, to give it away")
 
 
 @contextmanager
-def resumable(output: Path) -> Iterator[None]:
-    """Say how to go on when the work is interrupted."""
+def advise_resuming_encoding(output: Path) -> Iterator[None]:
+    """Where the block is interrupted, say how to resume the run."""
     try:
         yield
     except KeyboardInterrupt:

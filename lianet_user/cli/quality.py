@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import AsJson, Device, Quiet, RegionName, choose_device, out, progress, region_file, then
-from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
-from lianet_user.cli.info import figure, print_dates
+from lianet_user.cli.config_file import open_given_imagery
+from lianet_user.cli.console import choose_device, out, print_next, progress, region_file
+from lianet_user.cli.info import format_figure, print_quality_by_date
+from lianet_user.cli.options import AsJson, ConfigPath, Device, ImageryPaths, Quiet, RegionName, reads_imagery
 
 if TYPE_CHECKING:
-    from lianet_user.training.rate import Rate
+    from lianet_user.pretraining.compression import CodecRow
 
 
 @reads_imagery
@@ -36,22 +37,22 @@ def quality(
     """
     import dataclasses
 
-    from lianet_user.artifact import open_region_file
     from lianet_user.cli.config_file import read_config
+    from lianet_user.files.artifact import open_region_file
 
     table = read_config(config)["imagery"]
     path = region_file(region, quiet)
     table.setdefault("bands", [band.name for band in open_region_file(path).header.bands])
-    truth = opened(imagery, table, imagery_options, quiet or as_json)
+    truth = open_given_imagery(imagery, table, imagery_options, quiet or as_json)
 
+    from lianet_user.pretraining.compression import codec_table
+    from lianet_user.pretraining.quality import measure_quality
     from lianet_user.region import Region
-    from lianet_user.training.quality import measure_quality
-    from lianet_user.training.rate import rate_table
 
     where = choose_device(device)
     with progress(quiet) as bars:
         measured = measure_quality(Region.open(path, where), truth, listener=bars.task("comparing"))
-        rows: tuple[Rate, ...] = ()
+        rows: tuple[CodecRow, ...] = ()
         if rate:
             done = 0
 
@@ -60,7 +61,7 @@ def quality(
                 done += 1
                 bars.task("codecs")(done, done + 1, codec)
 
-            rows = rate_table(path, truth, device=where, listener=show)
+            rows = codec_table(path, truth, device=where, listener=show)
     if as_json:
         document: dict[str, Any] = {"quality": [one.model_dump(mode="json") for one in measured]}
         if rate:
@@ -70,17 +71,17 @@ def quality(
             ]
         print(json.dumps(document, indent=2))
         return
-    print_dates(measured)
+    print_quality_by_date(measured)
     if rows:
         _print_rate(rows)
     if not quiet:
-        then(
+        print_next(
             "lianet-user models publish FOLDER, to give the region away",
             "if it remembers too little: lianet-user pretrain with more --steps, or a larger --table-size",
         )
 
 
-def _print_rate(rows: Sequence[Rate]) -> None:
+def _print_rate(rows: Sequence[CodecRow]) -> None:
     from rich.table import Table
 
     table = Table(title="What it costs, and what image codecs make of it", title_justify="left")
@@ -91,9 +92,9 @@ def _print_rate(rows: Sequence[Rate]) -> None:
             row.codec,
             f"{row.bytes:,}",
             f"{row.bits:.2f}",
-            figure(row.psnr_db, ".2f", " dB"),
-            figure(row.ssim, ".4f"),
-            figure(row.spectral_angle_deg, ".3f", " degrees"),
+            format_figure(row.psnr_db, ".2f", " dB"),
+            format_figure(row.ssim, ".4f"),
+            format_figure(row.spectral_angle_deg, ".3f", " degrees"),
         )
     out.print(table)
     out.print("bits: per pixel, date and band, each band at its own resolution", style="dim")

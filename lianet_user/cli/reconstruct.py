@@ -8,28 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lianet_user.cli.console import (
+    advise_resuming,
+    choose_device,
+    mapping_progress,
+    print_next,
+    progress,
+    region_file,
+    stoppable,
+    wrote,
+)
+from lianet_user.cli.options import (
+    HOW,
+    WHAT,
+    AreaOptions,
     AsJson,
     Device,
     Quiet,
     RegionName,
-    choose_device,
-    progress,
-    region_file,
-    stoppable,
-    then,
-    wrote,
-)
-from lianet_user.cli.map_options import (
-    HOW,
-    WHAT,
-    AreaOptions,
     WritingOptions,
+    grouped,
     maps_an_area,
-    resumable,
-    shower,
     writes_maps,
 )
-from lianet_user.cli.option_groups import grouped
 from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ def reconstruct(
 
     Example: lianet-user reconstruct models/bouconne.safetensors --date 2018-07-08 --index ndvi -o ndvi.tif
     """
-    from lianet_user.artifact import open_region_file, refuse_existing
+    from lianet_user.files.artifact import open_region_file, refuse_existing
 
     span = _span(stretch)
     if span is not None and not rgb:
-        raise InputError(f"--stretch {stretch} is of --rgb, which is not asked for: give both or neither")
+        raise InputError(f"--stretch {stretch} has no effect without --rgb: give both or neither")
     names = [name.strip() for name in bands.split(",")] if bands is not None else []
     kinds = (bool(names) or not (rgb or index)) + rgb + len(set(index or []))
     one_date = not date or (len(date) == 1 and date[0] != "all" and ".." not in date[0])
@@ -116,7 +116,7 @@ def reconstruct(
     from lianet_user.maps.reconstruct import reconstruct as write_images
     from lianet_user.region import Region
 
-    with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(target, "reconstruct"):
+    with progress(quiet) as bars, stoppable() as stop_if_asked, advise_resuming(target, "reconstruct"):
         results = write_images(
             Region.open(path, choose_device(device)),
             target,
@@ -128,14 +128,14 @@ def reconstruct(
             extrapolate=extrapolate,
             stretch=span,
             float32=float32,
-            listener=shower(bars, stop_if_asked),
-            **writing_options.words,
+            listener=mapping_progress(bars, stop_if_asked),
+            **writing_options.arguments,
         )
     if as_json:
         print(json.dumps(_document(results), indent=2))
     elif not quiet:
         _print(results)
-        then(
+        print_next(
             f"open {results[0].path if len(results) == 1 else target} in QGIS, and draw labels over it",
             f"lianet-user check {region} LABELS",
         )

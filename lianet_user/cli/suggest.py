@@ -9,21 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import (
-    AsJson,
-    Date,
-    Device,
-    Overwrite,
-    Quiet,
-    RegionOption,
-    choose_device,
-    given_region,
-    progress,
-    then,
-    wrote,
-)
-from lianet_user.cli.map_options import WHERE
-from lianet_user.cli.option_groups import grouped
+from lianet_user.cli.console import choose_device, optional_region_file, print_next, progress, wrote
+from lianet_user.cli.options import WHERE, AsJson, Date, Device, Overwrite, Quiet, RegionOption, grouped
 
 if TYPE_CHECKING:
     from lianet_user.maps.suggest import Suggestions
@@ -57,10 +44,10 @@ def suggest(
 
     Example: lianet-user suggest head.safetensors -n 20 --labels landcover.gpkg -o suggest.gpkg
     """
-    from lianet_user.artifact import open_head_file, refuse_existing
     from lianet_user.errors import OutputError
-    from lianet_user.grid import parse_bbox
-    from lianet_user.header import parse_date
+    from lianet_user.files.artifact import open_head_file, refuse_existing
+    from lianet_user.files.header import parse_date
+    from lianet_user.geo.grid import parse_bbox
 
     if output.suffix.lower() != ".gpkg":
         raise OutputError(f"{output}: expected a name that ends in .gpkg, a GeoPackage: give one with -o")
@@ -69,19 +56,20 @@ def suggest(
         refuse_existing(path, overwrite)
     box = parse_bbox(bbox) if bbox is not None else None
     chosen_date = parse_date(date) if date is not None else None
-    header = open_head_file(head).header  # a wrong file is refused before torch is imported
-    given = given_region(region, quiet)
+    file = open_head_file(head)  # a wrong file is refused before torch is imported
+    given = optional_region_file(region, quiet)
 
+    from lianet_user.catalog import region_of_head
+    from lianet_user.geo.ground_area import pixel_metres
     from lianet_user.head import Head
-    from lianet_user.maps.picture import pixel_metres
     from lianet_user.maps.suggest import labelled_ground, write_suggestions
     from lianet_user.maps.suggest import suggest as find
 
     with progress(quiet) as bars:
-        opened = Head.open(head, given, choose_device(device))
+        opened = Head.open(file, region_of_head(file.header, head, given), choose_device(device))
         away = labelled_ground(labels, opened.region.header, layer) if labels else None
         metres = min(pixel_metres(opened.region.geobox))
-        found = find(
+        suggestions = find(
             opened,
             number,
             bbox=box,
@@ -92,34 +80,34 @@ def suggest(
             away=away,
             listener=bars.task("looking"),
         )
-        write_suggestions(found, opened, output, overwrite=overwrite)
+        write_suggestions(suggestions, opened, output, overwrite=overwrite)
         if picture:
-            from lianet_user.report.suggested import suggestions_figure
+            from lianet_user.report.figures import suggestions_figure
 
-            suggestions_figure(found, opened, figure)
+            suggestions_figure(suggestions, opened, figure)
     if as_json:
-        print(json.dumps(_document(found, output, figure if picture else None), indent=2))
+        print(json.dumps(_document(suggestions, output, figure if picture else None), indent=2))
     elif not quiet:
         drawn = f" and {figure}" if picture else ""
-        wrote(output, f"{drawn}: {_line(found)}")
-        column = "class" if header.classes else "value"
-        field = "" if header.classes else " --field value"
-        then(
+        wrote(output, f"{drawn}: {_line(suggestions)}")
+        column = "class" if file.header.classes else "value"
+        field = "" if file.header.classes else " --field value"
+        print_next(
             f"fill in the column {column!r} of {output} with QGIS (places left empty are skipped), copy the places into your"
             " labels, and train again",
             f"or go on from this head: lianet-user finetune REGION {output}{field} --from {head}",
         )
 
 
-def _line(found: Suggestions) -> str:
-    values = [place.uncertainty for place in found.places]
+def _line(suggestions: Suggestions) -> str:
+    values = [place.uncertainty for place in suggestions.places]
     return f"{len(values)} places, uncertainty {values[0]:.3g} (first) to {min(values):.3g}"
 
 
-def _document(found: Suggestions, output: Path, figure: Path | None) -> dict[str, object]:
+def _document(suggestions: Suggestions, output: Path, figure: Path | None) -> dict[str, object]:
     return {
         "suggestions": str(output),
         "picture": str(figure) if figure else None,
-        "date": str(found.date),
-        "places": [asdict(place) for place in found.places],
+        "date": str(suggestions.date),
+        "places": [asdict(place) for place in suggestions.places],
     }

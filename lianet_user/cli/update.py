@@ -7,19 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import (
+from lianet_user.cli.config_file import open_given_imagery
+from lianet_user.cli.console import choose_device, is_first_process, progress, region_file
+from lianet_user.cli.options import (
+    ConfigPath,
     Device,
+    ImageryPaths,
     Overwrite,
     Quiet,
     RegionName,
     Resume,
-    choose_device,
-    progress,
-    region_file,
-    speaks,
+    reads_imagery,
 )
-from lianet_user.cli.imagery_options import ConfigPath, ImageryPaths, opened, reads_imagery
-from lianet_user.cli.pretrain import alone, refuse_unfinished, resumable, shower, summarize
+from lianet_user.cli.pretrain import (
+    advise_resuming_encoding,
+    encoding_progress,
+    only_writer,
+    print_summary,
+    refuse_unfinished,
+)
 
 
 @reads_imagery
@@ -32,7 +38,7 @@ def update(
     ] = Path("updated.safetensors"),
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     target_db: Annotated[float | None, typer.Option(metavar="DB", help="Stop at this PSNR.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of every random draw.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
     config: ConfigPath = None,
     device: Device = "auto",
     resume: Resume = False,
@@ -47,26 +53,28 @@ def update(
 
     Example: lianet-user update havelland.safetensors new/ -o havelland-2018.safetensors
     """
-    from lianet_user.artifact import refuse_existing
-    from lianet_user.cli.config_file import merged, read_config
+    from lianet_user.cli.config_file import checked_settings, read_config
+    from lianet_user.files.artifact import refuse_existing
 
     refuse_existing(output, overwrite)
-    context.with_resource(alone(output))
-    quiet = quiet or not speaks()
+    context.with_resource(only_writer(output))
+    quiet = quiet or not is_first_process()
     tables = read_config(config)
 
-    from lianet_user.training.pretrain import checkpoint_path
-    from lianet_user.training.update import UpdateSettings
-    from lianet_user.training.update import update as run
+    from lianet_user.pretraining.pretrain import checkpoint_path
+    from lianet_user.pretraining.update import UpdateSettings
+    from lianet_user.pretraining.update import update as run
 
     given = {"steps": steps, "target_db": target_db, "seed": seed}
     chosen = tables["training"] | {name: value for name, value in given.items() if value is not None}
-    settings = merged(UpdateSettings, "training", chosen)
+    settings = checked_settings(UpdateSettings, "training", chosen)
     kind = choose_device(device)
     refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
     path = region_file(region, quiet)
-    found = opened(imagery, tables["imagery"], imagery_options, quiet)
-    with progress(quiet) as bars, resumable(output):
-        header = run(path, found, output, settings=settings, listener=shower(bars, quiet), resume=resume, device=kind)
+    opened = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
+    with progress(quiet) as bars, advise_resuming_encoding(output):
+        header = run(
+            path, opened, output, settings=settings, listener=encoding_progress(bars, quiet), resume=resume, device=kind
+        )
     if not quiet:
-        summarize(header, output)
+        print_summary(header, output)

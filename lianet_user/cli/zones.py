@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import AsJson, Overwrite, Quiet, progress, then, wrote
+from lianet_user.cli.console import print_next, progress, wrote
+from lianet_user.cli.options import AsJson, Overwrite, Quiet
 from lianet_user.cli.polygons import MapPath
 
 
@@ -51,8 +52,8 @@ def zones(
         numbers = f", numbers in {table.unit}" if table.unit else ""
         wrote(output, f": {len(table.frame):,} zones{numbers}")
         if output.suffix.lower() == ".gpkg":
-            then(f"open {output} in QGIS")
+            print_next(f"open {output} in QGIS")
         else:
-            then(
+            print_next(
                 f"open {output} in a spreadsheet; with -o {output.with_suffix('.gpkg')} the outlines come with it, for QGIS"
             )

@@ -1,4 +1,4 @@
-"""What a neural field is made of, in numbers: the part of a region file that says how to rebuild it. No torch here.
+"""The configuration of fields and heads: the part of a header from which they are rebuilt. No torch here.
 
 Architectures are enumerated, never named by a class path: a file chooses among the fields this package knows how to
 build, and nothing it says is imported or executed.
@@ -130,7 +130,7 @@ class TemporalCovariance(Schema):
     numbers are those of five years of Sentinel-2 over farmland and forest in Romania."""
 
     season_width: Annotated[float, Field(gt=0, le=100)] = 0.6
-    """Of a season, in sines of half the angle between two days of the year: 0.6 is about five weeks."""
+    """Width of a season, in sines of half the angle between two days of the year: 0.6 is about five weeks."""
     season_days: Annotated[float, Field(gt=0, le=1e6)] = 3000.0
     """After so many days a season resembles its return e times less."""
     years: Annotated[float, Field(gt=0, le=1e6)] = 0.4
@@ -149,7 +149,7 @@ class KrigedTime(Schema):
 
     kind: Literal["kriged"]
     days: Annotated[tuple[float, ...], Field(strict=False, min_length=1, max_length=4096)]
-    """Of the acquisitions, since `EPOCH`, in the order of their codes."""
+    """Days of the acquisitions since `EPOCH`, in the order of their codes."""
     codes: Annotated[int, Field(ge=1, le=4096)]
     """Length of a code."""
     covariance: TemporalCovariance = TemporalCovariance()
@@ -256,13 +256,13 @@ class FieldConfig(Schema):
 
 
 HeadInput = Literal["features", "bands", "context", "encoding", "series"]
-"""What a head can read of a place at a date; `encoding` is the hash grid's, before any date is added to it, and `series` what
-the region remembers of all its dates."""
+"""What a head can read of a place at a date; `encoding` is the hash grid's, before any date is added to it, and `series` the
+reconstructed bands of all dates."""
 
 HEAD_INPUTS: tuple[HeadInput, ...] = get_args(HeadInput)
 """All of them, in the order in which they are stacked."""
 DATELESS: frozenset[HeadInput] = frozenset({"encoding", "series"})
-"""What is the same at every date."""
+"""Inputs that are the same at every date."""
 
 
 def reads_a_date(inputs: Iterable[HeadInput]) -> bool:
@@ -316,7 +316,7 @@ def preset(
     Args:
         name: of the preset.
         height: of the area in pixels.
-        width: likewise.
+        width: of the area in pixels.
         bands: of the imagery.
         dates: acquisitions.
         time: how they enter; by default by their number.

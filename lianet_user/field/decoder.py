@@ -174,7 +174,8 @@ class LiteUNet(nn.Module):
     """
 
     def __init__(self, config: DecoderConfig, channels: int, codes: int | None) -> None:
-        """
+        """Make an untrained decoder.
+
         Args:
             config: of the decoder.
             channels: of the encoding.
@@ -245,7 +246,7 @@ def _around(part: Part, cell: int, margin: int) -> Part:
 
 
 def _cut(values: Tensor, corner: tuple[int, int], part: Part) -> tuple[Tensor, tuple[int, int]]:
-    """What of a part lies in values (B, C, h, w) that begin at `corner`, and where that begins."""
+    """The part of values (B, C, h, w), which begin at `corner`, that lies in `part`; and the corner of the result."""
     begin = [max(along.start, first) for along, first in zip(part, corner, strict=True)]
     end = [min(along.stop, first + length) for along, first, length in zip(part, corner, values.shape[2:], strict=True)]
     rows, cols = (slice(b - first, e - first) for b, e, first in zip(begin, end, corner, strict=True))

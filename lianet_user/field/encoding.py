@@ -103,7 +103,8 @@ class _Axis:
 
 
 def _axis(lower: np.ndarray, weight: np.ndarray, aligned: bool, furthest: int, device: torch.device) -> _Axis:
-    """
+    """The nodes and weights of one axis at one level.
+
     Args:
         lower: node below each pixel, ascending.
         weight: of the node above it.
@@ -319,8 +320,8 @@ class TimeCodes(nn.Module):
         if left_out is not None:
             own = torch.where(left_out.cpu()[:, None], own @ self._left_out, own)
         elif (elsewhere := ~own.any(1)).any():
-            wanted = days.cpu()[elsewhere].numpy()
-            estimated = kriging_weights(self.config.days, wanted, self.config.covariance)
+            moments = days.cpu()[elsewhere].numpy()
+            estimated = kriging_weights(self.config.days, moments, self.config.covariance)
             own[elsewhere] = torch.from_numpy(estimated).float()
         return own.to(self.weight.device) @ self.weight
 

@@ -1,4 +1,4 @@
-"""The head: trainable 3x3 convolutions on frozen features (paper, section 3.4)."""
+"""The head: trainable 3x3 convolutions on frozen features (paper, section 3.4), and the context that it can read."""
 
 from __future__ import annotations
 
@@ -107,16 +107,51 @@ class HeadEnsemble(nn.Module):
         return self.together((inputs - self.mean).div_(self.std))
 
     def together(self, inputs: Tensor) -> Tensor:
-        """The same of inputs that are standardised already."""
+        """The answers of :meth:`forward` to inputs that are standardised already."""
         scores = self._scores(inputs)
         if self.config.output == "number":
             return scores.mean(0)
         return scores.log_softmax(2).logsumexp(0) - torch.tensor(float(len(self.members))).log()
 
     def each(self, inputs: Tensor) -> Tensor:
-        """What each member answers: (members, B, outputs, scale * h, scale * w), numbers after LeakyReLU, or logits."""
+        """The answers of each member: (members, B, outputs, scale * h, scale * w), numbers after LeakyReLU, or logits."""
         return self._scores((inputs - self.mean).div_(self.std))
 
     def _scores(self, inputs: Tensor) -> Tensor:
         scores = torch.stack([member(inputs).float() for member in self.members])
         return functional.leaky_relu(scores) if self.config.output == "number" else scores
+
+
+# --- Context, one of the inputs of a head: means and standard deviations of the bands in square neighbourhoods.
+#
+# A head of six 3x3 convolutions sees 13 pixels and must learn from a few polygons what texture is. Handing it the first two
+# moments of three neighbourhoods spares it that; they are computed from the reconstruction, so they cost no parameter.
+
+NEIGHBOURHOODS = (3, 7, 15)
+"""Sides of the neighbourhoods in pixels."""
+CONTEXT_HALO = max(NEIGHBOURHOODS) // 2
+STATISTICS = 2 * len(NEIGHBOURHOODS)
+"""Context channels per band."""
+
+_FLOOR = 1e-4  # keeps the square root smooth where a neighbourhood is uniform
+
+
+def context(bands: Tensor) -> Tensor:
+    """Neighbourhood statistics of bands (B, C, h, w): (B, STATISTICS * C, h, w), mean then deviation per neighbourhood.
+
+    At the edge of the array a neighbourhood is the part of it that lies inside.
+    """
+    both = torch.cat([bands, bands**2], 1)
+    ones = torch.ones_like(both[:1, :1])
+    parts = []
+    for side in NEIGHBOURHOODS:
+        mean, square = (_box_sum(both, side) / _box_sum(ones, side)).chunk(2, 1)
+        parts += [mean, (square - mean**2).clamp_min(0.0).add(_FLOOR).sqrt()]
+    return torch.cat(parts, 1)
+
+
+def _box_sum(values: Tensor, side: int) -> Tensor:
+    """Sums over a square, one axis after the other."""
+    half = side // 2
+    rows = functional.avg_pool2d(values, (side, 1), 1, (half, 0), divisor_override=1)
+    return functional.avg_pool2d(rows, (1, side), 1, (0, half), divisor_override=1)

@@ -35,16 +35,16 @@ def covariance(first: ArrayLike, second: ArrayLike, model: TemporalCovariance) -
     return result
 
 
-def kriging_weights(known: ArrayLike, wanted: ArrayLike, model: TemporalCovariance) -> Array:
-    """Weights of known moments for the estimate at others: (wanted, known), rows sum to one.
+def kriging_weights(known: ArrayLike, moments: ArrayLike, model: TemporalCovariance) -> Array:
+    """Weights of known moments for the estimate at others: (moments, known), rows sum to one.
 
     Args:
         known: (n,) days.
-        wanted: (m,) days.
+        moments: (m,) days.
         model: how alike moments are.
     """
     inverse = np.linalg.inv(covariance(known, known, model) + model.scene * np.eye(np.size(known)))
-    plain = covariance(wanted, known, model) @ inverse
+    plain = covariance(moments, known, model) @ inverse
     total = inverse.sum(1)
     # The sum to one means that no mean has to be known, only that there is one (the multiplier of ordinary kriging).
     result: Array = plain + ((1 - plain.sum(1)) / total.sum())[:, None] * total

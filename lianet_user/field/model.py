@@ -1,11 +1,15 @@
-"""The neural field put together: encoding, time, decoder, reconstruction."""
+"""The neural field put together (encoding, time, decoder, reconstruction), and how it computes: precision, folded norms."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lianet_user.field.config import FieldConfig
 from lianet_user.field.decoder import FlatDecoder, LiteReconstruction, LiteUNet, Part, Reconstruction, ResUNet
@@ -57,13 +61,13 @@ class NeuralField(nn.Module):
         left_out: Tensor | None = None,
         keep: Part | None = None,
     ) -> Tensor:
-        """What a head reads (B, features, height, width).
+        """The decoder's features (B, features, height, width).
 
         Args:
             corners: as :meth:`encode`.
-            height: likewise.
-            width: likewise.
-            times: likewise.
+            height: as :meth:`encode`.
+            width: as :meth:`encode`.
+            times: as :meth:`encode`.
             left_out: for fields of kind `kriged`, see :class:`lianet_user.field.encoding.TimeCodes`.
             keep: of a `lite` field, the part of every window that is asked for: see
                 :meth:`lianet_user.field.decoder.LiteUNet.forward`.
@@ -78,3 +82,65 @@ class NeuralField(nn.Module):
         """Reflectance (B, bands, height, width); arguments as :meth:`encode`."""
         reflectance: Tensor = self.reconstruction(self.features(corners, height, width, times))
         return reflectance
+
+
+# --- Precision: bfloat16 where the processor computes it natively, float32 elsewhere.
+
+Precision = Literal["auto", "float32"]
+"""`auto`: bfloat16 where it is native, which takes half the time, and the classes of one pixel in a thousand come out
+otherwise (benchmarks/README.md). `float32`: everywhere the same but for rounding (docs/reference/equality.md)."""
+
+
+LIMITED = ("DEFAULT", "AVX2")
+"""Torch's names for a processor without AVX-512."""
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes bfloat16 itself: CUDA, and processors with AVX-512 BF16 or AMX; emulated, it is slower.
+
+    Decided by what the processor says of itself and not by timing, so that a run can be repeated. Where torch is told to do
+    without the processor's newer instructions (`ATEN_CPU_CAPABILITY`), it does without bfloat16 too.
+    """
+    if device.type != "cpu":
+        return device.type == "cuda"
+    # Not public, and absent in some versions of torch; without the answer float32 is right everywhere.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(supported()) and torch.backends.cpu.get_cpu_capability() not in LIMITED
+
+
+def training_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """The precision of a training step."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=native_bfloat16(device))
+
+
+def computed_in(device: torch.device, precision: Precision) -> Literal["bfloat16", "float32"]:
+    """The type that `precision` stands for on a device."""
+    return "bfloat16" if precision == "auto" and native_bfloat16(device) else "float32"
+
+
+def answering_autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The precision of what a head reads, and of its answers."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=computed_in(device, precision) == "bfloat16")
+
+
+# --- Folding BatchNorm into the convolution before it: the same function, fewer passes over memory.
+
+
+@torch.no_grad()
+def fold_norms(module: nn.Module) -> None:
+    """Fold every BatchNorm of a module in evaluation mode into its convolution, in place.
+
+    Pairs are recognised as `nn.Sequential` neighbours and by torchvision's names (`conv1` and `bn1`, ...).
+    """
+    assert not module.training
+    for parent in module.modules():
+        children = dict(parent.named_children())
+        names = list(children)
+        pairs = [(name, name.replace("conv", "bn")) for name in names if name.startswith("conv")]
+        if isinstance(parent, nn.Sequential):
+            pairs += itertools.pairwise(names)
+        for conv_name, norm_name in pairs:
+            conv, norm = children[conv_name], children.get(norm_name)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, nn.Identity())

@@ -21,7 +21,7 @@ def _conv(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    """What brings a block's input to the shape of its output; None where it has that shape."""
+    """The layer that brings a block's input to the shape of its output; None where it has that shape."""
     if stride == 1 and inputs == outputs:
         return None
     return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
@@ -75,14 +75,15 @@ BLOCKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 
 
 class ResNetEncoder(nn.Module):
-    """A window, halved stage by stage.
+    """A ResNet without its classifier, which halves a window stage by stage.
 
     Attributes:
         out_channels: after each halving: 64, 256, 512, 1024, 2048 for a whole ResNet-50.
     """
 
     def __init__(self, name: str, in_channels: int, depth: int) -> None:
-        """
+        """Make an untrained encoder.
+
         Args:
             name: one of :data:`BLOCKS`.
             in_channels: of the window.
@@ -103,8 +104,8 @@ class ResNetEncoder(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, channels, h, w) to what each halving leaves, the finest first."""
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        found = [x]
+        outputs = [x]
         for number in range(1, len(self.out_channels)):
             x = functional.max_pool2d(x, 3, 2, 1) if number == 1 else x
-            found.append(x := getattr(self, f"layer{number}")(x))
-        return found
+            outputs.append(x := getattr(self, f"layer{number}")(x))
+        return outputs

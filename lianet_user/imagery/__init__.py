@@ -1,8 +1,8 @@
 """A provider's imagery: files of any of the usual kinds -> acquisitions of one area on one grid. No torch here.
 
-`opening` decides by content which reader a source needs: `sentinel2` (band files), `stacks` (rasters of many layers),
-`arrays` (NetCDF and Zarr) or `stac`. Each makes planes, one band of one acquisition each, which `planes` puts together:
-masked by `masks`, laid on one grid by `grids`, refined where they are coarser by `refine`.
+`formats` decides by content which reader the files need: `sentinel2` (band files), `stacks` (rasters of many layers),
+`netcdf_zarr` or `stac`. Each reader makes planes, one band of one acquisition each, which `planes` assembles: masked by
+`masks`, and put on one grid by `grids`, which also refines coarse bands.
 
 Importing this package imports none of them; a name below is loaded when it is first used.
 """
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from lianet_user.imagery.cube import Imagery, Patch, Resident
-    from lianet_user.imagery.opening import open_imagery
-    from lianet_user.imagery.options import ImageryOptions
+    from lianet_user.imagery.formats import open_imagery
+    from lianet_user.imagery.imagery import Imagery, ImageryOptions, Patch, Resident
 
 __all__ = [
     "Imagery",
@@ -27,9 +26,8 @@ __all__ = [
 __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cube": ["Imagery", "Patch", "Resident"],
-        "opening": ["open_imagery"],
-        "options": ["ImageryOptions"],
+        "imagery": ["Imagery", "ImageryOptions", "Patch", "Resident"],
+        "formats": ["open_imagery"],
     },
 )
 

@@ -18,29 +18,30 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import LONLAT, Window, bounds_of, format_bounds, whole
+from lianet_user.geo.grid import LONLAT, Window, bounds_of, format_bounds, whole
 from lianet_user.imagery.rasters import RasterFile
 
 TILE = 256
 MOST_PIXELS = 2**24
-"""Pixels of the grid above which the statistics are those of a sample of the tiles."""
+"""The statistics of a grid with more pixels are those of a sample of its tiles."""
 
 TOLERANCE = 0.001
-"""Of a pixel of the raster, that GDAL's transformer may be off."""
+"""Largest error of GDAL's transformer, in pixels of the raster."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the valid pixels: float64 (bands,). The deviation of a band that is the same everywhere is given as 1."""
+    """Mean and standard deviation of every band over the valid pixels: float64 (bands,). A constant band has the
+    deviation 1."""
 
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
 
 
 class FeatureRaster:
-    """A raster as it lies on a region's grid. Its values hold at every date.
+    """A raster of features, warped to a region's grid. Its values apply to every date.
 
-    A pixel is valid where all of its bands are: not nodata, not masked, finite, and on the raster's ground.
+    A pixel is valid where all of its bands are: neither nodata nor masked, finite, and inside the raster.
 
     Attributes:
         path: of the file.
@@ -52,7 +53,7 @@ class FeatureRaster:
         geobox: the region's grid.
 
     Raises:
-        ImageryError: it cannot be read, does not say where it lies, or does not touch the grid.
+        ImageryError: it cannot be read or is not georeferenced.
     """
 
     def __init__(self, path: Path, geobox: GeoBox) -> None:
@@ -81,7 +82,7 @@ class FeatureRaster:
     def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Values float32 (bands, height, width) of a window of the grid, and which are valid, bool (height, width).
 
-        What is not valid is 0.
+        Invalid pixels are 0.
 
         Raises:
             ImageryError: the file is damaged.
@@ -97,7 +98,7 @@ class FeatureRaster:
         return np.where(valid, values, np.float32(0)), valid
 
     def moments(self) -> Moments:
-        """Mean and deviation of every band over the grid, tile by tile.
+        """Mean and standard deviation of every band over the grid, computed tile by tile.
 
         Raises:
             ImageryError: no pixel is valid, or the file is damaged.
@@ -119,7 +120,7 @@ class FeatureRaster:
             squares += np.square(chosen).sum(1)
         if origin is None:
             raise ImageryError(
-                f"{self.path} has no valid pixel in the region (all is nodata, or lies elsewhere: {self._where()}): give a"
+                f"{self.path} has no valid pixel in the region (all of it is nodata or lies elsewhere: {self._where()}): give a"
                 " raster that covers it"
             )
         mean = total / count
@@ -127,21 +128,22 @@ class FeatureRaster:
         return Moments(origin + mean, np.where(std > 0, std, 1.0))
 
     def require_cover(self, labelled: NDArray[np.bool_]) -> None:
-        """
+        """Refuse a raster that does not cover all labelled pixels.
+
         Args:
             labelled: bool (height, width) of the grid.
 
         Raises:
-            ImageryError: labelled ground lies outside the raster.
+            ImageryError: a labelled pixel lies outside the raster.
         """
         rows, cols = np.nonzero(labelled)
         outside = ~self._inside(rows, cols)
         if not outside.any():
             return
         covered = 1.0 - float(outside.mean())
-        told = f"covers {covered:.1%} of the labelled ground" if covered else "covers none of the labelled ground"
+        share = f"covers {covered:.1%} of the labelled ground" if covered else "covers none of the labelled ground"
         raise ImageryError(
-            f"{self.path} {told}: it lies at {self._where()}, the region at {format_bounds(bounds_of(self.geobox, LONLAT))}"
+            f"{self.path} {share}: it lies at {self._where()}, the region at {format_bounds(bounds_of(self.geobox, LONLAT))}"
             " (W,S,E,N in degrees); give a raster that covers all labels, or labels that lie inside it"
         )
 

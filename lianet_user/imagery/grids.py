@@ -1,9 +1,14 @@
-"""How the grids of planes lie on each other, and putting planes on one grid where they do not."""
+"""Grids of imagery: whether two of them match, cropping and resampling to one of them, and refining coarse bands.
+
+A coarse band is refined smoothly and then corrected until the mean of the fine pixels in every coarse pixel is the measurement
+again. Nothing is lost, so quality can be judged at each band's own resolution, on measured pixels only.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyproj
@@ -13,22 +18,20 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from pyproj.exceptions import CRSError
+from scipy import ndimage
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window, bounds_of, crs_name, format_bounds, whole
-from lianet_user.imagery.refine import blocks
-
-if TYPE_CHECKING:
-    from lianet_user.imagery.planes import Plane
+from lianet_user.geo.grid import Window, bounds_of, crs_name, format_bounds, whole
+from lianet_user.imagery.imagery import Plane
 
 Key = TypeVar("Key", bound=Hashable)
 
 TOLERANCE = 0.01
-"""Of a pixel: grids that differ by less are the same."""
+"""In pixels: grids that differ by less are the same."""
 
 
 def same_crs(one: CRS | None, other: CRS | None) -> bool:
-    """Whether two CRS are the same, whatever program wrote them down."""
+    """Whether two CRS are the same, whichever program wrote them."""
     return one == other or (
         one is not None
         and other is not None
@@ -37,8 +40,10 @@ def same_crs(one: CRS | None, other: CRS | None) -> bool:
 
 
 def registered(crs: pyproj.CRS) -> pyproj.CRS:
-    """The entry of a register that a CRS says it is, where it also states a shift to WGS 84, as files of before 2019 do; any
-    other CRS as it is. GDAL takes them so, too."""
+    """The registered CRS that a CRS with a shift to WGS 84 names, as in files from before 2019; any other CRS unchanged.
+
+    GDAL reads them in the same way.
+    """
     entry = crs.source_crs.to_json_dict().get("id") if crs.is_bound and crs.source_crs else None
     try:
         return crs if entry is None else pyproj.CRS.from_authority(entry["authority"], entry["code"])
@@ -51,9 +56,9 @@ def same_grid(one: GeoBox, other: GeoBox) -> bool:
     return one.shape == other.shape and same_crs(one.crs, other.crs) and _shift(one, other) == (0, 0)
 
 
-def factor_of(geobox: GeoBox, grid: GeoBox) -> int | None:
-    """How many pixels of `grid` lie along one side of a pixel of `geobox`; None where both do not cover the same ground in a
-    whole multiple of pixels."""
+def pixel_factor(geobox: GeoBox, grid: GeoBox) -> int | None:
+    """How many pixels of `grid` lie along one side of a pixel of `geobox`; None unless that is a whole number and both
+    cover the same ground."""
     factor = _ratio(geobox, grid)
     if factor is None or any(length % factor for length in grid.shape):
         return None
@@ -68,8 +73,8 @@ def pixel_metres(geobox: GeoBox) -> float:
     return float(round(abs(geobox.resolution.y) * to_metres, 6))
 
 
-def described(geobox: GeoBox) -> str:
-    """A grid in a message."""
+def describe_grid(geobox: GeoBox) -> str:
+    """Describe a grid for a message."""
     assert geobox.crs is not None
     size = abs(geobox.resolution.x)
     unit = "m" if geobox.crs.projected else "degrees"
@@ -77,32 +82,33 @@ def described(geobox: GeoBox) -> str:
     return f"{width} x {height} px of {size:g} {unit} at {format_bounds(bounds_of(geobox))} ({crs_name(geobox.crs)})"
 
 
-def gridded(planes: Mapping[Key, Plane], wanted: GeoBox | None = None) -> tuple[GeoBox, dict[Key, Plane]]:
-    """The grid of planes, and the planes as they lie on it.
+def to_common_grid(planes: Mapping[Key, Plane], target: GeoBox | None = None) -> tuple[GeoBox, dict[Key, Plane]]:
+    """Put planes on one grid; returns the grid and the planes on it.
 
     Args:
-        planes: of bands.
-        wanted: the grid to put them on. Planes whose pixels are whole multiples of its pixels are cropped to it and keep
+        planes: of bands, by any key.
+        target: the grid to put them on. Planes whose pixels are whole multiples of its pixels are cropped to it and keep
             their size; others are resampled, bilinearly. None takes the grid of the finest plane.
 
     Raises:
-        ImageryError: no grid is wanted, and a plane does not cover the finest one's ground in a whole multiple of its pixels.
+        ImageryError: no target is given, and a plane does not cover the finest one's ground in a whole multiple of its pixels.
     """
-    if wanted is not None:
-        return wanted, {key: on_grid(plane, wanted) for key, plane in planes.items()}
+    if target is not None:
+        return target, {key: on_grid(plane, target) for key, plane in planes.items()}
     finest = min(planes.values(), key=lambda plane: abs(plane.geobox.affine.determinant))
     for plane in planes.values():
-        if factor_of(plane.geobox, finest.geobox) is None:
+        if pixel_factor(plane.geobox, finest.geobox) is None:
             raise ImageryError(
-                f"{plane.name} covers {described(plane.geobox)}, which is not the ground of {finest.name}"
-                f" ({described(finest.geobox)}) in a whole multiple of its pixels: clip both alike, or give --grid to resample"
+                f"{plane.name} covers {describe_grid(plane.geobox)}, which is not the ground of {finest.name}"
+                f" ({describe_grid(finest.geobox)}) in a whole multiple of its pixels:"
+                " clip both to the same area, or give `grid` to resample"
             )
     return finest.geobox, dict(planes)
 
 
 def on_grid(plane: Plane, grid: GeoBox, method: Literal["bilinear", "nearest"] = "bilinear") -> Plane:
-    """A plane as it lies on a grid: itself, cropped in its own pixels, or resampled."""
-    if factor_of(plane.geobox, grid) is not None:
+    """Put a plane on a grid: unchanged, cropped in its own pixels, or resampled."""
+    if pixel_factor(plane.geobox, grid) is not None:
         return plane
     factor = _ratio(plane.geobox, grid)
     if factor is not None and not any(length % factor for length in grid.shape):
@@ -113,7 +119,7 @@ def on_grid(plane: Plane, grid: GeoBox, method: Literal["bilinear", "nearest"] =
 
 
 class Cropped:
-    """Another plane's pixels on a grid that begins and ends elsewhere; what it does not cover is not measured.
+    """Another plane, cropped or padded to a grid with the same pixels; what it does not cover is not measured.
 
     Args:
         plane: to be read.
@@ -127,9 +133,9 @@ class Cropped:
 
     def read(self, window: Window) -> NDArray[np.float32]:
         values = np.full((window.height, window.width), np.nan, np.float32)
-        wanted = window.shifted(*self._shift)
-        if inside := wanted.intersection(whole(self._plane.geobox)):
-            values[inside.within(wanted).slices] = _measured(self._plane, inside)
+        shifted = window.shifted(*self._shift)
+        if inside := shifted.intersection(whole(self._plane.geobox)):
+            values[inside.within(shifted).slices] = _measured(self._plane, inside)
         return values
 
     def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -197,7 +203,7 @@ class Resampled:
         return d * x + e * y + f, a * x + b * y + c
 
     def _values(self, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float32]:
-        """At places inside the plane: float32 as many, NaN where the pixel is not measured."""
+        """The values at positions inside the plane: float32, NaN where the pixel is not measured."""
         first = int(rows.min()) - 1, int(cols.min()) - 1
         reach = Window(*first, int(rows.max()) + 2 - first[0], int(cols.max()) + 2 - first[1])
         touched = reach.intersection(whole(self._plane.geobox))
@@ -212,11 +218,11 @@ class Resampled:
         total, weights = np.zeros(rows.shape), np.zeros(rows.shape)
         for step_down, step_right in ((0, 0), (0, 1), (1, 0), (1, 1)):
             weight = (below if step_down else 1 - below) * (right if step_right else 1 - right)
-            found = numbers[
+            corner = numbers[
                 (row + step_down).clip(0, touched.height - 1), (col + step_right).clip(0, touched.width - 1)
             ]
-            weight = np.where(np.isfinite(found), weight, 0.0)
-            total += weight * np.nan_to_num(found)
+            weight = np.where(np.isfinite(corner), weight, 0.0)
+            total += weight * np.nan_to_num(corner)
             weights += weight
         # The pixel at the place itself weighs a quarter at least.
         return np.where(np.isfinite(nearest), total / np.maximum(weights, 0.25), np.nan).astype(np.float32)
@@ -225,9 +231,9 @@ class Resampled:
 def _mean_of_measured(values: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
     """Means over blocks of `samples` x `samples`, NaN where less than half of one is measured."""
     parts = blocks(values, samples)
-    held = np.isfinite(parts)
-    count = held.sum((-3, -1))
-    total = np.where(held, parts, 0.0).sum((-3, -1), dtype=np.float64)
+    measured = np.isfinite(parts)
+    count = measured.sum((-3, -1))
+    total = np.where(measured, parts, 0.0).sum((-3, -1), dtype=np.float64)
     return np.where(2 * count >= samples**2, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
@@ -257,3 +263,59 @@ def _shift(geobox: GeoBox, within: GeoBox) -> tuple[int, int] | None:
         if max(abs(x - corner[0] - shift[1]), abs(y - corner[1] - shift[0])) > TOLERANCE:
             return None
     return shift
+
+
+# --- Coarse bands on a finer grid: smooth, and with the measured mean in every coarse pixel, so that no detail is invented.
+
+
+ROUNDS = 4
+
+REACH = ROUNDS
+"""Coarse pixels of margin after which `refine` of a window equals that of the whole: each round looks one pixel further."""
+
+MARGIN = REACH + math.ceil(REACH * math.sqrt(2.0))
+"""The same where `fill` precedes `refine`, for every measured pixel: the gaps in its reach are filled from no further away than
+the pixel itself."""
+
+
+def refine(band: NDArray[np.float32], factor: int, rounds: int = ROUNDS) -> NDArray[np.float32]:
+    """A band on a grid `factor` times finer, smooth, whose means over each measured pixel are the measurement."""
+    if factor == 1:
+        return band
+    fine = np.zeros((band.shape[0] * factor, band.shape[1] * factor), np.float32)
+    for _ in range(rounds):
+        fine += ndimage.zoom(band - block_mean(fine, factor), factor, order=1, mode="nearest", grid_mode=True)
+    # The last correction is flat inside each measured pixel, which makes the means exact.
+    fine += (band - block_mean(fine, factor)).repeat(factor, 0).repeat(factor, 1)
+    return fine
+
+
+def block_mean(values: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Means over blocks of `factor` x `factor` along the last two axes."""
+    return values if factor == 1 else blocks(values, factor).mean((-3, -1))
+
+
+def block_all(values: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
+    """Whether all of each block of `factor` x `factor` along the last two axes is true."""
+    return values if factor == 1 else np.asarray(blocks(values, factor).all((-3, -1)))
+
+
+def blocks(values: NDArray[Any], factor: int) -> NDArray[Any]:
+    """(..., height, width) as (..., height / factor, factor, width / factor, factor)."""
+    *rest, height, width = values.shape
+    return values.reshape(*rest, height // factor, factor, width // factor, factor)
+
+
+def fill(values: NDArray[np.float32], measured: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Pixels without a measurement take the nearest one's value, so that refining and encoding meet no cliff.
+
+    Args:
+        values: (height, width).
+        measured: bool (height, width); where nothing is, everything becomes 0.
+    """
+    if measured.all():
+        return values
+    if not measured.any():
+        return np.zeros_like(values)
+    nearest = ndimage.distance_transform_edt(~measured, return_distances=False, return_indices=True)
+    return np.asarray(values[tuple(nearest)])

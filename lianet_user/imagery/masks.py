@@ -1,4 +1,4 @@
-"""Masks: what of an acquisition shows the ground, and no cloud."""
+"""Cloud masks: which pixels of an acquisition show the ground."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import ImageryError, listed
-from lianet_user.grid import Window
-from lianet_user.header import Acquisition
-from lianet_user.imagery.grids import described, factor_of, on_grid
-from lianet_user.imagery.named import moment_of, rasters_in
-from lianet_user.imagery.options import SCL_CLEAR, ImageryOptions
-from lianet_user.imagery.rasters import RasterFile, RasterPlane
-from lianet_user.imagery.refine import block_all
-
-if TYPE_CHECKING:
-    from lianet_user.imagery.planes import Plane
+from lianet_user.files.header import Acquisition
+from lianet_user.geo.grid import Window
+from lianet_user.imagery.grids import block_all, describe_grid, on_grid, pixel_factor
+from lianet_user.imagery.imagery import SCL_CLEAR, ImageryOptions, Plane
+from lianet_user.imagery.rasters import RasterFile, RasterPlane, date_of_file, rasters_in
 
 SCL = "SCL"
 """Sentinel-2's scene classification, the one mask whose values mean the same everywhere."""
@@ -30,24 +24,24 @@ SCL = "SCL"
 
 @dataclass(frozen=True)
 class MaskRule:
-    """Which values of a mask are clear: these, or those below a number."""
+    """Which values of a mask are clear: the listed ones, or those below a number."""
 
     values: tuple[int, ...] = ()
     below: float | None = None
 
 
 def mask_rule(name: str, options: ImageryOptions) -> MaskRule:
-    """The rule for a mask: what was asked for, or, for a mask that is called SCL, its values that show the ground.
+    """The rule of a mask: the requested one, or for a mask called SCL the classes that show the ground.
 
     Args:
         name: of the mask: a layer, a variable, an asset, or a file.
         options: `clear` and `clear_below`.
 
     Raises:
-        ImageryError: both were asked for, or neither and the mask is not called SCL.
+        ImageryError: both are given, or neither and the mask is not called SCL.
     """
     if options.clear is not None and options.clear_below is not None:
-        raise ImageryError("--clear and --clear-below are both given: a mask holds either classes or a probability")
+        raise ImageryError("`clear` and `clear_below` are both given: a mask holds either classes or a probability")
     if options.clear_below is not None:
         return MaskRule(below=options.clear_below)
     if options.clear:
@@ -55,13 +49,13 @@ def mask_rule(name: str, options: ImageryOptions) -> MaskRule:
     if SCL in re.split(r"[^A-Z0-9]+", name.upper()):
         return MaskRule(SCL_CLEAR)
     raise ImageryError(
-        f"mask {name} does not say which of its values are clear: say which values of the mask are clear with --clear"
-        " or --clear-below"
+        f"mask {name} does not say which of its values are clear: say which values of the mask are clear with `clear`"
+        " or `clear_below`"
     )
 
 
 class MaskPlane:
-    """A mask as it lies on the imagery's grid.
+    """A mask on the imagery's grid.
 
     Args:
         plane: to be read; what it does not measure is not clear.
@@ -69,25 +63,25 @@ class MaskPlane:
         rule: which values are clear.
 
     Raises:
-        ImageryError: its pixels and the grid's are no multiples of each other, or the file declares as nodata what the rule
-            calls clear.
+        ImageryError: neither its pixels nor the grid's are multiples of the other's, or the file declares as nodata
+            what the rule calls clear.
     """
 
     def __init__(self, plane: Plane, grid: GeoBox, rule: MaskRule) -> None:
         self.name, self._plane, self._rule = plane.name, plane, rule
-        coarser, finer = factor_of(plane.geobox, grid), factor_of(grid, plane.geobox)
+        coarser, finer = pixel_factor(plane.geobox, grid), pixel_factor(grid, plane.geobox)
         if coarser is None and finer is None:
             raise ImageryError(
-                f"mask {plane.name} covers {described(plane.geobox)}, which is not the ground of the imagery"
-                f" ({described(grid)}) in whole pixels: clip both alike, or give --grid to resample"
+                f"mask {plane.name} covers {describe_grid(plane.geobox)}, which is not the ground of the imagery"
+                f" ({describe_grid(grid)}) in whole pixels: clip both to the same area, or give `grid` to resample"
             )
         self._coarser, self._finer = coarser or 1, finer or 1
         if rule.values:
             clear = np.array(rule.values, np.float32)
-            if lost := [str(value) for value, held in zip(rule.values, plane.measured(clear), strict=True) if not held]:
+            if lost := [str(value) for value, kept in zip(rule.values, plane.measured(clear), strict=True) if not kept]:
                 raise ImageryError(
-                    f"mask {plane.name} declares {', '.join(lost)} as nodata, which --clear calls clear: take the declaration"
-                    " off the file, or leave that value out of --clear"
+                    f"mask {plane.name} declares {', '.join(lost)} as nodata, which `clear` calls clear: remove the"
+                    " declaration from the file, or that value from `clear`"
                 )
 
     def clear(self, window: Window) -> NDArray[np.bool_]:
@@ -119,7 +113,7 @@ class MaskPlane:
 def mask_planes(
     planes: Mapping[int, Plane], name: str, acquisitions: Sequence[Acquisition], grid: GeoBox, options: ImageryOptions
 ) -> dict[int, MaskPlane]:
-    """Masks as they lie on the grid, one for each acquisition; resampled to it where a grid was asked for.
+    """Put masks on the grid, one for each acquisition; resample them if `options.grid` is given.
 
     Args:
         planes: by index of acquisition.
@@ -132,19 +126,19 @@ def mask_planes(
         ImageryError: an acquisition has no mask, or as in `mask_rule` and `MaskPlane`.
     """
     rule = mask_rule(name, options)
-    if lacking := [str(held.date) for index, held in enumerate(acquisitions) if index not in planes]:
+    if lacking := [str(each.date) for index, each in enumerate(acquisitions) if index not in planes]:
         raise ImageryError(
             f"mask {name} was found for {len(planes)} of {len(acquisitions)} dates, and not for {listed(lacking)}: give"
             " it for every date, or leave these dates out"
         )
-    held = dict(planes)
+    on_target = dict(planes)
     if options.grid is not None:
         # A finer mask stays as it is: a pixel is clear only if all of it is.
-        held = {
-            n: plane if factor_of(grid, plane.geobox) else on_grid(plane, grid, "nearest")
+        on_target = {
+            n: plane if pixel_factor(grid, plane.geobox) else on_grid(plane, grid, "nearest")
             for n, plane in planes.items()
         }
-    return {index: MaskPlane(plane, grid, rule) for index, plane in held.items()}
+    return {index: MaskPlane(plane, grid, rule) for index, plane in on_target.items()}
 
 
 def mask_files(path: Path, acquisitions: Sequence[Acquisition]) -> dict[int, Plane]:
@@ -153,34 +147,34 @@ def mask_files(path: Path, acquisitions: Sequence[Acquisition]) -> dict[int, Pla
     Args:
         path: a raster, or a folder of rasters with dates in their names or their folders'. A single raster without a date is
             the mask of all dates if it has one layer, and else of one date a layer, in order of time.
-        acquisitions: of the imagery; masks of other dates are passed over.
+        acquisitions: of the imagery; masks of other dates are ignored.
 
     Raises:
         ImageryError: no raster, a raster without a date in its name, two of one date, or a number of layers that is not
             that of the dates.
     """
-    dates = [held.date for held in acquisitions]
+    dates = [each.date for each in acquisitions]
     files = rasters_in(path)
     if not files:
         raise ImageryError(
-            f"{path} holds no raster: --mask expects one raster, or a folder of rasters with dates in their names"
+            f"{path} holds no raster: `mask` expects one raster, or a folder of rasters with dates in their names"
         )
-    if len(files) == 1 and moment_of(files[0]) is None:
+    if len(files) == 1 and date_of_file(files[0]) is None:
         file = RasterFile.open(files[0])
         if file.layers not in (1, len(dates)):
             raise ImageryError(
                 f"mask {path} has {file.layers} layers, the imagery {len(dates)} dates: expected one layer, or one a date"
             )
         return {index: RasterPlane(file, 1 if file.layers == 1 else index + 1) for index in range(len(dates))}
-    found: dict[int, Plane] = {}
+    planes: dict[int, Plane] = {}
     for name in files:
-        if (moment := moment_of(name)) is None:
+        if (moment := date_of_file(name)) is None:
             raise ImageryError(
                 f"mask {name} has no date in its name or its folder's: expected, for instance, mask_20180429.tif"
             )
         if moment.date not in dates:
             continue
-        if (index := dates.index(moment.date)) in found:
-            raise ImageryError(f"two masks of {moment.date}: {found[index].name} and {name}; leave one out")
-        found[index] = RasterPlane(RasterFile.open(name))
-    return found
+        if (index := dates.index(moment.date)) in planes:
+            raise ImageryError(f"two masks of {moment.date}: {planes[index].name} and {name}; leave one out")
+        planes[index] = RasterPlane(RasterFile.open(name))
+    return planes

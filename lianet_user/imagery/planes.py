@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from lianet_user.errors import ImageryError
-from lianet_user.grid import Window, whole
-from lianet_user.header import Acquisition, Band
-from lianet_user.imagery.cube import Imagery, Patch
-from lianet_user.imagery.grids import described, factor_of
-from lianet_user.imagery.refine import MARGIN, block_all, fill, refine
-
-if TYPE_CHECKING:
-    from lianet_user.imagery.masks import MaskPlane
-
-
-class Plane(Protocol):
-    """One band of one acquisition, or one mask, on its own grid.
-
-    Attributes:
-        geobox: its own grid.
-        scale: digital numbers per reflectance 1.0, as finally decided.
-        offset: subtracted from the digital numbers first: reflectance = (digital number - offset) / scale.
-        name: of the file (and the layer), for messages.
-    """
-
-    @property
-    def geobox(self) -> GeoBox: ...
-
-    @property
-    def scale(self) -> float: ...
-
-    @property
-    def offset(self) -> float: ...
-
-    @property
-    def name(self) -> str: ...
-
-    def read(self, window: Window) -> NDArray[Any]:
-        """Digital numbers (height, width) of a window inside the plane's own grid, as they are stored. Safe to call from
-        several threads.
-
-        Raises:
-            ImageryError: the file cannot be read, or is damaged.
-        """
-        ...
-
-    def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which of what `read` returned is a measurement."""
-        ...
+from lianet_user.errors import ImageryError, listed
+from lianet_user.files.artifact import open_region_file
+from lianet_user.files.header import Acquisition, Band
+from lianet_user.geo.grid import Window, whole
+from lianet_user.imagery.grids import (
+    MARGIN,
+    block_all,
+    describe_grid,
+    fill,
+    pixel_factor,
+    pixel_metres,
+    refine,
+    to_common_grid,
+)
+from lianet_user.imagery.imagery import Imagery, ImageryOptions, Patch, Plane
+from lianet_user.imagery.masks import MaskPlane, mask_files, mask_planes
+from lianet_user.imagery.rasters import RasterFile
 
 
 class PlaneImagery(Imagery):
@@ -68,7 +41,7 @@ class PlaneImagery(Imagery):
         bands: in the order of every patch.
         acquisitions: in order of time.
         planes: by index of acquisition and of band; what is missing is valid nowhere. Each covers the grid's ground, in pixels
-            that are whole multiples of the grid's (`grids.gridded` sees to that), the same for all dates of a band.
+            that are whole multiples of the grid's (`grids.to_common_grid` sees to that), the same for all dates of a band.
         masks: by index of acquisition; a date without one is clear.
         source: product identifiers or file names, in words.
         notes: lines about what was decided or left out, for the provider.
@@ -134,16 +107,147 @@ class PlaneImagery(Imagery):
         for (_, of), plane in sorted(self._planes.items(), key=lambda item: item[0]):
             if of != band:
                 continue
-            factor = factor_of(plane.geobox, self.geobox)
+            factor = pixel_factor(plane.geobox, self.geobox)
             if factor is None:
                 raise ImageryError(
-                    f"{plane.name} has {described(plane.geobox)}, which does not lie in whole pixels on the grid"
-                    f" ({described(self.geobox)}): clip all bands alike, or give --grid"
+                    f"{plane.name} has {describe_grid(plane.geobox)}, which does not lie in whole pixels on the grid"
+                    f" ({describe_grid(self.geobox)}): clip all bands to the same area, or give `grid`"
                 )
             if first and first[0] != factor:
                 raise ImageryError(
-                    f"band {self.bands[band].name} has pixels of different sizes: {described(first[1].geobox)} in"
-                    f" {first[1].name}, {described(plane.geobox)} in {plane.name}; give one size for all dates, or --grid"
+                    f"band {self.bands[band].name} has pixels of different sizes: {describe_grid(first[1].geobox)} in"
+                    f" {first[1].name}, {describe_grid(plane.geobox)} in {plane.name};"
+                    " give one size for all dates, or give `grid`"
                 )
             first = first or (factor, plane)
         return first[0] if first else 1
+
+
+# --- Assembling the planes of a reader: one grid for all of them, masks, and notes for the provider.
+
+
+SAMPLE = 256
+"""Side, in pixels, of the sample that shows whether fractions are reflectances."""
+
+HIGHEST_REFLECTANCE = 3.0
+"""A median above this is not a reflectance: snow, glint and clouds stay below."""
+
+
+def assemble(
+    *,
+    names: Sequence[str],
+    wavelengths: Sequence[float | None],
+    acquisitions: Sequence[Acquisition],
+    planes: Mapping[tuple[int, int], Plane],
+    masks: Mapping[int, Plane] | None,
+    options: ImageryOptions,
+    source: str,
+    notes: Sequence[str] = (),
+) -> PlaneImagery:
+    """Assemble imagery from the planes of a reader.
+
+    Args:
+        names: of the bands.
+        wavelengths: of the bands (nm), None where unknown.
+        acquisitions: in order of time.
+        planes: by index of acquisition and of band, each on its own grid.
+        masks: by index of acquisition, where the reader has masks called `options.mask`; None reads them from files of
+            that name.
+        options: `grid` and what concerns masks.
+        source: product identifiers or file names, in words.
+        notes: of the reader.
+
+    Raises:
+        ImageryError: grids or masks do not fit, a band is on none of the dates, or fractions are no reflectances.
+    """
+    if absent := [name for band, name in enumerate(names) if not any(of == band for _, of in planes)]:
+        raise ImageryError(f"band {listed(absent)} is on none of {len(acquisitions)} dates: leave it out")
+    firsts = [planes[min(key for key in planes if key[1] == band)] for band in range(len(names))]
+    for plane in firsts:
+        _check_fractions(plane)
+    grid, placed = to_common_grid(planes, requested_grid(options))
+    if masks is None and options.mask is not None:
+        masks = mask_files(Path(options.mask), acquisitions)
+    bands = [
+        Band(name=name, wavelength_nm=nm, gsd_m=pixel_metres(plane.geobox), offset=plane.offset, scale=plane.scale)
+        for name, nm, plane in zip(names, wavelengths, firsts, strict=True)
+    ]
+    return PlaneImagery(
+        geobox=grid,
+        bands=bands,
+        acquisitions=acquisitions,
+        planes=placed,
+        masks=mask_planes(masks, options.mask, acquisitions, grid, options)
+        if masks is not None and options.mask
+        else None,
+        source=source,
+        notes=[
+            *notes,
+            f"the grid is {describe_grid(grid)}",
+            *_scalings(acquisitions, planes),
+            *_missing_bands(names, acquisitions, planes),
+        ],
+    )
+
+
+def requested_grid(options: ImageryOptions) -> GeoBox | None:
+    """The grid of the raster or region file that `options.grid` names.
+
+    Raises:
+        ImageryError: the raster cannot be read.
+        ArtifactError: the region file cannot be read.
+    """
+    if options.grid is None:
+        return None
+    path = Path(options.grid)
+    if path.suffix.lower() == ".safetensors":
+        return open_region_file(path).header.grid.geobox
+    return RasterFile.open(path).geobox
+
+
+def _scalings(acquisitions: Sequence[Acquisition], planes: Mapping[tuple[int, int], Plane]) -> list[str]:
+    """Notes on how digital numbers become reflectance, and on which dates."""
+    dates: dict[tuple[float, float], set[int]] = defaultdict(set)
+    for (index, _), plane in planes.items():
+        dates[plane.offset, plane.scale].add(index)
+    return [
+        f"reflectance = (digital number - {offset:g}) / {scale:g}"
+        + (f" on {_listed_dates(acquisitions, of)}" if len(dates) > 1 else "")
+        for (offset, scale), of in dates.items()
+    ]
+
+
+def _missing_bands(
+    names: Sequence[str], acquisitions: Sequence[Acquisition], planes: Mapping[tuple[int, int], Plane]
+) -> list[str]:
+    """Notes on bands that are missing on some dates."""
+    gaps = ({n for n in range(len(acquisitions)) if (n, band) not in planes} for band in range(len(names)))
+    return [
+        f"band {name} is missing on {_listed_dates(acquisitions, of)}"
+        for name, of in zip(names, gaps, strict=True)
+        if of
+    ]
+
+
+def _listed_dates(acquisitions: Sequence[Acquisition], indices: set[int]) -> str:
+    return listed([str(acquisitions[index].date) for index in sorted(indices)], most=5)
+
+
+def _check_fractions(plane: Plane) -> None:
+    """Refuse fractions without a scale that are far above any reflectance.
+
+    Raises:
+        ImageryError: the plane holds such fractions.
+    """
+    if (plane.scale, plane.offset) != (1.0, 0.0):
+        return
+    height, width = plane.geobox.shape
+    middle = Window((height - SAMPLE) // 2, (width - SAMPLE) // 2, SAMPLE, SAMPLE).intersection(whole(plane.geobox))
+    assert middle is not None
+    values = plane.read(middle)
+    values = values[plane.measured(values)]
+    if values.size and np.median(values) > HIGHEST_REFLECTANCE:
+        raise ImageryError(
+            f"{plane.name} would hold a reflectance of {np.median(values):g} in its middle, expected 0 to 1: give `scale`,"
+            " the number that is a reflectance of 1 (often 10000)"
+        )

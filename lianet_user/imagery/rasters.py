@@ -1,8 +1,10 @@
-"""Rasters that GDAL reads, window by window and from several threads."""
+"""Raster files: which files of a folder are rasters, which dates their names hold, and reading them window by window."""
 
 from __future__ import annotations
 
+import datetime as dt
 import os
+import re
 import threading
 import warnings
 from collections import OrderedDict
@@ -17,33 +19,34 @@ import rasterio
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from rasterio._err import CPLE_BaseError  # what some attributes raise; rasterio has no public name for it
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from lianet_user.errors import ImageryError
-from lianet_user.grid import Window
+from lianet_user.files.header import Acquisition
+from lianet_user.geo.grid import Window
 
 # GDAL keeps decoded blocks of up to 5 % of the memory. Windows are drawn at random, so that few are met again.
 os.environ.setdefault("GDAL_CACHEMAX", "256")
 
 OPEN_FILES = 64
-"""That a thread keeps open: opening costs more than reading a window."""
+"""Files that a thread keeps open: opening costs more than reading a window."""
 
 
 @dataclass(frozen=True, eq=False)
 class RasterFile:
-    """A raster, as it describes itself.
+    """A raster and what its header says.
 
     Attributes:
         path: of the file.
         geobox: its grid.
         names: of its layers: their descriptions, empty where they have none.
         dtypes: of its layers, as numpy calls them.
-        nodata: of its layers: the number that is no measurement.
+        nodata: of its layers: the number that is not a measurement.
         scaling: of its layers: scale and offset as in `Band`, where the file says them.
-        masked: of its layers: whether another layer says what of them was measured.
+        masked: of its layers: whether the file's own mask says which pixels were measured.
     """
 
     path: Path
@@ -56,16 +59,17 @@ class RasterFile:
 
     @classmethod
     def open(cls, path: Path) -> RasterFile:
-        """
+        """Read the header of a raster.
+
         Raises:
-            ImageryError: it cannot be read, is no raster, or does not say where it lies.
+            ImageryError: it cannot be read, is not a raster, or is not georeferenced.
         """
         with _translated(path), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # refused below, in our words
             with rasterio.open(path) as source:
                 if source.crs is None or source.transform.is_identity:
                     what = "coordinate reference system" if source.crs is None else "transform to coordinates"
-                    raise ImageryError(f"{path} has no {what}: imagery must say where it lies")
+                    raise ImageryError(f"{path} has no {what}: imagery must be georeferenced")
                 if source.transform.is_degenerate or any("complex" in dtype for dtype in source.dtypes):
                     raise ImageryError(f"{path} holds complex numbers, or pixels without size: expected a plain raster")
                 return cls(
@@ -74,7 +78,7 @@ class RasterFile:
                     tuple(name or "" for name in source.descriptions),
                     tuple(source.dtypes),
                     tuple(source.nodatavals),
-                    tuple(_scaling(path, *told) for told in zip(source.scales, source.offsets, strict=True)),
+                    tuple(_scaling(path, *declared) for declared in zip(source.scales, source.offsets, strict=True)),
                     tuple(MaskFlags.per_dataset in flags for flags in source.mask_flag_enums),
                 )
 
@@ -91,7 +95,7 @@ class RasterPlane:
         layer: its number, from 1.
         scale: digital numbers per reflectance 1.0.
         offset: subtracted from the digital numbers first.
-        nodata: digital numbers that are no measurement, beside what the file declares and NaN.
+        nodata: digital numbers that mean "not measured", in addition to NaN and what the file declares.
     """
 
     def __init__(
@@ -150,7 +154,7 @@ _HANDLES = _Handles()
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """GDAL's errors in our words."""
+    """Raise GDAL's errors as ImageryError."""
     try:
         yield
     except (RasterioError, CPLE_BaseError) as error:
@@ -163,9 +167,87 @@ def _translated(path: Path) -> Iterator[None]:
 def _scaling(path: Path, scale: float, offset: float) -> tuple[float, float] | None:
     """Scale and offset as in `Band` from GDAL's, which multiplies and adds."""
     if (scale, offset) == (1.0, 0.0):
-        return None  # what GDAL says, too, where the file says nothing
+        return None  # GDAL's values for a file that declares nothing, too
     if not (np.isfinite(scale) and np.isfinite(offset) and scale > 0):
         raise ImageryError(
             f"{path} declares a scale of {scale:g} and an offset of {offset:g}: expected a scale above 0"
         )
     return 1.0 / scale, -offset / scale
+
+
+# --- Files in folders, and the dates in their names.
+
+
+RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img"}
+
+DATE_PATTERN = re.compile(
+    r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<dash>[-_.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
+    r"(?:T?(?P<hour>\d\d)[-:]?(?P<minute>\d\d)[-:]?(?P<second>\d\d)Z?)?(?!\d)",
+    re.I,
+)
+
+
+def files_in(path: Path) -> Iterator[Path]:
+    """A file, or those of a folder and of the folders in it, in order; hidden ones are skipped.
+
+    Raises:
+        ImageryError: it does not exist.
+    """
+    if not path.exists():
+        raise ImageryError(f"{path} does not exist: expected imagery, a file or a folder of files")
+    if not path.is_dir():
+        yield path
+        return
+    for entry in sorted(path.iterdir()):
+        if not entry.name.startswith("."):
+            yield from files_in(entry)
+
+
+def rasters_in(path: Path) -> list[Path]:
+    """A file, or the rasters of a folder and of the folders in it, by their suffixes."""
+    return [file for file in files_in(path) if file == path or file.suffix.lower() in RASTER_SUFFIXES]
+
+
+def date_in_name(path: Path) -> Acquisition | None:
+    """The date in a file's name, with the time of day if there is exactly one; None if there is none.
+
+    Raises:
+        ImageryError: the name holds several dates.
+    """
+    return _moment(path, path.stem)
+
+
+def date_of_file(path: Path) -> Acquisition | None:
+    """The date in a file's name as in `date_in_name`, or else in that of the folder it lies in.
+
+    Raises:
+        ImageryError: the name holds several dates.
+    """
+    folder = path.absolute().parent
+    return date_in_name(path) or _moment(folder, folder.name)
+
+
+def _moment(path: Path, text: str) -> Acquisition | None:
+    moments = list(dict.fromkeys(_moments(text)))
+    dates = list(dict.fromkeys(date for date, _ in moments))
+    if len(dates) > 1:
+        raise ImageryError(
+            f"{path} has several dates in its name ({', '.join(map(str, dates))}): rename it after one, or give `dates`"
+        )
+    times = {time for _, time in moments if time is not None}
+    return Acquisition(date=dates[0], time=times.pop() if len(times) == 1 else None) if dates else None
+
+
+def _moments(text: str) -> Iterator[tuple[dt.date, dt.time | None]]:
+    for match in DATE_PATTERN.finditer(text):
+        try:
+            date = dt.date(int(match["year"]), int(match["month"]), int(match["day"]))
+        except ValueError:
+            continue  # eight digits that are not a date
+        try:
+            yield (
+                date,
+                dt.time(int(match["hour"]), int(match["minute"]), int(match["second"])) if match["hour"] else None,
+            )
+        except ValueError:
+            yield date, None

@@ -1,4 +1,4 @@
-"""What is known of sensors beforehand: Sentinel-2's bands, and how digital numbers become reflectance."""
+"""What is known about sensors in advance: Sentinel-2's bands, and how digital numbers become reflectance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lianet_user.errors import ImageryError
-from lianet_user.imagery.options import ImageryOptions
+from lianet_user.imagery.imagery import ImageryOptions
 
 WAVELENGTHS_NM = {
     "B01": 442.7, "B02": 492.4, "B03": 559.8, "B04": 664.6, "B05": 704.1, "B06": 740.5, "B07": 782.8,
@@ -37,24 +37,24 @@ def canonical(name: str) -> str:
     return f"B{number}" if number == "8A" or int(number) > 9 else f"B0{number}"
 
 
-def position(wanted: str, names: Sequence[str]) -> int | None:
-    """Where a band stands among others, by its name as it is, without regard to case, or as Sentinel-2 spells it."""
+def band_index(band: str, names: Sequence[str]) -> int | None:
+    """The index of a band among others: by its exact name, in any case, or as Sentinel-2 spells it. None if that is
+    ambiguous."""
     for spelled in (str, str.casefold, canonical):
-        found = [index for index, name in enumerate(names) if spelled(name) == spelled(wanted)]
-        if len(found) == 1:
-            return found[0]
+        matches = [index for index, name in enumerate(names) if spelled(name) == spelled(band)]
+        if len(matches) == 1:
+            return matches[0]
     return None
 
 
-def called(wanted: str, found: str) -> str:
-    """The name of a band that was asked for and found: the file's, unless the provider spells it as Sentinel-2 does, which
-    says what B2 is."""
-    return wanted if wanted in WAVELENGTHS_NM else found
+def band_name(requested: str, in_file: str) -> str:
+    """The name of a requested band: the file's, unless the request spells it as Sentinel-2 does, which says what B2 is."""
+    return requested if requested in WAVELENGTHS_NM else in_file
 
 
 def wavelengths(names: Sequence[str]) -> tuple[float | None, ...]:
-    """Central wavelengths (nm) of bands, if their names are certainly Sentinel-2's: all of them are, and one is no other
-    sensor's. Landsat's B2 to B7 are other bands."""
+    """Central wavelengths (nm) of bands, if their names are certainly Sentinel-2's: all of them are, and one of them
+    is no other sensor's. Landsat's B2 to B7 are other bands."""
     spelled = [canonical(name) for name in names]
     # Landsat counts B1 to B11; its harmonised products write B01 to B07 and B09 to B11.
     sure = set(spelled) <= set(WAVELENGTHS_NM) and ("B08" in names or not {"B8A", "B12"}.isdisjoint(spelled))
@@ -62,34 +62,40 @@ def wavelengths(names: Sequence[str]) -> tuple[float | None, ...]:
 
 
 def scaling(
-    date: dt.date, options: ImageryOptions, *, told: tuple[float, float] | None, dtype: str, name: str, sentinel2: bool
+    date: dt.date,
+    options: ImageryOptions,
+    *,
+    declared: tuple[float, float] | None,
+    dtype: str,
+    name: str,
+    sentinel2: bool,
 ) -> tuple[float, float]:
     """Scale and offset of digital numbers, as in `Band`.
 
     Args:
         date: of acquisition.
         options: what the provider says of that date, or of all, comes first.
-        told: scale and offset by the file or its metadata.
+        declared: scale and offset by the file or its metadata.
         dtype: of the numbers, as numpy calls it.
         name: of the file, for messages.
         sentinel2: whether these are certainly Sentinel-2's numbers, whose offset came in 2022.
 
     Raises:
-        ImageryError: an offset that must be given; bytes, of which nobody says what they mean; or a scale that is not above 0.
+        ImageryError: an offset that has to be given, bytes without a scale, or a scale that is not above 0.
     """
     whole_numbers = np.dtype(dtype).kind != "f"
-    unsaid = told is None and options.offset is None and date not in options.offsets
+    unsaid = declared is None and options.offset is None and date not in options.offsets
     if sentinel2 and whole_numbers and unsaid and date >= OFFSET_SINCE:
         raise ImageryError(
             f"imagery of {date} ({name}) may have been processed with or without the offset that came on {OFFSET_SINCE}:"
-            " give --offset 1000 or --offset 0"
+            " give `offset` 1000 or `offset` 0"
         )
-    offset = options.offsets.get(date, told[1] if told and options.offset is None else options.offset or 0.0)
-    scale = options.scales.get(date, told[0] if told and options.scale is None else options.scale)
+    offset = options.offsets.get(date, declared[1] if declared and options.offset is None else options.offset or 0.0)
+    scale = options.scales.get(date, declared[0] if declared and options.scale is None else options.scale)
     if scale is None:
         if np.dtype(dtype).itemsize == 1:
             raise ImageryError(
-                f"{name} holds bytes (0 to 255) and does not say which number is a reflectance of 1: give --scale"
+                f"{name} holds bytes (0 to 255) and does not say which number is a reflectance of 1: give `scale`"
             )
         scale = 10_000.0 if whole_numbers else 1.0
     if not (scale > 0 and np.isfinite(scale) and np.isfinite(offset)):

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lianet_user.errors import ImageryError, did_you_mean, listed
-from lianet_user.header import Acquisition
-from lianet_user.imagery.assembly import assembled
+from lianet_user.files.header import Acquisition
+from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
 from lianet_user.imagery.masks import SCL
-from lianet_user.imagery.named import RASTER_SUFFIXES, files_in, none_left, wanted
-from lianet_user.imagery.options import ImageryOptions
-from lianet_user.imagery.planes import Plane, PlaneImagery
-from lianet_user.imagery.rasters import RasterFile, RasterPlane
+from lianet_user.imagery.planes import PlaneImagery, assemble
+from lianet_user.imagery.rasters import RASTER_SUFFIXES, RasterFile, RasterPlane, files_in
 from lianet_user.imagery.sensors import CIRRUS, GSD_M, WAVELENGTHS_NM, canonical, scaling
 
 FILE = re.compile(
@@ -25,7 +23,7 @@ FILE = re.compile(
 )
 METADATA = "MTD_MSIL*.xml"
 QUALITY = "MSK_"
-"""Begins the names of the masks that a product carries for itself."""
+"""Prefix of the names of a product's own masks."""
 LARGEST_METADATA = 16 * 2**20
 EXAMPLE = "..._20170216T102101_B02.jp2"
 
@@ -54,8 +52,8 @@ def open_sentinel2(paths: Sequence[Path], options: ImageryOptions) -> PlaneImage
     """Open Sentinel-2 band files of one tile.
 
     Of a band in several resolutions the one it was measured at is taken. The offset is what the provider says, else what the
-    product's metadata file (MTD_MSIL...xml) or the file itself says, else 0, but refused since 2022-01-25. A digital number
-    of 0 is no measurement.
+    product's metadata file (MTD_MSIL...xml) or the file itself says, else 0, but refused since 2022-01-25. A digital
+    number of 0 means "not measured".
 
     Args:
         paths: files named ``..._YYYYMMDDTHHMMSS_Bnn.jp2`` (or .tif, or ``..._Bnn_10m.jp2``), or folders that hold such files,
@@ -68,22 +66,22 @@ def open_sentinel2(paths: Sequence[Path], options: ImageryOptions) -> PlaneImage
             grid, or an offset that must be given.
     """
     files, passed = _find(paths, options.mask)
-    kept = [file for file in files if wanted(file.acquisition, options)]
+    kept = [file for file in files if in_period(file.acquisition, options)]
     if not kept:
-        raise none_left(list({file.acquisition.id: file.acquisition for file in files}.values()), options)
+        raise none_in_period(list({file.acquisition.id: file.acquisition for file in files}.values()), options)
     acquisitions = _acquisitions(kept)
     index = {held.id: n for n, held in enumerate(acquisitions)}
     chosen = _chosen(kept)
     names = _names([what for _, what in chosen], options)
     planes: dict[tuple[int, int], Plane] = {}
-    told: dict[str, tuple[float, float] | None] = {}
+    declared: dict[str, tuple[float, float] | None] = {}
     for (product, what), file in chosen.items():
         if what in names:
-            if product not in told:
-                told[product] = _told_by_product(file)
-            planes[index[product], names.index(what)] = _plane(file, told[product], options)
+            if product not in declared:
+                declared[product] = _declared_by_product(file)
+            planes[index[product], names.index(what)] = _plane(file, declared[product], options)
     masks: dict[int, Plane] | None = None
-    notes = [f"passed over, since not named as a band of Sentinel-2: {listed(passed, 5)}"] if passed else []
+    notes = [f"ignored, since not named as bands of Sentinel-2: {listed(passed, 5)}"] if passed else []
     if options.mask is not None and not Path(options.mask).exists():
         masks = {
             index[product]: RasterPlane(RasterFile.open(file.path))
@@ -93,14 +91,14 @@ def open_sentinel2(paths: Sequence[Path], options: ImageryOptions) -> PlaneImage
         if not masks:
             others = {what for _, what in chosen} - set(WAVELENGTHS_NM)
             raise ImageryError(
-                f"--mask {options.mask} is neither a path nor part of a file's name ({EXAMPLE.replace('B02', options.mask)}):"
+                f"`mask` {options.mask} is neither a path nor part of a file's name ({EXAMPLE.replace('B02', options.mask)}):"
                 f" beside bands there is {listed(sorted(others))}{did_you_mean(options.mask, others)}"
             )
     elif options.mask is None and any(what == SCL for _, what in chosen):
-        notes.append(f"clouds are not masked, though there are {SCL} files: --mask {SCL} uses them")
+        notes.append(f"clouds are not masked, although there are {SCL} files: give {SCL} as the mask to mask them")
     if CIRRUS not in names and any(what == CIRRUS for _, what in chosen) and options.bands is None:
         notes.append(f"band {CIRRUS} is left out: it does not see the ground")
-    return assembled(
+    return assemble(
         names=names,
         wavelengths=[WAVELENGTHS_NM[name] for name in names],
         acquisitions=acquisitions,
@@ -113,16 +111,16 @@ def open_sentinel2(paths: Sequence[Path], options: ImageryOptions) -> PlaneImage
 
 
 def _find(paths: Sequence[Path], mask: str | None) -> tuple[list[_File], list[str]]:
-    """All files of products, a band among them; and the names of rasters that are none, nor masks."""
-    found, others = [], []
+    """All files of products, at least one of them a band; and the names of other rasters, except masks."""
+    files, others = [], []
     apart = None if mask is None else Path(mask).resolve()
     for path in paths:
         for file in files_in(path):
             match = FILE.search(file.name)
-            # Beside bands and masks a product has pictures (TCI): in a folder they are passed over.
+            # Beside bands and masks a product has pictures (TCI): in a folder they are ignored.
             if match and (file != path or match["what"].upper() in {*WAVELENGTHS_NM, SCL, (mask or SCL).upper()}):
                 size = float(match["size"]) if match["size"] else None
-                found.append(_File(file, _acquisition(match, file), match["what"].upper(), size))
+                files.append(_File(file, _acquisition(match, file), match["what"].upper(), size))
             elif file == path:
                 raise ImageryError(f"{path} is not named as a Sentinel-2 band file ({EXAMPLE})")
             elif (
@@ -132,9 +130,9 @@ def _find(paths: Sequence[Path], mask: str | None) -> tuple[list[_File], list[st
                 and not (apart and file.resolve().is_relative_to(apart))
             ):
                 others.append(file.name)
-    if not any(file.what in WAVELENGTHS_NM for file in found):
+    if not any(file.what in WAVELENGTHS_NM for file in files):
         raise ImageryError(f"no Sentinel-2 band files ({EXAMPLE}) in {listed([str(path) for path in paths])}")
-    return found, others
+    return files, others
 
 
 def _acquisition(match: re.Match[str], file: Path) -> Acquisition:
@@ -142,7 +140,7 @@ def _acquisition(match: re.Match[str], file: Path) -> Acquisition:
         moment = dt.datetime.strptime(match["date"] + match["time"], "%Y%m%d%H%M%S")
     except ValueError as error:
         raise ImageryError(
-            f"{file} is named after a date that does not exist ({match['date']}T{match['time']}): expected YYYYMMDDTHHMMSS"
+            f"{file} has a date in its name that does not exist ({match['date']}T{match['time']}): expected YYYYMMDDTHHMMSS"
         ) from error
     return Acquisition(date=moment.date(), time=moment.time(), id=match["product"])
 
@@ -180,7 +178,7 @@ def _chosen(files: Sequence[_File]) -> dict[tuple[str, str], _File]:
         sizes = [file.size for file in group]
         if len(group) > 1 and (None in sizes or len(set(sizes)) < len(sizes)):
             if what not in WAVELENGTHS_NM:
-                continue  # nobody may ever ask for it
+                continue  # it may not be needed
             date = group[0].acquisition.date
             raise ImageryError(
                 f"band {what} of {date} is given twice: {group[0].path} and {group[1].path}; leave one out"
@@ -190,13 +188,13 @@ def _chosen(files: Sequence[_File]) -> dict[tuple[str, str], _File]:
     return chosen
 
 
-def _names(found: Sequence[str], options: ImageryOptions) -> list[str]:
+def _names(layers: Sequence[str], options: ImageryOptions) -> list[str]:
     """Bands to take, in their order."""
-    bands = sorted({what for what in found if what in WAVELENGTHS_NM}, key=lambda name: WAVELENGTHS_NM[name])
+    bands = sorted({what for what in layers if what in WAVELENGTHS_NM}, key=lambda name: WAVELENGTHS_NM[name])
     if options.bands is None:
         names = [name for name in bands if name != CIRRUS]
         if not names:
-            raise ImageryError(f"found only {CIRRUS}, which does not see the ground: give other bands too")
+            raise ImageryError(f"the only band is {CIRRUS}, which does not see the ground: give other bands, too")
         return names
     names = [canonical(name) for name in options.bands]
     if missing := [name for name in names if name not in bands]:
@@ -204,27 +202,28 @@ def _names(found: Sequence[str], options: ImageryOptions) -> list[str]:
             f"no file for band {listed(missing)}: found {listed(bands)}{did_you_mean(missing[0], bands)}"
         )
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ImageryError(f"--bands names {listed(twice)} twice: name each band once")
+        raise ImageryError(f"`bands` names {listed(twice)} twice: name each band once")
     return names
 
 
-def _plane(file: _File, told: tuple[float, float] | None, options: ImageryOptions) -> RasterPlane:
-    """
+def _plane(file: _File, declared: tuple[float, float] | None, options: ImageryOptions) -> RasterPlane:
+    """The plane of one band file.
+
     Raises:
         ImageryError: the file has several layers, or its offset is not known.
     """
     raster = RasterFile.open(file.path)
     if raster.layers != 1:
         raise ImageryError(f"{file.path} has {raster.layers} layers: expected the one of band {file.what}")
-    told = raster.scaling[0] or told
+    declared = raster.scaling[0] or declared
     scale, offset = scaling(
-        file.acquisition.date, options, told=told, dtype=raster.dtypes[0], name=str(file.path), sentinel2=True
+        file.acquisition.date, options, declared=declared, dtype=raster.dtypes[0], name=str(file.path), sentinel2=True
     )
     nodata = (0.0,) if options.nodata is None else (0.0, options.nodata)
     return RasterPlane(raster, scale=scale, offset=offset, nodata=nodata)
 
 
-def _told_by_product(file: _File) -> tuple[float, float] | None:
+def _declared_by_product(file: _File) -> tuple[float, float] | None:
     """Scale and offset by the metadata file of the product that a file belongs to; None if there is none beside or above it.
 
     Other products' files may lie in the same folder: it must name this one's moment.

@@ -11,17 +11,22 @@ from itertools import pairwise
 from pathlib import Path
 
 from lianet_user.errors import ImageryError, did_you_mean, listed
-from lianet_user.header import Acquisition
-from lianet_user.imagery.assembly import assembled
+from lianet_user.files.header import Acquisition
+from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
 from lianet_user.imagery.masks import SCL
-from lianet_user.imagery.named import MOMENT, RASTER_SUFFIXES, files_in, moment_of, none_left, rasters_in, wanted
-from lianet_user.imagery.options import ImageryOptions
-from lianet_user.imagery.planes import Plane, PlaneImagery
-from lianet_user.imagery.rasters import RasterFile, RasterPlane
-from lianet_user.imagery.sensors import CIRRUS, WAVELENGTHS_NM, called, canonical, position, scaling, wavelengths
+from lianet_user.imagery.planes import PlaneImagery, assemble
+from lianet_user.imagery.rasters import (
+    DATE_PATTERN,
+    RASTER_SUFFIXES,
+    RasterFile,
+    RasterPlane,
+    date_of_file,
+    rasters_in,
+)
+from lianet_user.imagery.sensors import CIRRUS, WAVELENGTHS_NM, band_index, band_name, canonical, scaling, wavelengths
 
 NAMELESS = re.compile(r"(?:band|layer)?[ _-]?\d+", re.I)
-"""Descriptions that only count."""
+"""Descriptions that are numbers only, such as "Band 1"."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,6 @@ class _Date:
         return paths.pop() if len(paths) == 1 else self.layers[0][0].path.parent
 
 
-def is_stacks(paths: Sequence[Path]) -> bool:
-    """Whether a path is a raster by its suffix, or a folder that holds one. Opens none."""
-    return any(file.suffix.lower() in RASTER_SUFFIXES for path in paths if path.exists() for file in files_in(path))
-
-
 def open_stacks(paths: Sequence[Path], options: ImageryOptions) -> PlaneImagery:
     """Open rasters whose layers are bands.
 
@@ -58,33 +58,35 @@ def open_stacks(paths: Sequence[Path], options: ImageryOptions) -> PlaneImagery:
             where each band has a file, whose name says which it is. `mask` is one of these names, or a path.
 
     Raises:
-        ImageryError: no raster, a date or the names of layers that nobody says, a number of layers that is not dates times
-            bands, a date twice, a band on none of the dates, or grids that differ.
+        ImageryError: no raster, a date or names of layers that have to be given, a number of layers that is not dates
+            times bands, a date twice, a band on none of the dates, or grids that differ.
     """
     dates = _dates(_files(paths, options), options)
-    kept = sorted((date for date in dates if wanted(date.acquisition, options)), key=lambda date: date.acquisition.date)
+    kept = sorted(
+        (date for date in dates if in_period(date.acquisition, options)), key=lambda date: date.acquisition.date
+    )
     if not kept:
-        raise none_left([date.acquisition for date in dates], options)
+        raise none_in_period([date.acquisition for date in dates], options)
     for one, other in pairwise(kept):
         if one.acquisition.date == other.acquisition.date:
             raise ImageryError(
                 f"two acquisitions of {one.acquisition.date}: {one.path} and {other.path}; leave one out, or put"
                 " the bands of one date into one file, or each into its own in one folder"
             )
-    found = list(dict.fromkeys(name for date in kept for name in date.names))
-    masked = _mask_layer(found, options)
-    names, notes = _names(found, masked, options)
+    layer_names = list(dict.fromkeys(name for date in kept for name in date.names))
+    masked = _mask_layer(layer_names, options)
+    names, notes = _names(layer_names, masked, options)
     nanometres = wavelengths(names)
     planes: dict[tuple[int, int], Plane] = {}
     masks: dict[int, Plane] = {}
     for index, date in enumerate(kept):
         for band, name in enumerate(names):
-            if (layer := position(name, date.names)) is not None:
+            if (layer := band_index(name, date.names)) is not None:
                 planes[index, band] = _plane(date, layer, options, sentinel2=nanometres[band] is not None)
-        if masked is not None and (layer := position(masked, date.names)) is not None:
+        if masked is not None and (layer := band_index(masked, date.names)) is not None:
             file, number = date.layers[layer]
             masks[index] = RasterPlane(file, number + 1)
-    return assembled(
+    return assemble(
         names=names,
         wavelengths=nanometres,
         acquisitions=[date.acquisition for date in kept],
@@ -97,7 +99,7 @@ def open_stacks(paths: Sequence[Path], options: ImageryOptions) -> PlaneImagery:
 
 
 def _files(paths: Sequence[Path], options: ImageryOptions) -> list[RasterFile]:
-    """All rasters, but for those that are masks."""
+    """All rasters except masks."""
     mask = None if options.mask is None else Path(options.mask).resolve()
     files = [file for path in paths for file in rasters_in(path)]
     files = [file for file in files if mask is None or not file.resolve().is_relative_to(mask)]
@@ -109,28 +111,28 @@ def _files(paths: Sequence[Path], options: ImageryOptions) -> list[RasterFile]:
 
 
 def _dates(files: Sequence[RasterFile], options: ImageryOptions) -> list[_Date]:
-    """Which layers are whose."""
+    """The layers of each acquisition."""
     given = options.dates or ()
     if len(files) == 1 and len(given) > 1:
         return _one_after_another(files[0], given, options)
     if given and len(given) != len(files):
         raise ImageryError(
-            f"--dates gives {len(given)} dates for {len(files)} files: expected one a file, in their order"
+            f"`dates` gives {len(given)} dates for {len(files)} files: expected one a file, in their order"
             f" ({listed([file.path.name for file in files], most=5)})"
         )
     groups: dict[tuple[Acquisition, Path], list[RasterFile]] = defaultdict(list)
     for n, file in enumerate(files):
-        moment = given[n] if given else moment_of(file.path)
+        moment = given[n] if given else date_of_file(file.path)
         if moment is None:
             raise ImageryError(
                 f"{file.path} has no date in its name or its folder's: expected, for instance, stack_20180429.tif; rename it,"
-                " or give --dates"
+                " or give `dates`"
             )
         groups[moment, file.path.parent].append(file)
     dates = []
     for (moment, folder), group in groups.items():
         if len(group) > 1 and all(file.layers == 1 for file in group):
-            names = _unlike(folder, [_band_of(file) for file in group])
+            names = _unique(folder, [_band_of(file) for file in group])
             dates.append(_Date(moment, tuple((file, 0) for file in group), names))
             continue
         for file in group:
@@ -145,21 +147,21 @@ def _band_of(file: RasterFile) -> str:
         return file.names[0]
     parts = [part for part in re.split(r"[^A-Za-z0-9]+", file.path.stem) if part]
     known = [part for part in parts if canonical(part) in WAVELENGTHS_NM or part.upper() == SCL]
-    return known[0] if len(known) == 1 else MOMENT.sub("", file.path.stem).strip(" _-.")
+    return known[0] if len(known) == 1 else DATE_PATTERN.sub("", file.path.stem).strip(" _-.")
 
 
 def _one_after_another(file: RasterFile, given: Sequence[Acquisition], options: ImageryOptions) -> list[_Date]:
     """The dates of a file that holds them one after another."""
     count, rest = divmod(file.layers, len(given))
     described = file.names[:count]
-    # Names that differ from date to date are none of bands.
+    # Names that differ from date to date are not those of bands.
     named = not _nameless(described) and file.names == described * len(given)
     expected = count if named or options.bands is None else len(options.bands)
     if rest or count != expected:
         raise ImageryError(
             f"{file.path} has {file.layers} layers, which are not {len(given)} dates"
             + (f" of {expected} bands" if options.bands and not named else "")
-            + ": give all dates with --dates and the names of all layers of one date with --bands"
+            + ": give all dates with `dates` and the names of all layers of one date with `bands`"
         )
     names = _layer_names(file, described if named else ("",) * count, options)
     return [
@@ -172,21 +174,21 @@ def _layer_names(file: RasterFile, described: Sequence[str], options: ImageryOpt
     """The names of one date's layers: their descriptions, or what `options.bands` calls them if they have none.
 
     Raises:
-        ImageryError: nobody says them, or not of all, or a name is given twice.
+        ImageryError: neither says them, or not all of them, or a name is given twice.
     """
     names = tuple(described)
     if _nameless(described):
         if options.bands is None or len(options.bands) != len(described):
             raise ImageryError(
-                f"{file.path} has {len(described)} layers a date without names, and --bands gives {len(options.bands or ())}:"
-                " name all layers of one date with --bands, in their order"
+                f"{file.path} has {len(described)} layers a date without names, and `bands` gives {len(options.bands or ())}:"
+                " name all layers of one date with `bands`, in their order"
             )
         names = options.bands
-    return _unlike(file.path, names)
+    return _unique(file.path, names)
 
 
-def _unlike(path: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """The names of the layers of a file, or of the files of a folder.
+def _unique(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of a file's layers or of a folder's files, which must be unique.
 
     Raises:
         ImageryError: a name is given twice, or to some layers only.
@@ -202,7 +204,7 @@ def _unlike(path: Path, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _nameless(described: Sequence[str]) -> bool:
-    """Whether descriptions say nothing: they are empty, or only count."""
+    """Whether descriptions name nothing: they are empty, or numbers only."""
     return all(not text or NAMELESS.fullmatch(text) for text in described)
 
 
@@ -210,48 +212,48 @@ def _with_id(acquisition: Acquisition, file: RasterFile) -> Acquisition:
     return Acquisition(date=acquisition.date, time=acquisition.time, id=acquisition.id or file.path.stem)
 
 
-def _mask_layer(found: Sequence[str], options: ImageryOptions) -> str | None:
-    """The layer that `options.mask` names; None if it is a path, or no mask was asked for."""
+def _mask_layer(layer_names: Sequence[str], options: ImageryOptions) -> str | None:
+    """The layer that `options.mask` names; None if it is a path, or no mask is requested."""
     if options.mask is None or Path(options.mask).exists():
         return None
-    if (layer := position(options.mask, found)) is None:
+    if (layer := band_index(options.mask, layer_names)) is None:
         raise ImageryError(
-            f"--mask {options.mask} is neither a path nor one of the layers ({listed(found)})"
-            f"{did_you_mean(options.mask, found)}"
+            f"`mask` {options.mask} is neither a path nor one of the layers ({listed(layer_names)})"
+            f"{did_you_mean(options.mask, layer_names)}"
         )
-    return found[layer]
+    return layer_names[layer]
 
 
-def _names(found: Sequence[str], masked: str | None, options: ImageryOptions) -> tuple[list[str], list[str]]:
-    """Bands to take, in their order, and notes about what is left out.
+def _names(layer_names: Sequence[str], masked: str | None, options: ImageryOptions) -> tuple[list[str], list[str]]:
+    """Bands to take, in their order, and notes on what is left out.
 
     Raises:
         ImageryError: a band that no layer is called, a band twice, or none at all.
     """
     notes = []
-    layers = [name for name in found if name != masked]
+    layers = [name for name in layer_names if name != masked]
     chosen = layers
     if options.bands is not None:
-        places = {name: position(name, found) for name in options.bands}
+        places = {name: band_index(name, layer_names) for name in options.bands}
         if missing := [name for name, place in places.items() if place is None]:
             raise ImageryError(
-                f"no layer is called {listed(missing)}: found {listed(found)}{did_you_mean(missing[0], found)}"
+                f"no layer is called {listed(missing)}: found {listed(layer_names)}{did_you_mean(missing[0], layer_names)}"
             )
-        taken = [found[place] for place in places.values() if place is not None]
-        chosen = [called(name, layer) for name, layer in zip(places, taken, strict=True) if layer != masked]
+        taken = [layer_names[place] for place in places.values() if place is not None]
+        chosen = [band_name(name, layer) for name, layer in zip(places, taken, strict=True) if layer != masked]
         if twice := sorted({layer for layer in taken if taken.count(layer) > 1}):
-            raise ImageryError(f"--bands names layer {listed(twice)} twice: name each band once")
+            raise ImageryError(f"`bands` names layer {listed(twice)} twice: name each band once")
     if SCL in chosen:
         chosen = [name for name in chosen if name != SCL]
         notes.append(
-            f"layer {SCL} marks clouds and is no band: it is left out"
-            + ("" if options.mask else f", and clouds are not masked; --mask {SCL} uses it")
+            f"layer {SCL} marks clouds and is not a band: it is left out"
+            + ("" if options.mask else f", and clouds are not masked: give {SCL} as the mask to mask them")
         )
     if options.bands is None and any(wavelengths(chosen)) and CIRRUS in map(canonical, chosen):
         chosen = [name for name in chosen if canonical(name) != CIRRUS]
         notes.append(f"band {CIRRUS} is left out: it does not see the ground")
     if not chosen:
-        raise ImageryError(f"no bands among the layers ({listed(found)}): expected reflectance in at least one")
+        raise ImageryError(f"no bands among the layers ({listed(layer_names)}): expected reflectance in at least one")
     return chosen, notes
 
 
@@ -260,7 +262,7 @@ def _plane(date: _Date, layer: int, options: ImageryOptions, *, sentinel2: bool)
     scale, offset = scaling(
         date.acquisition.date,
         options,
-        told=file.scaling[number],
+        declared=file.scaling[number],
         dtype=file.dtypes[number],
         name=str(file.path),
         sentinel2=sentinel2,

@@ -1,4 +1,4 @@
-"""What training has to know of imagery before it starts: means and deviations of its bands, and how much of it is valid."""
+"""What training needs to know about imagery: means and standard deviations of its bands, and how much of it is valid."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lianet_user.errors import ImageryError, listed
-from lianet_user.grid import Window
-from lianet_user.imagery.cube import Imagery, Patch
+from lianet_user.geo.grid import Window
+from lianet_user.imagery.imagery import Imagery, Patch
 
 TILE = 512
-"""Pixels along the side of what is read at once, and all that is ever held."""
+"""Side, in pixels, of the tiles that are read; only one is held at a time."""
 
 Listener = Callable[[int, int], None]
-"""Is told how many tiles were read, and how many there will be."""
+"""Called with the number of tiles that were read, and their total."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the valid pixels of all acquisitions together.
+    """Statistics of the valid pixels of all acquisitions.
 
     Attributes:
         mean: float64 (bands,), reflectance.
         std: float64 (bands,), the population's, above 0.
-        valid: float64 (acquisitions, bands), the share of pixels that are valid, of those that were looked at.
-        exact: every pixel was looked at, not a sample of tiles.
+        valid: float64 (acquisitions, bands), the share of valid pixels among those that were read.
+        exact: every pixel was read, not a sample of tiles.
     """
 
     mean: NDArray[np.float64]
@@ -42,9 +42,9 @@ def measure(
 ) -> Statistics:
     """Measure imagery tile by tile.
 
-    Of imagery with more than `limit_pixels` (acquisitions x height x width) about so many are looked at: equally many tiles
-    of every date, drawn from the seed. Nothing is refused because of what a sample did not show: before a date or a band
-    is, the rest is read too, up to what clears it.
+    Imagery with more than `limit_pixels` (acquisitions x height x width) is sampled: about that many pixels, in equally many
+    tiles of every date, drawn from the seed. No date or band is refused because of a sample: the rest is read first, until it
+    shows what the sample did not.
 
     Raises:
         ImageryError: a date has no valid pixel, a band has none or one value everywhere, or a file cannot be read.
@@ -55,17 +55,17 @@ def measure(
         survey.search([index], partial(survey.shows, index))
     if empty := [str(a.date) for a, valid in zip(imagery.acquisitions, survey.valid, strict=True) if not valid.any()]:
         raise ImageryError(
-            f"no pixel of {listed(empty)} is valid (nothing was measured, or all of it is masked), expected some of every"
-            " date: leave what is empty out with --min-clear, --since or --until"
+            f"no pixel of {listed(empty)} is valid (nothing was measured, or all of it is masked), expected some on every"
+            " date: leave empty dates out with `min_clear`, `since` or `until`"
         )
     survey.search(range(len(imagery.acquisitions)), survey.varies)
     for index, band in enumerate(imagery.bands):
         if not survey.count[index]:
-            raise ImageryError(f"band {band.name} is valid nowhere, on no date: leave it out with --bands")
+            raise ImageryError(f"band {band.name} has no valid pixel on any date: leave it out with `bands`")
         if not survey.squares[index]:
             raise ImageryError(
                 f"band {band.name} has one value everywhere ({survey.mean[index]:g}): there is nothing to encode,"
-                " leave it out with --bands"
+                " leave it out with `bands`"
             )
     return Statistics(
         mean=survey.mean,
@@ -76,14 +76,14 @@ def measure(
 
 
 class _Survey:
-    """What was seen so far, and the tiles that were not.
+    """The statistics of the tiles that were read, and the tiles that were not.
 
     Attributes:
         count: valid pixels of each band.
         mean: of each band.
         squares: of each band, the sum of the squared deviations from its mean.
         valid: valid pixels (acquisitions, bands).
-        pixels: pixels looked at of each acquisition.
+        pixels: pixels of each acquisition that were read.
         rest: of each acquisition, the tiles that were not sampled.
     """
 
@@ -106,28 +106,28 @@ class _Survey:
         self.seen, self.planned = 0, sum(map(len, self.plan))
 
     def sample(self) -> None:
-        """Look at all that is planned."""
+        """Read the planned tiles."""
         for index, tiles in enumerate(self.plan):
             for tile in tiles:
                 self.look(index, tile)
 
-    def search(self, indices: Sequence[int], found: Callable[[], bool]) -> None:
-        """Look at the rest of some acquisitions, a tile of each in turn, until something is found or nothing is left."""
-        while not found() and any(self.rest[index] for index in indices):
+    def search(self, indices: Sequence[int], done: Callable[[], bool]) -> None:
+        """Read the rest of some acquisitions, a tile of each in turn, until `done` or nothing is left."""
+        while not done() and any(self.rest[index] for index in indices):
             for index in indices:
                 if self.rest[index]:
                     self.look(index, self.rest[index].pop())
 
     def shows(self, index: int) -> bool:
-        """A valid pixel of an acquisition was seen."""
+        """Whether a valid pixel of an acquisition was read."""
         return bool(self.valid[index].any())
 
     def varies(self) -> bool:
-        """Different values of every band were seen."""
+        """Whether different values of every band were read."""
         return bool((self.squares > 0).all())
 
     def look(self, index: int, tile: Window) -> None:
-        """Read one tile and take it into account."""
+        """Read one tile and add it to the statistics."""
         self.add(index, self.imagery.read(index, tile))
         self.pixels[index] += tile.pixels
         self.seen += 1

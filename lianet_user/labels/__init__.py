@@ -1,9 +1,10 @@
 """A user's labels -> label maps on the region's grid, with a report of what became of every feature. No torch here.
 
-`formats` tells vectors from rasters; `vector` and `table` read a layer, `features` sorts out its features, `rasterize`
-decides each pixel; `raster` resamples a raster; `classes`, `qgis` and `palette` give classes their order, names and
-colours, `dates` says when they hold; `labelmap` puts them together, `report` counts. `split` decides which of them are
-trained on, from what `blocks` counts and the `testarea` leaves, and `check` looks ahead at the training.
+`read` is the way in. `formats` tells vectors from rasters. `vector` chooses a layer and its columns, which `layers` and
+`point_table` read; `features` selects what lies in the region, `cover` and `rasterize` decide each pixel. `raster` opens
+and resamples a raster. `label_values` spells labels, `class_tables` reads the tables and styles that describe classes,
+`classes` puts them in order. The result is a `label_map` with its report. `split` divides it for training and validation,
+by what `blocks` counts outside the test area (`area_of_interest`), and `check` predicts the training.
 
 Importing this package imports none of them; a name below is loaded when it is first used.
 """
@@ -13,13 +14,12 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from lianet_user.labels.area_of_interest import read_test_area
     from lianet_user.labels.check import Check, check_labels
-    from lianet_user.labels.labelmap import LabelMap, Labels
+    from lianet_user.labels.label_map import LabelMap, LabelReport, Labels
     from lianet_user.labels.options import LabelOptions
     from lianet_user.labels.read import read_labels
-    from lianet_user.labels.report import LabelReport
     from lianet_user.labels.split import BLOCK, BUFFER, SHARE, Split, split_folds, split_labels
-    from lianet_user.labels.testarea import read_test_area
 
 __all__ = [
     "BLOCK",
@@ -42,12 +42,11 @@ __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "check": ["Check", "check_labels"],
-        "labelmap": ["LabelMap", "Labels"],
+        "label_map": ["LabelMap", "LabelReport", "Labels"],
         "options": ["LabelOptions"],
         "read": ["read_labels"],
-        "report": ["LabelReport"],
         "split": ["BLOCK", "BUFFER", "SHARE", "Split", "split_folds", "split_labels"],
-        "testarea": ["read_test_area"],
+        "area_of_interest": ["read_test_area"],
     },
 )
 

@@ -1,7 +1,7 @@
-"""How many labels lie where: in blocks, and in the zones of blocks that a buffer reaches as a whole or not at all.
+"""Counts of labels by block, and by the zones of blocks that a buffer reaches as a whole or not at all.
 
-A map of labels is read in strips, so that no array of indices is as large as the map; zones without labels are not kept.
-Everything is in pixels of the region, at all dates together.
+A label map is read in strips, so that no array of indices is as large as the map; zones without labels are not stored.
+Lengths are in pixels of the region, and counts sum over all dates.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
-from lianet_user.labels.labelmap import LabelMap, Labels, PixelValues
+from lianet_user.labels.label_map import LabelMap, Labels, PixelValues
 
 BoolArray = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 Indices = NDArray[np.intp]
 
 LARGEST, SMALLEST = 128, 16
-"""Sides of blocks that are chosen from, each half of the one before."""
+"""The largest and smallest side of a block that is chosen automatically; those between are halved each time."""
 
 STRATA = 5
-"""Numbers are split like classes: into so many strata with about equally many pixels each."""
+"""Numbers are stratified into so many ranges with about equally many pixels each."""
 
 SAMPLED = 1_000_000
-"""Numbers that strata are taken from, at most about."""
+"""About how many numbers, at most, the ranges are computed from."""
 
 
 def widened(ground: BoolArray, reach: int) -> BoolArray:
-    """Ground and what lies within `reach` pixels of it, diagonally too: bool, of the shape of `ground`."""
+    """Dilate a mask by `reach` pixels, diagonally too: bool, of the shape of `ground`."""
     rows, cols = np.flatnonzero(ground.any(1)), np.flatnonzero(ground.any(0))
     if not reach or not len(rows):
         return ground
     near = tuple(slice(max(0, at[0] - reach), at[-1] + reach + 1) for at in (rows, cols))
-    # Filtering takes long: only around the ground, and as bytes.
+    # Filtering is slow: only around the ground, and as bytes.
     filled = ground[near].astype(np.uint8)
     for axis in (0, 1):
         filled = maximum_filter1d(filled, 2 * reach + 1, axis, mode="constant")
@@ -48,19 +48,19 @@ def widened(ground: BoolArray, reach: int) -> BoolArray:
 
 
 def labelled_blocks(
-    labels: Labels, block: int, *, only: LabelMap | None = None, away: BoolArray | None = None
+    labels: Labels, block: int, *, only: LabelMap | None = None, excluded: BoolArray | None = None
 ) -> BoolArray:
-    """Which blocks hold labels: bool (block rows, block columns), of all maps or of one, without the ground `away`."""
+    """Which blocks hold labels, of all maps or of one, outside the mask `excluded`: bool (block rows, block columns)."""
     height, width = region_shape(labels)
-    found = np.zeros((-(-height // block), -(-width // block)), bool)
-    for rows, cols, _ in _strips(labels.maps if only is None else (only,), labels.scale, 0, height, away):
-        found[rows // block, cols // block] = True
-    return found
+    labelled = np.zeros((-(-height // block), -(-width // block)), bool)
+    for rows, cols, _ in _strips(labels.maps if only is None else (only,), labels.scale, 0, height, excluded):
+        labelled[rows // block, cols // block] = True
+    return labelled
 
 
-def chosen_block(labels: Labels, wanted: int, away: BoolArray | None) -> int:
-    """The largest side of blocks of which at least `wanted` hold labels, or else of which the most do."""
-    cells = labelled_blocks(labels, SMALLEST, away=away)
+def chosen_block(labels: Labels, enough: int, excluded: BoolArray | None) -> int:
+    """The largest side with which at least `enough` blocks hold labels, or else the one with which the most do."""
+    cells = labelled_blocks(labels, SMALLEST, excluded=excluded)
     counts = {}
     block = LARGEST
     while block >= SMALLEST:
@@ -69,17 +69,17 @@ def chosen_block(labels: Labels, wanted: int, away: BoolArray | None) -> int:
         rows, cols = (size // factor for size in padded.shape)
         counts[block] = np.count_nonzero(padded.reshape(rows, factor, cols, factor).any((1, 3)))
         block //= 2
-    enough = (block for block, count in counts.items() if count >= wanted)
-    return next(enough, max(counts, key=lambda block: counts[block]))
+    sufficient = (block for block, count in counts.items() if count >= enough)
+    return next(sufficient, max(counts, key=lambda block: counts[block]))
 
 
 @dataclass(frozen=True)
 class Strata:
-    """What labels are split by: classes, or ranges of numbers."""
+    """The strata that a split balances: classes, or ranges of numbers."""
 
     names: tuple[str, ...]
     edges: NDArray[np.float32] | None
-    """(strata - 1,) the least number of each stratum but the lowest; None for classes."""
+    """(strata - 1,) the lowest number of each stratum except the first; None for classes."""
 
     def of(self, values: PixelValues) -> Indices:
         """The stratum of each labelled value."""
@@ -88,17 +88,17 @@ class Strata:
         return np.searchsorted(self.edges, values, side="right")
 
 
-def strata_of(labels: Labels, away: BoolArray | None = None) -> Strata:
-    """The classes; or, of numbers, up to five ranges with about equally many pixels each, none of them empty."""
+def strata_of(labels: Labels, excluded: BoolArray | None = None) -> Strata:
+    """The classes; for numbers, up to five ranges with about equally many pixels each, none of them empty."""
     if labels.classes:
         return Strata(tuple(entry.name for entry in labels.classes), None)
     height, _ = region_shape(labels)
     step = 1 + sum(np.count_nonzero(each.labelled) for each in labels.maps) // SAMPLED
-    strips = _strips(labels.maps, labels.scale, 0, height, away)
+    strips = _strips(labels.maps, labels.scale, 0, height, excluded)
     numbers = np.concatenate([np.zeros(0, np.float32), *(values[::step] for _, _, values in strips)])
     if not len(numbers):
         return Strata(("numbers",), np.zeros(0, np.float32))
-    # Observed numbers, not means of two, so that each begins a stratum that is not empty.
+    # Observed numbers rather than interpolated ones, so that no stratum is empty.
     edges = np.unique(np.quantile(numbers, np.arange(1, STRATA) / STRATA, method="higher"))
     edges = edges[edges > numbers.min()].astype(np.float32)
     ends = [numbers.min(), *edges, numbers.max()]
@@ -107,12 +107,12 @@ def strata_of(labels: Labels, away: BoolArray | None = None) -> Strata:
 
 
 def stratum_pixels(labels: Labels, strata: Strata, parts: Sequence[BoolArray]) -> Counts:
-    """Labelled pixels on several grounds.
+    """Count labelled pixels inside several masks.
 
     Args:
         labels: on the region's grid.
-        strata: of them.
-        parts: each bool (height, width) of the region.
+        strata: of the labels.
+        parts: masks, each bool (height, width) of the region.
 
     Returns:
         int64 (parts, strata).
@@ -135,42 +135,49 @@ class Zones:
     """Rows and columns of blocks."""
     strata: Strata
     blocks: Indices
-    """(blocks,) those with labels: row times columns plus column, in order."""
+    """(blocks,) the blocks with labels: row times columns plus column, in order."""
     inside: Counts
     """(blocks, strata) labelled pixels in each of them."""
     counts: Counts
     """(zones + 1, strata) labelled pixels in each zone that holds some; the last row is of none."""
     hidden: NDArray[np.int32]
-    """(blocks, n) the zones in each block or within the buffer around it; filled up with the last, empty one."""
+    """(blocks, n) the zones in each block or within the buffer around it; padded with the last, empty one."""
 
     @property
     def totals(self) -> Counts:
-        """(strata,)"""
+        """Labelled pixels of each stratum: (strata,)."""
         totals: Counts = self.counts.sum(0)
         return totals
 
     def left(self, kept: BoolArray) -> Counts:
-        """(strata,) labelled pixels to train on when some of the `blocks` are kept: bool (blocks,)."""
+        """Labelled pixels that remain for training when some of the `blocks` are kept.
+
+        Args:
+            kept: bool (blocks,).
+
+        Returns:
+            (strata,).
+        """
         left: Counts = self.totals - self.counts[np.unique(self.hidden[kept])].sum(0)
         return left
 
     def mask(self, kept: BoolArray) -> BoolArray:
-        """Bool (block rows, block columns) from bool (blocks,)."""
+        """Spread bool (blocks,) to bool (block rows, block columns)."""
         mask = np.zeros(self.shape, bool)
         mask.flat[self.blocks[kept]] = True
         return mask
 
 
-def count_zones(labels: Labels, block: int, buffer: int, away: BoolArray | None) -> Zones:
+def count_zones(labels: Labels, block: int, buffer: int, excluded: BoolArray | None) -> Zones:
     """Count labels in the zones that blocks of a side and a buffer make.
 
     Args:
         labels: on the region's grid.
         block: pixels along the side of a block.
         buffer: pixels around a block that is kept.
-        away: bool (height, width), ground whose labels take no part.
+        excluded: bool (height, width), ground whose labels are ignored.
     """
-    strata = strata_of(labels, away)
+    strata = strata_of(labels, excluded)
     height, width = region_shape(labels)
     block_rows, block_cols = -(-height // block), -(-width // block)
     # A buffer ends so far behind an edge of some block, and so far before the opposite one.
@@ -184,11 +191,11 @@ def count_zones(labels: Labels, block: int, buffer: int, away: BoolArray | None)
     zones, counts = [], [np.zeros((0, number), np.int64)]
     for row in range(block_rows):
         bins = 3 * 3 * block_cols
-        found = np.zeros(bins * number, np.int64)
-        for rows, cols, values in _strips(labels.maps, labels.scale, row * block, (row + 1) * block, away):
+        counted = np.zeros(bins * number, np.int64)
+        for rows, cols, values in _strips(labels.maps, labels.scale, row * block, (row + 1) * block, excluded):
             zone = (zone_of[rows] - 3 * row) * (3 * block_cols) + zone_of[cols]
-            found += np.bincount(zone * number + strata.of(values), minlength=len(found))
-        table = found.reshape(bins, number)
+            counted += np.bincount(zone * number + strata.of(values), minlength=len(counted))
+        table = counted.reshape(bins, number)
         held = np.flatnonzero(table.any(1))
         zones.append(row * bins + held)
         counts.append(table[held])
@@ -207,15 +214,15 @@ def count_zones(labels: Labels, block: int, buffer: int, away: BoolArray | None)
 
 
 def region_shape(labels: Labels) -> tuple[int, int]:
-    """Height and width in pixels of the region, which are coarser than those of labels on a finer grid."""
+    """Height and width in pixels of the region, also where the labels are on a finer grid."""
     height, width = labels.maps[0].values.shape
     return height // labels.scale, width // labels.scale
 
 
 def _strips(
-    maps: Sequence[LabelMap], scale: int, start: int, stop: int, away: BoolArray | None
+    maps: Sequence[LabelMap], scale: int, start: int, stop: int, excluded: BoolArray | None
 ) -> Iterator[tuple[Indices, Indices, PixelValues]]:
-    """Labelled pixels of the rows from `start` to `stop`, strip by strip: rows and columns in the region, and values."""
+    """Yield the labelled pixels of the rows `start` to `stop`, strip by strip: region rows and columns, and values."""
     for each in maps:
         height, width = each.values.shape
         for top in range(start, min(stop, height // scale), LARGEST):
@@ -227,7 +234,7 @@ def _strips(
             rows, cols = np.divmod(places, width)
             rows, cols = top + rows // scale, cols // scale
             values = strip.reshape(-1)[places]
-            if away is not None:
-                keep = ~away[rows, cols]
+            if excluded is not None:
+                keep = ~excluded[rows, cols]
                 rows, cols, values = rows[keep], cols[keep], values[keep]
             yield rows, cols, values

@@ -1,4 +1,4 @@
-"""Whether labels can be trained on, and what that would take, before any training."""
+"""Checking labels before any training: whether they can be split, what each part holds, and how long training takes."""
 
 from __future__ import annotations
 
@@ -9,57 +9,56 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from lianet_user.grid import whole
-from lianet_user.header import RegionHeader
+from lianet_user.files.header import RegionHeader
+from lianet_user.geo.grid import whole
 from lianet_user.labels.blocks import BoolArray, labelled_blocks, strata_of, stratum_pixels, widened
-from lianet_user.labels.labelmap import Labels
-from lianet_user.labels.report import LabelReport
+from lianet_user.labels.label_map import LabelReport, Labels
 from lianet_user.labels.split import BLOCK, SHARE, split_labels
 
 REFERENCE_GFLOPS = 170.0
 """Matrix products of float32 on the two cores that the seconds below were measured on, by :func:`_matrix_gflops`."""
 
 HEAD_SECONDS = 42.0
-"""Training the default head there."""
+"""Seconds for training the default head on those cores."""
 
 FIELD_SECONDS = {"resnet18": 15.0, "resnet50": 110.0, "resnet101": 230.0, None: 110.0}
-"""Computing a million pixels of the frozen field there, by the decoder's encoder: of `lite`, of the paper's Base and Large,
-and of the later releases' light decoder, which has none."""
+"""Seconds for computing a million pixels of the frozen field there, by the encoder of its decoder: of `lite`, of the
+paper's Base and Large, and of the later releases' light decoder, which has none."""
 
 FEW = 200
-"""Labelled pixels: fewer of a class, to train on or to validate on, are worth a line."""
+"""A class with fewer labelled pixels than this to train on, or to validate on, is reported."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What training on labels would meet."""
+    """What training on labels would have to work with."""
 
     report: LabelReport
     block: int
     """Pixels of the region along the side of the blocks of the split."""
     buffer: int
-    """Pixels of the region around what is kept, in which labels are not trained on."""
+    """Pixels of the region around kept ground in which labels are not trained on."""
     buffer_metres: float | None
-    """The same in metres; None where the region's CRS is in degrees."""
+    """`buffer` in metres; None where the region's CRS is in degrees."""
     labelled_blocks: int
     """Blocks that hold labels, outside the test area and its buffer."""
     validation_blocks: int
-    """Of them, how many the split keeps for validation."""
+    """How many of these blocks the split keeps for validation."""
     training_pixels: dict[str, int]
     """Labelled pixels of each class that are trained on; of ranges of numbers, from low to high, for numbers."""
     validation_pixels: dict[str, int]
-    """The same in the blocks that are kept."""
+    """Labelled pixels of each class in the blocks that are kept."""
     test_pixels: dict[str, int] | None
-    """The same in the test area; None where there is none."""
+    """Labelled pixels of each class in the test area; None where there is none."""
     seconds: float
-    """Of training with the default settings on this machine's processor, estimated."""
+    """Estimated duration of training with the default settings on this machine's processor."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The check as values that JSON can hold."""
         return {**asdict(self), "report": self.report.as_dict()}
 
     def lines(self) -> list[str]:
-        """As a person reads it."""
+        """The check for a person: one fact per line."""
         metres = "" if self.buffer_metres is None else f" ({self.buffer_metres:g} m)"
         training, validation = sum(self.training_pixels.values()), sum(self.validation_pixels.values())
         lines = [
@@ -93,11 +92,11 @@ def check_labels(
     Args:
         labels: on the region's grid, or on a finer one.
         region: the region's header.
-        share: of the labelled blocks that validate, and below what else :func:`lianet_user.labels.split_labels` takes.
-        seed: likewise.
-        buffer: likewise.
-        block: likewise.
-        test: likewise.
+        share: share of the labelled blocks that is kept for validation, as in :func:`lianet_user.labels.split_labels`.
+        seed: of the random draws.
+        buffer: pixels of the region between what is kept and what is trained on; None chooses it.
+        block: pixels of the region along the side of a block; None chooses it.
+        test: bool (height, width) of the region, an area that is set aside; None if there is none.
 
     Raises:
         LabelError: training would fail, because the labels cannot be split.
@@ -110,7 +109,7 @@ def check_labels(
     region_window = whole(geobox)
     trained, validated = split.trained(region_window), split.validated(region_window)
     tested = split.tested(region_window)
-    away = None if test is None else widened(test, split.buffer)
+    excluded = None if test is None else widened(test, split.buffer)
     strata = strata_of(labels)
     pixels = [
         dict(zip(strata.names, counts, strict=True))
@@ -123,7 +122,7 @@ def check_labels(
         block=split.block,
         buffer=split.buffer,
         buffer_metres=_metres(geobox, split.buffer),
-        labelled_blocks=int(np.count_nonzero(labelled_blocks(labels, split.block, away=away))),
+        labelled_blocks=int(np.count_nonzero(labelled_blocks(labels, split.block, excluded=excluded))),
         validation_blocks=int(split.validation.sum()),
         training_pixels=pixels[0],
         validation_pixels=pixels[1],
@@ -141,7 +140,7 @@ def _metres(geobox: GeoBox, pixels: int) -> float | None:
 
 
 def _matrix_gflops() -> float:
-    """Speed of this machine at what training mostly is, the best of a few short tries."""
+    """Speed of this machine at matrix products, which training mostly consists of: the best of a few short tries."""
     size = 1024
     matrix = np.ones((size, size), np.float32)
     best = np.inf

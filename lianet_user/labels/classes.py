@@ -1,50 +1,22 @@
-"""Labels as people write them -> classes with an order, names, codes and colours."""
+"""Labels as people write them -> the classes of a map, with an order, names, codes and colours."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+import colorsys
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lianet_user.errors import LabelError, did_you_mean, listed
-from lianet_user.header import ClassEntry
+from lianet_user.files.header import ClassEntry
+from lianet_user.labels.class_tables import ClassTable, TableEntry
+from lianet_user.labels.label_values import plain_text
 from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.palette import class_colors, normalized_color
-from lianet_user.labels.plain import plain_text
 
 MAX_CLASSES = 254
 """A map is uint8 with 255 for "no data"; 254 stays free."""
 
 MAX_NAME = 128
-MAX_TABLE_BYTES = 16 * 2**20
-
-LABEL_COLUMNS = ("code", "value", "class", "label")
-NAME_COLUMNS = ("name", "label", "class")
-COLOR_COLUMNS = ("color", "colour")
-
-
-@dataclass(frozen=True)
-class TableEntry:
-    """One class as a table or style describes it."""
-
-    label: str
-    """What the labels call it: a text or a whole number."""
-    name: str
-    color: str = ""
-    """``#rrggbb``, or empty."""
-
-
-@dataclass(frozen=True)
-class ClassTable:
-    """Classes as a table, a QGIS style or a raster's category names describe them, in their order."""
-
-    source: str
-    """In words, for the report: "QGIS style 'land use' in labels.gpkg"."""
-    entries: tuple[TableEntry, ...]
-    column: str = ""
-    """The column that a style is about; empty where it does not say."""
 
 
 @dataclass(frozen=True)
@@ -53,46 +25,12 @@ class Legend:
 
     classes: tuple[ClassEntry, ...]
     index_of: Mapping[str, int | None]
-    """Of every label in the region, as the file has it; None where it was dropped on request."""
+    """The class of every label in the region, as the file spells it; None where it was dropped on request."""
     notes: tuple[str, ...]
     dropped: tuple[str, ...]
     """Labels in the region that were dropped on request, sorted."""
     background: int | None = None
-    """Class of what bears no label inside the labelled area."""
-
-
-def read_class_table(path: Path) -> ClassTable:
-    """The classes that a user lists: a QGIS style (.qml), or a CSV file with the columns code, name and color.
-
-    A table has a header and is separated by semicolons, commas or tabs; it is UTF-8 or, failing that, Windows-1252. The
-    code is what the labels are: `value`, `class` or `label` in the header mean it too, and where two of them stand side by
-    side without a `name`, the later of class and label is the name. One of code and name is enough. Codes that share a
-    name are one class.
-
-    Raises:
-        LabelError: there is no such file, it is neither of the two, a code stands in it twice, or a colour is none.
-    """
-    # A style is built of this module's classes.
-    from lianet_user.labels.qgis import parse_style
-
-    expected = "expected a CSV file with the columns code, name and color, or a QGIS style (.qml)"
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_TABLE_BYTES + 1)
-    except OSError as error:
-        raise LabelError(f"--classes {path} cannot be read ({error.strerror}): {expected}") from error
-    if path.suffix.lower() == ".qml":
-        table = parse_style(content, f"QGIS style {path}")
-        if table is None:
-            raise LabelError(
-                f"--classes {path} is a QGIS style without classes: expected the kind Categorized on a column (not on an"
-                " expression) or, for a raster, Paletted/Unique values; save such a style with QGIS or give a CSV file"
-            )
-        return table
-    if len(content) > MAX_TABLE_BYTES or content.startswith(b"PK") or (text := _decoded(content)) is None:
-        raise LabelError(f"--classes {path} is no table of text: {expected}")
-    entries = _table_entries(text, f"--classes {path}")
-    return ClassTable(f"table {path}", entries)
+    """The class of what bears no label inside the labelled area."""
 
 
 def make_legend(
@@ -103,9 +41,9 @@ def make_legend(
     table: ClassTable | None,
     colors: Mapping[str, str],
     where: str,
-    another: str = "another column with --field",
+    another: str = "another column with `field`",
 ) -> Legend:
-    """Classes of the labels in the region: renamed and merged by `--map`, then named, ordered and coloured by the table.
+    """Classes of the labels in the region: renamed and merged by `mapping`, then named, ordered and coloured by the table.
 
     Each label is mapped once: with ``a=b`` and ``b=c``, what was a is b and what was b is c. A mapped label is looked up in
     the table by its code and then, in this very case, by its name. Without a table classes are called what they are
@@ -115,19 +53,19 @@ def make_legend(
         present: distinct plain labels of what is used in the region.
         in_file: distinct plain labels of the whole file, among them all of `present`.
         numeric: every label is a whole number.
-        options: `mapping`, `background` and whether `classes` were asked for.
-        table: the one of `--classes` if there is one, else the file's style or categories, else None.
+        options: with `mapping`, `background` and `classes`.
+        table: the one that `classes` names, else the file's style or categories, else None.
         colors: (label, ``#rrggbb``) as the features of a label agree on; the table's come first.
         where: the file and the column, in words, to begin a message with.
         another: where labels may stand instead, in words, for the advice in a message.
 
     Raises:
-        LabelError: an old label of `--map` is nowhere in the file, a label in the region is not in `--classes`, or there are
+        LabelError: an old label of `mapping` is nowhere in the file, a label in the region is not in `classes`, or there are
             fewer than two classes, more than 254, or one with a name of more than 128 characters.
     """
     mapping, notes = _mapping(options, present, in_file, where)
     target = {label: mapping.get(label, label) for label in present}
-    resolve = _Resolver(table)
+    resolve = _TableLookup(table)
     name_of = {label: None if new is None else resolve.name(new) for label, new in target.items()}
     _check_listed({new for new in target.values() if new is not None}, resolve, options, where)
 
@@ -137,7 +75,7 @@ def make_legend(
     unlisted = sorted(used - set(names), key=_sort_key)
     names += unlisted
     if background in used:
-        notes.append(f"Classes: --background {background!r} is a class that labels bear too: they are one")
+        notes.append(f"Classes: `background` {background!r} is also a class of the labels: they are one class")
     elif background is not None and background not in names:
         names.append(background)
     _check_names(names, numeric, options, where, another)
@@ -149,7 +87,7 @@ def make_legend(
     for name, wish, color in zip(names, given.values(), chosen, strict=True):
         if wish and wish != color:
             notes.append(
-                f"Classes: the colour {wish} of {name!r} is that of another class already: {color} is taken instead"
+                f"Classes: the colour {wish} of {name!r} is already that of another class: {color} is used instead"
             )
     codes = {name: resolve.code(name) or _code(name, name_of) for name in names}
     return Legend(
@@ -163,8 +101,8 @@ def make_legend(
     )
 
 
-class _Resolver:
-    """What a table says of a label; of nothing, if there is no table."""
+class _TableLookup:
+    """What a table states about labels and classes: nothing, where there is no table."""
 
     def __init__(self, table: ClassTable | None) -> None:
         self._source = table.source if table else ""
@@ -181,19 +119,23 @@ class _Resolver:
 
     @property
     def names(self) -> list[str]:
-        """Of the classes, in the table's order."""
+        """The names of the classes, in the table's order."""
         return list(self._of_name)
 
     def lists(self, label: str) -> bool:
+        """Whether the table has a label, as a code or as a name."""
         return label in self._by_label or label in self._of_name
 
     def spellings(self) -> list[str]:
+        """All codes and names of the table."""
         return [*self._by_label, *self._of_name]
 
     def name(self, label: str) -> str:
+        """The name of the class that a label belongs to; the label itself, if the table does not list it."""
         return self._by_label[label].name if label in self._by_label else label
 
     def color(self, name: str) -> str:
+        """The colour of a class; empty if the table has none."""
         return next((entry.color for entry in self._of_name.get(name, []) if entry.color), "")
 
     def code(self, name: str) -> str:
@@ -202,6 +144,7 @@ class _Resolver:
         return "" if not labels or name in labels else _cut(labels[0])
 
     def notes(self, names: list[str], unlisted: list[str]) -> list[str]:
+        """State what the table decided, for the report."""
         absent = [name for name in self.names if name not in names]
         merged = [name for name in self.names if name in names and len(self._of_name[name]) > 1]
         notes = [f"Classes: named, ordered and coloured by {self._source}"]
@@ -217,59 +160,61 @@ class _Resolver:
 def _mapping(
     options: LabelOptions, present: Sequence[str], in_file: Sequence[str], where: str
 ) -> tuple[dict[str, str | None], list[str]]:
-    """What each label of --map becomes, None where it is dropped."""
+    """What each label of `mapping` becomes; None where it is dropped."""
     mapping: dict[str, str | None] = {}
     for given, given_new in options.mapping:
         old, new = plain_text(given), None if given_new is None else plain_text(given_new) or None
         if mapping.get(old, new) != new:
-            raise LabelError(f"--map gives {old!r} two meanings ({mapping[old]!r} and {new!r}): leave one of them away")
+            raise LabelError(f"`mapping` gives {old!r} two meanings ({mapping[old]!r} and {new!r}): omit one of them")
         mapping[old] = new
     known = set(in_file)
     for old in mapping:
         if old not in known:
             raise LabelError(
-                f"--map: {where} holds no {old!r}: it holds {listed(_quoted(sorted(known, key=_sort_key)))}"
+                f"`mapping`: {where} holds no {old!r}: it holds {listed(_quoted(sorted(known, key=_sort_key)))}"
                 f"{did_you_mean(old, known)}"
             )
     # Whoever drops labels may have taken them out of `present` already.
     idle = [old for old, new in mapping.items() if new is not None and old not in set(present)]
-    return mapping, [f"Classes: --map has no effect on {listed(_quoted(idle))}, which the region lacks"] if idle else []
+    return mapping, [
+        f"Classes: `mapping` has no effect on {listed(_quoted(idle))}, which the region lacks"
+    ] if idle else []
 
 
-def _check_listed(targets: set[str], resolve: _Resolver, options: LabelOptions, where: str) -> None:
+def _check_listed(targets: set[str], resolve: _TableLookup, options: LabelOptions, where: str) -> None:
     if options.classes is None:
         return
     missing = sorted((label for label in targets if not resolve.lists(label)), key=_sort_key)
     if missing:
         raise LabelError(
-            f"{where} holds labels that --classes {options.classes} does not list: {listed(_quoted(missing))}"
-            f"{did_you_mean(missing[0], resolve.spellings())}; add them there, or drop them with --map {missing[0] + '='!r}"
+            f"{where} holds labels that `classes` {options.classes} does not list: {listed(_quoted(missing))}"
+            f"{did_you_mean(missing[0], resolve.spellings())}; add them there, or drop them with `mapping` {missing[0] + '='!r}"
         )
 
 
 def _check_names(names: list[str], numeric: bool, options: LabelOptions, where: str, another: str) -> None:
-    found = f"{where} holds"
+    holds = f"{where} holds"
     if "" in names:
-        raise LabelError("--background is blank: give the class a name")
+        raise LabelError("`background` is blank: give the class a name")
     if not names:
-        raise LabelError(f"{found} no class in the region, expected two or more: --map drops every label there is")
+        raise LabelError(f"{holds} no class in the region, expected two or more: `mapping` drops every label")
     if len(names) == 1:
-        advice = "; if all else in some area is not that class, say so with --background NAME and --labelled-area"
+        advice = "; if everything else in some area is not that class, state that with `background` and `labelled_area`"
         raise LabelError(
-            f"{found} a single class in the region ({names[0]!r}), expected two or more: label what is not that class"
+            f"{holds} a single class in the region ({names[0]!r}), expected two or more: label what is not that class"
             f" too, or choose {another}{'' if options.background else advice}"
         )
     if len(names) > MAX_CLASSES:
-        advice = " learn the numbers themselves with --task regression," if numeric else ""
+        advice = " learn the numbers themselves with `task` regression," if numeric else ""
         raise LabelError(
-            f"{found} {len(names)} classes in the region, expected at most {MAX_CLASSES}: group them with --map or"
-            f" --classes,{advice} or choose {another}"
+            f"{holds} {len(names)} classes in the region, expected at most {MAX_CLASSES}: group them with `mapping` or"
+            f" `classes`,{advice} or choose {another}"
         )
     longest = max(names, key=len)
     if len(longest) > MAX_NAME:
         raise LabelError(
-            f"{found} a class name of {len(longest)} characters ({longest[:40]!r}...), expected at most {MAX_NAME}:"
-            f" shorten it, with --map or --classes, or choose {another}"
+            f"{holds} a class name of {len(longest)} characters ({longest[:40]!r}...), expected at most {MAX_NAME}:"
+            f" shorten it with `mapping` or `classes`, or choose {another}"
         )
 
 
@@ -277,8 +222,8 @@ def _agreed_color(name: str, name_of: Mapping[str, str | None], colors: Mapping[
     """The colour of the label that gives the class its name, else the one that all its labels agree on."""
     if name_of.get(name) == name and colors.get(name):
         return colors[name]
-    found = {colors.get(label, "") for label, other in name_of.items() if other == name}
-    return found.pop() if len(found) == 1 else ""
+    agreed = {colors.get(label, "") for label, other in name_of.items() if other == name}
+    return agreed.pop() if len(agreed) == 1 else ""
 
 
 def _code(name: str, name_of: Mapping[str, str | None]) -> str:
@@ -297,82 +242,71 @@ def _sort_key(label: str) -> tuple[bool, int, str]:
     return not whole, int(label) if whole else 0, label
 
 
-def _decoded(content: bytes) -> str | None:
-    """Text as UTF-8, as spreadsheets save "Unicode text" (UTF-16), or as Windows-1252; None if it is none of these."""
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return None if "\0" in text else text
-    return None
-
-
-def _table_entries(text: str, source: str) -> tuple[TableEntry, ...]:
-    delimiter = _delimiter(text)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    entries: dict[str, TableEntry] = {}
-    try:
-        header = [cell.strip().lower() for cell in next(rows, [])]
-        label_at, name_at, color_at = _columns(header, source)
-        for row in rows:
-            cells = [" ".join(cell.split()) for cell in row]
-            line = f"{source}, line {rows.line_num}"
-            if any(cells[len(header) :]):
-                raise LabelError(
-                    f"{line}: {len(cells)} columns, where the header has {len(header)}: put a text that contains"
-                    f" {delimiter!r} into quotes"
-                )
-            cells += [""] * (len(header) - len(cells))
-            label, name = (plain_text(cells[at]) if at is not None else "" for at in (label_at, name_at))
-            given = cells[color_at] if color_at is not None else ""
-            label, name = label or name, name or label
-            if not label:
-                if any(cells):
-                    raise LabelError(f"{line}: neither a code nor a name: fill one in, or delete the line")
-                continue
-            if label in entries:
-                raise LabelError(f"{line}: {label!r} stands there twice: leave one of the lines away")
-            color = normalized_color(given) if given else ""
-            if color is None:
-                raise LabelError(f"{line}: {given!r} is no colour: expected one like #1f77b4, or none")
-            entries[label] = TableEntry(label, name, color)
-    except csv.Error as error:
-        raise LabelError(f"{source}, line {rows.line_num}: {error}: save it anew as CSV") from error
-    if not entries:
-        raise LabelError(f"{source} lists no classes: expected a line for each below the header")
-    return tuple(entries.values())
-
-
-def _delimiter(text: str) -> str:
-    """The one that finds the most columns known by name in the first line."""
-    first = text.split("\n", 1)[0].strip()
-    known = {*LABEL_COLUMNS, *NAME_COLUMNS, *COLOR_COLUMNS}
-
-    def found(delimiter: str) -> tuple[int, int]:
-        cells = [cell.strip().strip('"').lower() for cell in first.split(delimiter)]
-        return len(known.intersection(cells)), len(cells)
-
-    return max(";\t,", key=found)
-
-
-def _columns(header: list[str], source: str) -> tuple[int | None, int | None, int | None]:
-    """Where code, name and colour stand; None for what is not there."""
-    label = next((column for column in LABEL_COLUMNS if column in header), None)
-    name = next((column for column in NAME_COLUMNS if column in header and column != label), None)
-    color = next((column for column in COLOR_COLUMNS if column in header), None)
-    if label is None and name is None:
-        raise LabelError(
-            f"{source} has no usable columns (found: {listed(header)}): expected code or name or both, and color if wanted,"
-            " in the first line"
-        )
-    for column in (label, name, color):
-        if column is not None and header.count(column) > 1:
-            raise LabelError(f"{source} has two columns called {column!r}: rename one of them")
-    at = [None if column is None else header.index(column) for column in (label, name, color)]
-    return at[0], at[1], at[2]
-
-
 def _quoted(labels: Iterable[str]) -> list[str]:
     return [repr(label) for label in labels]
+
+
+# --- Colours: those of the labels, else those that a map reader expects, else a qualitative palette.
+#
+# The expected colours differ in lightness as well as in hue, so that the usual land-cover classes stay apart for readers
+# with red-green colour blindness. The qualitative palette is Paul Tol's "muted" and "bright" (SRON/EPS/TN/09-002).
+
+
+WATER, FOREST, CROPS, GRASS, PASTURE = "#2b7bba", "#14532d", "#f2c230", "#bfe8a0", "#7fb069"
+WETLAND, BUILT, SHRUB, BARE, SNOW = "#2aa198", "#e34a33", "#b49fcc", "#c9b29b", "#eaf4fb"
+
+EXPECTED = {
+    WATER: "water water_body water_bodies waterbody lake river",
+    FOREST: "forest forests wood woodland trees tree_cover",
+    CROPS: "farmland farm cropland crops crop arable agriculture",
+    GRASS: "grassland grass",
+    PASTURE: "meadow pasture",
+    WETLAND: "wetland wetlands flooded_vegetation marsh swamp",
+    BUILT: "residential urban built_up built built_area settlement",
+    SHRUB: "scrub shrub shrubland heath",
+    BARE: "bare bare_ground bare_soil sand rock",
+    SNOW: "snow ice snow_and_ice",
+}
+COLOR_OF_NAME = {name: color for color, names in EXPECTED.items() for name in names.split()}
+
+QUALITATIVE = (
+    *("#332288", "#ddcc77", "#88ccee", "#882255", "#44aa99", "#999933", "#cc6677", "#117733", "#aa4499"),
+    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb"),
+)
+
+
+def class_colors(names: Sequence[str], given: Mapping[str, str]) -> list[str]:
+    """One colour (``#rrggbb``) for each class, no two alike.
+
+    Args:
+        names: of the classes, in order.
+        given: colours of the labels, already normalised; one that an earlier class has taken is not used.
+    """
+    taken: set[str] = set()
+    colors: dict[str, str] = {}
+    for wish in (given, {name: COLOR_OF_NAME.get(_key(name), "") for name in names}):
+        for name in names:
+            color = wish.get(name, "")
+            if name not in colors and color and color not in taken:
+                colors[name] = color
+                taken.add(color)
+    spare = (color for color in _spare_colors() if color not in taken)
+    return [colors.get(name) or next(spare) for name in names]
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s/-]+", "_", name.strip().casefold())
+
+
+def _spare_colors() -> Iterator[str]:
+    """The qualitative palette, then hues by the golden ratio at three lightnesses, each colour once, without end."""
+    yield from QUALITATIVE
+    seen = set(QUALITATIVE)
+    step = 0
+    while True:
+        red, green, blue = colorsys.hls_to_rgb(step * 0.6180339887 % 1, (0.35, 0.55, 0.75)[step % 3], 0.55)
+        color = f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+        if color not in seen:
+            yield color
+            seen.add(color)
+        step += 1

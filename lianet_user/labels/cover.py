@@ -1,4 +1,10 @@
-"""The ground that features cover on a grid of sub-pixels: burned polygons, and whole pixels that are claimed."""
+"""The ground that features cover on a grid of pixels and sub-pixels.
+
+Polygons are burned; lines and points claim the whole pixels that they run through or lie in. GDAL's `all_touched` also
+burns pixels that a line meets at a corner, and misses others: the pixels here are exact. Geometries are in pixel
+coordinates. Functions that find pixels return three arrays, each combination once: index of the geometry, row, and
+column. Pixels beyond the grid are left out.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +17,77 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 
-from lianet_user.grid import Window
-from lianet_user.labels.crossings import pixels_along, pixels_of_points, pixels_on_outline
+from lianet_user.geo.grid import Window
 from lianet_user.labels.options import Rule
 
+SHORTEST = 1e-9
+"""Pixels: a shorter piece of a line is a corner of a pixel that it only touches, up to rounding."""
+
+Geometries = NDArray[np.object_]
 Indices = NDArray[np.intp]
+Pixels = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
+
+
+def pixels_of_points(points: Geometries, shape: tuple[int, int]) -> Pixels:
+    """The pixels that points and multipoints lie in; each holds its top and left edge."""
+    places, of = shapely.get_coordinates(points, return_index=True)
+    return _pixels(places, of, shape)
+
+
+def pixels_along(lines: Geometries, shape: tuple[int, int]) -> Pixels:
+    """The pixels that lines run through over some length; along the edge of two pixels, the one below or to the right."""
+    places, of = _pieces(lines, shape)
+    return _pixels(places, of, shape)
+
+
+def pixels_on_outline(polygons: Geometries, shape: tuple[int, int]) -> Pixels:
+    """The pixels whose inside the outlines of polygons run through, so that polygons cover only part of them."""
+    places, of = _pieces(shapely.boundary(polygons), shape)
+    within = (places != np.floor(places)).all(axis=1)
+    return _pixels(places[within], of[within], shape)
+
+
+def _pieces(lines: Geometries, shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Lines cut at all edges of pixels: the middle (x, y) of every piece, and the line it belongs to."""
+    # A rectangle wider than the grid, because lines along a rectangle's edge are lost.
+    near = shapely.clip_by_rect(lines, -1, -1, shape[1] + 1, shape[0] + 1)
+    strings, of = shapely.get_parts(near, return_index=True)
+    points, string = shapely.get_coordinates(strings, return_index=True)
+    joined = np.flatnonzero(string[1:] == string[:-1])
+    start, step = points[joined], points[joined + 1] - points[joined]
+
+    ends = np.arange(len(joined))
+    segments, positions = [ends, ends], [np.zeros(len(joined)), np.ones(len(joined))]
+    for axis in (0, 1):
+        one, other = start[:, axis], start[:, axis] + step[:, axis]
+        first = np.floor(np.minimum(one, other)).astype(np.intp) + 1
+        count = np.maximum(np.ceil(np.maximum(one, other)).astype(np.intp) - first, 0)
+        segment = np.repeat(ends, count)
+        edge = np.arange(len(segment)) + np.repeat(first - (np.cumsum(count) - count), count)
+        segments.append(segment)
+        positions.append((edge - one[segment]) / step[segment, axis])
+    segment, position = np.concatenate(segments), np.concatenate(positions)
+    order = np.lexsort((position, segment))
+    segment, position = segment[order], position[order]
+
+    share = np.diff(position)
+    length = np.hypot(*step.T)[segment[:-1]] * share
+    piece = np.flatnonzero((segment[1:] == segment[:-1]) & (length > SHORTEST))
+    segment, middle = segment[piece], position[piece] + share[piece] / 2
+    return start[segment] + middle[:, None] * step[segment], of[string[joined[segment]]]
+
+
+def _pixels(places: NDArray[Any], of: NDArray[np.intp], shape: tuple[int, int]) -> Pixels:
+    height, width = shape
+    cols, rows = np.floor(places).T
+    inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+    pixels = rows[inside].astype(np.intp) * width + cols[inside].astype(np.intp)
+    index, pixel = np.divmod(np.unique(of[inside].astype(np.intp) * (height * width) + pixels), height * width)
+    row, col = np.divmod(pixel, width)
+    return index, row, col
+
+
+# --- Features on a grid of sub-pixels.
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +97,7 @@ class Tile:
     window: Window
     areas: Indices
     shapes: list[dict[str, Any]]
-    """Clipped and in GeoJSON's form, which rasterio would make of them for every burn."""
+    """The polygons clipped and as GeoJSON, to which rasterio would otherwise convert them for every burn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +108,18 @@ class Cover:
     areas: NDArray[np.object_]
     """(areas,) polygons and multipolygons."""
     bounds: NDArray[np.float64]
-    """(areas, 4)"""
+    """(areas, 4) left, top, right and bottom."""
     feature: Indices
-    """(areas,) whose each is."""
+    """(areas,) the feature that each belongs to."""
     claimant: Indices
     """(claims,) the feature that claims a pixel."""
     row: Indices
     col: Indices
     measured: NDArray[np.bool_]
-    """(claims,) by a line or point, not by the outline of a polygon."""
+    """(claims,) whether a line or point claims it, and not the outline of a polygon."""
 
     def tile(self, window: Window) -> Tile:
+        """Select and clip the polygons that reach into a window."""
         row, col, row_end, col_end = window.row, window.col, window.row_end, window.col_end
         left, top, right, bottom = self.bounds.T
         here = np.flatnonzero((right > col) & (left < col_end) & (bottom > row) & (top < row_end))
@@ -61,10 +134,11 @@ class Cover:
 def cover_of(
     geometries: NDArray[np.object_], feature: Indices, dimension: Indices, shape: tuple[int, int], rule: Rule
 ) -> Cover:
-    """
+    """Find what features cover: polygons by their bounds, and the pixels that lines, points and outlines claim.
+
     Args:
         geometries: (parts,) in pixel coordinates.
-        feature: (parts,) whose each is.
+        feature: (parts,) the feature that each belongs to.
         dimension: (parts,) 2, 1 or 0.
         shape: height and width of the grid in pixels.
         rule: under `all-touched` the outlines of polygons claim pixels too.
@@ -89,14 +163,14 @@ def cover_of(
     )
 
 
-class Layer:
-    """The highest rank of all features that cover a sub-pixel: from 1, and 0 where there is none.
+class RankRaster:
+    """For every sub-pixel, the highest rank of the features that cover it: from 1, and 0 where there is none.
 
     Args:
         cover: of the features.
         ranks: (features,) from 1; with 0 a feature is left out.
         n: sub-pixels along each side of a pixel.
-        top: highest value that has to be representable.
+        top: highest value that the data type has to hold.
     """
 
     def __init__(self, cover: Cover, ranks: NDArray[Any], n: int, top: int = 1) -> None:
@@ -107,13 +181,15 @@ class Layer:
         np.maximum.at(self.claimed, (cover.row, cover.col), ranks[cover.claimant].astype(dtype))
 
     def reaches(self, tile: Tile) -> bool:
+        """Whether anything may be covered in a tile."""
         return len(tile.areas) > 0 or bool(self.claimed[tile.window.slices].any())
 
     def over(self, window: Window) -> NDArray[Any]:
+        """Compute the ranks in a window: (h * n, w * n)."""
         return self.on(self.cover.tile(window))
 
     def on(self, tile: Tile) -> NDArray[Any]:
-        """(h * n, w * n) ranks."""
+        """Compute the ranks in a tile: (h * n, w * n)."""
         window, n = tile.window, self.n
         ranks = self.ranks[tile.areas]
         # What is burned last stays on top.

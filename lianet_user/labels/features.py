@@ -1,9 +1,11 @@
-"""The features of a layer -> valid geometries in the region's CRS, and what became of the others."""
+"""The features of a layer -> valid geometries in the region's CRS, and counts of what became of the others."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,13 +14,12 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from lianet_user.errors import AreaError, LabelError
-from lianet_user.grid import Bounds, bounds_in, bounds_of, crs_name
-from lianet_user.labels.crossings import pixels_along, pixels_of_points
-from lianet_user.labels.outside import outside_error
-from lianet_user.labels.rasterize import Geometries, Mask, Parts, split_parts, to_pixel_coordinates
-from lianet_user.labels.report import FeatureCounts
-from lianet_user.labels.transformation import Transformation
+from lianet_user.errors import AreaError, LabelError, LabelWarning
+from lianet_user.geo.grid import LONLAT, Bounds, bounds_in, bounds_of, crs_name, format_bounds
+from lianet_user.geo.transformation import Transformation
+from lianet_user.labels.cover import Geometries, pixels_along, pixels_of_points
+from lianet_user.labels.label_map import FeatureCounts
+from lianet_user.labels.rasterize import Mask, Parts, split_parts, to_pixel_coordinates
 from lianet_user.labels.vector import Area, VectorLayer
 
 BEND = 0.01
@@ -26,20 +27,20 @@ BEND = 0.01
 
 FATES = ("used", "no_geometry", "not_polygons", "no_label", "excluded", "no_date", "outside", "duplicates")
 BLOCKING = ("no_label", "excluded", "no_date")
-"""Something is there, but what it is at a date of the region is not known."""
+"""Fates of features that lie in the region, but whose label at its dates is not known."""
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The features that lie in the region, can be used, and are not there twice."""
+    """The features that lie in the region and can be used, each once."""
 
     geometries: Geometries
     """(features,) of any kind in the region's CRS, valid, not clipped to the region; with their buffer."""
     rows: NDArray[np.intp]
     """(features,) the place of each in the layer, in file order."""
     blockers: Geometries
-    """(any,) features in the region that cannot be used because of what they say or do not say: no label, dropped on
-    request, no date. Where they lie, nobody may assume that there is nothing."""
+    """(any,) features in the region without a usable label: none, one that was dropped on request, or no date. Where they
+    lie, background must not be assumed."""
     counts: FeatureCounts
 
 
@@ -55,7 +56,7 @@ def features_in_region(
     buffer: float,
     only_polygons: bool,
 ) -> Features:
-    """Keep what can be used and count the rest.
+    """Select the features that can be used, and count the rest.
 
     A feature that cannot be used is counted under the first of these that applies: no geometry, not a polygon, no
     label, excluded, no date, outside, duplicate. Edges are straight in the CRS of the file; long ones get vertices in
@@ -73,7 +74,7 @@ def features_in_region(
         only_polygons: points and lines cannot be used.
 
     Raises:
-        LabelError: no feature can be used, or there is no buffer in metres in the region's CRS.
+        LabelError: no feature can be used, or a buffer is asked for and the region's CRS is in degrees.
     """
     reach = _in_units_of(geobox, buffer)
     dimensions = shapely.get_dimensions(layer.geometries).astype(np.intp)
@@ -85,7 +86,7 @@ def features_in_region(
     ).astype(object)
     _refuse_useless(layer, fates)
     west, south, east, north = map(float, shapely.total_bounds(layer.geometries[fates == "outside"]))
-    # Not made before it is needed: it says both extents in several CRSs, each with a transformation of its own.
+    # Deferred: its message gives both extents in several CRSs, each with a transformation of its own.
     all_outside = partial(outside_error, layer.path, (west, south, east, north), layer.crs, geobox)
     try:
         boxes = _boxes(geobox, layer.crs, reach)
@@ -139,7 +140,7 @@ def area_in_region(area: Area, geobox: GeoBox, transformation: Transformation) -
     """The part of an area that lies in the region, in the region's CRS; its edges are straight in the CRS of its file.
 
     Raises:
-        LabelError: there is none.
+        LabelError: the area lies outside the region.
     """
     outside = LabelError(
         f"{area.path}: the area lies outside the region: choose one that reaches into it, or check its CRS"
@@ -183,14 +184,14 @@ def _in_units_of(geobox: GeoBox, metres: float) -> float:
         return 0.0
     if not geobox.crs.projected:
         raise LabelError(
-            f"--buffer {metres:g}: the region's CRS ({crs_name(geobox.crs)}) is in degrees, and a buffer in metres needs"
+            f"`buffer` {metres:g}: the region's CRS ({crs_name(geobox.crs)}) is in degrees, and a buffer in metres needs"
             " one in metres: buffer the labels beforehand, for instance with QGIS"
         )
     return metres / float(geobox.crs.proj.axis_info[0].unit_conversion_factor)
 
 
 def _has_geometry(geometries: Geometries, dimensions: NDArray[np.intp]) -> Mask:
-    """Which are there, finite, and what they claim to be: a polygon has an area, a line a length."""
+    """Which geometries exist, are finite, and are what their type says: a polygon has an area, a line a length."""
     there: Mask = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     points, of = shapely.get_coordinates(geometries, return_index=True)
     there[of[~np.isfinite(points).all(axis=1)]] = False
@@ -205,7 +206,7 @@ def _has_geometry(geometries: Geometries, dimensions: NDArray[np.intp]) -> Mask:
 
 
 def _refuse_useless(layer: VectorLayer, fates: NDArray[np.object_]) -> None:
-    """Complain if every feature is without something that cannot be done without."""
+    """Raise an error if no feature has all that is required of one."""
     if (fates == "outside").any():
         return
     column = "" if layer.column is None else f" in the column {layer.column.name!r}"
@@ -216,15 +217,17 @@ def _refuse_useless(layer: VectorLayer, fates: NDArray[np.object_]) -> None:
         "excluded": f"a label{column} that is dropped on request",
         "no_date": "no date that the region holds",
     }
-    found = [f"{count} have {what}" for fate, what in facts.items() if (count := int((fates == fate).sum()))]
+    reasons = [f"{count} have {what}" for fate, what in facts.items() if (count := int((fates == fate).sum()))]
     if (fates == "not_polygons").any():
         hint = "draw or buffer points and lines to the areas that they describe"
     elif column:
-        hint = "fill in what is missing, or choose another column with --field"
+        hint = "fill in what is missing, or choose another column with `field`"
     else:
         hint = "expected polygons"
     called = f" of layer {layer.name!r}" if layer.name else ""
-    raise LabelError(f"{layer.path}: none of the {len(fates)} features{called} can be used: {', '.join(found)}: {hint}")
+    raise LabelError(
+        f"{layer.path}: none of the {len(fates)} features{called} can be used: {', '.join(reasons)}: {hint}"
+    )
 
 
 def _boxes(geobox: GeoBox, crs: CRS, reach: float) -> list[Bounds]:
@@ -277,9 +280,9 @@ def _repair(parts: Parts) -> tuple[Parts, NDArray[np.intp]]:
 
 
 def _cut(parts: Parts, boxes: list[Bounds]) -> tuple[Parts, NDArray[np.intp]]:
-    """Without what lies far from the region, and which parts that concerned.
+    """Parts without what lies far from the region, and the indices of those that were cut.
 
-    A country-wide outline is slow to reproject, if it can be at all.
+    A country-wide outline is slow to reproject, if that is possible at all.
     """
     surroundings = shapely.union_all([shapely.box(*box) for box in _surroundings(boxes)])
     shapely.prepare(surroundings)
@@ -365,3 +368,69 @@ def _assembled(parts: Parts, features: int) -> Geometries:
     if len(places):
         whole[places] = shapely.geometrycollections(parts.geometries[own], indices=index)
     return whole
+
+
+# --- Labels that lie outside the region, or not exactly where they should.
+
+
+def outside_error(path: Path, extent: Bounds, crs: CRS, geobox: GeoBox) -> LabelError:
+    """The error for labels that cover nothing of the region: both extents, and what is likely wrong.
+
+    Args:
+        path: of the labels.
+        extent: west, south, east, north of the labels in `crs`.
+        crs: that the file states.
+        geobox: the region's grid.
+    """
+    assert geobox.crs is not None
+    west, south, east, north = extent
+    own, region = geobox.crs, bounds_of(geobox)
+    degrees = max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 90
+    if degrees != crs.geographic:
+        seem, kind = ("look like", "projected") if degrees else ("are not", "geographic")
+        return LabelError(
+            f"{path}: the coordinates ({format_bounds(extent)}) {seem} degrees, but the CRS that the file states"
+            f" is {kind} ({crs_name(crs)}), and the region covers {_shown(region, own, crs)}: assign the one they are in,"
+            " for instance with QGIS"
+        )
+    hint = "choose the region they lie in, or check their CRS"
+    if _exchanged(extent, crs, geobox):
+        hint = "with x and y exchanged they would lie in it, so exchange them, for instance with QGIS (Swap X and Y)"
+    return LabelError(
+        f"{path}: all labels lie outside the region. The labels cover {_shown(extent, crs, LONLAT)}"
+        f" ({_shown(extent, crs, own)}), the region {_shown(region, own, LONLAT)} ({_shown(region, own, own)}): {hint}"
+    )
+
+
+def _exchanged(extent: Bounds, crs: CRS, geobox: GeoBox) -> bool:
+    try:
+        west, south, east, north = bounds_of(geobox, crs)
+    except AreaError:
+        return False
+    return extent[1] < east and extent[3] > west and extent[0] < north and extent[2] > south
+
+
+def _shown(bounds: Bounds, crs: CRS, target: CRS) -> str:
+    try:
+        return f"{format_bounds(bounds_in(bounds, crs, target))} in {crs_name(target)}"
+    except AreaError:
+        return f"not expressible in {crs_name(target)}"
+
+
+def warn_of_missing_grids(path: Path, used: Transformation) -> None:
+    """Warn where a grid that is not installed would make coordinates more accurate.
+
+    Args:
+        path: of the file, for the message.
+        used: the transformation of its coordinates.
+
+    Warns:
+        LabelWarning: PROJ knows a better operation than the one that it can use here.
+    """
+    if used.missing:
+        accuracy = f"{used.accuracy:g} m" if used.accuracy is not None else "an unknown distance"
+        message = (
+            f"{path}: its coordinates are only accurate to within {accuracy} on the region's grid, because PROJ lacks"
+            f" {', '.join(used.missing)}: if that matters, install it with `projsync --file` or your package of PROJ data"
+        )
+        warnings.warn(message, LabelWarning, stacklevel=4)

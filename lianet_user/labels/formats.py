@@ -1,8 +1,8 @@
-"""What a file is, told by its content: vector, raster, table, or nothing that holds labels by itself.
+"""The format of a file, by its content: vector, raster, table, or something that holds no labels by itself.
 
-Endings decide nothing, but one that contradicts the content is an error: something went wrong when the file was saved,
-downloaded or named. Files that only point elsewhere (VRT, services, pipelines) are refused: reading labels must not open
-other files or servers.
+The ending decides nothing, but one that contradicts the content is an error: something went wrong when the file was
+saved, downloaded or named. Files that only point to others (VRT, services, pipelines) are refused: reading labels must
+not open other files or servers.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ HEAD_BYTES = 4096
 
 @dataclass(frozen=True)
 class Format:
+    """A format of files, as far as reading labels has to tell it from others."""
+
     kind: Literal["vector", "raster", "table", "parquet", "zip", "unknown"]
     words: str
-    """With the article, for messages."""
+    """Its name with the article, for messages."""
 
 
 GEOPACKAGE = Format("vector", "a GeoPackage")
@@ -85,7 +87,7 @@ USELESS = {
     b"\xd0\xcf\x11\xe0": SPREADSHEET,
     b"%PDF": "is a PDF: give the data that it was drawn from",
 }
-"""By the first bytes: what is plainly no file of labels."""
+"""By the first bytes: files that cannot hold labels, and what to do instead."""
 
 POINTERS = {
     rb"<(ogr)?vrt(dataset|datasource)": "is a VRT, and a VRT only points to other files: give the file itself",
@@ -96,7 +98,7 @@ POINTERS = {
     rb"^\s*(<\?xml[^>]*>\s*)?<(!doctype html|html)": "is a web page and not the file itself: download it again",
     rb"^\s*(<\?xml[^>]*>\s*)?<(!doctype qgis|qgis)": "is a QGIS style or project: give the file of the layer",
 }
-"""By a pattern in the first bytes of a text, in lower case."""
+"""By a pattern in the first bytes of a text, in lower case: files that only point to others."""
 
 COMPANIONS = (".dbf", ".shx", ".prj", ".cpg", ".sbn", ".sbx", ".qix")
 ZIPPED = (".gpkg", ".fgb", ".geojson", ".json", ".kml", ".gml")
@@ -104,22 +106,22 @@ ZIPPED = (".gpkg", ".fgb", ".geojson", ".json", ".kml", ".gml")
 
 
 def find_format(path: Path) -> Format:
-    """What the file is by its content.
+    """Find the format of a file by its content.
 
     Raises:
-        LabelError: it does not exist, is empty or cut off, is not what its ending says, or holds no labels by itself.
+        LabelError: the file is missing, empty, cut off, is not what its ending says, or holds no labels by itself.
     """
     if not path.exists():
         raise LabelError(f"{path} does not exist: expected a file with labels, for instance a GeoPackage")
     if path.is_dir():
         if any(path.glob("*.gdbtable")):
             return GEODATABASE
-        raise LabelError(f"{path} is a folder and no file geodatabase (.gdb): give the file with the labels in it")
+        raise LabelError(f"{path} is a folder and not a file geodatabase (.gdb): give the file with the labels in it")
     if not path.is_file():
-        raise LabelError(f"{path} is no regular file: expected a file with labels, for instance a GeoPackage")
+        raise LabelError(f"{path} is not a regular file: expected a file with labels, for instance a GeoPackage")
     suffix = path.suffix.lower()
     if suffix in COMPANIONS:
-        raise LabelError(f"{path} is a part of a shapefile: give the .shp, with all its parts beside it")
+        raise LabelError(f"{path} is only a part of a shapefile: give the .shp, with all other parts beside it")
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -127,32 +129,32 @@ def find_format(path: Path) -> Format:
         raise LabelError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
     if not head:
         raise LabelError(f"{path} is empty (0 bytes): save or download it again")
-    found = _by_content(head, str(path))
-    if found is ZIP:
+    content = _by_content(head, str(path))
+    if content is ZIP:
         _check_no_spreadsheet(path)
-    expected = ENDINGS.get(suffix, (found,))
-    if found not in expected:
+    expected = ENDINGS.get(suffix, (content,))
+    if content not in expected:
         raise LabelError(
-            f"{path} is called {suffix} but looks like {found.words}: expected {expected[0].words};"
-            " give it the ending of what it is, or save or download it again"
+            f"{path} is called {suffix} but looks like {content.words}: expected {expected[0].words};"
+            " correct its ending, or save or download it again"
         )
-    if found is SHAPEFILE:
+    if content is SHAPEFILE:
         _check_shapefile(path, head)
     # Raw rasters (ENVI, BIL) have no signature, only a header beside them.
-    return RASTER if found is UNKNOWN and path.with_suffix(".hdr").exists() else found
+    return RASTER if content is UNKNOWN and path.with_suffix(".hdr").exists() else content
 
 
 def is_raster(path: Path) -> bool:
     """Whether the file is a raster, by its content; a GeoPackage counts as vector.
 
     Raises:
-        LabelError: as :func:`find_format`.
+        LabelError: the format cannot be told, as in :func:`find_format`.
     """
     return find_format(path).kind == "raster"
 
 
 def vector_location(path: Path) -> str:
-    """What GDAL has to be told to open a vector file: an absolute name, and for a zip which part of it.
+    """The name by which GDAL opens a vector file: an absolute path, and for a zip the part inside it.
 
     Raises:
         LabelError: a zip holds no vector file or several, or is damaged or encrypted.
@@ -171,9 +173,9 @@ def _by_content(head: bytes, where: str) -> Format:
     for mark, reason in USELESS.items():
         if head.startswith(mark):
             raise LabelError(f"{where} {reason}")
-    for mark, found in SIGNATURES.items():
+    for mark, content in SIGNATURES.items():
         if head.startswith(mark):
-            return GEOPACKAGE if found is SQLITE and head[68:72] in (b"GPKG", b"GP10", b"GP11") else found
+            return GEOPACKAGE if content is SQLITE and head[68:72] in (b"GPKG", b"GP10", b"GP11") else content
     text = head.lower().removeprefix(b"\xef\xbb\xbf")
     for pattern, reason in POINTERS.items():
         if re.search(pattern, text):
@@ -232,15 +234,15 @@ def _inside_zip(path: Path) -> str:
     names = [PurePosixPath(member.filename) for member in members]
     shapefiles = [name for name in names if name.suffix.lower() == ".shp"]
     folders = {str(name.parent) for name in shapefiles}
-    found = {str(name.parent) for name in names if name.suffix.lower() == ".gdbtable"}
-    found |= {str(name) for name in names if name.suffix.lower() in ZIPPED}
+    candidates = {str(name.parent) for name in names if name.suffix.lower() == ".gdbtable"}
+    candidates |= {str(name) for name in names if name.suffix.lower() in ZIPPED}
     # A folder has its shapefiles as layers.
-    found |= {str(shapefiles[0])} if len(shapefiles) == 1 else folders
-    if len(found) != 1:
-        what = f"{len(found)} vector files" if found else "no vector file"
-        shown = listed(sorted(found) or sorted(map(str, names)), 5)
+    candidates |= {str(shapefiles[0])} if len(shapefiles) == 1 else folders
+    if len(candidates) != 1:
+        what = f"{len(candidates)} vector files" if candidates else "no vector file"
+        shown = listed(sorted(candidates) or sorted(map(str, names)), 5)
         raise LabelError(f"{path} is a zip with {what} in it ({shown}): unpack it and give the file with the labels")
-    inside = found.pop()
+    inside = candidates.pop()
     if PurePosixPath(inside) in names:
         with zipfile.ZipFile(path) as archive, archive.open(inside) as file:
             _by_content(file.read(HEAD_BYTES), f"{path}: {inside}")

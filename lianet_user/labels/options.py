@@ -1,4 +1,4 @@
-"""What a user can say about a file of labels: one object, the same for `check`, `finetune` and Python."""
+"""How a file of labels is to be read: one object, the same for every command and for Python."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Rule = Literal["majority", "center", "all-touched"]
 OnConflict = Literal["ignore", "last", "first"]
 
 WHOLE_REGION = "region"
-"""As `labelled_area`: everything in the region that was to be mapped has been mapped."""
+"""A value of `labelled_area`: everything in the whole region was mapped."""
 EVERY_DATE = "all"
-"""As `dates`: the labels hold at every date of the region."""
+"""A value of `dates`: the labels hold at every date of the region."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class LabelOptions:
     """
 
     field: str | None = None
-    """Column with the classes or numbers; None where it is plain."""
+    """Column with the classes or numbers; None where only one can be meant."""
     layer: str | None = None
     """Layer of a file that has several."""
     where: str | None = None
@@ -37,11 +37,11 @@ class LabelOptions:
     labels_crs: str | None = None
     """CRS of a file that states none."""
     encoding: str | None = None
-    """Of the text in a shapefile or a table; None where the file states it or it is plain."""
+    """Encoding of the text in a shapefile or a table; None where the file states it or its content tells."""
     band: int | None = None
-    """Of a raster with several, from 1."""
+    """Band of a raster that has several, counted from 1."""
     nodata: tuple[float, ...] = ()
-    """Values of a raster that mean "nothing known here", besides the one it states."""
+    """Values of a raster that mean "no data", besides the one that it states."""
 
     task: AskedTask = "auto"
     classes: Path | None = None
@@ -49,7 +49,7 @@ class LabelOptions:
     mapping: tuple[tuple[str, str | None], ...] = ()
     """Labels renamed or merged (old, new), or dropped (old, None): their ground is ignored."""
     background: str | None = None
-    """Class of what is labelled with nothing inside `labelled_area`."""
+    """Class of what bears no label inside `labelled_area`."""
     labelled_area: str | None = None
     """File of polygons inside which everything was mapped, or :data:`WHOLE_REGION`."""
 
@@ -57,7 +57,7 @@ class LabelOptions:
     min_coverage: float = 0.5
     """Share of a pixel that its class has to cover, under the rule `majority`."""
     on_conflict: OnConflict = "ignore"
-    """What holds where features contradict each other: none, or the last or first of the file."""
+    """Which feature holds where several contradict each other: none, or the last or first of the file."""
     buffer: float = 0.0
     """Metres around points and lines that bear their label."""
     scale: Literal[1, 4] = 1
@@ -72,30 +72,30 @@ class LabelOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.min_coverage <= 1:
-            raise LabelError(f"--min-coverage {self.min_coverage:g}: expected a share above 0 and up to 1")
+            raise LabelError(f"`min_coverage` {self.min_coverage:g}: expected a share above 0 and up to 1")
         if not (self.buffer >= 0 and math.isfinite(self.buffer)):
-            raise LabelError(f"--buffer {self.buffer:g}: expected metres, 0 or more")
+            raise LabelError(f"`buffer` {self.buffer:g}: expected metres, 0 or more")
         if self.date_tolerance < 0:
-            raise LabelError(f"--date-tolerance {self.date_tolerance}: expected days, 0 or more")
+            raise LabelError(f"`date_tolerance` {self.date_tolerance}: expected days, 0 or more")
         if self.min_coverage != 0.5 and self.rule != "majority":
-            raise LabelError(f"--min-coverage says nothing under --rule {self.rule}: leave one of them away")
+            raise LabelError(f"`min_coverage` has no effect with `rule` {self.rule}: omit one of them")
         if self.background is not None and self.labelled_area is None:
             raise LabelError(
-                "--background needs --labelled-area: without it nobody knows where unlabelled ground was looked at"
-                f" (give a file of polygons, or {WHOLE_REGION!r} if the whole region was)"
+                "`background` needs `labelled_area`, the area in which whatever bears no label is background: give a file of"
+                f" polygons, or {WHOLE_REGION!r} if the whole region was mapped"
             )
         if self.labelled_area is not None and self.background is None and self.task != "coverage":
             raise LabelError(
-                "--labelled-area needs --background NAME, the class of what bears no label inside it, or --task coverage"
+                "`labelled_area` needs `background`, the class of what bears no label inside it, or `task` coverage"
             )
         if self.task == "coverage" and self.labelled_area is None:
             raise LabelError(
-                "--task coverage needs --labelled-area: a file of the polygons inside which everything was mapped, or"
-                f" {WHOLE_REGION!r} if the whole region was; without it, ground that nobody looked at would count as empty"
+                "`task` coverage needs `labelled_area`: a file of the polygons inside which everything was mapped, or"
+                f" {WHOLE_REGION!r} if the whole region was; without it, ground that nobody mapped would count as empty"
             )
         if self.task in ("regression", "coverage"):
-            given = {"--classes": self.classes, "--background": self.background, "--map": self.mapping}
+            given = {"classes": self.classes, "background": self.background, "mapping": self.mapping}
             if wrong := [name for name, value in given.items() if value]:
-                raise LabelError(f"{wrong[0]} names classes, and --task {self.task} has none: leave one of them away")
+                raise LabelError(f"`{wrong[0]}` names classes, and `task` {self.task} has none: omit one of them")
         if self.dates and self.date_field is not None:
-            raise LabelError("--date and --date-field both say when the labels hold: give one of them")
+            raise LabelError("`dates` and `date_field` both say when the labels hold: give one of them")

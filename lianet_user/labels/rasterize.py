@@ -9,14 +9,14 @@ pixel's centre alone decides, under `center` and `all-touched`.
   and what lies on the grid's bottom or right edge belongs to none.
 - Sub-pixels inside the mapped area that no feature and no blocker covers belong to the background class, if there is
   one. Blockers are features that cannot be used (no label, dropped on request): they never label anything, but
-  nobody may assume that there is nothing.
+  background is not assumed under them.
 - A sub-pixel that features of different classes (or with different numbers) cover is *contested*. `on_conflict` says
-  whom it belongs to: nobody (`ignore`), or the last or first of these features in the file.
+  what it belongs to: nothing (`ignore`), or the last or first of these features in the file.
 - A pixel bears the class that most of its sub-pixels belong to, if they are at least the share `min_coverage`. If
   two classes lead with equally many it bears none: neither covers most of it.
 - Numbers: a pixel bears the mean over its sub-pixels that belong to a feature, if they are at least `min_coverage`.
   Lines and points measure at a place: where several lie in one pixel, their mean stands for all of them.
-- A pixel that bears nothing is *contradicting* if its contested sub-pixels, which `ignore` gave to nobody, would have
+- A pixel that bears nothing is *contradicting* if its contested sub-pixels, which `ignore` left unlabelled, would have
   sufficed for some class (or for any number). Otherwise it is unlabelled.
 
 Contradicting and unlabelled pixels both get :data:`IGNORE` (NaN among numbers); no class ever means "nothing".
@@ -36,10 +36,18 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
-from lianet_user.grid import Window
-from lianet_user.header import IGNORE
-from lianet_user.labels.cover import Cover, Indices, Layer, Tile, cover_of
-from lianet_user.labels.crossings import pixels_of_points, pixels_on_outline
+from lianet_user.files.header import IGNORE
+from lianet_user.geo.grid import Window
+from lianet_user.labels.cover import (
+    Cover,
+    Geometries,
+    Indices,
+    RankRaster,
+    Tile,
+    cover_of,
+    pixels_of_points,
+    pixels_on_outline,
+)
 from lianet_user.labels.options import OnConflict, Rule
 
 SUBPIXELS = 8
@@ -53,7 +61,6 @@ PLACES = 6
 
 COLLECTION = 7  # shapely.GeometryType
 
-Geometries = NDArray[np.object_]
 Values = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
@@ -68,7 +75,7 @@ class PixelRule:
 
     @property
     def subpixels(self) -> int:
-        """Along each side of a pixel."""
+        """Sub-pixels along each side of a pixel."""
         return SUBPIXELS if self.rule == "majority" else 1
 
 
@@ -86,16 +93,16 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Decided:
-    """Every pixel by the rule."""
+    """Every pixel of the grid, decided by the rule."""
 
     values: NDArray[Any]
     """(height, width) uint8 class index or IGNORE; float32 number or NaN."""
     contradicting: Mask
     """(height, width)"""
     labelled_ground: float
-    """What features cover, contested or not, without background: in pixels."""
+    """Ground that features cover, contested or not, without background, in pixels."""
     contested_ground: float
-    """How much of it features contest, whomever `on_conflict` gives it to: in pixels."""
+    """Ground that features contest, whichever of them `on_conflict` gives it to, in pixels."""
 
 
 def to_pixel_coordinates(geometries: Geometries, geobox: GeoBox) -> Geometries:
@@ -108,7 +115,7 @@ def to_pixel_coordinates(geometries: Geometries, geobox: GeoBox) -> Geometries:
 
 
 def split_parts(geometries: Geometries) -> Parts:
-    """Take collections apart, however deep, and drop what is missing or empty.
+    """Split collections, however deeply nested, and drop what is missing or empty.
 
     Args:
         geometries: (features,) of any kind, in pixel coordinates.
@@ -137,8 +144,8 @@ def decide_classes(
         parts: of the features, in pixel coordinates.
         classes: (features,) class index of each, below 254.
         shape: height and width in pixels.
-        rule: how.
-        blockers: (any,) features that cannot be used, in pixel coordinates: no background there.
+        rule: what makes a pixel bear a class or number.
+        blockers: (any,) features that cannot be used, in pixel coordinates: background is not assumed there.
         background: class index, and the mapped area in pixel coordinates (None for the whole grid).
     """
     n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
@@ -176,7 +183,7 @@ def decide_numbers(parts: Parts, numbers: NDArray[np.float64], shape: tuple[int,
         parts: of the features, in pixel coordinates.
         numbers: (features,) finite, within float32's range.
         shape: height and width in pixels.
-        rule: how.
+        rule: what makes a pixel bear a class or number.
     """
     n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
     cover, values_of, order = _measured(
@@ -209,7 +216,7 @@ def decide_numbers(parts: Parts, numbers: NDArray[np.float64], shape: tuple[int,
 
 
 def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry | None) -> NDArray[np.float32]:
-    """The share of every pixel that polygons cover together; lines and points cover none.
+    """Compute the share of every pixel that polygons cover, where they overlap once; lines and points cover none.
 
     Args:
         parts: of the features, in pixel coordinates.
@@ -221,14 +228,14 @@ def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry
     """
     polygons = np.flatnonzero(parts.dimension == 2)
     areas = Parts(parts.geometries[polygons], np.zeros(len(polygons), np.intp), parts.dimension[polygons])
-    everything = Layer(_cover_of(areas, shape, "majority"), np.ones(1, np.intp), SUBPIXELS)
+    everything = RankRaster(_cover_of(areas, shape, "majority"), np.ones(1, np.intp), SUBPIXELS)
     shares = np.zeros(shape, np.float32)
     for window in _windows(shape):
         counts = _per_pixel(np.add, everything.over(window), SUBPIXELS, np.intp)
         shares[window.slices] = counts / SUBPIXELS**2
     if area is not None:
         mapped = _cover_of(split_parts(np.array([area], object)), shape, "center")
-        centres = Layer(mapped, np.ones(1, np.intp), 1)
+        centres = RankRaster(mapped, np.ones(1, np.intp), 1)
         inside = np.zeros(shape, bool)
         for window in _windows(shape):
             inside[window.slices] = centres.over(window)
@@ -239,7 +246,7 @@ def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry
 
 
 def touches_own(parts: Parts, classes: Indices | None, values: NDArray[Any], features: int) -> Mask:
-    """Which features touch a pixel that bears their class (or any number), and so left a trace in the map.
+    """Which features touch a pixel that bears their class (or any number), and so are visible in the map.
 
     Args:
         parts: of the features, in pixel coordinates.
@@ -253,17 +260,17 @@ def touches_own(parts: Parts, classes: Indices | None, values: NDArray[Any], fea
     def own(feature: Any, pixels: NDArray[Any]) -> Mask:
         return np.isfinite(pixels) if classes is None else pixels == classes[feature]
 
-    def look(of: Indices, rows: Indices, cols: Indices) -> None:
+    def mark(of: Indices, rows: Indices, cols: Indices) -> None:
         touching[of[own(of, values[rows, cols])]] = True
 
     cover = _cover_of(parts, shape, "center")
-    look(cover.claimant, cover.row, cover.col)
+    mark(cover.claimant, cover.row, cover.col)
     # A point inside settles nearly all polygons, their outline nearly all others (slivers, contested ones).
     of, rows, cols = pixels_of_points(shapely.point_on_surface(cover.areas), shape)
-    look(cover.feature[of], rows, cols)
+    mark(cover.feature[of], rows, cols)
     rest = np.flatnonzero(~touching[cover.feature])
     of, rows, cols = pixels_on_outline(cover.areas[rest], shape)
-    look(cover.feature[rest[of]], rows, cols)
+    mark(cover.feature[rest[of]], rows, cols)
     for index in rest[~touching[cover.feature[rest]]]:
         left, top, right, bottom = cover.bounds[index]
         col, row = max(0, int(left)), max(0, int(top))
@@ -329,7 +336,7 @@ def _needed(n: int, min_coverage: float) -> int:
 
 
 def _per_pixel(combine: np.ufunc, fine: NDArray[Any], n: int, dtype: Any = None) -> NDArray[Any]:
-    """(h * n, w * n) sub-pixels -> (h, w) all of a pixel's combined."""
+    """(h * n, w * n) sub-pixels -> (h, w) those of each pixel combined."""
     height, width = fine.shape[0] // n, fine.shape[1] // n
     # One axis after the other is several times faster than both at once.
     rows = combine.reduce(fine.reshape(height, n, width * n), axis=1, dtype=dtype)
@@ -337,7 +344,7 @@ def _per_pixel(combine: np.ufunc, fine: NDArray[Any], n: int, dtype: Any = None)
 
 
 def _gather(fine: NDArray[Any], n: int, rows: Indices, cols: Indices) -> NDArray[Any]:
-    """(h * n, w * n) sub-pixels -> (pixels, n * n) those of the pixels named."""
+    """(h * n, w * n) sub-pixels -> (pixels, n * n) those of the given pixels."""
     height, width = fine.shape[0] // n, fine.shape[1] // n
     return fine.reshape(height, n, width, n)[rows, :, cols, :].reshape(len(rows), n * n)
 
@@ -356,23 +363,23 @@ class _Sides:
     Args:
         cover: of the features.
         codes: (features,) from 1.
-        order: (features,) different whole numbers that rise as the features follow each other in the file.
-        rule: who owns what is contested.
+        order: (features,) different whole numbers that increase in the order of the file.
+        rule: decides which feature owns contested ground.
     """
 
     def __init__(self, cover: Cover, codes: Indices, order: Indices, rule: PixelRule) -> None:
         n, self.top = rule.subpixels, int(codes.max(initial=0)) + 1
-        self.high = Layer(cover, codes, n, self.top)
-        self.low = Layer(cover, self.top - codes, n, self.top)
+        self.high = RankRaster(cover, codes, n, self.top)
+        self.low = RankRaster(cover, self.top - codes, n, self.top)
         self.winner = None
         if rule.on_conflict != "ignore":
             ranks = order + 1 if rule.on_conflict == "last" else order.max(initial=0) + 1 - order
             self.code_of_rank = np.zeros(ranks.max(initial=0) + 1, self.high.ranks.dtype)
             self.code_of_rank[ranks] = codes
-            self.winner = Layer(cover, ranks, n)
+            self.winner = RankRaster(cover, ranks, n)
 
     def on(self, tile: Tile) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """(h * n, w * n) each: lowest, highest, and owning code; 0 is nobody's."""
+        """Compute the lowest, highest and owning code in a tile: (h * n, w * n) each, 0 where there is none."""
         high = self.high.on(tile)
         low = (high.dtype.type(self.top) - self.low.on(tile)) * (high > 0)
         owner = high * (low == high)
@@ -382,7 +389,7 @@ class _Sides:
 
 
 class _Background:
-    """Where the background class holds, unless a feature covers the ground."""
+    """Where the background class holds, except on ground that features cover."""
 
     def __init__(
         self,
@@ -396,14 +403,14 @@ class _Background:
         self.mapped = None
         if area is not None:
             cover = _cover_of(split_parts(np.array([area], object)), shape, "center")
-            self.mapped = Layer(cover, np.ones(1, np.intp), rule.subpixels)
-        nobody = np.array([], object) if blockers is None else blockers
-        self.blocked = Layer(
-            _cover_of(split_parts(nobody), shape, rule.rule), np.ones(len(nobody), np.intp), rule.subpixels
+            self.mapped = RankRaster(cover, np.ones(1, np.intp), rule.subpixels)
+        blockers = np.array([], object) if blockers is None else blockers
+        self.blocked = RankRaster(
+            _cover_of(split_parts(blockers), shape, rule.rule), np.ones(len(blockers), np.intp), rule.subpixels
         )
 
     def on(self, window: Window) -> Mask:
-        """(h * n, w * n)"""
+        """Compute where background may be in a window: (h * n, w * n)."""
         free: Mask = self.blocked.over(window) == 0
         return free if self.mapped is None else free & (self.mapped.over(window) > 0)
 
@@ -427,7 +434,7 @@ def _would_suffice(
         # A third code may hide between the lowest and the highest: then it is looked for by itself.
         doubtful = np.flatnonzero(~enough & (np.count_nonzero((low <= code) & (code <= high), axis=1) >= need))
         if len(doubtful):
-            alone = _gather(Layer(cover, codes == code, n).on(tile), n, rows[doubtful], cols[doubtful])
+            alone = _gather(RankRaster(cover, codes == code, n).on(tile), n, rows[doubtful], cols[doubtful])
             enough[doubtful] = np.count_nonzero(plain[doubtful] | (alone > 0), axis=1) >= need
     unsure[rows, cols] = enough
     return unsure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lianet_user.errors import LabelError, TrainingWarning, listed
-from lianet_user.grid import Window
+from lianet_user.geo.grid import Window
 from lianet_user.labels.blocks import (
     LARGEST,
     BoolArray,
@@ -23,39 +25,40 @@ from lianet_user.labels.blocks import (
     stratum_pixels,
     widened,
 )
-from lianet_user.labels.labelmap import Labels
+from lianet_user.labels.label_map import Labels
 
 BLOCK = LARGEST
-"""Pixels of the region along the side of the windows that are trained on, and of the largest blocks of a split."""
+"""Side in pixels of the region: of the windows that are trained on, and of the largest blocks of a split."""
 
 BUFFER = 10
-"""Pixels of the region: 100 m of Sentinel-2's."""
+"""Pixels of the region: 100 m with the pixels of Sentinel-2."""
 
 LEAST_BLOCK = 8
-"""Pixels: a smaller block is not apart from its neighbours."""
+"""Pixels along the side: a smaller block is not independent of its neighbours."""
 
 ENOUGH_BLOCKS = 10
-"""Blocks with labels that a split wants to draw from; a cross-validation four for each fold."""
+"""Blocks with labels that a split should have to draw from; a cross-validation needs four for each fold."""
 
 SHARE = 0.2
-"""Of the labelled blocks, kept to judge by where nothing else is said."""
+"""Share of the labelled blocks that is kept for validation by default."""
 
 DRAWS = 500
-"""Of which the best is taken; fewer where there are very many blocks, since these differ less."""
+"""Random draws, of which the best is taken; fewer where there are very many blocks, whose draws differ less."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which ground is trained on, and which is kept to judge the head. Everything in pixels of the region.
+    """Which ground is trained on, and which is kept for validation and test, in pixels of the region.
 
-    Every pixel is trained on, validated, tested, or neither: in the buffer.
+    Every pixel is trained on, validated, tested, or lies in the buffer and is none of these.
 
     Attributes:
-        shape: of the region: height and width.
-        block: along the side of the blocks that are kept as a whole.
-        validation: bool (block rows, block columns), the blocks kept for validation; all false where none is.
-        buffer: ground so near to what is kept is not trained on, and so near to the test area not validated either.
-        test: bool (height, width), an area that was set aside; None where there is none.
+        shape: height and width of the region.
+        block: side of the blocks, each of which is kept as a whole or not.
+        validation: bool (block rows, block columns), the blocks kept for validation; all false if none is.
+        buffer: ground within this distance of kept ground is not trained on; within this distance of the test area it is
+            not validated either.
+        test: bool (height, width), an area that was set aside; None if there is none.
     """
 
     shape: tuple[int, int]
@@ -63,6 +66,14 @@ class Split:
     validation: BoolArray
     buffer: int = 0
     test: BoolArray | None = None
+
+    def digest(self) -> str:
+        """A hash of the whole split."""
+        digest = hashlib.sha256(json.dumps([self.shape, self.block, self.buffer]).encode())
+        digest.update(self.validation.tobytes())
+        if self.test is not None:
+            digest.update(self.test.tobytes())
+        return digest.hexdigest()
 
     def validated(self, window: Window) -> BoolArray:
         """Where labels are kept for validation: bool (height, width) of a window."""
@@ -76,8 +87,10 @@ class Split:
         return self.test[window.slices]
 
     def trained(self, window: Window) -> BoolArray:
-        """Where labels are trained on: bool (height, width) of a window. It is what lies neither in kept blocks or the test
-        area, nor within `buffer` pixels of them, diagonally too."""
+        """Where labels are trained on: bool (height, width) of a window.
+
+        This ground lies neither in kept blocks or the test area, nor within `buffer` pixels of them, diagonally too.
+        """
         return ~self._around(lambda outer: self._kept(outer) | self.tested(outer), window)
 
     def _kept(self, window: Window) -> BoolArray:
@@ -87,7 +100,7 @@ class Split:
         return kept
 
     def _around(self, ground: Callable[[Window], BoolArray], window: Window) -> BoolArray:
-        """Some ground and the buffer around it."""
+        """Some ground, dilated by the buffer."""
         outer = window.expanded(self.buffer, 1, self.shape)
         return widened(ground(outer), self.buffer)[window.within(outer).slices]
 
@@ -103,33 +116,33 @@ def split_labels(
 ) -> Split:
     """Choose the blocks to validate on.
 
-    Neighbouring pixels are alike, so whole blocks are kept, at all dates alike, and the buffer around them is not trained
-    on. Every draw leaves each class something to train on; of many, the one is taken whose validation pixels come closest
-    to `share` in every class. Numbers are treated as five classes, from low to high.
+    Neighbouring pixels are similar, so whole blocks are kept, the same at all dates, and the buffer around them is not
+    trained on. Every draw leaves each class something to train on; of many draws, the one is taken whose validation pixels
+    come closest to `share` in every class. Numbers are treated as five classes, from low to high.
 
     Args:
         labels: on the region's grid, or on a finer one.
-        share: of the labelled blocks that is kept, between 0 and 1.
-        seed: of the draws.
+        share: share of the labelled blocks that is kept, between 0 and 1.
+        seed: of the random draws.
         buffer: pixels of the region between what is kept and what is trained on, 0 or more; None takes :data:`BUFFER`, or
             a quarter of the block's side where that is less. It is halved where it would leave some class nothing to train
             on whichever block is kept.
         block: pixels of the region along the side of a block, 8 or more. None takes 128, halved (to no less than 16) until
             10 blocks hold labels, or as many as can.
-        test: bool (height, width) of the region, an area that is set aside. It takes no part, nor do labels within the
-            buffer around it.
+        test: bool (height, width) of the region, an area that is set aside. Its labels are ignored here, and so are
+            those within the buffer around it.
 
     Raises:
         LabelError: all labels lie in one block, no block can be spared, the test area holds no labels or the only ones of a
-            class, or one of the numbers is out of its range.
+            class, or an argument is out of range.
 
     Warns:
         TrainingWarning: a class cannot be validated, or the buffer was halved.
     """
     if not 0 < share < 1:
-        raise LabelError(f"a share of {share:g} of the blocks for validation: expected more than 0 and less than 1")
-    buffer = _wanted_buffer(labels, ENOUGH_BLOCKS, buffer, block)
-    needed = _checked(labels, buffer, block, test)
+        raise LabelError(f"`share` {share:g} of the blocks for validation: expected more than 0 and less than 1")
+    buffer = _default_buffer(labels, ENOUGH_BLOCKS, buffer, block)
+    needed = _check_arguments(labels, buffer, block, test)
     for tried in _halved(buffer):
         zones, side = _zones(labels, ENOUGH_BLOCKS, tried, block, test)
         if len(zones.blocks) < 2 or not zones.totals[needed].all():
@@ -168,23 +181,23 @@ def split_folds(
     Args:
         labels: on the region's grid, or on a finer one.
         folds: 2 or more.
-        seed: of the deals.
+        seed: of the random deals.
         buffer: as in :func:`split_labels`. It is halved where a fold would have nothing to train on.
-        block: as there, but None halves until there are 4 labelled blocks for each fold.
-        test: as there.
+        block: as in :func:`split_labels`, but None halves until there are 4 labelled blocks for each fold.
+        test: as in :func:`split_labels`.
 
     Raises:
         LabelError: fewer blocks with labels than folds, a fold with nothing to train on, the test area holds no labels or
-            the only ones of a class, or one of the numbers is out of its range.
+            the only ones of a class, or an argument is out of range.
 
     Warns:
         TrainingWarning: a class lies in fewer blocks than there are folds or is not trained on in some fold, or the buffer
             was halved.
     """
     if folds < 2:
-        raise LabelError(f"{folds} folds: expected 2 or more")
-    buffer = _wanted_buffer(labels, 4 * folds, buffer, block)
-    needed = _checked(labels, buffer, block, test)
+        raise LabelError(f"`folds` {folds}: expected 2 or more")
+    buffer = _default_buffer(labels, 4 * folds, buffer, block)
+    needed = _check_arguments(labels, buffer, block, test)
     for tried in _halved(buffer):
         zones, side = _zones(labels, 4 * folds, tried, block, test)
         if len(zones.blocks) < folds or not zones.totals[needed].all():
@@ -205,16 +218,16 @@ def split_folds(
     raise LabelError(f"{folds} folds leave nothing to train on in one of them: add labels elsewhere in the region")
 
 
-def _checked(labels: Labels, buffer: int, block: int | None, test: BoolArray | None) -> Indices:
+def _check_arguments(labels: Labels, buffer: int, block: int | None, test: BoolArray | None) -> Indices:
     """The classes that the buffer around a test area must not use up: all those with labels outside the area.
 
     Raises:
-        LabelError: a number is out of its range, or the test area does not suit.
+        LabelError: a number is out of range, or the test area cannot be used.
     """
     if buffer < 0:
         raise LabelError(f"a buffer of {buffer} pixels around validation ground: expected 0 or more")
     if block is not None and block < LEAST_BLOCK:
-        raise LabelError(f"blocks of {block} x {block} pixels: expected {LEAST_BLOCK} or more along a side")
+        raise LabelError(f"`block` {block}: expected {LEAST_BLOCK} pixels or more along a side")
     if test is None:
         return np.zeros(0, np.intp)
     shape = region_shape(labels)
@@ -241,15 +254,15 @@ def _checked(labels: Labels, buffer: int, block: int | None, test: BoolArray | N
     return np.flatnonzero(outside)
 
 
-def _wanted_buffer(labels: Labels, wanted: int, buffer: int | None, block: int | None) -> int:
-    """The buffer that was asked for, or one that small blocks can afford."""
+def _default_buffer(labels: Labels, enough: int, buffer: int | None, block: int | None) -> int:
+    """The buffer asked for, or by default one that leaves small blocks something to train on."""
     if buffer is not None:
         return buffer
-    return min(BUFFER, (chosen_block(labels, wanted, None) if block is None else block) // 4)
+    return min(BUFFER, (chosen_block(labels, enough, None) if block is None else block) // 4)
 
 
 def _named(names: Sequence[str], which: Indices, pixels: Counts | None = None) -> str:
-    """Classes in a message, with their pixels."""
+    """Names of classes for a message, with their pixels."""
     return listed([names[n] if pixels is None else f"{names[n]} ({pixels[n]:,})" for n in which.tolist()])
 
 
@@ -261,15 +274,15 @@ def _halved(buffer: int) -> Iterator[int]:
     yield 0
 
 
-def _zones(labels: Labels, wanted: int, buffer: int, block: int | None, test: BoolArray | None) -> tuple[Zones, int]:
+def _zones(labels: Labels, enough: int, buffer: int, block: int | None, test: BoolArray | None) -> tuple[Zones, int]:
     """Labels outside the test area and its buffer in zones, and the side of the blocks."""
-    away = None if test is None else widened(test, buffer)
-    side = chosen_block(labels, wanted, away) if block is None else block
-    return count_zones(labels, side, buffer, away), side
+    excluded = None if test is None else widened(test, buffer)
+    side = chosen_block(labels, enough, excluded) if block is None else block
+    return count_zones(labels, side, buffer, excluded), side
 
 
 def _best_draw(zones: Zones, share: float, rng: np.random.Generator) -> BoolArray:
-    """The blocks to keep, of many draws: bool (blocks,); none where none can be spared."""
+    """The blocks to keep, by the best of many draws: bool (blocks,), all false where none can be spared."""
     kept = _draws(zones, max(1, round(share * len(zones.blocks))), rng)
     several = (zones.inside > 0).sum(0) > 1
     shares = kept @ zones.inside[:, several] / zones.totals[several]
@@ -282,7 +295,7 @@ def _best_draw(zones: Zones, share: float, rng: np.random.Generator) -> BoolArra
 def _draws(zones: Zones, size: int, rng: np.random.Generator) -> BoolArray:
     """Draw blocks at random, up to `size` of them, each of which leaves every class something to train on.
 
-    All draws go on together: in each turn every draw asks the next block of its own order.
+    All draws proceed in step: in each turn every draw considers the next block of its own order.
 
     Returns:
         bool (draws, blocks).
@@ -294,17 +307,17 @@ def _draws(zones: Zones, size: int, rng: np.random.Generator) -> BoolArray:
     hidden = np.zeros((draws, len(zones.counts)), bool)
     left = np.tile(zones.totals, (draws, 1))
     for block in orders.T:
-        asking = np.flatnonzero(number < size)
-        if not len(asking):
+        active = np.flatnonzero(number < size)
+        if not len(active):
             break
-        near = zones.hidden[block[asking]]
-        lost = np.einsum("dzc,dz->dc", zones.counts[near], ~hidden[asking[:, None], near])
-        spared = ((left[asking] > lost) | (lost == 0)).all(1)
-        asking, near, lost = asking[spared], near[spared], lost[spared]
-        kept[asking, block[asking]] = True
-        number[asking] += 1
-        hidden[asking[:, None], near] = True
-        left[asking] -= lost
+        near = zones.hidden[block[active]]
+        lost = np.einsum("dzc,dz->dc", zones.counts[near], ~hidden[active[:, None], near])
+        spared = ((left[active] > lost) | (lost == 0)).all(1)
+        active, near, lost = active[spared], near[spared], lost[spared]
+        kept[active, block[active]] = True
+        number[active] += 1
+        hidden[active[:, None], near] = True
+        left[active] -= lost
     return kept
 
 
@@ -313,7 +326,7 @@ def _tries(blocks: int) -> int:
 
 
 def _best_deal(zones: Zones, folds: int, rng: np.random.Generator) -> Indices:
-    """The fold of every block, of many deals: (blocks,)."""
+    """The fold of every block, by the most even of many deals: (blocks,)."""
     best, least = np.zeros(len(zones.blocks), np.intp), np.inf
     totals = np.maximum(zones.totals, 1)
     for _ in range(_tries(len(zones.blocks)) // 10):
@@ -331,12 +344,12 @@ def _deal(zones: Zones, folds: int, rng: np.random.Generator) -> Indices:
     rarest = by_rarity[present[:, by_rarity].argmax(1)]
     rank = np.argsort(by_rarity)[rarest]
     order = np.lexsort((rng.permutation(len(rarest)), rank))
-    names = rng.permutation(folds)
+    ties = rng.permutation(folds)
     pixels, blocks = np.zeros((folds, zones.inside.shape[1]), np.int64), np.zeros(folds, np.intp)
     fold_of = np.zeros(len(rarest), np.intp)
     for block in order.tolist():
         # A fold without blocks has no pixels of any class: it is among the first to be dealt to.
-        fold = np.lexsort((names, blocks, pixels[:, rarest[block]]))[0]
+        fold = np.lexsort((ties, blocks, pixels[:, rarest[block]]))[0]
         fold_of[block] = fold
         pixels[fold] += zones.inside[block]
         blocks[fold] += 1
@@ -352,7 +365,7 @@ def _warn_of_buffer(asked: int, taken: int) -> None:
 
 
 def _warn_of_unvalidated(zones: Zones, kept: BoolArray, side: int) -> None:
-    """Of classes: a stratum of numbers has neighbours that are validated."""
+    """Warn of classes only: a range of numbers has neighbours that are validated."""
     if zones.strata.edges is not None:
         return
     blocks, validated = (zones.inside > 0).sum(0), zones.inside[kept].sum(0)

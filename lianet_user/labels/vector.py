@@ -1,4 +1,4 @@
-"""A vector file -> the features of one layer, with the label each has in one column."""
+"""A vector file -> the features of one layer: which layer, which CRS, and which column holds the labels."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from odc.geo.crs import CRS
 from pyproj.exceptions import CRSError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
-from lianet_user.labels.classes import ClassTable
+from lianet_user.labels.class_tables import COLOR_COLUMNS, ClassTable, stored_style
+from lianet_user.labels.cover import Geometries
 from lianet_user.labels.formats import PARQUET, find_format, vector_location
-from lianet_user.labels.gdal_layers import feature_numbers, layer_named, layer_source, layers_of
+from lianet_user.labels.layers import (
+    OpenedLayer,
+    feature_numbers,
+    layer_named,
+    layers_of,
+    ogr_layer,
+    parquet_layer,
+    table_layer,
+)
 from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.qgis import stored_style
-from lianet_user.labels.rasterize import Geometries
-from lianet_user.labels.sources import Source, parquet_source, table_source
 
 USUAL_COLUMNS = ("class", "label", "landcover", "land_cover", "fclass", "category")
-COLOR_COLUMNS = ("color", "colour")
 TABLES = (".csv", ".tsv", ".txt")
 AREA_KINDS = ("Polygon", "Surface", "Unknown", "GeometryCollection")
 """Parts of the names of geometry types that may hold polygons."""
@@ -46,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class VectorLayer:
-    """Every feature of a layer (or every one that meets a condition), as found."""
+    """Every feature of a layer (or every one that meets a condition), as read."""
 
     path: Path
     name: str
@@ -64,9 +69,9 @@ class VectorLayer:
     colors: pd.Series | None
     """(features,) text of the colour column, if there is one."""
     table: ClassTable | None
-    """The classes of the QGIS style that the file brings, if it is about that column."""
+    """The classes of the QGIS style that the file brings, if it is for that column."""
     attribution: str
-    """As the file's metadata state it; empty if they do not."""
+    """The attribution that the file's metadata state; empty if they state none."""
     notes: tuple[str, ...]
     """What was decided while reading, in words."""
 
@@ -78,7 +83,7 @@ class VectorLayer:
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """Where somebody looked."""
+    """Polygons that delimit an area, for instance the one that was mapped."""
 
     path: Path
     crs: CRS
@@ -94,43 +99,43 @@ def read_layer(path: Path, options: LabelOptions) -> VectorLayer:
         LabelError: there is no such file, layer or column, none was chosen where there are several, the layer has no
             features (that meet the condition) or no CRS, or its text or dates cannot be read.
     """
-    source = _open(path, options)
-    crs, crs_notes = _layer_crs(source, options.labels_crs)
+    opened = _open(path, options)
+    crs, crs_notes = _layer_crs(opened, options.labels_crs)
     if options.date_field is not None:
-        _check_column(source, options.date_field)
-    table = stored_style(path, source.layer)
-    column = _choose_column(source, options, table)
-    colored = [
-        name for name in source.kinds if name.lower() in COLOR_COLUMNS and (column is None or name != column.name)
+        _check_column(opened, options.date_field)
+    table = stored_style(path, opened.layer)
+    column = _choose_column(opened, options, table)
+    color_columns = [
+        name for name in opened.kinds if name.lower() in COLOR_COLUMNS and (column is None or name != column.name)
     ]
-    wanted = dict.fromkeys([*([column.name] if column else []), *colored[:1]])
+    names = dict.fromkeys([*([column.name] if column else []), *color_columns[:1]])
     if options.date_field is not None:
-        wanted[options.date_field] = None
-    frame, geometries, notes = source.read(list(wanted))
+        names[options.date_field] = None
+    frame, geometries, notes = opened.read(list(names))
     return VectorLayer(
         path=path,
-        name=source.layer,
+        name=opened.layer,
         crs=crs,
         geometries=shapely.force_2d(geometries),
         column=column,
         values=frame[column.name] if column else None,
-        dates=_dates(frame[options.date_field], source) if options.date_field is not None else None,
-        colors=frame[colored[0]].astype("string") if colored else None,
+        dates=_dates(frame[options.date_field], opened) if options.date_field is not None else None,
+        colors=frame[color_columns[0]].astype("string") if color_columns else None,
         table=table if table is not None and column is not None and table.column == column.name else None,
-        attribution=source.attribution,
-        notes=(*source.notes, *crs_notes, *notes),
+        attribution=opened.attribution,
+        notes=(*opened.notes, *crs_notes, *notes),
     )
 
 
 def read_area(path: Path) -> Area:
-    """Read the polygons that say where somebody looked, from the only layer that can hold some.
+    """Read the polygons that delimit an area, from the only layer that can hold some.
 
     Raises:
         LabelError: there is no such file or CRS, no layer or several with polygons, or no valid polygon.
     """
     options = LabelOptions()
-    found = find_format(path)
-    if found.kind == "vector" or found.kind == "zip":
+    file_format = find_format(path)
+    if file_format.kind == "vector" or file_format.kind == "zip":
         layers = layers_of(path, vector_location(path))
         suitable = [name for name, kind in layers.items() if any(part in kind for part in AREA_KINDS)]
         if not suitable:
@@ -143,24 +148,24 @@ def read_area(path: Path) -> Area:
                 " mapped area; save it in a file of its own"
             )
         options = LabelOptions(layer=suitable[0])
-    source = _open(path, options)
-    crs, _ = _layer_crs(source, None)
-    _, geometries, notes = source.read([])
+    opened = _open(path, options)
+    crs, _ = _layer_crs(opened, None)
+    _, geometries, notes = opened.read([])
     geometries = shapely.force_2d(geometries)
     polygons = np.isin(shapely.get_type_id(geometries), AREA_TYPES) & ~shapely.is_empty(geometries)
     if not (polygons & shapely.is_valid(geometries)).any():
-        raise LabelError(f"{source.where} has no valid polygon: expected the outlines of the mapped area")
+        raise LabelError(f"{opened.where} has no valid polygon: expected the outlines of the mapped area")
     left_out = int((~polygons).sum())
     if left_out:
         notes = [
             *notes,
-            f"Mapped area: {left_out} of {len(polygons)} features of {path.name} are no polygons, left out",
+            f"Mapped area: {left_out} of {len(polygons)} features of {path.name} are not polygons and are left out",
         ]
-    return Area(path, crs, geometries[polygons], (*source.notes, *notes))
+    return Area(path, crs, geometries[polygons], (*opened.notes, *notes))
 
 
 def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame]:
-    """Read polygons with all that their layer says of each.
+    """Read polygons with all columns of their layer.
 
     Args:
         path: vectors with nothing but polygons.
@@ -171,84 +176,86 @@ def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame
         gives each, or its row from 1 where a format gives none.
 
     Raises:
-        LabelError: there is no such file, layer or CRS, the layer has no features, or one of them is no valid polygon.
+        LabelError: there is no such file, layer or CRS, the layer has no features, or one of them is not a valid polygon.
     """
-    source = _open(path, LabelOptions(layer=layer))
-    crs, _ = _layer_crs(source, None)
-    frame, geometries, notes = source.read([name for name in source.kinds if name not in source.no_labels])
+    opened = _open(path, LabelOptions(layer=layer))
+    crs, _ = _layer_crs(opened, None)
+    frame, geometries, notes = opened.read([name for name in opened.kinds if name not in opened.no_labels])
     geometries = shapely.force_2d(geometries)
     polygons = np.isin(shapely.get_type_id(geometries), AREA_TYPES) & ~shapely.is_empty(geometries)
     if not polygons.any():
-        raise LabelError(f"{source.where} has no polygons: expected the outlines of zones")
+        raise LabelError(f"{opened.where} has no polygons: expected the outlines of zones")
     bad = np.flatnonzero(~polygons | ~shapely.is_valid(geometries))
     if len(bad):
         first = int(bad[0])
         reason = "a polygon that is not valid" if polygons[first] else "no polygon"
         why = f" ({shapely.is_valid_reason(geometries[first])})" if polygons[first] else ""
         raise LabelError(
-            f"{source.where}: {len(bad)} of {len(geometries)} zones cannot be used, first row {first + 1}, which has"
+            f"{opened.where}: {len(bad)} of {len(geometries)} zones cannot be used, first row {first + 1}, which has"
             f" {reason}{why}: mend or remove it, for instance with Fix geometries of QGIS"
         )
     frame = frame.reset_index(drop=True)
     if any(str(name).casefold() == "zone" for name in frame):
-        return Area(path, crs, geometries, (*source.notes, *notes)), frame  # whoever named a field so means it
-    numbers = feature_numbers(vector_location(path), source.layer) if source.layer else np.arange(1, len(frame) + 1)
+        return Area(
+            path, crs, geometries, (*opened.notes, *notes)
+        ), frame  # a column of this name is meant to number the zones
+    numbers = feature_numbers(vector_location(path), opened.layer) if opened.layer else np.arange(1, len(frame) + 1)
     frame.insert(0, "zone", numbers)
-    return Area(path, crs, geometries, (*source.notes, *notes)), frame
+    return Area(path, crs, geometries, (*opened.notes, *notes)), frame
 
 
-def _open(path: Path, options: LabelOptions) -> Source:
-    """The layer that is asked for, or the only one."""
-    found = find_format(path)
+def _open(path: Path, options: LabelOptions) -> OpenedLayer:
+    """Open the layer that is asked for, or the only one."""
+    file_format = find_format(path)
     encoding = _known_encoding(options.encoding)
-    if found.kind == "raster":
-        raise LabelError(f"{path} is {found.words}: expected vectors")
-    tabular = found.kind == "table" and path.suffix.lower() in TABLES
-    if (tabular or found is PARQUET) and options.layer is not None:
-        raise LabelError(f"{path} is a single table without layers: leave --layer {options.layer!r} away")
-    if found is PARQUET:
-        return parquet_source(path, options.where)
+    if file_format.kind == "raster":
+        raise LabelError(f"{path} is {file_format.words}: expected vectors")
+    tabular = file_format.kind == "table" and path.suffix.lower() in TABLES
+    if (tabular or file_format is PARQUET) and options.layer is not None:
+        raise LabelError(f"{path} is a single table without layers: omit `layer` {options.layer!r}")
+    if file_format is PARQUET:
+        return parquet_layer(path, options.where)
     if tabular:
         crs = options.labels_crs
-        return table_source(path, encoding, options.where, None if crs is None else _asked_crs(crs).is_geographic)
+        return table_layer(path, encoding, options.where, None if crs is None else _asked_crs(crs).is_geographic)
     location = vector_location(path)
     name = layer_named(path, layers_of(path, location), options.layer)
-    return layer_source(path, location, name, encoding, options.where)
+    return ogr_layer(path, location, name, encoding, options.where)
 
 
 def _known_encoding(name: str | None) -> str | None:
-    """As Python calls it."""
+    """Python's name of an encoding."""
     if name is None:
         return None
     try:
         "x".encode(name)
         return codecs.lookup(name).name
     except (LookupError, ValueError) as error:
-        raise LabelError(f"--encoding {name!r} is not known: expected a name such as utf-8, cp1252 or cp850") from error
+        raise LabelError(f"`encoding` {name!r} is not known: expected a name such as utf-8, cp1252 or cp850") from error
 
 
-def _layer_crs(source: Source, asked: str | None) -> tuple[CRS, list[str]]:
+def _layer_crs(opened: OpenedLayer, given: str | None) -> tuple[CRS, list[str]]:
     """The CRS that the file states, else the one that is asked for; horizontal only."""
-    stated = _horizontal(source.crs)
-    wanted = _asked_crs(asked) if asked is not None else None
-    if stated is None and wanted is None:
-        shapefile = source.path.suffix.lower() == ".shp" and not source.crs
-        hint = " (the .prj file is missing)" if shapefile and not _has_prj(source.path) else ""
-        if source.crs:
-            hint = f" on the Earth (what it states is neither geographic nor projected: {source.crs[:60]!r})"
+    stated = _horizontal(opened.crs)
+    given_crs = _asked_crs(given) if given is not None else None
+    if stated is None and given_crs is None:
+        shapefile = opened.path.suffix.lower() == ".shp" and not opened.crs
+        hint = " (the .prj file is missing)" if shapefile and not _has_prj(opened.path) else ""
+        if opened.crs:
+            hint = f" on the Earth (what it states is neither geographic nor projected: {opened.crs[:60]!r})"
         raise LabelError(
-            f"{source.where} has no coordinate reference system{hint}: say with --labels-crs EPSG:... which one its"
-            " coordinates are in, or assign it with QGIS or ogr2ogr -a_srs"
+            f"{opened.where} has no coordinate reference system{hint}: give it with `labels_crs`, for instance"
+            " EPSG:25833, or assign it with QGIS or ogr2ogr -a_srs"
         )
     if stated is None:
-        assert wanted is not None
-        return CRS(wanted), [
-            f"CRS: {_crs_words(wanted)}, as given with --labels-crs, since {source.path.name} states none"
+        assert given_crs is not None
+        return CRS(given_crs), [
+            f"CRS: {_crs_words(given_crs)}, as given with `labels_crs`, since {opened.path.name} states none"
         ]
-    if wanted is not None and not stated.equals(wanted, ignore_axis_order=True):
+    if given_crs is not None and not stated.equals(given_crs, ignore_axis_order=True):
         raise LabelError(
-            f"{source.where} states {_crs_words(stated)}, and --labels-crs says {_crs_words(wanted)}: leave --labels-crs"
-            " away, or assign the right one to the file with QGIS or ogr2ogr -a_srs"
+            f"{opened.where} states {_crs_words(stated)}, but `labels_crs` is {_crs_words(given_crs)}: omit `labels_crs`,"
+            " or assign the right one to the file with QGIS or ogr2ogr -a_srs"
         )
     return CRS(stated), []
 
@@ -258,7 +265,7 @@ def _has_prj(path: Path) -> bool:
 
 
 def _horizontal(text: str | None) -> pyproj.CRS | None:
-    """Without heights; None if there is none or it does not say where on the Earth things are."""
+    """A CRS without heights; None if there is none, or one that is not tied to the Earth."""
     if not text:
         return None
     try:
@@ -276,7 +283,7 @@ def _asked_crs(text: str) -> pyproj.CRS:
     crs = _horizontal(text)
     if crs is None:
         raise LabelError(
-            f"--labels-crs {text!r} is no geographic or projected coordinate reference system: expected a code such as"
+            f"`labels_crs` {text!r} is not a geographic or projected coordinate reference system: expected a code such as"
             " EPSG:25833"
         )
     return crs
@@ -287,16 +294,16 @@ def _crs_words(crs: pyproj.CRS) -> str:
     return f"EPSG:{code} ({crs.name})" if code else crs.name
 
 
-def _choose_column(source: Source, options: LabelOptions, table: ClassTable | None) -> Column | None:
-    """The column asked for, the one a style is about, or the only one that it can be."""
-    kinds = source.kinds
+def _choose_column(opened: OpenedLayer, options: LabelOptions, table: ClassTable | None) -> Column | None:
+    """The column asked for, the one that a style is for, or the only one that it can be."""
+    kinds = opened.kinds
     if options.field is not None:
-        _check_column(source, options.field)
+        _check_column(opened, options.field)
         return Column(options.field, "as asked")
     if options.task == "coverage":
         return None
-    away = {*source.no_labels, options.date_field}
-    possible = [name for name in kinds if name.lower() not in COLOR_COLUMNS and name not in away]
+    excluded = {*opened.no_labels, options.date_field}
+    possible = [name for name in kinds if name.lower() not in COLOR_COLUMNS and name not in excluded]
     usual = [name for name in possible if name.lower() in USUAL_COLUMNS]
     numbers = [name for name in possible if kinds[name] == "number"]
     text = [name for name in possible if kinds[name] == "text"]
@@ -312,27 +319,27 @@ def _choose_column(source: Source, options: LabelOptions, table: ClassTable | No
         if len(names) == 1:
             return Column(names[0], choice)
     if not possible:
-        missing = source.path.suffix.lower() == ".shp" and not source.path.with_suffix(".dbf").exists()
+        missing = opened.path.suffix.lower() == ".shp" and not opened.path.with_suffix(".dbf").exists()
         hint = " (its .dbf file is missing)" if missing else ""
         raise LabelError(
-            f"{source.where} has no column that can hold labels{hint}: it has {listed(list(kinds))}; give a file with"
-            " labels, or use --task coverage if only presence counts"
+            f"{opened.where} has no column that can hold labels{hint}: it has {listed(list(kinds))}; give a file with"
+            " labels, or use `task` coverage if only presence counts"
         )
     raise LabelError(
-        f"{source.where} has {len(kinds)} columns ({listed(list(kinds))}) and it is not plain which one holds the"
-        f" {'classes' if of_classes else 'numbers'}: choose it with --field"
+        f"{opened.where} has {len(kinds)} columns ({listed(list(kinds))}) and it is not clear which one holds the"
+        f" {'classes' if of_classes else 'numbers'}: choose it with `field`"
     )
 
 
-def _check_column(source: Source, name: str) -> None:
-    columns = list(source.kinds)
+def _check_column(opened: OpenedLayer, name: str) -> None:
+    columns = list(opened.kinds)
     if name not in columns:
         raise LabelError(
-            f"{source.where} has no column {name!r}: it has {listed(columns)}{did_you_mean(name, columns)}"
+            f"{opened.where} has no column {name!r}: it has {listed(columns)}{did_you_mean(name, columns)}"
         )
 
 
-def _dates(values: pd.Series, source: Source) -> pd.Series:
+def _dates(values: pd.Series, opened: OpenedLayer) -> pd.Series:
     """(features,) ``datetime.date``, None where there is none."""
     known: dict[object, dt.date | None] = {}
 
@@ -340,7 +347,7 @@ def _dates(values: pd.Series, source: Source) -> pd.Series:
         days = []
         for cell in cells:
             if cell not in known:
-                known[cell] = _date(cell, values.name, source)
+                known[cell] = _date(cell, values.name, opened)
             days.append(known[cell])
         return days
 
@@ -348,7 +355,7 @@ def _dates(values: pd.Series, source: Source) -> pd.Series:
     return pd.Series(each(objects.where(objects.notna(), None)), index=values.index, dtype=object)
 
 
-def _date(value: object, column: object, source: Source) -> dt.date | None:
+def _date(value: object, column: object, opened: OpenedLayer) -> dt.date | None:
     if value is None:
         return None
     if isinstance(value, dt.datetime):
@@ -365,5 +372,5 @@ def _date(value: object, column: object, source: Source) -> dt.date | None:
     except ValueError:
         pass
     raise LabelError(
-        f"{source.where}: {text[:40]!r} in the column {column!r} is no date: expected YYYY-MM-DD or YYYYMMDD in --date-field"
+        f"{opened.where}: {text[:40]!r} in the column {column!r} is not a date: expected YYYY-MM-DD or YYYYMMDD in `date_field`"
     )

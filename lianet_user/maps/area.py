@@ -1,4 +1,4 @@
-"""Where to map: what a user asked for -> one grid, the ground on it that is mapped, and the share that no region holds."""
+"""Where to map: the grid of a map, the ground on it that is mapped, and the share of the requested area outside the region."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
 from lianet_user.errors import AreaError, PartlyOutsideWarning, listed
-from lianet_user.grid import (
+from lianet_user.geo.grid import (
     LONLAT,
+    SAME,
     Bounds,
     Window,
     bounds_in,
@@ -34,30 +35,30 @@ from lianet_user.grid import (
     window_geobox,
     window_of_bounds,
 )
+from lianet_user.labels.area_of_interest import ground_area, read_polygons
 from lianet_user.labels.rasterize import to_pixel_coordinates
-from lianet_user.labels.testarea import ground_area, read_polygons
 
 EDGE_POINTS = 100
-"""Vertices along each edge of a box that is taken to another CRS, where it may bend."""
-SAME = 1e-3
-"""Pixels that two grids may be apart and still be the same."""
-NOTHING = 1e-6
-"""Share of an area that is rounding."""
+"""Vertices along each edge of a box that is transformed to another CRS, where straight edges become curves."""
+
+
+ROUNDING = 1e-6
+"""Share of an area below which a difference is due to rounding."""
 
 
 @dataclass(frozen=True)
 class MapArea:
-    """Where to map, as asked for; by default the whole region on its own grid."""
+    """The area and the grid that a user asks for; by default the whole region on its own grid."""
 
     bbox: Bounds | None = None
     """West, south, east, north. Every pixel that it touches is mapped."""
     bbox_crs: str = "EPSG:4326"
     aoi: Path | None = None
-    """Vectors with polygons: pixels whose centres lie outside them hold nothing."""
+    """Vectors with polygons: pixels whose centres lie outside them are nodata."""
     like: Path | None = None
-    """Raster whose grid the map takes over exactly."""
+    """Raster whose grid the map adopts exactly."""
     crs: str | None = None
-    """Of the map; the region's by default."""
+    """CRS of the map; by default the region's."""
     resolution: float | None = None
     """Pixel size of the map in units of its CRS; the region's by default."""
     strict: bool = False
@@ -66,26 +67,26 @@ class MapArea:
 
 @dataclass(frozen=True, eq=False)
 class Destination:
-    """Where a map lies."""
+    """The grid of a map, and the ground on it that is mapped."""
 
     geobox: GeoBox
     ground: BaseGeometry | None
-    """What is mapped, in pixel coordinates (column, row) of the grid; None for all of it."""
+    """The mapped ground in pixel coordinates (column, row) of the grid; None where all of the grid is mapped."""
     masked: bool
-    """Whether pixels with centres outside `ground` hold nothing although a region may say something there."""
+    """Whether pixels with centres outside `ground` are nodata although a region covers them."""
     outside: float
-    """Share of what was asked for that lies outside the region: 0 to 1."""
+    """Share of the requested area that lies outside the region: 0 to 1."""
 
     def touches(self, window: Window) -> bool:
-        """Whether something is mapped in a window."""
+        """Whether any pixel of a window is mapped."""
         return self.ground is None or bool(self.inside(window).any())
 
     def inside(self, window: Window) -> np.ndarray:
-        """bool (height, width): pixels of a window whose centres lie on the ground that is mapped."""
+        """bool (height, width): pixels of a window whose centres lie on mapped ground."""
         shape = (window.height, window.width)
         if self.ground is None:
             return np.ones(shape, bool)
-        # Cut, because rasterizing looks at every vertex; a pixel beyond the window, so that no new edge meets a centre.
+        # Clipped, because rasterizing visits every vertex; to a pixel beyond the window, so that no new edge meets a centre.
         box = shapely.box(window.col - 1, window.row - 1, window.col_end + 1, window.row_end + 1)
         if not shapely.intersects(self.ground, box):
             return np.zeros(shape, bool)
@@ -97,30 +98,32 @@ class Destination:
 
 
 def destination(area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], step: int = 1) -> Destination:
-    """The grid and the ground of a map.
+    """Derive the grid and the mapped ground of a map from the request.
 
     Args:
-        area: what was asked for.
-        grids: of the heads that map, of which the first leads: over the whole region of each.
+        area: the request.
+        grids: of the heads, each over its whole region; the first one decides the CRS and the resolution.
         names: of these regions, for messages.
-        step: pixels of the first grid along a pixel of its region, which is mapped as a whole.
+        step: pixels of the first grid along a pixel of its region; pixels of the region are always mapped whole.
 
     Raises:
-        AreaError: options contradict each other or cannot be read, or what was asked for lies outside the regions; with
+        AreaError: arguments contradict each other or are invalid, or the requested area lies outside the regions; with
             `strict`, partly outside.
         LabelError: the polygons cannot be read.
 
     Warns:
-        PartlyOutsideWarning: part of what was asked for lies outside the regions.
+        PartlyOutsideWarning: part of the requested area lies outside the regions.
     """
     _check(area)
     lead = grids[0]
     assert lead.crs is not None
     name = listed([repr(each) for each in dict.fromkeys(names)])
     full = _grid_of(area.like) if area.like is not None else None
-    crs = full.crs if full is not None else parse_crs(area.crs, "--dst-crs") if area.crs is not None else lead.crs
+    crs = full.crs if full is not None else parse_crs(area.crs, "`crs`") if area.crs is not None else lead.crs
     assert crs is not None
-    covered = shapely.union_all([_moved(grid.extent.geom, grid.crs, crs) for grid in grids if grid.crs is not None])
+    covered = shapely.union_all(
+        [_reprojected(grid.extent.geom, grid.crs, crs) for grid in grids if grid.crs is not None]
+    )
     if full is None:
         full = _full_grid(area, lead, crs, covered, len(grids))
     own = area.like is None and len(grids) == 1 and full == lead
@@ -132,7 +135,7 @@ def destination(area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], st
         if own:
             outside = beyond
         else:
-            asked = _moved(shapely.box(*area.bbox), box_crs, crs)
+            asked = _reprojected(shapely.box(*area.bbox), box_crs, crs)
     elif area.like is not None:
         asked, words = full.extent.geom, f"the grid of {area.like}"
     mapped = shapely.intersection(asked, covered)
@@ -149,13 +152,13 @@ def destination(area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], st
         )
     if outside is None:
         outside = 1 - mapped.area / asked.area
-    outside = 0.0 if outside < NOTHING else outside
+    outside = 0.0 if outside < ROUNDING else outside
     limited = None if own and area.aoi is None else _in_pixels(mapped if area.aoi is not None else covered, geobox)
-    found = Destination(geobox, limited, area.aoi is not None, outside)
+    result = Destination(geobox, limited, area.aoi is not None, outside)
     tiles = whole(geobox).tiles(2048)
-    if limited is not None and not any(found.touches(tile) for tile in tiles):
+    if limited is not None and not any(result.touches(tile) for tile in tiles):
         raise AreaError(
-            f"{words} holds the centre of no pixel of the map: choose a larger one, or a finer --resolution"
+            f"{words} holds the centre of no pixel of the map: choose a larger one, or a finer `resolution`"
         )
     if outside:
         message = (
@@ -163,27 +166,16 @@ def destination(area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], st
             f" {_covers(grids, names)}"
         )
         if area.strict:
-            raise AreaError(f"{message}; --strict refuses that")
+            raise AreaError(f"{message}; `strict` refuses that")
         warnings.warn(message, PartlyOutsideWarning, stacklevel=3)
-    return found
-
-
-def offset_on(source: GeoBox, target: GeoBox) -> tuple[int, int] | None:
-    """Row and column of `source` where `target` begins, if its pixels are pixels of `source`; else None."""
-    if source.crs != target.crs:
-        return None
-    corners = ((0, 0), (target.width, 0), (0, target.height))
-    places = np.array([~source.affine @ (target.affine @ corner) for corner in corners])
-    if np.abs(places - places[0] - np.array(corners)).max() > SAME:
-        return None
-    col, row = np.rint(places[0])
-    return (int(row), int(col)) if np.abs(places[0] - (col, row)).max() < SAME else None
+    return result
 
 
 def _check(area: MapArea) -> None:
-    """
+    """Refuse a request that contradicts itself.
+
     Raises:
-        AreaError: options contradict each other, or a number makes no sense.
+        AreaError: arguments contradict each other, or a number is out of range.
     """
     if area.bbox is not None:
         west, south, east, north = area.bbox
@@ -192,52 +184,53 @@ def _check(area: MapArea) -> None:
                 f"the box {area.bbox} is empty, inverted or not finite: expected W,S,E,N with W < E and S < N"
             )
         if area.aoi is not None:
-            raise AreaError("--bbox and --aoi both say where to map: give one of them")
+            raise AreaError("`bbox` and `aoi` both say where to map: give one of them")
     if area.like is not None:
-        others = {"--bbox": area.bbox, "--dst-crs": area.crs, "--resolution": area.resolution}
-        if given := [option for option, value in others.items() if value is not None]:
-            raise AreaError(f"--like takes over a grid as it is, and {given[0]} asks for another: give one of them")
+        others = {"`bbox`": area.bbox, "`crs`": area.crs, "`resolution`": area.resolution}
+        if given := [name for name, value in others.items() if value is not None]:
+            raise AreaError(f"`like` adopts a grid as it is, and {given[0]} asks for another: give one of them")
     if area.resolution is not None and not (math.isfinite(area.resolution) and area.resolution > 0):
-        raise AreaError(f"--resolution {area.resolution:g}: expected a positive number in units of the map's CRS")
+        raise AreaError(f"`resolution` {area.resolution:g}: expected a positive number in units of the map's CRS")
 
 
 def _grid_of(path: Path) -> GeoBox:
-    """
+    """Read the grid of a raster.
+
     Raises:
-        AreaError: it is no raster that says where it lies.
+        AreaError: it is not a georeferenced raster.
     """
     try:
         with rasterio.open(path) as dataset:
             crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
     except RasterioError as error:
-        raise AreaError(f"--like {path} cannot be read as a raster: {error}") from error
+        raise AreaError(f"`like` {path} cannot be read as a raster: {error}") from error
     if crs is None or transform.is_degenerate:
         raise AreaError(
-            f"--like {path} does not say where it lies (no coordinate reference system or no transform): assign it,"
-            " for instance with gdal_edit or QGIS"
+            f"`like` {path} is not georeferenced (no coordinate reference system or no transform): assign it, for instance"
+            " with gdal_edit or QGIS"
         )
     return GeoBox(shape, transform, crs.to_wkt())
 
 
 def _full_grid(area: MapArea, lead: GeoBox, crs: CRS, covered: BaseGeometry, regions: int) -> GeoBox:
-    """The grid over all regions: the first one's, or one with north up."""
+    """The grid over all regions: an extension of the first one's grid, or a new one with north up."""
     upright = lead.affine.b == lead.affine.d == 0 and lead.affine.a > 0 > lead.affine.e
     same = math.isclose(lead.affine.a, -lead.affine.e) and upright and area.resolution in (None, lead.affine.a)
     if crs == lead.crs and (area.resolution is None or same):
-        return lead if regions == 1 else _grown(lead, covered.bounds)
+        return lead if regions == 1 else _extended(lead, covered.bounds)
     size = area.resolution if area.resolution is not None else _resolution_in(crs, lead)
     return GeoBox.from_bbox(covered.bounds, crs, resolution=size)
 
 
 def _resolution_in(crs: CRS, grid: GeoBox) -> float:
-    """The pixel size of a grid in another CRS: the same number where that is nearly the same size on the ground."""
+    """The pixel size of a grid in another CRS: the same number where that is nearly the same distance on the ground."""
     fitting = abs(compute_output_geobox(grid, crs, resolution="fit").resolution.x)
     own = abs(grid.resolution.x)
     return float(own if abs(own / fitting - 1) < 0.05 else fitting)
 
 
-def _grown(grid: GeoBox, bounds: Bounds) -> GeoBox:
-    """A grid with as many more pixels on each side as it takes to hold a box in its CRS."""
+def _extended(grid: GeoBox, bounds: Bounds) -> GeoBox:
+    """A grid extended by whole pixels on each side until it contains a box in its CRS."""
     west, south, east, north = bounds
     places = [~grid.affine @ corner for corner in ((west, north), (east, north), (west, south), (east, south))]
     cols, rows = zip(*places, strict=True)
@@ -252,11 +245,11 @@ def _snapped(window: Window, step: int) -> Window:
     return Window(row, col, -(-window.row_end // step) * step - row, -(-window.col_end // step) * step - col)
 
 
-def _moved(shape: BaseGeometry, source: CRS, target: CRS) -> BaseGeometry:
-    """A polygon in another CRS, its edges bent as they are there.
+def _reprojected(shape: BaseGeometry, source: CRS, target: CRS) -> BaseGeometry:
+    """Transform a polygon to another CRS; its edges are densified, because straight edges become curves.
 
     Raises:
-        AreaError: that cannot be expressed there, or not in one piece.
+        AreaError: it cannot be expressed there, or only in two pieces.
     """
     if source == target:
         return shape
@@ -285,7 +278,7 @@ def _in_pixels(shape: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
 
 
 def _polygons(shape: BaseGeometry) -> BaseGeometry:
-    """A shape without the points and lines that come of mere contact."""
+    """The polygons of a geometry, without the points and lines that intersections leave where shapes only touch."""
     parts = shapely.get_parts(shapely.get_parts(shape))
     return shapely.multipolygons(parts[shapely.get_dimensions(parts) == 2])
 
@@ -295,7 +288,7 @@ def _regions(names: Sequence[str]) -> str:
 
 
 def _covers(grids: Sequence[GeoBox], names: Sequence[str]) -> str:
-    """Where the regions lie, for a person: in degrees."""
+    """The bounds of the regions in degrees, for messages."""
     boxes = {}
     for grid, name in zip(grids, names, strict=True):
         assert grid.crs is not None

@@ -1,4 +1,4 @@
-"""GeoPackages that open in QGIS with the classes' colours: layers written in batches, and the style inside the file."""
+"""Writes GeoPackages that QGIS opens in the classes' colours: layers in batches, and the style inside the file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pandas as pd
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
-from lianet_user.artifact import refuse_existing, replacing
 from lianet_user.errors import OutputError, printable
-from lianet_user.header import ClassEntry
+from lianet_user.files.artifact import refuse_existing, replacing
+from lianet_user.files.header import ClassEntry
 from lianet_user.maps.style import rgb
 
 WRITE_ERRORS = (DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError)
@@ -23,12 +23,13 @@ STYLES = "layer_styles"
 
 
 def check_geopackage(path: Path, overwrite: bool) -> None:
-    """
+    """Check that a GeoPackage may be written to a path.
+
     Raises:
-        OutputError: the name is no GeoPackage's, or the file exists and may not be replaced.
+        OutputError: the name is not that of a GeoPackage, or the file exists and may not be replaced.
     """
     if path.suffix.lower() != ".gpkg":
-        raise OutputError(f"{path}: expected a name that ends in .gpkg, a GeoPackage: give one with -o")
+        raise OutputError(f"{path}: expected a name that ends in .gpkg, a GeoPackage")
     refuse_existing(path, overwrite)
 
 
@@ -42,14 +43,14 @@ def write_geopackage(
     metadata: Mapping[str, str] | None = None,
     fid: str = "fid",
 ) -> None:
-    """Write one layer, batch by batch, into a file that appears finished or not at all.
+    """Write one layer, batch by batch, to a file that appears when it is finished.
 
     Args:
         path: ``*.gpkg``; an earlier file is replaced.
         layer: its name.
-        batches: rows with the same columns and CRS; there is one batch at least.
-        geometry_type: of all of them, in OGR's words: "Polygon".
-        style: QML that QGIS opens the layer with; none where it is empty.
+        batches: rows with the same columns and CRS; at least one batch.
+        geometry_type: of all rows, as OGR names it, for instance "Polygon".
+        style: QML with which QGIS shows the layer; empty for none.
         metadata: of the layer.
         fid: the name of the column that numbers the rows.
 
@@ -100,13 +101,13 @@ def _style_row(layer: str, style: str) -> dict[str, object]:
 def categories_qml(
     column: str, classes: Sequence[ClassEntry], *, outlined: bool = False, choices: Sequence[str] = ()
 ) -> str:
-    """The style that fills polygons by the class in a column.
+    """Write the style that fills polygons by the class in a column, as QML.
 
     Args:
-        column: with the classes' names.
+        column: that holds the classes' names.
         classes: in the order of the legend.
-        outlined: draw outlines, those of polygons without a class too; else areas touch without a line between them.
-        choices: names among which QGIS lets a user choose when the column is filled in; any text where there are none.
+        outlined: draw outlines, also of polygons without a class; else no line separates areas.
+        choices: names that QGIS offers when the column is filled in; without any, it accepts all text.
     """
     parts = "Symbology|Fields|Forms" if choices else "Symbology"
     root = Element("qgis", version="3.16", styleCategories=parts)
@@ -126,7 +127,7 @@ def categories_qml(
 
 
 def _add_symbol(symbols: Element, name: str, color: str, style: str, outlined: bool) -> None:
-    """A fill. QGIS reads options since 3.18, and before that properties."""
+    """Add a fill symbol. QGIS reads options since 3.18, and before that properties."""
     symbol = SubElement(symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0")
     layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
     options = SubElement(layer, "Option", type="Map")
@@ -144,7 +145,7 @@ def _add_symbol(symbols: Element, name: str, color: str, style: str, outlined: b
 
 
 def _add_choices(root: Element, column: str, choices: Sequence[str]) -> None:
-    """A list to choose from in the form and the attribute table."""
+    """Add a list of choices to the form and the attribute table."""
     field = SubElement(SubElement(root, "fieldConfiguration"), "field", name=column)
     config = SubElement(SubElement(field, "editWidget", type="ValueMap"), "config")
     entries = SubElement(SubElement(config, "Option", type="Map"), "Option", type="List", name="map")

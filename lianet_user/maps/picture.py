@@ -1,7 +1,7 @@
-"""The look of every figure: images of classes and numbers, keys, scale bars, and the map at a glance.
+"""Drawing figures: images of classes and numbers, keys, scale bars, and the quick-look of a map.
 
-Figures are laid out in inches from their top left corner, because keys and small print keep their size whatever the
-shape of the map. matplotlib's object interface is used throughout: no global state, no display.
+Figures are laid out in inches from their top left corner, because keys and small print keep their size whatever the shape of
+the map. Only matplotlib's object interface is used: no global state, no display.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ig
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 
-from lianet_user.grid import Window, whole
-from lianet_user.header import ClassEntry, Numbers
+from lianet_user.files.header import ClassEntry, Numbers
+from lianet_user.geo.grid import Window, whole
+from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.maps.style import RAMP, rgb
-from lianet_user.maps.summary import NumberStatistics, spelt
+from lianet_user.maps.summary import NumberStatistics, format_number
 
 DPI = 150
 MARGIN, GAP = 0.25, 0.3
 TITLE, PANEL_TITLE, TEXT, SMALL = 13, 10, 9, 6.5
-"""Font sizes in points; a title that is too long for its sheet shrinks, to that of text at least."""
+"""Font sizes in points; a title that is too long for its sheet shrinks, but not below the size of text."""
 INK, FAINT, UNCLASSED = "#222222", "#666666", "#f0f0f0"
 COLUMN = 0.75
-"""Inches of a column of figures in a key."""
+"""Width in inches of a column of numbers in a key."""
 MOST_CHARACTERS = 32
-"""Of a name in a key."""
+"""Characters of a name in a key at most."""
 ROW = 0.21
-"""Inches a row of a key takes."""
+"""Height in inches of a row of a key."""
 MAP_SIDE = 8.0
 """Inches of the longer side of the map in its quick-look."""
 MOST_NAMES = 30
@@ -53,7 +54,7 @@ BAR, BAR_COLUMN = (0.22, 2.6), 1.6
 
 @dataclass(frozen=True)
 class KeyRow:
-    """One class in a key: its colour, its name, and its figures, one for each heading."""
+    """A class in a key: its colour, its name, and a number for each heading."""
 
     name: str
     color: str
@@ -62,20 +63,20 @@ class KeyRow:
 
 @dataclass(frozen=True)
 class Key:
-    """What the colours mean, and figures beside each."""
+    """The meaning of the colours, with numbers beside each."""
 
     headings: tuple[str, ...]
     rows: Sequence[KeyRow]
 
     @property
     def width(self) -> float:
-        """Inches."""
+        """Width in inches."""
         longest = min(MOST_CHARACTERS, max((len(row.name) for row in self.rows), default=0))
         return 0.45 + 0.075 * max(longest, 8) + COLUMN * len(self.headings)
 
     @property
     def height(self) -> float:
-        """Inches."""
+        """Height in inches."""
         return (min(len(self.rows), MOST_NAMES) + 1 + (len(self.rows) > MOST_NAMES)) * ROW
 
 
@@ -97,12 +98,12 @@ class Sheet:
         self.text(MARGIN, MARGIN, shortened(text, int(room * TITLE / size)), size, bold=True)
 
     def small_print(self, lines: Sequence[str]) -> None:
-        """Lines at the foot of the sheet, which was made :func:`small_print_height` higher for them."""
+        """Add lines at the foot of the sheet, whose height includes :func:`small_print_height` for them."""
         top = self.height - MARGIN - small_print_height(lines) + 0.1
         self.text(MARGIN, top, "\n".join(lines), SMALL, color=FAINT)
 
     def text(self, left: float, top: float, text: str, size: float, *, color: str = INK, bold: bool = False) -> None:
-        """Text below `top`. What a file says is never read as mathematics, dollar signs or not."""
+        """Add text below `top`. Dollar signs are not parsed as mathematics, because texts may come from files."""
         self.figure.text(
             left / self.width,
             1 - top / self.height,
@@ -116,7 +117,7 @@ class Sheet:
 
 
 def class_image(values: np.ndarray, classes: Sequence[ClassEntry]) -> np.ndarray:
-    """Class indices (height, width) in their colours: uint8 (height, width, 3); without a class, light grey."""
+    """Colour class indices (height, width): uint8 (height, width, 3); pixels without a class are light grey."""
     colors = np.full((256, 3), rgb(UNCLASSED), np.uint8)
     for index, entry in enumerate(classes):
         colors[index] = rgb(entry.color)
@@ -124,13 +125,13 @@ def class_image(values: np.ndarray, classes: Sequence[ClassEntry]) -> np.ndarray
 
 
 def number_image(values: np.ndarray, numbers: Numbers, ramp: Colormap = RAMP) -> np.ndarray:
-    """Numbers (height, width) in the ramp's colours: uint8 (height, width, 3); without a number, light grey."""
+    """Colour numbers (height, width) with the ramp: uint8 (height, width, 3); NaN is light grey."""
     colors = ramp(Normalize(numbers.low, numbers.high)(np.nan_to_num(values)), bytes=True)[..., :3]
     return np.where(np.isnan(values)[..., None], np.array(rgb(UNCLASSED), np.uint8), colors)
 
 
 def draw_image(axes: Axes, image: np.ndarray, window: Window, geobox: GeoBox) -> None:
-    """An image of a window of a grid, with scale bar and north; the axes then count pixels of the grid.
+    """Draw an image of a window of a grid, with a scale bar and a north arrow; the axes then count pixels of the grid.
 
     Args:
         axes: to draw in.
@@ -165,7 +166,7 @@ def draw_image(axes: Axes, image: np.ndarray, window: Window, geobox: GeoBox) ->
 
 
 def _draw_north(axes: Axes, turn: float) -> None:
-    """An arrow in the upper right corner, turned clockwise by so many degrees."""
+    """Draw a north arrow in the upper right corner, rotated clockwise by `turn` degrees."""
     side = 17.0  # points
     arrow = DrawingArea(side, side)
     shape = Affine2D().rotate_deg(-turn).translate(side / 2, side / 2)
@@ -180,6 +181,7 @@ def _draw_north(axes: Axes, turn: float) -> None:
 
 
 def draw_key(sheet: Sheet, left: float, top: float, key: Key) -> None:
+    """Draw a key with its upper left corner at `left`, `top` in inches."""
     axes = sheet.axes(left, top, key.width, key.height)
     axes.set_axis_off()
     axes.set_xlim(0, key.width)
@@ -201,15 +203,15 @@ def draw_key(sheet: Sheet, left: float, top: float, key: Key) -> None:
 
 
 def draw_color_bar(
-    sheet: Sheet, left: float, top: float, numbers: Numbers, found: NumberStatistics, ramp: Colormap = RAMP
+    sheet: Sheet, left: float, top: float, numbers: Numbers, statistics: NumberStatistics, ramp: Colormap = RAMP
 ) -> None:
-    """The unit and below it the ramp, pointed at an end that the numbers found go beyond."""
+    """Draw the unit and below it the ramp, with an arrow at an end beyond which numbers occur."""
     sheet.text(left, top, numbers.unit, TEXT, color=FAINT)
     ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
     colors = ScalarMappable(Normalize(numbers.low, numbers.high), ramp)
     axes = sheet.axes(left, top + 1.3 * ROW, *BAR)
     bar = sheet.figure.colorbar(
-        colors, cax=axes, extend=ends[found.minimum < numbers.low, found.maximum > numbers.high]
+        colors, cax=axes, extend=ends[statistics.minimum < numbers.low, statistics.maximum > numbers.high]
     )
     bar.outline.set(edgecolor=FAINT, linewidth=0.4)
     axes.tick_params(labelsize=TEXT, labelcolor=INK, color=FAINT)
@@ -224,13 +226,13 @@ def class_figure(
     title: str,
     attribution: str,
 ) -> Figure:
-    """A map of classes at a glance: in their colours, a key with each one's share, scale bar and attribution.
+    """Draw the quick-look of a map of classes: the map, a key with the share of each class, scale bar and attribution.
 
     Args:
-        values: the map, decimated at will: uint8 (rows, columns).
+        values: the map at any resolution: uint8 (rows, columns).
         geobox: of the whole map.
         classes: in the order of their values.
-        pixels: of each class in the whole map. Classes without any are left out of the key.
+        pixels: of each class in the whole map. The key omits classes without any.
         title: one line.
         attribution: small print below the map.
     """
@@ -244,43 +246,48 @@ def number_figure(
     values: np.ndarray,
     geobox: GeoBox,
     numbers: Numbers,
-    found: NumberStatistics,
+    statistics: NumberStatistics,
     *,
     title: str,
     attribution: str,
     ramp: Colormap = RAMP,
 ) -> Figure:
-    """A map of numbers at a glance: the ramp's colours, a colour bar with the unit and figures, scale bar, attribution.
+    """Draw the quick-look of a map of numbers: the map, a colour bar with unit and statistics, scale bar and attribution.
 
     Args:
-        values: the map, decimated at will: float32 (rows, columns).
+        values: the map at any resolution: float32 (rows, columns).
         geobox: of the whole map.
-        numbers: their unit, and what the ramp spans.
-        found: of the whole map.
+        numbers: their unit, and the span of the ramp.
+        statistics: of the whole map.
         title: one line.
         attribution: small print below the map.
         ramp: the colours.
     """
-    figures = {"lowest": found.minimum, "mean": found.mean, "highest": found.maximum, "deviation": found.deviation}
+    figures = {
+        "lowest": statistics.minimum,
+        "mean": statistics.mean,
+        "highest": statistics.maximum,
+        "deviation": statistics.deviation,
+    }
     below = 2 * ROW + BAR[1]
     size = BAR_COLUMN, below + ROW * len(figures)
     sheet, left, top = _map_sheet(number_image(values, numbers, ramp), geobox, size, title, attribution)
-    draw_color_bar(sheet, left, top, numbers, found, ramp)
+    draw_color_bar(sheet, left, top, numbers, statistics, ramp)
     for row, (name, figure) in enumerate(figures.items()):
         sheet.text(left, top + below + row * ROW, name, TEXT, color=FAINT)
-        sheet.text(left + COLUMN, top + below + row * ROW, spelt(figure), TEXT)
+        sheet.text(left + COLUMN, top + below + row * ROW, format_number(figure), TEXT)
     return sheet.figure
 
 
 def image_figure(
     image: np.ndarray, geobox: GeoBox, notes: Sequence[tuple[str, str]], *, title: str, attribution: str
 ) -> Figure:
-    """An image at a glance: with notes, a name and what is said of it each, scale bar and attribution.
+    """Draw the quick-look of an image: the image, notes beside it, scale bar and attribution.
 
     Args:
-        image: uint8 (rows, columns, 3), decimated at will.
+        image: uint8 (rows, columns, 3) at any resolution.
         geobox: of the whole image.
-        notes: beside it.
+        notes: pairs of a name and a text.
         title: one line.
         attribution: small print below the image.
     """
@@ -295,7 +302,7 @@ def image_figure(
 def _map_sheet(
     image: np.ndarray, geobox: GeoBox, beside: tuple[float, float], title: str, attribution: str
 ) -> tuple[Sheet, float, float]:
-    """A sheet with title, map, small print, and room `beside` the map, width and height; and that room's left and top."""
+    """A sheet with title, map and small print, and the left and top of free space beside the map of size `beside`."""
     whole_map = whole(geobox)
     panel = panel_size(geobox, whole_map, MAP_SIDE, MAP_SIDE)
     sheet_width = panel[0] + GAP + beside[0] + 2 * MARGIN
@@ -318,27 +325,15 @@ def key_of_shares(classes: Sequence[ClassEntry], pixels: Sequence[int]) -> Key:
 
 
 def panel_size(geobox: GeoBox, window: Window, most_width: float, most_height: float) -> tuple[float, float]:
-    """Width and height in inches of a window drawn true to scale, as large as fits, but no thinner than an inch."""
+    """Width and height in inches of a window drawn to scale, as large as fits, but no thinner than an inch."""
     across, down = pixel_metres(geobox)
     width, height = across * window.width, down * window.height
     scale = min(most_width / width, most_height / height)
     return max(1.0, width * scale), max(1.0, height * scale)
 
 
-def pixel_metres(geobox: GeoBox) -> tuple[float, float]:
-    """Width and height in metres on the ground of the pixel in the middle of a grid, whatever its CRS's units."""
-    assert geobox.crs is not None
-    height, width = geobox.shape
-    places = [(width / 2, height / 2), (width / 2 + 1, height / 2), (width / 2, height / 2 + 1)]
-    x, y = zip(*(geobox.affine @ place for place in places), strict=True)
-    longitudes, latitudes = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True).transform(x, y)
-    geod = Geod(ellps="WGS84")
-    across, down = (geod.inv(longitudes[0], latitudes[0], longitudes[other], latitudes[other])[2] for other in (1, 2))
-    return float(across), float(down)
-
-
 def north(geobox: GeoBox, window: Window) -> float | None:
-    """Where true north is at the middle of a window of a grid: degrees clockwise from up, as drawn; None at a pole."""
+    """The direction of true north in the middle of a window: degrees clockwise from up, as drawn; None at a pole."""
     assert geobox.crs is not None
     across, down = pixel_metres(geobox)
     middle = window.col + window.width / 2, window.row + window.height / 2
@@ -358,7 +353,7 @@ def round_length(most: float) -> float:
 
 
 def percent(share: float) -> str:
-    """A share as a reader wants it: a class that occurs is never 0%."""
+    """Format a share in per cent; a class that occurs is never 0%."""
     return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"
 
 
@@ -369,17 +364,18 @@ def shortened(text: str, length: int) -> str:
 
 
 def small_print(text: str, width: float) -> list[str]:
-    """Attribution broken into lines for a sheet of `width` inches, six at most."""
+    """Wrap the attribution into lines for a sheet of `width` inches, six at most."""
     return textwrap.wrap(text, max(20, int((width - 2 * MARGIN) / 0.05)), max_lines=6, placeholder=" …")
 
 
 def small_print_height(lines: Sequence[str]) -> float:
-    """Inches."""
+    """Height of the small print in inches."""
     return 0.12 * len(lines) + 0.1 * bool(lines)
 
 
 def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
     with warnings.catch_warnings():
-        # Names in scripts that matplotlib's own font lacks show as boxes: no reason to alarm, the map has them right.
+        # Characters that matplotlib's font lacks are drawn as boxes; the map itself has the names right.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(path, format="png")

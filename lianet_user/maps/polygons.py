@@ -1,7 +1,7 @@
-"""A finished map of classes as polygons: neighbours share their borders, before and after these are smoothed.
+"""A finished map of classes as polygons: neighbours share their borders, before and after smoothing.
 
-GDAL follows the outlines line by line, so that of the map two lines are held at a time, and of the polygons all: their
-borders are smoothed together, each once for the two that share it.
+GDAL traces the outlines with two rows of the map in memory. All polygons are in memory, because shared borders are smoothed
+together, each once for the two polygons that share it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import shapes
 
 from lianet_user.errors import MapError, OutputError
-from lianet_user.maps.finished import FinishedMap, open_finished, opened
+from lianet_user.geo.ground_area import Ground
 from lianet_user.maps.geopackage import categories_qml, check_geopackage, write_geopackage
-from lianet_user.maps.ground import Ground
+from lianet_user.maps.map_reader import FinishedMap, open_finished, opened
 
 SMOOTHED = 2.0
-"""Pixels. Takes stairs off borders of most slants; on a land-cover map of the Havelland 2 % of the ground changed sides."""
+"""Pixels. Removes the stair steps of most borders; on a land-cover map of the Havelland 2 % of the area changed its class."""
 BATCH = 20_000
-"""Polygons that are written at once."""
+"""Polygons that are processed at once."""
 LAYER = "polygons"
 
 Geometries = NDArray[np.object_]
@@ -37,12 +37,12 @@ Geometries = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class PolygonsResult:
-    """What was written."""
+    """The polygons that were written."""
 
     path: Path
     polygons: int
     hectares: dict[str, float]
-    """Of each class that occurs, by name, in the order of their values."""
+    """Area of each class that occurs, by name, in the order of their values."""
     vertices: int
     seconds: float
 
@@ -66,15 +66,15 @@ def polygons(
 ) -> PolygonsResult:
     """Write the areas of a map's classes as polygons to a GeoPackage, in the map's CRS and with its colours for QGIS.
 
-    A polygon is what hangs together by the edges of its pixels. Its fields are ``class`` (the name), ``code`` (what the
-    labels called it, or its number in the map) and ``area_ha``, the hectares of its pixels. Smoothing moves borders
-    between two polygons, by a pixel or two, and for both alike: no gap or overlap arises, and the
-    outline of all that is mapped stays as it is.
+    A polygon is an area of one class whose pixels are connected by their edges. Its fields are ``class`` (the name),
+    ``code`` (its code in the labels, or its value in the map) and ``area_ha``, the hectares of its pixels. Smoothing moves
+    a border by a pixel or two, for both polygons that share it, so that no gap or overlap arises; the outline of the
+    mapped area stays as it is.
 
     Args:
         map_path: a map of classes.
         output: ``*.gpkg``.
-        simplify: in pixels, the root of the area of the largest triangle that is cut off or filled; 0 keeps the pixels'
+        simplify: in pixels, the square root of the area of the largest triangle that is cut off or filled; 0 keeps the pixels'
             edges.
         overwrite: replace an earlier file.
 
@@ -89,7 +89,7 @@ def polygons(
     output = Path(output)
     check_geopackage(output, overwrite)
     if not simplify >= 0 or not np.isfinite(simplify):
-        raise OutputError(f"--simplify {simplify:g}: expected pixels, 0 or more")
+        raise OutputError(f"`simplify` {simplify:g}: expected pixels, 0 or more")
     source = open_finished(map_path)
     if source.classes is None:
         raise MapError(f"{source.path} is a map of numbers: polygons are made of classes")
@@ -100,10 +100,9 @@ def polygons(
     hectares = shapely.area(shapely.transform(outlines, ground.flattened))
     outlines = with_shared_vertices(outlines)
     if simplify:
-        # The borders of what is mapped stay: nothing lies beyond them that could move along.
+        # The outer boundary stays: there is no neighbour whose border could move with it.
         outlines = np.asarray(shapely.coverage_simplify(outlines, simplify, simplify_boundary=False), object)
-    found = np.unique(values)
-    entries = {int(value): source.class_of(int(value)) for value in found}
+    entries = {int(value): source.class_of(int(value)) for value in np.unique(values)}
     write_geopackage(
         output,
         LAYER,
@@ -122,7 +121,7 @@ def polygons(
 
 
 def pixel_outlines(source: FinishedMap) -> tuple[Geometries, NDArray[np.int64]]:
-    """The areas of a map along the edges of its pixels.
+    """Trace the areas of a map along the edges of its pixels.
 
     Returns:
         (areas,) polygons in whole (column, row); (areas,) the value of each.
@@ -135,14 +134,14 @@ def pixel_outlines(source: FinishedMap) -> tuple[Geometries, NDArray[np.int64]]:
                 rings += [np.array(ring) for ring in shape["coordinates"]]
                 last_ring.append(len(rings) - 1)
                 values.append(int(value))
-    points = np.rint(_applied(~source.geobox.affine, np.concatenate(rings)))
+    points = np.rint(_transformed(~source.geobox.affine, np.concatenate(rings)))
     ends = np.cumsum([len(ring) for ring in rings])
     outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, (ends, np.array(last_ring)))
     return outlines, np.array(values, np.int64)
 
 
 def with_shared_vertices(outlines: Geometries) -> Geometries:
-    """The same areas with a vertex wherever a neighbour has one: what GEOS takes for a border that is shared.
+    """Add a vertex to each area wherever a neighbour has one, so that GEOS recognises shared borders.
 
     Args:
         outlines: (areas,) polygons with whole coordinates and edges along the axes.
@@ -154,15 +153,15 @@ def with_shared_vertices(outlines: Geometries) -> Geometries:
         kind, points, offsets = shapely.to_ragged_array(dense)
         points = np.rint(points)
         codes = _codes(points)
-        kept = corners[np.minimum(np.searchsorted(corners, codes), len(corners) - 1)] == codes
-        before = np.concatenate([[0], np.cumsum(kept)])
+        is_corner = corners[np.minimum(np.searchsorted(corners, codes), len(corners) - 1)] == codes
+        before = np.concatenate([[0], np.cumsum(is_corner)])
         rings, *parts = offsets
-        shared[start : start + BATCH] = shapely.from_ragged_array(kind, points[kept], (before[rings], *parts))
+        shared[start : start + BATCH] = shapely.from_ragged_array(kind, points[is_corner], (before[rings], *parts))
     return shared
 
 
 def _codes(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """One number for each whole (column, row)."""
+    """A number for each whole (column, row)."""
     columns, rows = points.astype(np.int64).T
     return np.asarray(rows * 2**32 + columns)
 
@@ -179,13 +178,13 @@ def _batches(
                 "code": [entry.code or str(value) for entry, value in zip(entries, values[part].tolist(), strict=True)],
                 "area_ha": hectares[part],
             },
-            geometry=shapely.transform(outlines[part], lambda points: _applied(source.geobox.affine, points)),
+            geometry=shapely.transform(outlines[part], lambda points: _transformed(source.geobox.affine, points)),
             crs=_crs(source.geobox),
         )
 
 
-def _applied(affine: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, 2) x, y -> (n, 2)."""
+def _transformed(affine: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Apply an affine transform to points (n, 2) x, y."""
     return points @ np.array([[affine.a, affine.d], [affine.b, affine.e]]) + (affine.c, affine.f)
 
 

@@ -1,8 +1,8 @@
-"""What a map says about itself: tags in the TIFF, GDAL's sidecar with class names or statistics, and a style for QGIS.
+"""The metadata of a map: TIFF tags, GDAL's sidecar file with class names or statistics, and a style for QGIS.
 
-rasterio has no call for category names or attribute tables, so the sidecar is written as GDAL would write it: a PAM
-file ``<map>.tif.aux.xml``, which GDAL (and with it QGIS and rasterio) reads whenever it opens the map. The QGIS style
-``<map>.qml`` lies beside the map under its name, where QGIS looks for it.
+rasterio cannot write category names or attribute tables, so the sidecar file is written as GDAL would write it: a PAM
+file ``<map>.tif.aux.xml``, which GDAL (and with it QGIS and rasterio) reads whenever it opens the map. QGIS finds its style
+``<map>.qml`` beside the map.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from xml.etree.ElementTree import Element, SubElement
 from matplotlib import colormaps
 from matplotlib.colors import Colormap, to_hex
 
+from lianet_user.files.header import ClassEntry, Numbers, RegionHeader
 from lianet_user.head import Head
-from lianet_user.header import ClassEntry, Numbers, RegionHeader
-from lianet_user.maps.summary import NumberStatistics, spelt
+from lianet_user.maps.summary import NumberStatistics, format_number
 
 RAMP = colormaps["viridis"]
 """The colours of numbers, from the lowest to the highest: equal steps look equal, to the colour-blind too."""
 STOPS = 21
-"""Colours of the ramp that a QGIS style names; between them QGIS interpolates, and is off by 4 of 255 at most."""
+"""Colours of the ramp in a QGIS style; QGIS interpolates between them with an error of at most 4 of 255."""
 
 RGB = tuple[int, int, int]
 
@@ -51,14 +51,16 @@ def rgb(color: str) -> RGB:
     return red, green, blue
 
 
-def tags(heads: Sequence[Head], dates: Sequence[dt.date], title: str, meaning: Mapping[str, str]) -> dict[str, str]:
-    """Where a map comes from, as TIFF tags: region, date, head, attribution, software, and the meaning of its values.
+def head_tags(
+    heads: Sequence[Head], dates: Sequence[dt.date], title: str, meaning: Mapping[str, str]
+) -> dict[str, str]:
+    """The TIFF tags of a map made with heads: region, date, head, attribution, software, and the meaning of its values.
 
     Args:
-        heads: one, or several that are mosaicked: every tag then names what is true of each, in their order.
+        heads: one, or several that are mosaicked: every tag then lists the values of all, in their order.
         dates: of the acquisition of each.
-        title: of what the map shows.
-        meaning: of the values.
+        title: what the map shows.
+        meaning: tags that explain the values.
     """
     regions = [head.region.header for head in heads]
 
@@ -84,7 +86,7 @@ def tags(heads: Sequence[Head], dates: Sequence[dt.date], title: str, meaning: M
 
 
 def attribution(heads: Sequence[Head]) -> str:
-    """Whom a map of these heads has to name."""
+    """The attribution that a map of these heads has to carry."""
     return "; ".join(dict.fromkeys(head.header.attribution for head in heads))
 
 
@@ -97,13 +99,13 @@ def class_tags(classes: Sequence[ClassEntry]) -> dict[str, str]:
 def write_pam(
     path: Path, classes: Sequence[ClassEntry], pixels: Sequence[int], values: Sequence[int] | None = None
 ) -> None:
-    """Write the sidecar with category names and the raster attribute table.
+    """Write the sidecar file with category names and the raster attribute table.
 
     Args:
         path: ``<map>.tif.aux.xml``.
         classes: in the order of their values.
         pixels: of each class in the map.
-        values: of the classes, where they are not 0, 1, 2, ...: the attribute table then has their names alone.
+        values: of the classes, where they are not 0, 1, 2, ...: only the attribute table then names them.
     """
     root = Element("PAMDataset")
     band = SubElement(root, "PAMRasterBand", band="1")
@@ -124,16 +126,16 @@ def write_pam(
     _write(path, root)
 
 
-def write_statistics_pam(path: Path, found: NumberStatistics) -> None:
-    """Write the sidecar with the statistics of all the band's pixels that bear a number, under GDAL's names."""
+def write_statistics_pam(path: Path, statistics: NumberStatistics) -> None:
+    """Write the sidecar file with the statistics of all the band's valid pixels, under GDAL's names."""
     root = Element("PAMDataset")
     metadata = SubElement(SubElement(root, "PAMRasterBand", band="1"), "Metadata")
     for name, value in (
-        ("MAXIMUM", found.maximum),
-        ("MEAN", found.mean),
-        ("MINIMUM", found.minimum),
-        ("STDDEV", found.deviation),
-        ("VALID_PERCENT", 100 if found.valid == 1 else 100 * found.valid),
+        ("MAXIMUM", statistics.maximum),
+        ("MEAN", statistics.mean),
+        ("MINIMUM", statistics.minimum),
+        ("STDDEV", statistics.deviation),
+        ("VALID_PERCENT", 100 if statistics.valid == 1 else 100 * statistics.valid),
     ):
         SubElement(metadata, "MDI", key=f"STATISTICS_{name}").text = repr(value)
     _write(path, root)
@@ -157,7 +159,7 @@ def write_qml(path: Path, classes: Sequence[ClassEntry], values: Sequence[int] |
 def write_ramp_qml(path: Path, numbers: Numbers, ramp: Colormap = RAMP) -> None:
     """Write the style with which QGIS shows a map of numbers: the ramp from `numbers.low` to `numbers.high`.
 
-    Numbers beyond are shown like the nearer end.
+    Numbers beyond are shown in the colour of the nearer end.
     """
     low, high = repr(numbers.low), repr(numbers.high)
     root, renderer = _renderer("singlebandpseudocolor")
@@ -177,20 +179,20 @@ def write_ramp_qml(path: Path, numbers: Numbers, ramp: Colormap = RAMP) -> None:
     unit = _xml(numbers.unit)
     for share, color in zip(shares, colors, strict=True):
         number = (1 - share) * numbers.low + share * numbers.high
-        SubElement(shader, "item", value=repr(number), label=spelt(number, unit), color=color, alpha="255")
+        SubElement(shader, "item", value=repr(number), label=format_number(number, unit), color=color, alpha="255")
     legend = SubElement(shader, "rampLegendSettings", useContinuousLegend="1", prefix="", suffix=f" {unit}".rstrip())
     SubElement(legend, "numericFormat", id="basic")
     _write(path, root)
 
 
-def write_light_qml(path: Path, bands: Sequence[int], low: Sequence[float], high: Sequence[float]) -> None:
+def write_rgb_qml(path: Path, bands: Sequence[int], low: Sequence[float], high: Sequence[float]) -> None:
     """Write the style with which QGIS shows an image: three of its bands as red, green and blue.
 
     Args:
         path: of the style.
-        bands: their indices, the first is 0.
-        low: of each, what is shown as 0.
-        high: of each, what is shown as 255.
+        bands: their indices from 0.
+        low: the value of each that is shown as 0.
+        high: the value of each that is shown as 255.
     """
     root = Element("qgis", version="3.16", styleCategories="Symbology")
     pipe = SubElement(root, "pipe")
@@ -212,7 +214,7 @@ def write_light_qml(path: Path, bands: Sequence[int], low: Sequence[float], high
 def region_tags(
     region: RegionHeader, sha256: str | None, day: str, title: str, meaning: Mapping[str, str]
 ) -> dict[str, str]:
-    """Where an image that a region remembers comes from, as TIFF tags; see :func:`tags`."""
+    """The TIFF tags of an image reconstructed from a region; see :func:`head_tags`."""
     return {
         "TIFFTAG_IMAGEDESCRIPTION": f"{region.title}: {title}, {day}",
         "TIFFTAG_SOFTWARE": f"lianet-user {version('lianet-user')}",
@@ -226,7 +228,7 @@ def region_tags(
 
 
 def _add_gradient(shader: Element, shares: Sequence[float], colors: Sequence[str]) -> None:
-    """Name the ramp that the legend shows, and that QGIS spreads anew when a user changes the span."""
+    """Add the ramp that the legend shows, and that QGIS applies again when a user changes the span."""
     first, *between, last = (f"{','.join(map(str, rgb(color)))},255" for color in colors)
     stops = ":".join(f"{share:g};{color}" for share, color in zip(shares[1:-1], between, strict=True))
     ramp = SubElement(shader, "colorramp", type="gradient", name="[source]")
@@ -236,7 +238,7 @@ def _add_gradient(shader: Element, shares: Sequence[float], colors: Sequence[str
 
 
 def _renderer(kind: str) -> tuple[Element, Element]:
-    """A QGIS style, and its renderer of the one band, to be filled."""
+    """A QGIS style, and its renderer of the one band, still empty."""
     root = Element("qgis", version="3.16", styleCategories="Symbology")
     pipe = SubElement(root, "pipe")
     renderer = SubElement(pipe, "rasterrenderer", type=kind, band="1", opacity="1", alphaBand="-1", nodataColor="")

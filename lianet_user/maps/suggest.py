@@ -1,10 +1,10 @@
-"""Where to label next: places where a head is unsure, apart from each other and not all of one class.
+"""Where to label next: places where a head is uncertain, apart from each other and not all of one class.
 
-A place is a square of a few pixels, and its uncertainty the median over them: along a border between two classes the
-mixed pixels are few, and do not make a place. The region is gone through tile by tile; of each block of ground only the
-least sure place of each class is kept, so that memory follows the number of places, not the region.
+A place is a square of a few pixels, and its uncertainty the median over them: the few mixed pixels along a border between two
+classes do not make a place uncertain. The region is processed tile by tile; of each block only the most uncertain place of each
+class is a candidate, so that memory depends on the number of places, not on the region.
 
-That labels there help more than elsewhere is plausible and not shown: `benchmarks/suggest.py` finds no difference.
+That labels there help more than elsewhere is plausible but not shown: `benchmarks/suggest.py` finds no difference.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 
 from lianet_user.errors import AreaError, InputError, LabelWarning
-from lianet_user.grid import Bounds, Window
-from lianet_user.head import TILE, Head
-from lianet_user.header import RegionHeader
+from lianet_user.files.header import RegionHeader
+from lianet_user.geo.grid import TILE, Bounds, Window
+from lianet_user.geo.transformation import transformation
+from lianet_user.head import Head
 from lianet_user.labels.blocks import BoolArray
 from lianet_user.labels.features import features_in_region
 from lianet_user.labels.formats import is_raster
 from lianet_user.labels.options import EVERY_DATE, WHOLE_REGION, LabelOptions
 from lianet_user.labels.rasterize import to_pixel_coordinates
 from lianet_user.labels.read import read_labels
-from lianet_user.labels.transformation import transformation
 from lianet_user.labels.vector import read_layer
 from lianet_user.maps.geopackage import categories_qml, check_geopackage, write_geopackage
 
@@ -43,8 +43,9 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 SIZE = 5
-"""Pixels along the side of a place: what a person can recognise, and name, as one thing."""
+"""Pixels along the side of a place: large enough for a person to recognise as one thing."""
 LAYER = "suggest"
+"""Name of the layer in the GeoPackage."""
 
 
 @dataclass(frozen=True)
@@ -52,35 +53,35 @@ class Suggestion:
     """A place to label."""
 
     window: Window
-    """Of the region."""
+    """Pixels of the region."""
     uncertainty: float
     """The median over its pixels. Of classes, 1 less the most probable one's lead over the second: 0 to 1. Of numbers, the
-    standard deviation of the members' answers, in the unit of the labels."""
+    standard deviation of the members' predictions, in the unit of the labels."""
     predicted: str | float
-    """The class that is most probable over the place, or the mean number."""
+    """The most probable class of the place, or its mean number."""
     second: str
-    """The next probable class; empty for numbers."""
+    """The second most probable class; empty for numbers."""
 
 
 @dataclass(frozen=True)
 class Suggestions:
-    """Places to label next, the first ones first."""
+    """Places to label next, in order of importance."""
 
     places: tuple[Suggestion, ...]
     date: dt.date
-    """Of the acquisition that the head looked at."""
+    """Date of the acquisition that the head was applied to."""
     window: Window
-    """Where they were looked for, of the region."""
+    """Pixels of the region that were searched."""
     apart: float
-    """Pixels of the region between the middles of any two, at least."""
+    """The least distance in pixels of the region between the centres of two places."""
 
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Places to choose from: (candidates,) each."""
+    """Places to choose from, as arrays (candidates,)."""
 
     row: Indices
-    """Of the region, of the first pixel."""
+    """Of the first pixel, in the region."""
     col: Indices
     uncertainty: Floats
     predicted: Floats
@@ -102,29 +103,31 @@ def suggest(
     spacing: float | None = None,
     away: BoolArray | None = None,
     listener: Listener | None = None,
+    tile: int = TILE,
 ) -> Suggestions:
-    """Find places that a head is unsure of, for somebody to label.
+    """Find places where a head is uncertain, for a person to label.
 
-    Places are taken one after the other: always the most uncertain one that lies far enough from those before it, where
-    the uncertainty of a class is divided by one more than the places that it has already. Where all that is left lies too
-    near, half the distance has to do.
+    Places are chosen one after the other: always the most uncertain one that lies far enough from those before it, where
+    the uncertainty of a class is divided by one more than the number of places that it has already. When all remaining
+    candidates lie too near, the distance is halved.
 
     Args:
         head: opened or just trained.
-        n: how many places.
-        bbox: where to look: west, south, east, north in `bbox_crs`; None looks in the whole region.
+        n: number of places.
+        bbox: the box to search: west, south, east, north in `bbox_crs`; None searches the whole region.
         bbox_crs: anything that names a CRS.
         date: of an acquisition; None takes the one the head was trained on, or the only one of the region.
         size: pixels of the region along the side of a place.
-        spacing: pixels of the region between the middles of two places; None takes half of what a regular grid of `n`
-            places would have.
-        away: bool (height, width) of the region: ground that no place may touch, as :func:`labelled_ground`.
-        listener: told the pixels done and in all after every tile.
+        spacing: pixels of the region between the centres of two places; None takes half the spacing of a regular grid of
+            `n` places.
+        away: bool (height, width) of the region: ground that no place may touch, as from :func:`labelled_ground`.
+        listener: called with the pixels done and in total after every tile.
+        tile: pixels along the side of a tile, which is computed at once.
 
     Raises:
         AreaError: the box lies outside the region, or has no room for a place.
         DateError: the region does not hold `date`, or none was given and there are several.
-        InputError: a number is out of range, or the head answers with numbers and has one member only.
+        InputError: a number is out of range, or the head maps numbers and has only one member.
         RegionMismatchError: the region was updated since the head was trained.
 
     Warns:
@@ -133,27 +136,27 @@ def suggest(
     """
     head.check_region()
     if n < 1 or size < 1 or (spacing is not None and not spacing >= 0):
-        raise InputError(f"-n {n}, --size {size}, --spacing {spacing}: expected numbers above 0")
+        raise InputError(f"`n` {n}, `size` {size}, `spacing` {spacing}: expected numbers above 0")
     if not head.header.classes and head.header.head.members < 2:
         raise InputError(
-            f"{head.path or 'the head'} answers with numbers and has one member: how unsure it is shows where several differ;"
-            " train it with --members 3"
+            f"{head.path or 'the head'} maps numbers and has one member, but uncertainty is how far several members differ:"
+            " train a head with more, for instance `lianet-user finetune --members 3`"
         )
-    looked_at = head.acquisition_date(date)
+    acquisition = head.acquisition_date(date)
     window, _ = head.region.window_of(bbox, bbox_crs)
     spacing = 0.5 * math.sqrt(window.pixels / n) if spacing is None else spacing
     block = max(size, int(spacing / 2) // size * size)
     best: dict[tuple[int, int, int], tuple[float, _Candidates]] = {}
     done = 0
-    for tile in window.tiles(max(size, TILE // head.scale // size * size)):
-        found = _cells(head, tile, looked_at, size, away)
-        _keep_best(best, found, block, by_class=bool(head.header.classes))
-        done += tile.pixels
+    for part in window.tiles(max(size, tile // head.scale // size * size)):
+        candidates = _candidates(head, part, acquisition, size, away)
+        _keep_best(best, candidates, block, by_class=bool(head.header.classes))
+        done += part.pixels
         if listener:
             listener(done, window.pixels)
     if not best:
         raise AreaError(
-            f"there is no room for a place of {size} x {size} px that bears no label: choose a larger box or a smaller --size"
+            f"there is no room for a place of {size} x {size} px that bears no label: choose a larger box or a smaller `size`"
         )
     rows = [candidate for _, candidate in best.values()]
     every = _Candidates(
@@ -165,24 +168,24 @@ def suggest(
     )
     if len(chosen) < n:
         warnings.warn(LabelWarning(f"there is room for {len(chosen)} places only, of {n} asked for"), stacklevel=2)
-    return Suggestions(tuple(_words(head, every.select(chosen), size)), looked_at, window, apart)
+    return Suggestions(tuple(_suggestions(head, every.select(chosen), size)), acquisition, window, apart)
 
 
 def chosen_places(
     middles: Floats, uncertainty: Floats, groups: Indices, n: int, spacing: float, least: float
 ) -> tuple[Indices, float]:
-    """The rule of :func:`suggest`.
+    """Choose places among candidates by the rule of :func:`suggest`.
 
     Args:
-        middles: (candidates, 2) where they lie.
-        uncertainty: (candidates,)
-        groups: (candidates,) the class that each is taken for.
-        n: how many to choose.
+        middles: (candidates, 2) of their centres.
+        uncertainty: (candidates,) of each.
+        groups: (candidates,) the predicted class of each.
+        n: number of places to choose.
         spacing: the distance to begin with.
-        least: the distance that any two candidates have.
+        least: the distance below which it is not halved.
 
     Returns:
-        The chosen ones, in order, `n` at most; and the distance that they keep at least.
+        The chosen candidates, in order, at most `n`; and the least distance between them.
     """
     distance = np.full(len(middles), np.inf)
     places = np.zeros(groups.max(initial=0) + 1, np.intp)
@@ -204,7 +207,7 @@ def chosen_places(
 
 
 def labelled_ground(path: str | os.PathLike[str], region: RegionHeader, layer: str | None = None) -> BoolArray:
-    """Where a file of labels has any, whatever they say: bool (height, width) of the region.
+    """Mark the pixels that a label file covers, whatever its labels are: bool (height, width) of the region.
 
     Args:
         path: vectors or a raster, as for :func:`lianet_user.labels.read_labels`.
@@ -212,7 +215,7 @@ def labelled_ground(path: str | os.PathLike[str], region: RegionHeader, layer: s
         layer: of a file that has several.
 
     Raises:
-        LabelError: the file cannot be read, or nothing of it lies in the region.
+        LabelError: the file cannot be read, or lies outside the region.
     """
     path, geobox = Path(path), region.grid.geobox
     mask: BoolArray
@@ -239,11 +242,13 @@ def labelled_ground(path: str | os.PathLike[str], region: RegionHeader, layer: s
     return mask
 
 
-def write_suggestions(found: Suggestions, head: Head, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write places to a GeoPackage that is filled in with QGIS and then given to `finetune`.
+def write_suggestions(
+    suggestions: Suggestions, head: Head, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
+    """Write places to a GeoPackage, to be filled in with QGIS and given to `finetune`.
 
     Its fields are ``place`` (from 1), ``class`` (empty, or ``value`` for numbers; QGIS offers the head's classes),
-    ``predicted``, ``second``, ``uncertainty`` and ``date``. What stays empty is no label: `finetune` counts and skips it.
+    ``predicted``, ``second``, ``uncertainty`` and ``date``. Empty fields are not labels: `finetune` counts and skips them.
 
     Raises:
         OutputError: the file exists or cannot be written.
@@ -251,17 +256,17 @@ def write_suggestions(found: Suggestions, head: Head, path: str | os.PathLike[st
     path = Path(path)
     check_geopackage(path, overwrite)
     geobox, classes = head.region.geobox, head.header.classes
-    places = found.places
-    words: dict[str, object] = {"place": np.arange(1, len(places) + 1)}
+    places = suggestions.places
+    fields: dict[str, object] = {"place": np.arange(1, len(places) + 1)}
     if classes:
-        words["class"] = pd.Series([None] * len(places), dtype=object)
-        words["predicted"] = [place.predicted for place in places]
-        words["second"] = [place.second for place in places]
+        fields["class"] = pd.Series([None] * len(places), dtype=object)
+        fields["predicted"] = [place.predicted for place in places]
+        fields["second"] = [place.second for place in places]
     else:
-        words["value"] = np.full(len(places), np.nan)
-        words["predicted"] = [float(place.predicted) for place in places]
-    words["uncertainty"] = [place.uncertainty for place in places]
-    words["date"] = found.date.isoformat()
+        fields["value"] = np.full(len(places), np.nan)
+        fields["predicted"] = [float(place.predicted) for place in places]
+    fields["uncertainty"] = [place.uncertainty for place in places]
+    fields["date"] = suggestions.date.isoformat()
     squares = []
     for place in places:
         window = place.window
@@ -273,7 +278,7 @@ def write_suggestions(found: Suggestions, head: Head, path: str | os.PathLike[st
         ]
         squares.append(shapely.Polygon([geobox.affine @ corner for corner in corners]))
     assert geobox.crs is not None
-    frame = geopandas.GeoDataFrame(words, geometry=squares, crs=geobox.crs.proj)
+    frame = geopandas.GeoDataFrame(fields, geometry=squares, crs=geobox.crs.proj)
     style = (
         categories_qml("class", classes, outlined=True, choices=[entry.name for entry in classes]) if classes else ""
     )
@@ -281,8 +286,8 @@ def write_suggestions(found: Suggestions, head: Head, path: str | os.PathLike[st
     write_geopackage(path, LAYER, [frame], geometry_type="Polygon", style=style, metadata=metadata)
 
 
-def _cells(head: Head, tile: Window, date: dt.date, size: int, away: BoolArray | None) -> _Candidates:
-    """The places of a tile, whole ones only, without what must not be touched."""
+def _candidates(head: Head, tile: Window, date: dt.date, size: int, away: BoolArray | None) -> _Candidates:
+    """The candidates of a tile: whole places only, without those that touch `away`."""
     rows, cols = tile.height // size, tile.width // size
     inner = Window(tile.row, tile.col, rows * size, cols * size)
     side = size * head.scale
@@ -321,21 +326,21 @@ def _cells(head: Head, tile: Window, date: dt.date, size: int, away: BoolArray |
 
 
 def _keep_best(
-    best: dict[tuple[int, int, int], tuple[float, _Candidates]], found: _Candidates, block: int, *, by_class: bool
+    best: dict[tuple[int, int, int], tuple[float, _Candidates]], candidates: _Candidates, block: int, *, by_class: bool
 ) -> None:
-    """Let the least sure candidate of each block of ground and class stand in `best`."""
-    groups = found.predicted.astype(np.intp) if by_class else np.zeros(len(found.row), np.intp)
-    keys = np.column_stack([found.row // block, found.col // block, groups])
-    order = np.argsort(-found.uncertainty, kind="stable")
+    """Keep the most uncertain candidate of each block and class in `best`."""
+    groups = candidates.predicted.astype(np.intp) if by_class else np.zeros(len(candidates.row), np.intp)
+    keys = np.column_stack([candidates.row // block, candidates.col // block, groups])
+    order = np.argsort(-candidates.uncertainty, kind="stable")
     _, first = np.unique(keys[order], axis=0, return_index=True)
     for index in order[first]:
         key = (int(keys[index, 0]), int(keys[index, 1]), int(keys[index, 2]))
-        doubt = float(found.uncertainty[index])
+        doubt = float(candidates.uncertainty[index])
         if key not in best or doubt > best[key][0]:
-            best[key] = doubt, found.select(np.array([index]))
+            best[key] = doubt, candidates.select(np.array([index]))
 
 
-def _words(head: Head, chosen: _Candidates, size: int) -> Sequence[Suggestion]:
+def _suggestions(head: Head, chosen: _Candidates, size: int) -> Sequence[Suggestion]:
     classes = head.header.classes
     return [
         Suggestion(

@@ -1,4 +1,4 @@
-"""What a map came to: how much of it each class takes, or what its numbers are like."""
+"""Summaries of maps: pixels of each class, means of probabilities, statistics of numbers."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Of a map of classes."""
+    """Summary of a map of classes."""
 
     pixels: dict[str, int]
-    """Of each class, by name, in the order of their values."""
+    """Pixels of each class, by name, in the order of their values."""
 
     def line(self) -> str:
-        """As a person reads it."""
+        """The summary in one line, for a reader."""
         total = sum(self.pixels.values())
         return ", ".join(f"{name} {count / max(1, total):.0%}" for name, count in self.pixels.items())
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The summary as JSON can hold it."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Of a map of one probability or uncertainty per pixel, or of one for each class."""
+    """Summary of a map of probabilities or uncertainty."""
 
     means: dict[str, float]
-    """Of each band, by name."""
+    """Mean of each band, by name."""
 
     def line(self) -> str:
-        """As a person reads it."""
+        """The summary in one line, for a reader."""
         return ", ".join(f"{name} {mean:.2f}" for name, mean in self.means.items())
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The summary as JSON can hold it."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class NumberStatistics:
-    """Of a map of numbers, in the unit of the labels."""
+    """Summary of a map of numbers, in the unit of the labels."""
 
     unit: str
     pixels: int
-    """That bear a number."""
+    """Valid pixels."""
     minimum: float
     mean: float
     maximum: float
     deviation: float
-    """Standard deviation over all the pixels."""
+    """Standard deviation over all valid pixels."""
     valid: float = 1.0
-    """Share of the map's pixels that bear a number."""
+    """Share of the map's pixels that are valid."""
 
     def line(self) -> str:
-        """As a person reads it."""
+        """The summary in one line, for a reader."""
         low, high, mean, deviation = (
-            spelt(each, self.unit) for each in (self.minimum, self.maximum, self.mean, self.deviation)
+            format_number(each, self.unit) for each in (self.minimum, self.maximum, self.mean, self.deviation)
         )
         return f"{low} to {high}, mean {mean}, standard deviation {deviation}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The summary as JSON can hold it."""
         return {"statistics": asdict(self)}
 
 
 class RunningStatistics:
-    """Statistics of numbers that come tile by tile; NaN is none."""
+    """Statistics of numbers that are added tile by tile; NaN is nodata."""
 
     def __init__(self) -> None:
         self._all, self._pixels = 0, 0
@@ -78,7 +78,7 @@ class RunningStatistics:
         self._minimum, self._maximum = math.inf, -math.inf
 
     def add(self, values: np.ndarray) -> None:
-        """Count in numbers of any shape."""
+        """Add numbers of any shape."""
         self._all += values.size
         exact = values[~np.isnan(values)].astype(np.float64)
         if not exact.size:
@@ -93,7 +93,7 @@ class RunningStatistics:
         self._maximum = max(self._maximum, float(exact.max()))
 
     def summary(self, unit: str) -> NumberStatistics:
-        """Of all numbers so far, one at least."""
+        """The statistics of all numbers so far, of which there is at least one."""
         return NumberStatistics(
             unit=unit,
             pixels=self._pixels,
@@ -108,7 +108,7 @@ class RunningStatistics:
 Summary = ClassCounts | NumberStatistics | Shares
 
 
-def spelt(number: float, unit: str = "") -> str:
-    """A number as a person writes it, to four digits or to the integer, and its unit."""
+def format_number(number: float, unit: str = "") -> str:
+    """Format a number for a reader, to four significant digits or to the integer, with its unit."""
     digits = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
     return f"{digits} {unit}".rstrip()

@@ -1,7 +1,7 @@
-"""What a finished map holds in each of a user's polygons: a row for each, with the fields that it came with.
+"""Zonal statistics of a finished map: a row for each of a user's polygons, with its own fields.
 
-A pixel counts with the share of it that a zone covers, which exactextract computes exactly. Zones may overlap: each is
-counted alone. Memory follows the zones' attributes and :data:`CELLS`, not the map or the size of a zone.
+A pixel counts by the share of it that a zone covers, which exactextract computes exactly. Zones may overlap: each is
+counted alone. Memory depends on the zones' attributes and :data:`CELLS`, not on the map or the size of a zone.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from rasterio.io import DatasetReader
 
-from lianet_user.artifact import refuse_existing, replacing
 from lianet_user.errors import AreaError, LabelError, OutputError, PartlyOutsideWarning, listed
-from lianet_user.grid import Window
-from lianet_user.labels.features import areas_in_crs_of
-from lianet_user.labels.from_features import warn_of_missing_grids
+from lianet_user.files.artifact import refuse_existing, replacing
+from lianet_user.geo.grid import Window
+from lianet_user.geo.ground_area import Ground
+from lianet_user.geo.transformation import transformation
+from lianet_user.labels.features import areas_in_crs_of, warn_of_missing_grids
 from lianet_user.labels.rasterize import to_pixel_coordinates
-from lianet_user.labels.transformation import transformation
 from lianet_user.labels.vector import Area, read_zones
-from lianet_user.maps.finished import FinishedMap, open_finished, opened
 from lianet_user.maps.geopackage import write_geopackage
-from lianet_user.maps.ground import Ground
+from lianet_user.maps.map_reader import FinishedMap, open_finished, opened
 
 CELLS = 2**22
 """Pixels that are read at once."""
-NOTHING = 1e-6
-"""Share of a zone that rounding may leave over."""
+ROUNDING = 1e-6
+"""Share of a zone below which an unmapped rest is due to rounding."""
 SUFFIXES = (".csv", ".gpkg")
 LAYER = "zones"
+"""Name of the layer in a GeoPackage."""
 
 Array = NDArray[Any]
 
@@ -51,11 +51,11 @@ class ZoneTable:
     """A row for each zone, in the order of their file.
 
     Attributes:
-        frame: ``zone``, the number that the file gives each (QGIS's $id; else its row, from 1), the zones' own fields, what
-            the map holds in each, and their outlines as they were given.
-        columns: the names of what the map adds: ``zone_ha`` and ``unmapped``, the share of the zone that lies outside the map
-            or on pixels without a value; for classes ``majority`` (the name of the class with most ground; none where
-            nothing is mapped) and for each class of the map ``ha_NAME`` and ``share_NAME``, the share of the whole zone;
+        frame: ``zone``, the feature id of each in the file (QGIS's $id; else its row, from 1), the zones' own fields, the
+            statistics of the map, and the outlines as they were given.
+        columns: names of the columns that the map adds: ``zone_ha`` and ``unmapped``, the share of the zone that lies outside
+            the map or on pixels without a value; for classes ``majority`` (the name of the class with the largest area; none
+            where nothing is mapped) and for each class of the map ``ha_NAME`` and ``share_NAME``, the share of the whole zone;
             for numbers ``mean``, ``stdev``, ``min``, ``max`` and ``count``, the pixels that the zone covers.
         unit: of numbers.
         incomplete: zones of which some part is unmapped.
@@ -70,7 +70,7 @@ class ZoneTable:
         """Write the table: ``.csv`` without the outlines, ``.gpkg`` with them.
 
         Raises:
-            OutputError: the name ends otherwise, the file exists or cannot be written.
+            OutputError: the name has another suffix, or the file exists or cannot be written.
         """
         path = Path(path)
         check_output(path, overwrite)
@@ -80,7 +80,9 @@ class ZoneTable:
             return
         taken = {str(name).casefold() for name in self.frame}
         if twice := sorted(taken & {"geom"}):
-            raise OutputError(f"{path}: the zones have a field {twice[0]!r}, as the outlines are called: write .csv")
+            raise OutputError(
+                f"{path}: the zones have a field {twice[0]!r}, the name of the geometry column: write .csv"
+            )
         kinds = set(self.frame.geom_type)
         write_geopackage(
             path,
@@ -92,12 +94,13 @@ class ZoneTable:
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """
+    """Check that a table may be written to a path.
+
     Raises:
-        OutputError: the name says no format that is written, or the file exists and may not be replaced.
+        OutputError: the suffix is of another format, or the file exists and may not be replaced.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"{path}: expected a name that ends in .csv or .gpkg: give one with -o")
+        raise OutputError(f"{path}: expected a name that ends in .csv or .gpkg")
     refuse_existing(path, overwrite)
 
 
@@ -110,45 +113,45 @@ def zones(
     prefix: str = "",
     listener: Callable[[int, int], None] | None = None,
 ) -> ZoneTable:
-    """Sum up a map in each zone.
+    """Compute the statistics of a map in each zone.
 
-    Hectares are those of the grid where it is projected, and those on the ellipsoid where it is in degrees; means of
-    numbers weigh pixels by them. A zone's edges are straight in the CRS of its file.
+    Hectares are measured on the grid where it is projected, and on the ellipsoid where it is in degrees; means of numbers
+    weight pixels by them. A zone's edges are straight in the CRS of its file.
 
     Args:
         map_path: a finished map of classes or numbers.
         zones_path: vectors with polygons, in any CRS.
         layer: of a file of zones that has several.
         band: of a map that has several, from 1.
-        prefix: put before the names of the columns that are added, where the zones have fields of the same names.
-        listener: told how many of how many zones are done.
+        prefix: of the names of the added columns, where the zones have fields of the same names.
+        listener: called with the zones done and in total.
 
     Raises:
         MapError: the map cannot be read.
-        LabelError: the zones cannot be read, have no CRS, are not all valid polygons, have a field that is called as a
-            column of the result, or all lie outside the map.
+        LabelError: the zones cannot be read, have no CRS, are not all valid polygons, have a field with the name of an
+            added column, or all lie outside the map.
 
     Warns:
         AreaWarning: areas in the map's CRS are far from those on the ground.
-        PartlyOutsideWarning: some ground of the zones is not mapped.
+        PartlyOutsideWarning: part of the zones is not mapped.
         LabelWarning: the coordinates could be more accurate with a grid that is not installed.
     """
     source = open_finished(map_path, band)
     area, fields = read_zones(Path(zones_path), layer)
     ground = Ground(source.geobox)
     pixels = _in_pixels(area, source)
-    found = _extracted(source, ground, pixels, listener)
-    measured = found["valid_count"].to_numpy(np.float64)
+    extracted = _extracted(source, ground, pixels, listener)
+    measured = extracted["valid_count"].to_numpy(np.float64)
     unmapped = 1 - measured / shapely.area(pixels)
-    unmapped = np.where(unmapped < NOTHING, 0.0, unmapped)
+    unmapped = np.where(unmapped < ROUNDING, 0.0, unmapped)
     if (measured == 0).all():
         raise LabelError(
-            f"{area.path}: no zone has mapped ground in {source.path}: choose zones that reach into the map, or check"
+            f"{area.path}: no zone has mapped ground in {source.path}: choose zones that overlap the map, or check"
             " their CRS"
         )
-    zone_ha = shapely.area(shapely.transform(_fine(pixels, source), ground.flattened))
-    held = _number_columns(found) if source.classes is None else _class_columns(source, found, zone_ha)
-    columns: dict[str, Array] = {"zone_ha": zone_ha, "unmapped": unmapped, **held}
+    zone_ha = shapely.area(shapely.transform(_densified(pixels, source), ground.flattened))
+    statistics = _number_columns(extracted) if source.classes is None else _class_columns(source, extracted, zone_ha)
+    columns: dict[str, Array] = {"zone_ha": zone_ha, "unmapped": unmapped, **statistics}
     added = {prefix + name: values for name, values in columns.items()}
     _check_names(fields, added, area.path)
     incomplete = int((unmapped > 0).sum())
@@ -169,7 +172,7 @@ def zones(
 
 
 def _in_pixels(area: Area, source: FinishedMap) -> NDArray[np.object_]:
-    """(zones,) in (column, row) of the map."""
+    """Transform the zones to (column, row) of the map: (zones,)."""
     to_map = transformation(area.crs, source.geobox)
     warn_of_missing_grids(area.path, to_map)
     try:
@@ -186,8 +189,8 @@ def _in_pixels(area: Area, source: FinishedMap) -> NDArray[np.object_]:
     return to_pixel_coordinates(moved, source.geobox)
 
 
-def _fine(pixels: NDArray[np.object_], source: FinishedMap) -> NDArray[np.object_]:
-    """Outlines with vertices so near to each other that an edge does not bend where areas are those on the ellipsoid."""
+def _densified(pixels: NDArray[np.object_], source: FinishedMap) -> NDArray[np.object_]:
+    """Densify outlines so that edges stay straight where areas are measured on the ellipsoid."""
     crs = source.geobox.crs
     assert crs is not None
     if crs.projected:
@@ -197,7 +200,7 @@ def _fine(pixels: NDArray[np.object_], source: FinishedMap) -> NDArray[np.object
 
 
 class _Pixels(RasterSource):  # type: ignore[misc]  # exactextract ships no types
-    """What exactextract reads: a unit square for each pixel, with rows counted downward from 0 as negative y."""
+    """A raster for exactextract: each pixel is a unit square, and rows count downward from 0 as negative y."""
 
     def __init__(self, name: str, shape: tuple[int, int], read: Callable[[Window], MaskedArray[Any, Any]]) -> None:
         super().__init__()
@@ -218,8 +221,8 @@ class _Pixels(RasterSource):  # type: ignore[misc]  # exactextract ships no type
         return PIXELS.to_wkt()
 
     def read_window(self, x0: int, y0: int, nx: int, ny: int) -> MaskedArray[Any, Any]:
-        values = self._read(Window(y0, x0, max(ny, 1), max(nx, 1)))[:ny, :nx]  # nothing still has its type
-        # A mask that is left away is none of the right shape.
+        values = self._read(Window(y0, x0, max(ny, 1), max(nx, 1)))[:ny, :nx]  # an empty window still has its dtype
+        # numpy omits a mask without any True, and exactextract needs one of the right shape.
         return np.ma.masked_array(values.data, np.ma.getmaskarray(values))
 
 
@@ -229,7 +232,7 @@ PIXELS = CRS.from_wkt('LOCAL_CS["pixels",UNIT["pixel",1]]')
 def _extracted(
     source: FinishedMap, ground: Ground, pixels: NDArray[np.object_], listener: Callable[[int, int], None] | None
 ) -> pd.DataFrame:
-    """A row for each zone with what exactextract finds, in its names."""
+    """The statistics of exactextract, a row for each zone, under its own names."""
     height, width = source.geobox.shape
     shape = (height, width)
     rows = ground.rows
@@ -239,16 +242,16 @@ def _extracted(
         value = _Pixels("value", shape, lambda window: source.read(dataset, window))
         valid = _Pixels("valid", shape, lambda window: _ones(source, dataset, window))
         weight = _Pixels("ha", shape, lambda window: _hectares(rows, window))
-        wanted = ("unique", "weighted_frac") if source.classes is not None else ("weighted_mean", "weighted_stdev")
-        # Both together would name the columns after each other's raster.
+        operations = ("unique", "weighted_frac") if source.classes is not None else ("weighted_mean", "weighted_stdev")
+        # One call for both would name the columns after each other's raster.
         common = {"output": "pandas", "weights": weight, "max_cells_in_memory": CELLS}
         first = exact_extract(valid, frame, ["count", "weighted_sum"], **common)
         extremes = [] if source.classes is not None else ["min", "max"]
         if listener:
             common["progress"] = lambda share, _: listener(round(share * len(frame)), len(frame))
-        second = exact_extract(value, frame, [*wanted, *extremes], **common)
+        second = exact_extract(value, frame, [*operations, *extremes], **common)
     first.columns = ["valid_count", "valid_ha"]
-    second.columns = [*wanted, *extremes]
+    second.columns = [*operations, *extremes]
     return pd.concat([first, second], axis=1)
 
 
@@ -262,14 +265,14 @@ def _hectares(rows: NDArray[np.float64], window: Window) -> MaskedArray[Any, Any
     return np.ma.masked_array(np.repeat(column, window.width, 1))
 
 
-def _class_columns(source: FinishedMap, found: pd.DataFrame, zone_ha: NDArray[np.float64]) -> dict[str, Array]:
+def _class_columns(source: FinishedMap, extracted: pd.DataFrame, zone_ha: NDArray[np.float64]) -> dict[str, Array]:
     assert source.classes is not None
-    present = {int(value) for values in found["unique"] for value in values}
+    present = {int(value) for values in extracted["unique"] for value in values}
     order = [*source.classes, *sorted(present - set(source.classes))]
     place = {value: index for index, value in enumerate(order)}
-    hectares = np.zeros((len(found), len(order)))
+    hectares = np.zeros((len(extracted), len(order)))
     for row, (values, shares, ha) in enumerate(
-        zip(found["unique"], found["weighted_frac"], found["valid_ha"], strict=True)
+        zip(extracted["unique"], extracted["weighted_frac"], extracted["valid_ha"], strict=True)
     ):
         for value, share in zip(values, shares, strict=True):
             hectares[row, place[int(value)]] = share * ha
@@ -277,15 +280,15 @@ def _class_columns(source: FinishedMap, found: pd.DataFrame, zone_ha: NDArray[np
     names = _distinct([entry.name for entry in entries], order)
     most = np.array([entries[index].name for index in hectares.argmax(1)], object)
     most[~hectares.any(1)] = None
-    made: dict[str, Array] = {"majority": most}
+    columns: dict[str, Array] = {"majority": most}
     for index, name in enumerate(names):
-        made[f"ha_{name}"] = hectares[:, index]
-        made[f"share_{name}"] = hectares[:, index] / zone_ha
-    return made
+        columns[f"ha_{name}"] = hectares[:, index]
+        columns[f"share_{name}"] = hectares[:, index] / zone_ha
+    return columns
 
 
 def _distinct(names: Sequence[str], values: Sequence[int]) -> list[str]:
-    """Names that differ in more than the case of their letters, which is all that a GeoPackage tells apart."""
+    """Make names differ in more than case, because a GeoPackage ignores the case of column names."""
     folded = [name.casefold() for name in names]
     return [
         f"{name}_{value}" if folded.count(key) > 1 else name
@@ -293,19 +296,19 @@ def _distinct(names: Sequence[str], values: Sequence[int]) -> list[str]:
     ]
 
 
-def _number_columns(found: pd.DataFrame) -> dict[str, Array]:
-    mapped = found["valid_count"].to_numpy() > 0
+def _number_columns(extracted: pd.DataFrame) -> dict[str, Array]:
+    mapped = extracted["valid_count"].to_numpy() > 0
     names = {"mean": "weighted_mean", "stdev": "weighted_stdev", "min": "min", "max": "max"}
-    made: dict[str, Array] = {
-        ours: np.where(mapped, found[theirs].to_numpy(np.float64), np.nan) for ours, theirs in names.items()
+    columns: dict[str, Array] = {
+        ours: np.where(mapped, extracted[theirs].to_numpy(np.float64), np.nan) for ours, theirs in names.items()
     }
-    return {**made, "count": found["valid_count"].to_numpy(np.float64)}
+    return {**columns, "count": extracted["valid_count"].to_numpy(np.float64)}
 
 
 def _check_names(fields: pd.DataFrame, added: dict[str, Array], path: Path) -> None:
     theirs = {str(name).casefold(): str(name) for name in fields}
     if twice := [theirs[name.casefold()] for name in added if name.casefold() in theirs]:
         raise LabelError(
-            f"{path}: the zones have fields that are called as columns of the result ({listed(twice, 3)}): give these"
-            " another name with --prefix, for instance --prefix map_"
+            f"{path}: the zones have fields with the names of columns of the result ({listed(twice, 3)}): rename"
+            " the columns with a `prefix`, for instance map_"
         )

@@ -1,7 +1,7 @@
-"""A fine-tuning for people: a picture of labels and prediction, and a report in one file."""
+"""The results of a fine-tuning for readers: a figure of labels and prediction, and an HTML report in one file."""
 
 from lianet_user.report.figures import finetune_figure, labels_figure, learning_curve_figure
 from lianet_user.report.html import write_report
-from lianet_user.report.view import MappedView, map_view
+from lianet_user.report.mapped_view import MappedView, map_view
 
 __all__ = ["MappedView", "finetune_figure", "labels_figure", "learning_curve_figure", "map_view", "write_report"]

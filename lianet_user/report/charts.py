@@ -1,6 +1,6 @@
-"""Charts of a training: curves, confusion, predicted against reference. One style for all, without global state.
+"""Charts: training curves, confusion matrix, predicted against reference, learning curve. One style, without global state.
 
-Colours are those of Okabe and Ito, which people with any colour vision tell apart, and ramps of one hue.
+Colours are those of Okabe and Ito, which people with any colour vision can distinguish, and ramps of one hue.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from numpy.typing import NDArray
 
 from lianet_user.maps import picture
 from lianet_user.maps.picture import FAINT, INK, TEXT, shortened
-from lianet_user.report.words import printable
+from lianet_user.report.score_text import printable
 
 if TYPE_CHECKING:
-    from lianet_user.training.learning_curve import CurvePoint
-    from lianet_user.training.loop import History
+    from lianet_user.evaluation.learning_curve import CurvePoint
+    from lianet_user.finetuning.trainer import History
 
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Of members; more than these are drawn in the first, because nobody tells twenty lines apart."""
+"""Colours of members; more members than these are all drawn in the first, because nobody can distinguish twenty lines."""
 
 SHARES = colormaps["Blues"]
 DENSITY = colormaps["cividis"]
 
 NAMED, COUNTED = 60, 30
-"""Classes that a confusion matrix names, and whose counts it writes, at most."""
+"""Classes at most of which a confusion matrix shows the names, and the counts."""
 
 CELL = 0.46
-"""Inches a side of a cell with a count."""
+"""Side in inches of a cell with a count."""
 
 NAME = 26
-"""Characters of a class's name beside a matrix."""
+"""Characters at most of a class's name beside a matrix."""
 
 THOUSANDS = EngFormatter(places=1, sep="")
 
 BINS = 80
-"""Along either axis of predicted against reference."""
+"""Bins along either axis of predicted against reference."""
 
 
 def curves(history: Sequence[History], figure_name: str) -> Figure:
-    """Loss by step, and beside it the figure on validation ground, a line for each member; the states kept are marked.
+    """Draw the loss by step, and beside it the validation score, a line for each member; the chosen steps are marked.
 
     Args:
         history: of each member, one or more.
-        figure_name: of what the looks hold.
+        figure_name: name of the validation score.
     """
-    looked = any(each.looks for each in history)
-    figure = _figure(9.0 if looked else 4.6, 3.0)
-    losses, *right = figure.subplots(1, 2 if looked else 1, squeeze=False)[0]
+    validated = any(each.looks for each in history)
+    figure = _figure(9.0 if validated else 4.6, 3.0)
+    losses, *right = figure.subplots(1, 2 if validated else 1, squeeze=False)[0]
     _lines(losses, history, [each.losses for each in history], "loss of training")
     for looks in right:
         _lines(looks, history, [each.looks for each in history], figure_name)
-        kept = []
+        markers = []
         for number, each in enumerate(history):
             if (best := dict(each.looks).get(each.best_step)) is not None:
                 label = f"member {each.member + 1}: {best:.3g} at step {each.best_step}"
-                kept += looks.plot(each.best_step, best, "o", color=_line_color(number, history), label=label)
-        if 0 < len(kept) <= len(LINES):
-            looks.legend(handles=kept, frameon=False, fontsize=TEXT - 1)
+                markers += looks.plot(each.best_step, best, "o", color=_line_color(number, history), label=label)
+        if 0 < len(markers) <= len(LINES):
+            looks.legend(handles=markers, frameon=False, fontsize=TEXT - 1)
     return figure
 
 
@@ -85,7 +85,7 @@ def _line_color(number: int, history: Sequence[History]) -> str:
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Figure:
-    """Pixels of each reference class (rows) that were mapped as each class (columns), coloured by their share of the row.
+    """Draw a confusion matrix: reference classes as rows, mapped classes as columns, coloured by the share of the row.
 
     Args:
         confusion: (classes, classes) pixels.
@@ -124,7 +124,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -
                 axes.text(
                     col,
                     row,
-                    brief(int(count)),
+                    short_count(int(count)),
                     size=TEXT - 1.5,
                     color="white" if dark else INK,
                     ha="center",
@@ -141,11 +141,11 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -
 
 
 def learning_curve(points: Sequence[CurvePoint], figure_name: str, title: str) -> Figure:
-    """The figure on ground that was not trained on, by the labelled pixels that were: each run, and the repeats' mean.
+    """Draw the score on held-out labels over the number of labelled pixels trained on: each run, and the mean of the repeats.
 
     Args:
         points: of one learning curve.
-        figure_name: what is drawn: macro F1, or the mean absolute error with its unit.
+        figure_name: name of the score: macro F1, or the mean absolute error with its unit.
         title: above it.
     """
     figure = _figure(6.4, 4.0)
@@ -156,10 +156,10 @@ def learning_curve(points: Sequence[CurvePoint], figure_name: str, title: str) -
         value = point.figure
         if value is not None:
             by_share.setdefault(point.share, []).append((point.pixels, value))
-    means = [np.mean(found, 0) for _, found in sorted(by_share.items())]
-    runs = np.array([run for found in by_share.values() for run in found]).reshape(-1, 2)
+    means = [np.mean(runs, 0) for _, runs in sorted(by_share.items())]
+    all_runs = np.array([run for runs in by_share.values() for run in runs]).reshape(-1, 2)
     axes.plot(*np.array(means).reshape(-1, 2).T, color=LINES[0], linewidth=1.8, marker="o", label="mean of the repeats")
-    axes.plot(*runs.T, "o", color=LINES[0], alpha=0.35, markersize=4, label="a run")
+    axes.plot(*all_runs.T, "o", color=LINES[0], alpha=0.35, markersize=4, label="a run")
     axes.set_xscale("log")
     axes.set_xlabel("labelled pixels trained on", size=TEXT)
     axes.set_ylabel(figure_name, size=TEXT, parse_math=False)
@@ -168,17 +168,17 @@ def learning_curve(points: Sequence[CurvePoint], figure_name: str, title: str) -
     return figure
 
 
-def brief(count: int) -> str:
-    """A count in at most six characters: 9,999, 12.3k, 4.0M."""
+def short_count(count: int) -> str:
+    """Format a count in at most six characters: 9,999, 12.3k, 4.0M."""
     return f"{count:,}" if count < 10_000 else THOUSANDS(count)
 
 
 def predicted_against_reference(reference: NDArray[np.floating], predicted: NDArray[np.floating], unit: str) -> Figure:
-    """How often each pair of numbers occurs, with the line on which they agree.
+    """Draw how often each pair of numbers occurs, with the line on which they agree.
 
     Args:
         reference: (pixels,) finite.
-        predicted: likewise.
+        predicted: (pixels,) finite.
         unit: of both; empty for none.
     """
     low = float(min(reference.min(), predicted.min()))

@@ -1,7 +1,7 @@
-"""`report.html`: a training on one page, in one file that needs nothing else, neither network nor scripts.
+"""`report.html`: a training on one page, in one file that needs neither network nor scripts.
 
-Everything that a file says (names of classes, titles, attribution, paths) is text to the template, which escapes it;
-characters that would steer a terminal or turn the reading direction are replaced.
+All texts from files (names of classes, titles, attribution, paths) are escaped by the template; control characters and those
+that change the reading direction are replaced.
 """
 
 from __future__ import annotations
@@ -22,30 +22,39 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
-from lianet_user.artifact import replacing, software_versions
-from lianet_user.grid import LONLAT, Window, bounds_of, crs_name, window_geobox
+from lianet_user.files.artifact import replacing, software_versions
+from lianet_user.files.header import HeadHeader, Scores
+from lianet_user.geo.grid import LONLAT, Window, bounds_of, crs_name, window_geobox
+from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.head import Head
-from lianet_user.header import HeadHeader, Scores
 from lianet_user.labels import Labels
 from lianet_user.labels.split import Split
 from lianet_user.maps import picture
-from lianet_user.maps.picture import draw_image, pixel_metres, shortened
-from lianet_user.report import charts, words
-from lianet_user.report.colors import Image, class_pixels, colored, labelled, number_steps, over
+from lianet_user.maps.picture import draw_image, shortened
+from lianet_user.report import charts, score_text
 from lianet_user.report.figures import draw_split, outlined
-from lianet_user.report.places import doubtful_places
-from lianet_user.report.view import MappedView, map_view
+from lianet_user.report.mapped_view import (
+    Image,
+    MappedView,
+    class_pixels,
+    colored,
+    doubtful_places,
+    labelled,
+    map_view,
+    number_steps,
+    over,
+)
 
 if TYPE_CHECKING:
-    from lianet_user.training.loop import History
+    from lianet_user.finetuning.trainer import History
 
 PANEL = 6.5
-"""Inches of the longer side of a map."""
+"""Longer side of a map in inches."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the page: a data URI, and what it shows in words."""
+    """An image of the page: a data URI, and its content in words."""
 
     uri: str
     alt: str
@@ -53,7 +62,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """A place, and how it looks: remembered, labelled and predicted."""
+    """A place of high uncertainty, with its remembered image, labels and prediction."""
 
     where: str
     doubt: str
@@ -70,19 +79,19 @@ def write_report(
     head_path: Path | None = None,
     mapped: MappedView | None = None,
 ) -> None:
-    """Write one HTML file about a head: how good it is, what that is worth, what it maps and where it is least sure.
+    """Write an HTML file about a head: its scores and their limits, its map, and where it is least certain.
 
     Args:
         head: just trained, or opened.
         labels: on the grid of the head's maps; their classes are the head's.
         path: of the HTML file; an earlier one is replaced.
-        split: that the head was trained and judged under; None where it is not known.
-        history: of each member's training; empty where it is not known.
+        split: that the head was trained and validated with; None if unknown.
+        history: of each member's training; empty if unknown.
         head_path: of the head file, for the command that maps with it; None takes the one it was opened from.
-        mapped: :func:`lianet_user.report.map_view` of head and labels, where it has been computed already.
+        mapped: :func:`lianet_user.report.map_view` of head and labels, if it has been computed already.
 
     Raises:
-        OutputError: the place cannot be written.
+        OutputError: the file cannot be written.
     """
     mapped = mapped or map_view(head, labels)
     html = (
@@ -106,8 +115,8 @@ def _environment() -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    """What the template prints. What it has escaped itself is a subclass of str, and stays as it is."""
-    return words.printable(value) if type(value) is str else value
+    """Clean a text before the template prints it. Texts that the template has escaped are a subclass of str and stay."""
+    return score_text.printable(value) if type(value) is str else value
 
 
 def _content(
@@ -127,21 +136,21 @@ def _content(
         "title": shortened(region.title, 120),
         "trained": _trained(head, pixel),
         "created": _moment(header.provenance.created),
-        "headline": words.headline(scores, unit),
-        "where": words.judged_where(header),
-        "caveats": words.caveats(header, split, pixel) if scores else (),
-        "test": words.headline(header.test_scores, unit),
+        "headline": score_text.headline(scores, unit),
+        "where": score_text.judged_where(header),
+        "caveats": score_text.caveats(header, split, pixel) if scores else (),
+        "test": score_text.headline(header.test_scores, unit),
         "maps": _maps(head, split, mapped),
         "outlined": outlined(split),
         "date": view.date,
         "part": not view.whole,
         "key": list(zip(labels.classes, class_pixels(labels).tolist(), strict=True)),
-        "steps": [(words.amount(each, unit), color) for each, color in number_steps(header.numbers)]
+        "steps": [(score_text.amount(each, unit), color) for each, color in number_steps(header.numbers)]
         if header.numbers
         else (),
-        "table": words.scores_table(scores, header) if scores else None,
-        "test_table": words.scores_table(header.test_scores, header) if header.test_scores else None,
-        "dates": words.dates_table(header),
+        "table": score_text.scores_table(scores, header) if scores else None,
+        "test_table": score_text.scores_table(header.test_scores, header) if header.test_scores else None,
+        "dates": score_text.dates_table(header),
         "curves": _curves(history, header),
         "confusion": _confusion(scores),
         "test_confusion": _confusion(header.test_scores),
@@ -207,7 +216,7 @@ def _settings(header: HeadHeader) -> list[tuple[str, str]]:
     return [
         (
             name.replace("_", " "),
-            words.NOTHING if value is None else f"{value:g}" if isinstance(value, float) else str(value),
+            score_text.NOTHING if value is None else f"{value:g}" if isinstance(value, float) else str(value),
         )
         for name, value in header.provenance.settings.items()
     ]
@@ -225,11 +234,11 @@ def _box(head: Head, window: Window) -> str:
 
 def _maps(head: Head, split: Split | None, mapped: MappedView) -> dict[str, Picture]:
     view, classes, numbers = mapped.view, head.header.classes, head.header.numbers
-    taught = over(view.fine(mapped.image), view.labels, classes, numbers)
-    answered = colored(mapped.values, classes, numbers)
+    labelled_image = over(view.fine(mapped.image), view.labels, classes, numbers)
+    predicted = colored(mapped.values, classes, numbers)
     return {
-        "labels": _map(head, taught, view.window, "Labels over the remembered image", split, "webp"),
-        "prediction": _map(head, answered, view.window, "Prediction"),
+        "labels": _map(head, labelled_image, view.window, "Labels over the remembered image", split, "webp"),
+        "prediction": _map(head, predicted, view.window, "Prediction"),
         "image": _map(head, mapped.image, view.window, "Remembered image", form="webp"),
     }
 
@@ -261,7 +270,7 @@ def _confusion(scores: object) -> Picture | None:
 
 
 def _scatter(mapped: MappedView, split: Split | None, header: HeadHeader) -> Picture | None:
-    """Of numbers on the validation ground in view; None of classes, and where none of it bears a label."""
+    """The chart of numbers on validation blocks in the view; None for classes, and without labels there."""
     if header.numbers is None or split is None:
         return None
     view = mapped.view
@@ -274,7 +283,7 @@ def _scatter(mapped: MappedView, split: Split | None, header: HeadHeader) -> Pic
 
 def _places(head: Head, mapped: MappedView) -> list[Thumbnails]:
     view, classes, numbers = mapped.view, head.header.classes, head.header.numbers
-    found = []
+    thumbnails = []
     for place in doubtful_places(mapped, head.region.geobox):
         inside = place.window.within(view.window)
         fine = inside.scaled(view.scale).slices
@@ -284,16 +293,18 @@ def _places(head: Head, mapped: MappedView) -> list[Thumbnails]:
             ("Labels", over(view.fine(image), view.labels[fine], classes, numbers)),
             ("Prediction", colored(mapped.values[fine], classes, numbers)),
         )
-        doubt = f"off by {words.amount(place.doubt, numbers.unit)}" if numbers else f"uncertainty {place.doubt:.2f}"
-        where = words.degrees(place.longitude, place.latitude)
-        found.append(Thumbnails(where, doubt, [Picture(_encoded_image(each), alt) for alt, each in drawn]))
-    return found
+        doubt = (
+            f"off by {score_text.amount(place.doubt, numbers.unit)}" if numbers else f"uncertainty {place.doubt:.2f}"
+        )
+        where = score_text.degrees(place.longitude, place.latitude)
+        thumbnails.append(Thumbnails(where, doubt, [Picture(_encoded_image(each), alt) for alt, each in drawn]))
+    return thumbnails
 
 
 def _encoded(figure: Figure, form: str = "png") -> str:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # As in maps/picture.py: names in scripts that matplotlib's own font lacks show as boxes; the page's text has them.
+        # As in maps/picture.py: characters that matplotlib's font lacks are drawn as boxes; the text of the page has them.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(buffer, format=form, bbox_inches="tight", pad_inches=0.03)
     return _data_uri(buffer, form)

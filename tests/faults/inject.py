@@ -28,8 +28,8 @@ import numpy as np
 import rasterio
 from matplotlib.figure import Figure
 
-from lianet_user.artifact import open_head_file
 from lianet_user.cli import _run
+from lianet_user.files.artifact import open_head_file
 
 QUICK = "--steps 4 --members 1 --batch 2 --crop 16 --block 16 -q --overwrite".split()
 COMMANDS: dict[str, tuple[list[str], str]] = {

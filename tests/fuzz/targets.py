@@ -24,21 +24,21 @@ from unittest import mock
 from lianet_user.errors import DownloadError, LianetError
 
 if TYPE_CHECKING:
-    from lianet_user.header import RegionHeader
+    from lianet_user.files.header import RegionHeader
 
 CORPUS = Path(__file__).parent / "corpus"
 SUFFIXES = ("", ".gpkg", ".geojson", ".csv", ".tif", ".fgb", ".shp", ".zip")
 
 
 def region_header(path: Path) -> None:
-    from lianet_user.artifact import open_region_file
+    from lianet_user.files.artifact import open_region_file
 
     path.write_bytes(artifact(path.read_bytes()))
     open_region_file(path).tensors()
 
 
 def head_header(path: Path) -> None:
-    from lianet_user.artifact import open_head_file
+    from lianet_user.files.artifact import open_head_file
 
     path.write_bytes(artifact(path.read_bytes()))
     open_head_file(path).tensors()
@@ -60,7 +60,7 @@ def artifact(data: bytes) -> bytes:
 
 @functools.cache
 def region() -> RegionHeader:
-    from lianet_user.artifact import open_region_file
+    from lianet_user.files.artifact import open_region_file
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "region.safetensors"
@@ -87,7 +87,7 @@ def catalogue_item(path: Path) -> None:
     from lianet_user.catalog import open_catalog
     from lianet_user.catalog.coverage import dates_of, sketch
     from lianet_user.catalog.model import is_model, read_item
-    from lianet_user.catalog.places import parse_document
+    from lianet_user.catalog.read import parse_document
 
     mode, rest = path.read_bytes()[:1], path.read_bytes()[1:]
     folder = path.parent
@@ -133,8 +133,8 @@ def main() -> None:
 
     name = sys.argv.pop(1)
     with atheris.instrument_imports(include=["lianet_user"]):
-        import lianet_user.artifact
         import lianet_user.catalog
+        import lianet_user.files.artifact
         import lianet_user.labels
 
         for package in (lianet_user.catalog, lianet_user.labels):

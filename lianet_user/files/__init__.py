@@ -1,0 +1,1 @@
+"""The files of this package: headers, the container, region and head files, checkpoints, locks."""

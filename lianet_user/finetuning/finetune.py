@@ -1,0 +1,474 @@
+"""Fine-tuning: the six layers of a head, new or from an earlier head, are trained on frozen features (paper, section 3.4)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime as dt
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lianet_user.errors import (
+    InputError,
+    LabelError,
+    RegionMismatchError,
+    TrainingError,
+    TrainingWarning,
+    brief,
+    listed,
+    printable,
+)
+from lianet_user.field.config import HeadConfig
+from lianet_user.field.head import HeadEnsemble
+from lianet_user.files.artifact import software_versions
+from lianet_user.files.checkpoint import Fingerprint, load_checkpoint, round_path
+from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Provenance, RegionRef
+from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.samples import (
+    CACHE_GB,
+    FeatureCache,
+    GroundMask,
+    Sample,
+    keep,
+    make_samples,
+    moments,
+    standardized,
+)
+from lianet_user.finetuning.settings import FinetuneSettings, settings_for
+from lianet_user.finetuning.trainer import Checkpoint, History, NotFiniteError, Step, fit
+from lianet_user.finetuning.validation import Judgement, judge
+from lianet_user.geo.grid import Window, finer
+from lianet_user.head import Head
+from lianet_user.labels import LabelMap, Labels, Split, split_labels
+from lianet_user.region import Region
+
+# --- What a head begins as: new layers, or those of an earlier head.
+
+
+def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSettings) -> HeadEnsemble:
+    """New layers, with random weights that follow from the settings' seed."""
+    config = HeadConfig(
+        inputs=settings.inputs,
+        in_channels=region.channels(settings.inputs),
+        widths=settings.widths,
+        outputs=goal.outputs,
+        norm=settings.norm,
+        members=settings.members,
+        scale=labels.scale,  # type: ignore[arg-type]  # 1 or 4, as labels are read
+        output="logits" if goal.classes else "number",
+        patch=settings.crop,
+    )
+    torch.manual_seed(settings.seed)
+    return HeadEnsemble(config).to(region.device)
+
+
+def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSettings) -> HeadEnsemble:
+    """A copy of a head's layers to train, once it is certain that they fit; `start` is not changed.
+
+    Raises:
+        InputError: the settings ask for other layers.
+        RegionMismatchError: the head is of another region, or what it reads has another number of channels.
+    """
+    start.check_lineage(region)
+    config, name = start.header.head, start.path or "the head"
+    if (channels := region.channels(config.inputs)) != config.in_channels:
+        raise RegionMismatchError(
+            f"{name} reads {config.in_channels} channels and {region.path} now gives {channels}, because its bands or"
+            " dates have changed: train a new head without `start`"
+        )
+    for what in ("inputs", "widths", "members"):
+        own, asked = getattr(config, what), getattr(settings, what)
+        if asked != own:
+            raise InputError(
+                f"`{what}` {asked}: {name} has {own}, and a head that is trained on keeps its layers: omit it, or train a"
+                " new head without `start`"
+            )
+    layers = copy.deepcopy(start.layers).to(region.device).requires_grad_(True)
+    layers.config = config.model_copy(update={"patch": settings.crop})
+    return layers
+
+
+def labels_for(head: Head, labels: Labels) -> Labels:
+    """The labels with a head's classes, in its order and with its colours; classes are identified by their names.
+
+    Raises:
+        LabelError: the labels have a class that the head lacks, are of another task, or lie on a grid of another scale.
+    """
+    source, name = labels.report.source, head.path or "the head"
+    task, scale = head.header.task, head.scale
+    if (labels.task, labels.scale) != (task, scale):
+        raise LabelError(
+            f"{source}: the labels are read as {labels.task} at scale {labels.scale}, and {name} is a head for {task} at"
+            f" scale {scale}: give `task` {task} and `scale` {scale}, or labels of that kind"
+        )
+    classes = head.header.classes
+    if labels.classes == classes:
+        return labels
+    values = {entry.name: value for value, entry in enumerate(classes)}
+    if new := [entry.name for entry in labels.classes if entry.name not in values]:
+        raise LabelError(
+            f"{source}: the labels have {listed(list(map(repr, new)))}, which {name} lacks (its classes are"
+            f" {listed(list(values))}): merge it into one of these with `mapping`, or train a new head without `start`"
+        )
+    renumbered = np.full(256, IGNORE, np.uint8)
+    renumbered[: len(labels.classes)] = [values[entry.name] for entry in labels.classes]
+    maps = tuple(LabelMap(renumbered[each.values], each.dates) for each in labels.maps)
+    return dataclasses.replace(labels, classes=classes, maps=maps)
+
+
+def missing_classes(labels: Labels) -> list[int]:
+    """The values of classes that no label bears; a warning names them."""
+    if not labels.classes:
+        return []
+    borne = np.unique(np.concatenate([np.unique(each.values) for each in labels.maps]))
+    missing = [value for value in range(len(labels.classes)) if value not in borne]
+    if missing:
+        names = listed([labels.classes[value].name for value in missing])
+        warnings.warn(
+            TrainingWarning(
+                f"the labels have no {names}: the head keeps what it has learned of them, as far as training on the other"
+                " classes leaves it, and they are not validated"
+            ),
+            stacklevel=3,
+        )
+    return missing
+
+
+# --- The run: from labels to a head.
+
+WINDOW_MARGIN = 16
+"""Pixels around a block in a window of the paper's size: 160 px in all."""
+
+
+@dataclass(frozen=True)
+class FinetuneProgress:
+    """How far fine-tuning is: `done` of `total` blocks ("features") or steps ("training").
+
+    Where an earlier head is trained on, one event between the two ("start") brings its `scores`.
+    """
+
+    stage: str
+    done: int
+    total: int
+    loss: float | None = None
+    figure: float | None = None
+    """Of the last look at the validation ground: macro F1, or the mean absolute error."""
+    scores: AnyScores | None = None
+    """Of the earlier head, before any training, on the validation blocks of the new labels and the region as it is now."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A trained head, the labels with its classes, the ground that was kept, and how the training went."""
+
+    head: Head
+    labels: Labels
+    split: Split
+    history: tuple[History, ...]
+
+
+class UnfinishedError(TrainingError):
+    """Training could not go on.
+
+    Attributes:
+        last_good: the best head until then by the validation ground; None where there was none.
+    """
+
+    def __init__(self, message: str, last_good: Finetuned | None) -> None:
+        super().__init__(message)
+        self.last_good = last_good
+
+
+Listener = Callable[[FinetuneProgress], None]
+
+
+def finetune(
+    region: Region,
+    labels: Labels,
+    *,
+    settings: FinetuneSettings | None = None,
+    start: Head | None = None,
+    split: Split | None = None,
+    folds: Sequence[Split] = (),
+    unit: str = "",
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    cache_gb: float = CACHE_GB,
+    listener: Listener | None = None,
+) -> Finetuned:
+    """Train a head on labels.
+
+    The field is frozen, so what the head reads is computed once for every window that holds labels; the epochs then cost
+    only the head.
+
+    Args:
+        region: opened from a file: the head is tied to the file's hash.
+        labels: on the region's grid or four times as fine, each at the dates it describes.
+        settings: how to train; None takes the defaults for such labels, with `start` those of
+            :meth:`lianet_user.finetuning.settings.FinetuneSettings.continuing`.
+        start: an earlier head to train on, from its weights (:meth:`lianet_user.head.Head.open_on`): its region may have
+            been updated since, or the labels may be others. The new head has its layers and its classes.
+        split: which ground trains and which judges; None draws it from the settings' share and seed.
+        folds: of a cross-validation (:func:`lianet_user.labels.split_folds`), instead of `split`: for each of them a head is
+            trained, and the figures are these heads' on what they have not seen. The head that is returned has trained on
+            all labels outside the test area.
+        unit: of numbers.
+        checkpoint: where to keep the run (:func:`lianet_user.files.checkpoint.head_checkpoint_path`); whoever saves the
+            head removes it (:func:`lianet_user.files.checkpoint.remove_checkpoints`).
+        resume: go on from it.
+        cache_gb: 10^9 bytes of features in memory; what is beyond them lies in a file, beside the checkpoint if there is one.
+        listener: called with the progress. What it raises ends the run after the checkpoint was written.
+
+    Raises:
+        ArtifactError: `resume` without a checkpoint of this very run.
+        InputError: the settings ask for other layers than those of `start`.
+        LabelError: the labels lie on another grid, have a class that `start` lacks, or cannot be split.
+        OutputError: there is no room for features beyond `cache_gb`.
+        RegionMismatchError: `start` is a head of another region.
+        UnfinishedError: the loss stopped being finite.
+
+    Warns:
+        TrainingWarning: the labels lack a class of `start`, or the split cannot be what was asked.
+    """
+    report = listener or (lambda progress: None)
+    check_ground(region, labels)
+    untaught: list[int] = []
+    if start:
+        labels = labels_for(start, labels)
+        untaught = missing_classes(labels)
+    if settings is None:
+        settings = FinetuneSettings.continuing(start.header) if start else settings_for("auto", labels, region.header)
+    goal = goal_for(labels, settings, unit, start)
+    run = _Finetuning(region, labels, settings, goal, start, report, untaught, checkpoint, resume, cache_gb)
+    if folds:
+        split = dataclasses.replace(folds[0], validation=np.zeros_like(folds[0].validation))
+    return run.go(split or split_labels(labels, share=settings.validation, seed=settings.seed), folds)
+
+
+def check_ground(region: Region, labels: Labels) -> None:
+    """Refuse labels that do not belong to a region, and a region without a file.
+
+    Raises:
+        TrainingError: the region has no file that a head could be tied to.
+        LabelError: the labels lie on another grid than the region, or describe other dates.
+    """
+    if region.path is None or region.sha256 is None:
+        raise TrainingError("a head can only be trained on a region opened from a file: save the region first")
+    if labels.geobox != finer(region.geobox, labels.scale) or not set(labels.dates) <= set(region.header.dates):
+        raise LabelError("the labels lie on another grid than the region: read them with region.header")
+
+
+def goal_for(labels: Labels, settings: FinetuneSettings, unit: str, start: Head | None) -> Goal:
+    """The goal of a training; a head that is trained on keeps the scaling of its numbers."""
+    if start and start.header.numbers is not None:
+        return Goal((), start.header.numbers)
+    return Goal.of(labels, settings, unit)
+
+
+@dataclass
+class _Finetuning:
+    """What the rounds of one fine-tuning share: there is one round, or with folds one for each of them and a last for all."""
+
+    region: Region
+    labels: Labels
+    settings: FinetuneSettings
+    goal: Goal
+    start: Head | None
+    report: Listener
+    untaught: Sequence[int]
+    checkpoint: Path | None
+    resume: bool
+    cache_gb: float
+    moments: tuple[Tensor, Tensor] | None = None
+    """Mean and standard deviation of what is read, where it is standardised."""
+    started: float = field(default_factory=time.monotonic)
+
+    def go(self, split: Split, parts: Sequence[Split]) -> Finetuned:
+        layers = self._layers()
+        self._refuse(parts[0] if parts else split)
+        samples = self._samples(layers)
+        if self.start:
+            known = [sample for part in parts or (split,) for sample in self._judged(layers, samples, part.validated)]
+            before = judge(layers.eval(), known, self.goal, device=self.region.device).scores()
+            self.report(FinetuneProgress("start", 1, 1, scores=before))
+        if self.settings.standardize:
+            # A head that is trained on keeps its standardisation, unless what its region gives has changed.
+            same = self.start and self.start.header.region.sha256 == self.region.sha256
+            self.moments = (layers.mean.cpu(), layers.std.cpu()) if same else moments(samples)
+            samples = standardized(samples, *self.moments, in_place=True)
+            layers = self._layers()
+        if not keep(samples, split.trained):
+            raise LabelError(
+                "all labelled ground is kept for validation or set aside for a test, which leaves none to train on: give a"
+                " lower `validation`, or set less aside"
+            )
+        judgement, rounds = Judgement(self.goal), len(parts) + 1
+        for number, part in enumerate(parts):
+            fold = self._layers()
+            self._fit(fold, samples, part, number, rounds)
+            self._judge(fold, samples, part, judgement)
+        try:
+            history = self._fit(layers, samples, split, len(parts), rounds)
+        except NotFiniteError as error:
+            last_good = None
+            if error.usable:
+                kept = _first_members(layers, error.usable)
+                self._judge(kept, samples, split, judgement)
+                last_good = self._finished(kept, samples, split, judgement, ())
+            raise UnfinishedError(str(error), last_good) from error
+        self._judge(layers, samples, split, judgement)
+        return self._finished(layers, samples, split, judgement, history, folds=len(parts))
+
+    def _refuse(self, first: Split) -> None:
+        """Refuse invalid settings before the features are computed, which takes minutes on a large region.
+
+        Raises:
+            ArtifactError: the checkpoint to go on from is missing, or of another run.
+            InputError: the loss does not suit such labels.
+        """
+        self.goal.loss(self.settings, None, self.untaught)
+        if self.checkpoint and self.resume:
+            load_checkpoint(self.checkpoint, self._fingerprint(first))
+
+    def _judge(self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split, judgement: Judgement) -> None:
+        judged = self._judged(layers, samples, split.validated)
+        judge(layers.together, judged, self.goal, judgement, self.region.device)
+
+    def _judged(self, layers: HeadEnsemble, samples: Sequence[Sample], where: GroundMask) -> list[Sample]:
+        """The samples to judge by, no larger than the answers at their labels depend on."""
+        kept = keep(samples, where)
+        if layers.config.norm == "group":  # its statistics run over the whole window
+            return kept
+        return [sample.trimmed(layers.halo) for sample in kept]
+
+    def _layers(self) -> HeadEnsemble:
+        if self.start:
+            layers = layers_of(self.start, self.region, self.labels, self.settings)
+        else:
+            layers = new_layers(self.region, self.labels, self.goal, self.settings)
+        if self.moments:
+            layers.mean.copy_(self.moments[0])
+            layers.std.copy_(self.moments[1])
+        return layers
+
+    def _samples(self, layers: HeadEnsemble) -> list[Sample]:
+        windows = self.settings.sampling == "windows"
+        return make_samples(
+            self._inputs,
+            self.labels if self.settings.dated else self.labels.once(),
+            margin=max(WINDOW_MARGIN if windows else self.settings.crop // 2, layers.halo),
+            tight=not windows,
+            halo=self.region.field.config.decoder.halo,
+            cache=FeatureCache(self.cache_gb, self.checkpoint.parent if self.checkpoint else None),
+            listener=lambda done, total: self.report(FinetuneProgress("features", done, total)),
+        )
+
+    def _inputs(self, window: Window, date: dt.date) -> Tensor:
+        return self.region.head_input(window, date, self.settings.inputs)
+
+    def _fit(
+        self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split, number: int, rounds: int
+    ) -> tuple[History, ...]:
+        def tell(step: Step) -> None:
+            done, total = number * step.total + step.done, rounds * step.total
+            self.report(FinetuneProgress("training", done, total, step.loss, step.figure))
+
+        checkpoint = None
+        if self.checkpoint:
+            path = round_path(self.checkpoint, number)
+            # Rounds of a cross-validation that were not reached have no checkpoint yet.
+            resume = self.resume and (number == 0 or path.exists())
+            checkpoint = Checkpoint(path, self._fingerprint(split), resume)
+        history = fit(
+            list(layers.members),
+            keep(samples, split.trained),
+            self._judged(layers, samples, split.validated),
+            self.goal,
+            self.settings,
+            listener=tell,
+            checkpoint=checkpoint,
+            untaught=self.untaught,
+        )
+        layers.eval()
+        return history
+
+    def _fingerprint(self, split: Split) -> Fingerprint:
+        return {
+            "region": self.region.sha256,
+            "labels": self.labels.digest(),
+            "split": split.digest(),
+            "from": self.start.sha256 if self.start else None,
+            "device": self.region.device.type,
+            **{
+                name: value if not isinstance(value, tuple) else list(value)
+                for name, value in dataclasses.asdict(self.settings).items()
+            },
+        }
+
+    def _finished(
+        self,
+        layers: HeadEnsemble,
+        samples: Sequence[Sample],
+        split: Split,
+        judgement: Judgement,
+        history: tuple[History, ...],
+        folds: int = 0,
+    ) -> Finetuned:
+        region, labels = self.region, self.labels
+        assert region.sha256 is not None
+        tested = self._judged(layers, samples, split.tested)
+        measured = bool(judgement.by_date)
+        settings = {
+            name: value if not isinstance(value, tuple) else " ".join(map(str, value))
+            for name, value in dataclasses.asdict(self.settings).items()
+        }
+        settings |= {"block": split.block, "buffer": split.buffer, "folds": folds or None}
+        if self.start:
+            settings |= {"from_sha256": self.start.sha256}
+        header = HeadHeader(
+            task=labels.task,
+            classes=labels.classes,
+            numbers=self.goal.numbers,
+            head=layers.config,
+            region=RegionRef(
+                name=region.header.name,
+                lineage=region.header.lineage,
+                sha256=region.sha256,
+                path=printable(str(region.path)),
+            ),
+            dates=labels.dates,
+            scores=judgement.scores() if measured else None,
+            scores_by_date=judgement.dated_scores(),
+            scores_of_mean=judgement.of_mean.compute() if judgement.of_mean else None,
+            test_scores=judge(layers.together, tested, self.goal, device=region.device).scores() if tested else None,
+            provenance=Provenance(
+                created=dt.datetime.now(dt.UTC).replace(microsecond=0),
+                source=printable(labels.report.source),
+                settings=settings,
+                software=software_versions("torch"),
+                seconds=round(time.monotonic() - self.started, 1),
+            ),
+            attribution=brief(printable(_attribution(region, labels, self.start)), 20_000),
+        )
+        return Finetuned(Head(header, layers, region), labels, split, history)
+
+
+def _first_members(layers: HeadEnsemble, count: int) -> HeadEnsemble:
+    """An ensemble of some members of another, in evaluation mode."""
+    kept = HeadEnsemble(layers.config.model_copy(update={"members": count})).to(layers.mean.device)
+    names = kept.state_dict().keys()
+    kept.load_state_dict({name: tensor for name, tensor in layers.state_dict().items() if name in names})
+    return kept.eval()
+
+
+def _attribution(region: Region, labels: Labels, start: Head | None) -> str:
+    """The credits of the region and of all labels that went into the weights, each once."""
+    credits = (region.header.attribution, labels.attribution, start.header.attribution if start else "")
+    return "; ".join(dict.fromkeys("; ".join(filter(None, credits)).split("; ")))

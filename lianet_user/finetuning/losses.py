@@ -1,0 +1,260 @@
+"""What a head is trained towards: losses by name, and the goal that labels set (classes, or numbers scaled to about 1).
+
+The losses are those of segmentation-models-pytorch and torch, over the labelled pixels and nothing else.
+
+Pixels without a label are taken out before a loss sees the rest, so they have no influence whatever they hold. No library's
+own way of ignoring is relied on. With nothing labelled, torch's means and smp's FocalLoss are NaN and smp's LovaszLoss is an
+empty tensor; smp's DiceLoss multiplies ignored answers by 0, which keeps what is not finite.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from types import ModuleType
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lianet_user.errors import InputError, did_you_mean
+from lianet_user.field.torchvision_ops import import_torchvision
+from lianet_user.files.header import IGNORE, ClassEntry, Numbers
+from lianet_user.finetuning.metrics import Meter, meter_for
+from lianet_user.finetuning.settings import FinetuneSettings
+from lianet_user.labels import Labels
+
+HUBER_DELTA: Final = 0.1
+"""Errors above it count linearly: the paper's, for building density."""
+FOCAL_GAMMA: Final = 2.0
+"""How fast pixels lose weight as their answers become right (Lin et al. 2017)."""
+
+Mean = Callable[[Tensor, Tensor], Tensor]
+"""From one labelled pixel or more, answers (N, classes) and classes int64 (N,), or two rows of numbers (N,), to a scalar."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From answers float32 (B, outputs, h, w) and reference, int64 with IGNORE or float32 with NaN (B, h, w), to a scalar."""
+
+
+def _cross_entropy(
+    answers: Tensor, reference: Tensor, weights: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    if weights is None:
+        return functional.cross_entropy(answers, reference, label_smoothing=label_smoothing)
+    weights = weights.to(answers.device)
+    # As torch's weighted mean, which is NaN where all classes that are present have a weight of 0.
+    total = functional.cross_entropy(answers, reference, weights, reduction="sum", label_smoothing=label_smoothing)
+    weight = weights[reference].sum()
+    return total / weight.where(weight > 0, 1.0)
+
+
+@cache
+def _smp() -> ModuleType:
+    """The losses of segmentation-models-pytorch. Importing them takes seconds, so it is done for those who ask for one only."""
+    import_torchvision()
+    return importlib.import_module("segmentation_models_pytorch.losses")
+
+
+def _focal(answers: Tensor, reference: Tensor) -> Tensor:
+    return _smp().FocalLoss("multiclass", gamma=FOCAL_GAMMA)(answers, reference)
+
+
+def _dice(answers: Tensor, reference: Tensor) -> Tensor:
+    # smp counts an absent class as 0 in its mean: the fewer classes a batch shows, the less weight dice would have.
+    present = reference.unique()
+    return _smp().DiceLoss("multiclass", classes=present)(answers.T[None], reference[None])
+
+
+def _lovasz(answers: Tensor, reference: Tensor) -> Tensor:
+    return _smp().LovaszLoss("multiclass")(answers, reference)
+
+
+@dataclass(frozen=True)
+class NamedLoss:
+    """A loss that can be asked for by name."""
+
+    kind: Literal["classes", "numbers"]
+    summary: str
+    mean: Mean
+
+
+CROSS_ENTROPY: Final = "cross-entropy"
+LOSSES: Final = {
+    CROSS_ENTROPY: NamedLoss("classes", "the paper's; takes class weights and label smoothing", _cross_entropy),
+    "focal": NamedLoss("classes", "each class against the rest, pixels that are right count less", _focal),
+    "dice": NamedLoss("classes", "1 - F1 of the probabilities, mean over the classes there are", _dice),
+    "lovasz": NamedLoss(
+        "classes", "1 - IoU made smooth (Berman et al. 2018), mean over the classes there are", _lovasz
+    ),
+    "l1": NamedLoss("numbers", "mean absolute error", functional.l1_loss),
+    "mse": NamedLoss("numbers", "mean squared error", functional.mse_loss),
+    "huber": NamedLoss(
+        "numbers", f"squares up to {HUBER_DELTA}, linear above", partial(functional.huber_loss, delta=HUBER_DELTA)
+    ),
+}
+
+
+def make_loss(
+    name: str,
+    *,
+    classes: int,
+    weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    left_out: Sequence[int] = (),
+) -> Loss:
+    """Make the loss of a name, or the sum of several whose names are joined by +.
+
+    It is a mean over the labelled pixels. With none it is 0, and so is its gradient.
+
+    Args:
+        name: of :data:`LOSSES`, for instance `cross-entropy+dice`.
+        classes: how many there are, 2 or more; 0 for numbers.
+        weights: of the classes in cross-entropy, float32 (classes,), finite and not negative: a pixel weighs what its
+            class does.
+        label_smoothing: of cross-entropy: the share of a label that is spread over all classes, from 0 to below 1.
+        left_out: classes whose answers the loss does not see, neither to raise nor to lower them. The reference must not
+            hold them.
+
+    Raises:
+        InputError: no loss has that name, it is for another kind of labels, it does not take weights or smoothing, or fewer
+            than two classes are left.
+        ValueError: the weights are invalid. The loss itself raises it where the reference holds a class that is left out.
+    """
+    kind = "classes" if classes else "numbers"
+    names = [part.strip() for part in name.split("+")]
+    possible = [known for known, loss in LOSSES.items() if loss.kind == kind]
+    for part in names:
+        if part not in LOSSES:
+            raise InputError(
+                f"`loss` {name!r}: there is no loss {part!r}; for {kind} give one of {', '.join(possible)}, or several"
+                f" joined by +{did_you_mean(part, possible)}"
+            )
+        if LOSSES[part].kind != kind:
+            raise InputError(
+                f"`loss` {name!r}: {part} is for {LOSSES[part].kind} and the labels are {kind}: give one of"
+                f" {', '.join(possible)}"
+            )
+    if CROSS_ENTROPY not in names:
+        for what, given in (("class weights", weights is not None), ("label smoothing", label_smoothing != 0)):
+            if given:
+                raise InputError(f"`loss` {name!r} takes no {what}: only {CROSS_ENTROPY} does, alone or in a sum")
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"label smoothing {label_smoothing:g} is not a share: expected 0 to below 1")
+    if weights is not None and (weights.shape != (classes,) or not bool((weights.isfinite() & (weights >= 0)).all())):
+        raise ValueError(f"expected {classes} weights, finite and not negative")
+    kept = [index for index in range(classes) if index not in left_out]
+    if classes and len(kept) < 2:
+        raise InputError(
+            f"a loss needs two classes or more to tell apart, and there are {len(kept)}: label another class"
+        )
+    place = torch.full((classes,), -1)
+    place[kept] = torch.arange(len(kept))
+    cross_entropy = partial(
+        _cross_entropy, weights=None if weights is None else weights[kept], label_smoothing=label_smoothing
+    )
+    terms = [cross_entropy if part == CROSS_ENTROPY else LOSSES[part].mean for part in names]
+
+    def loss(answers: Tensor, reference: Tensor) -> Tensor:
+        labelled = reference != IGNORE if classes else ~reference.isnan()
+        chosen, truth = answers.movedim(1, -1)[labelled], reference[labelled]
+        if not len(truth):
+            return chosen.sum()  # of nothing: 0, with a gradient of 0
+        if not classes:
+            chosen = chosen.squeeze(1)
+        elif left_out:
+            chosen, truth = chosen[:, kept], place.to(truth.device)[truth]
+            if bool((truth < 0).any()):  # smp's focal and lovasz would silently take it for no class
+                raise ValueError(f"the reference holds a class of {list(left_out)}, which are left out")
+        return torch.stack([term(chosen, truth) for term in terms]).sum()
+
+    return loss
+
+
+# --- The goal: classes, or numbers scaled to about 1.
+
+SPAN = 0.99
+"""Numbers are divided by this quantile of theirs, so that a single outlier does not make all others small."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a head is trained towards and judged by: classes, or numbers and how they are scaled.
+
+    Attributes:
+        classes: in the order of their values; none for numbers.
+        numbers: None for classes.
+    """
+
+    classes: tuple[ClassEntry, ...]
+    numbers: Numbers | None
+
+    @classmethod
+    def of(cls, labels: Labels, settings: FinetuneSettings, unit: str = "") -> Goal:
+        """The goal that labels set; covered shares are numbers from 0 to 1."""
+        if labels.classes:
+            return cls(labels.classes, None)
+        summary = labels.report.numbers
+        assert summary is not None
+        if labels.task == "coverage":
+            return cls((), Numbers(unit=unit, low=0.0, high=1.0))
+        offset = min(0.0, summary.minimum)
+        values = np.concatenate([each.values[each.labelled] for each in labels.maps])
+        span = settings.number_scale or float(np.quantile(values, SPAN)) - offset
+        scale = span if span > 0 else 1.0
+        return cls((), Numbers(unit=unit, offset=offset, scale=scale, low=summary.minimum, high=summary.maximum))
+
+    @property
+    def outputs(self) -> int:
+        """Channels of a network's answer."""
+        return len(self.classes) or 1
+
+    def loss(self, settings: FinetuneSettings, weights: Tensor | None, untaught: Sequence[int] = ()) -> Loss:
+        """The loss that settings name, of answers (B, outputs, h, w) and targets (B, h, w).
+
+        Args:
+            settings: of the training.
+            weights: float32 (classes,), None for numbers.
+            untaught: classes that the loss does not see.
+        """
+        name = settings.loss
+        if name == "auto":
+            name = CROSS_ENTROPY if self.classes else "huber"
+        return make_loss(
+            name,
+            classes=len(self.classes),
+            # The other losses weigh classes by themselves.
+            weights=weights if CROSS_ENTROPY in name.split("+") else None,
+            label_smoothing=settings.label_smoothing,
+            left_out=untaught,
+        )
+
+    def activated(self, raw: Tensor) -> Tensor:
+        """A network's raw answer as the loss takes it: logits as they are, numbers through LeakyReLU (paper)."""
+        return raw if self.classes else functional.leaky_relu(raw)
+
+    def target(self, labels: Tensor) -> Tensor:
+        """Labels as the loss takes them: int64 with IGNORE; or float32, scaled, with NaN."""
+        if self.numbers is None:
+            return labels.long()
+        return (labels - self.numbers.offset) / self.numbers.scale
+
+    def averaged(self, answers: Sequence[Tensor]) -> Tensor:
+        """The mean of several answers (outputs, h, w): of class probabilities, as logarithms; or of numbers."""
+        stacked = torch.stack(list(answers))
+        if self.numbers is not None:
+            return stacked.mean(0)
+        return stacked.log_softmax(1).logsumexp(0) - math.log(len(answers))
+
+    def decided(self, answer: Tensor) -> Tensor:
+        """The value that a map holds for an answer (outputs, h, w): the most probable class, or the number in its unit."""
+        if self.numbers is None:
+            return answer.argmax(0)
+        return self.numbers.offset + self.numbers.scale * answer[0]
+
+    def meter(self) -> Meter:
+        """A new meter of how right answers are."""
+        return meter_for(self.classes)

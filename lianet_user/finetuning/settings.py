@@ -1,0 +1,225 @@
+"""How heads are trained: the settings of every task, as data.
+
+`auto` is ours: class-balanced crops for classes and plain ones for numbers, a one-cycle rate, several members. The others
+are the paper's (section 3.4 and its later releases), and differ in numbers only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from lianet_user.errors import InputError, did_you_mean
+from lianet_user.field.config import HeadInput, reads_a_date
+from lianet_user.field.head import PAPER_WIDTHS, SLIM_WIDTHS
+from lianet_user.files.header import HeadHeader, RegionHeader
+from lianet_user.labels import SHARE, Labels
+from lianet_user.labels.options import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """How a head is trained. The defaults were chosen on splits that the benchmarks do not use."""
+
+    inputs: tuple[HeadInput, ...] = ("features", "bands", "context")
+    widths: tuple[int, ...] = PAPER_WIDTHS
+    """Channels after each hidden convolution."""
+    norm: Literal["group", "batch", "channel"] = "batch"
+    """See :class:`lianet_user.field.config.HeadConfig`."""
+    standardize: bool = True
+    """Scale what is read to the mean 0 and the standard deviation 1 over all windows, channel by channel."""
+    members: int = 2
+    """Heads trained from different seeds, whose answers are averaged."""
+    loss: str = "auto"
+    """See :data:`lianet_user.finetuning.losses.LOSSES`; names joined by + are summed. `auto`: cross-entropy for classes,
+    Huber for numbers."""
+    label_smoothing: float = 0.0
+    """Share of a label that cross-entropy spreads over all classes."""
+    class_weight: float = 0.5
+    """Classes weigh their frequency to the power of minus this."""
+    sampling: Literal["balanced", "windows"] = "balanced"
+    """`balanced`: crops around labelled pixels, class by class in turn, turned and mirrored. `windows`: every window of
+    :data:`lianet_user.labels.BLOCK` px and its margin once an epoch, a random crop of it (the paper's)."""
+    steps: int = 500
+    """Per member; with `epochs` they follow from it."""
+    epochs: int | None = None
+    batch: int = 8
+    """Crops per step."""
+    crop: int = 32
+    """Pixels of the region along the side of a crop."""
+    rate: float = 3e-3
+    weight_decay: float = 1e-2
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    """`cosine`: a warm-up, then epoch by epoch down to 1 % of the rate (the paper's)."""
+    warmup: float = 0.2
+    """Share of the steps over which the rate rises."""
+    complete_windows: bool = False
+    """Leave out windows that are not labelled completely (the paper, for land cover)."""
+    clip: float | None = None
+    """Largest norm of a step's gradient."""
+    dropout: float = 0.0
+    """Share of the input channels that a step leaves out, drawn anew each time."""
+    number_scale: float | None = None
+    """Numbers are divided by this before training; None takes the range of the labels."""
+    validation: float = SHARE
+    """Share of the labelled blocks that is kept for validation."""
+    validate_every: int = 100
+    """Steps between looks at the validation ground: the best state of a member is kept."""
+    patience: int | None = None
+    """Stop a member after so many looks without a better one; None trains to the end."""
+    seed: int = 0
+
+    @property
+    def dated(self) -> bool:
+        """Whether what a head reads depends on the date."""
+        return reads_a_date(self.inputs)
+
+    @classmethod
+    def continuing(cls, header: HeadHeader) -> Self:
+        """How a head is trained on by default: gently, and validated on the same ground as before if the labels are the same.
+
+        Half the steps at a third of the rate: a head of half the Havelland's labels, trained on with all, went from macro F1
+        0.67 to 0.70 so, and to 0.69 with all steps at either rate, in twice the time (one member, one split).
+
+        Args:
+            header: of the head: its layers are kept, and its share and seed of the split where it states them.
+        """
+        fresh, stated = cls(), header.provenance.settings
+        share, seed, weight = (stated.get(name) for name in ("validation", "seed", "class_weight"))
+        return cls(
+            inputs=header.head.inputs,
+            widths=header.head.widths,
+            norm=header.head.norm,
+            members=header.head.members,
+            steps=fresh.steps // 2,
+            rate=fresh.rate / 3,
+            class_weight=weight if isinstance(weight, float) and 0 <= weight <= 1 else fresh.class_weight,
+            validation=share if isinstance(share, float) and 0 < share < 1 else fresh.validation,
+            seed=seed if isinstance(seed, int) and seed >= 0 else fresh.seed,
+        )
+
+
+@dataclass(frozen=True)
+class TaskPreset:
+    """A task of the paper: what labels it takes, and how it is trained."""
+
+    title: str
+    kind: Task
+    settings: FinetuneSettings
+    scale: Literal[1, 4] = 1
+    """How many times as fine as the region's the grid of the labels is."""
+
+
+PUBLISHED = FinetuneSettings(
+    inputs=("features",),
+    norm="group",
+    standardize=False,
+    members=1,
+    class_weight=0.0,
+    sampling="windows",
+    epochs=50,
+    batch=32,
+    crop=128,
+    rate=1e-3,
+    weight_decay=1e-2,
+    schedule="cosine",
+    warmup=3 / 50,
+    clip=1.0,
+)
+"""What the paper's tasks share: windows of 160 px cropped to 128 at random, six layers on the features alone."""
+
+
+def _published(title: str, kind: Task, scale: Literal[1, 4] = 1, **numbers: object) -> TaskPreset:
+    return TaskPreset(title, kind, dataclasses.replace(PUBLISHED, **numbers), scale)  # type: ignore[arg-type]
+
+
+TASKS = {
+    "land-cover": _published("land cover at each date", "segmentation", loss="cross-entropy", complete_windows=True),
+    "leaf-type": _published("dominant leaf type, for all dates", "segmentation", loss="cross-entropy"),
+    "canopy-height": _published("canopy height in metres", "regression", loss="l1", rate=5e-5, number_scale=30.0),
+    "building-density": _published("share covered by buildings", "coverage", loss="huber", rate=5e-5),
+    "building-mask": _published("buildings on a grid four times as fine", "segmentation", 4, loss="cross-entropy"),
+    "crops": _published("crop types", "segmentation", loss="cross-entropy", rate=1e-4, epochs=60, warmup=0.0),
+    "burn-scars": _published("burn scars", "segmentation", loss="cross-entropy", rate=1e-4, warmup=0.0),
+}
+"""The tasks of the paper and of its later releases, by name."""
+
+AUTO = "auto"
+
+
+def settings_for(
+    preset: str, labels: Labels, region: RegionHeader, trained: float = 1 - SHARE, steps: int | None = None
+) -> FinetuneSettings:
+    """The settings of a task; `auto` chooses by the labels.
+
+    Args:
+        preset: `auto`, or of :data:`TASKS`.
+        labels: to train on and to judge by.
+        region: that the labels lie in.
+        trained: share of the labels that is trained on.
+        steps: of each member, where they are decided already.
+
+    Raises:
+        InputError: there is no such task, or the labels do not suit it.
+    """
+    if preset == AUTO:
+        lite = region.field.decoder.architecture == "lite"
+        if not labels.classes:
+            chosen = SHARES if labels.task == "coverage" else NUMBERS
+        elif lite and not labels.lasting:
+            chosen = _by_count(trained * labels.report.labelled / labels.scale**2, steps)
+        else:
+            chosen = FinetuneSettings()
+        return dataclasses.replace(chosen, **LASTING) if labels.lasting and lite else chosen
+    if preset not in TASKS:
+        raise InputError(
+            f"`preset` {preset!r}: expected {AUTO} or one of {', '.join(TASKS)}{did_you_mean(preset, TASKS)}"
+        )
+    task = TASKS[preset]
+    if (labels.task, labels.scale) != (task.kind, task.scale):
+        raise InputError(
+            f"`preset` {preset} is for {task.kind} on a grid {task.scale} times as fine as the region's, and the labels are"
+            f" read as {labels.task}, {labels.scale} times as fine: give `task` {task.kind} and `scale` {task.scale}, or"
+            " another preset"
+        )
+    return task.settings
+
+
+def _by_count(pixels: float, steps: int | None) -> FinetuneSettings:
+    """The settings for classes, by the number of labelled training pixels, and the steps where they are decided."""
+    if pixels < FEW_PIXELS:
+        return FEW
+    return MANY if pixels >= MANY_PIXELS and (steps is None or steps >= MANY_STEPS) else SOME
+
+
+FEW_PIXELS, MANY_PIXELS = 1_000, 200_000
+MANY_STEPS = 500
+"""The norm of channels starts slowly: with fewer steps BatchNorm is better, however many labels there are."""
+SOME = FinetuneSettings(widths=SLIM_WIDTHS)
+FEW = dataclasses.replace(SOME, steps=250)
+MANY = dataclasses.replace(SOME, norm="channel", members=1, class_weight=0.0, steps=1000, validate_every=125)
+"""`auto` for classes in a `lite` region, by the labelled pixels to train on: fewer than :data:`FEW_PIXELS`, as of points,
+more, or :data:`MANY_PIXELS` and more. Layers of these widths are as good as the paper's, in half the time. The fewer labels
+there are, the fewer steps they need and the more BatchNorm and a second member help; the norm of channels is better where
+there are very many (benchmarks/README.md, "Few labels and many")."""
+
+NUMBERS = FinetuneSettings(norm="channel", loss="l1", rate=1e-3, steps=250)
+"""`auto` for numbers. BatchNorm computes something else in training than in a finished head, and numbers suffer most from it:
+on Romania's tree cover the error of two folds was 13 and 25 with it, and 8 and 6 without (encoding, 120 steps)."""
+
+SHARES = dataclasses.replace(NUMBERS, loss="mse")
+"""`auto` for covered shares. Most pixels are covered not at all or wholly, and `l1` rewards the more frequent of the two: the
+head of tutorial 6, of forest that covers a quarter of the ground, answered 0 everywhere with the loss `l1`: on the ground set
+aside its mean absolute error was 0.20 and its bias -0.20. With squared errors, whose best answer is the mean, 0.10 and 0.00."""
+
+LASTING: dict[str, Any] = {
+    "inputs": ("encoding", "series"),
+    "norm": "channel",
+    "crop": 24,
+    "steps": 150,
+    "members": 3,
+    "dropout": 0.1,
+}
+"""`auto` for labels that hold at all of several dates: the encoding of a `lite` field and its bands at all dates describe what
+a place looked like over all of them. Read together, they tell more than the dates read one by one."""

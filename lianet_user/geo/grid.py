@@ -1,0 +1,234 @@
+"""Grids and windows: boxes on the Earth, rectangles of pixels, and the halo that a window is computed with.
+
+A grid is an :class:`odc.geo.geobox.GeoBox` (CRS, affine transform, shape): pass it, never bounds and resolution separately.
+A :class:`Window` is a rectangle of whole pixels of one GeoBox.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+from pyproj.exceptions import CRSError
+
+from lianet_user.errors import AreaError
+
+Bounds = tuple[float, float, float, float]
+LONLAT = CRS("EPSG:4326")
+TILE = 512
+"""Pixels of a map along the side of a tile, which determines the memory used, whatever the size of the map."""
+
+SAME = 1e-3
+"""Offset in pixels below which two grids count as the same."""
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A rectangle of pixels: the first row and column, and the number of each."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def row_end(self) -> int:
+        """The row after the last."""
+        return self.row + self.height
+
+    @property
+    def col_end(self) -> int:
+        """The column after the last."""
+        return self.col + self.width
+
+    @property
+    def pixels(self) -> int:
+        """The number of pixels."""
+        return self.height * self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, ready to index an array whose last two axes are (y, x)."""
+        return slice(self.row, self.row_end), slice(self.col, self.col_end)
+
+    def shifted(self, rows: int, cols: int) -> Window:
+        """The window moved by so many rows and columns."""
+        return Window(self.row + rows, self.col + cols, self.height, self.width)
+
+    def scaled(self, scale: int) -> Window:
+        """The same area in pixels of a grid `scale` times as fine."""
+        return Window(self.row * scale, self.col * scale, self.height * scale, self.width * scale)
+
+    def coarsened(self, scale: int) -> Window:
+        """The pixels of a grid `scale` times as coarse that contain any of these."""
+        row, col = self.row // scale, self.col // scale
+        return Window(row, col, -(-self.row_end // scale) - row, -(-self.col_end // scale) - col)
+
+    def within(self, outer: Window) -> Window:
+        """The same pixels counted from the corner of `outer`."""
+        return self.shifted(-outer.row, -outer.col)
+
+    def intersection(self, other: Window) -> Window | None:
+        """The pixels that both windows contain, or None."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        height = min(self.row_end, other.row_end) - row
+        width = min(self.col_end, other.col_end) - col
+        return Window(row, col, height, width) if height > 0 and width > 0 else None
+
+    def tiles(self, size: int) -> Iterator[Window]:
+        """Divide the window into tiles of at most `size` pixels a side, row by row."""
+        for row in range(self.row, self.row_end, size):
+            for col in range(self.col, self.col_end, size):
+                yield Window(row, col, min(size, self.row_end - row), min(size, self.col_end - col))
+
+    def expanded(self, halo: int, stride: int, shape: tuple[int, int]) -> Window:
+        """The window to compute so that this one is correct: `halo` more pixels on all sides, snapped outward to `stride`.
+
+        The halo stops at the region's border, past which the field was never trained; where the region's `shape` (height,
+        width) is no multiple of the stride the window is snapped past the border. Every pixel therefore has the same
+        surroundings, whatever the tiling (CONTRIBUTING.md, "One rule for every pixel").
+        """
+        row = max(0, self.row - halo) // stride * stride
+        col = max(0, self.col - halo) // stride * stride
+        row_end = math.ceil(min(shape[0], self.row_end + halo) / stride) * stride
+        col_end = math.ceil(min(shape[1], self.col_end + halo) / stride) * stride
+        return Window(row, col, row_end - row, col_end - col)
+
+
+def whole(geobox: GeoBox) -> Window:
+    """The window of the whole grid."""
+    height, width = geobox.shape
+    return Window(0, 0, height, width)
+
+
+def finer(geobox: GeoBox, scale: int) -> GeoBox:
+    """The grid of the same area with pixels `scale` times as fine."""
+    return geobox if scale == 1 else geobox.zoom_out(1 / scale)
+
+
+def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
+    """The part of `geobox` that `window` covers."""
+    return geobox[window.slices]
+
+
+def parse_bbox(text: str) -> Bounds:
+    """Parse ``W,S,E,N``.
+
+    Raises:
+        AreaError: it is not four finite numbers, or west and east or south and north are exchanged.
+    """
+    parts = text.split(",")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) != 4:
+        raise AreaError(f"`bbox` {text!r} is not four numbers: expected W,S,E,N, for instance 12.50,52.42,12.60,52.46")
+    west, south, east, north = values
+    if not all(map(math.isfinite, values)):
+        raise AreaError(f"`bbox` {text!r} holds a number that is not finite: expected W,S,E,N")
+    if west > east and west <= 180 and east >= -180 and south < north and west - east > 180:
+        raise AreaError(
+            f"`bbox` {text!r} crosses the antimeridian: map its two sides one after the other, one box up to 180 and one"
+            " from -180"
+        )
+    if west >= east or south >= north:
+        raise AreaError(f"`bbox` {text!r} is empty or inverted: expected W,S,E,N with W < E and S < N")
+    return west, south, east, north
+
+
+def parse_crs(text: str, argument: str = "`bbox_crs`") -> CRS:
+    """Parse a CRS from its code, WKT or PROJ string; `argument` is named in the message.
+
+    Raises:
+        AreaError: the text names no CRS.
+    """
+    try:
+        return CRS(text)
+    except CRSError as error:
+        raise AreaError(
+            f"{argument} {text!r} is no coordinate reference system: expected a code such as EPSG:4326"
+        ) from error
+
+
+def bounds_in(bounds: Bounds, source: CRS, target: CRS) -> Bounds:
+    """Transform bounds to another CRS: the box that contains them there, with edges densified because they may be curved.
+
+    Raises:
+        AreaError: the box cannot be expressed in the target CRS.
+    """
+    transformer = Transformer.from_crs(source.proj, target.proj, always_xy=True)
+    west, south, east, north = transformer.transform_bounds(*bounds, densify_pts=21)
+    if not all(map(math.isfinite, (west, south, east, north))):
+        raise AreaError(
+            f"the box {format_bounds(bounds)} ({crs_name(source)}) cannot be expressed in {crs_name(target)}:"
+            " check its numbers and `bbox_crs`"
+        )
+    return west, south, east, north
+
+
+def window_of_bounds(geobox: GeoBox, bounds: Bounds, crs: CRS) -> tuple[Window, float]:
+    """The pixels that a box touches, and the share of the box (by area in the grid's CRS) that lies outside the grid.
+
+    Args:
+        geobox: the region's grid.
+        bounds: west, south, east, north in `crs`.
+        crs: of `bounds`.
+
+    Raises:
+        AreaError: the box lies wholly outside the grid.
+    """
+    assert geobox.crs is not None
+    west, south, east, north = bounds_in(bounds, crs, geobox.crs)
+    corners = [~geobox.affine @ point for point in ((west, north), (east, north), (west, south), (east, south))]
+    cols, rows = [c for c, _ in corners], [r for _, r in corners]
+    # A tolerance of a millionth of a pixel, so that a box along pixel edges gains no row from rounding. A smaller box is
+    # still one pixel.
+    row, col = math.floor(min(rows) + 1e-6), math.floor(min(cols) + 1e-6)
+    height, width = math.ceil(max(rows) - 1e-6) - row, math.ceil(max(cols) - 1e-6) - col
+    asked = Window(row, col, max(1, height), max(1, width))
+    inside = asked.intersection(whole(geobox))
+    if inside is None:
+        raise AreaError(
+            f"the box {format_bounds(bounds)} ({crs_name(crs)}) lies outside the region, which covers"
+            f" {format_bounds(bounds_of(geobox, crs))} in the same coordinates: choose a box that touches it"
+        )
+    return inside, 1.0 - inside.pixels / asked.pixels
+
+
+def bounds_of(geobox: GeoBox, crs: CRS | None = None) -> Bounds:
+    """West, south, east, north of the grid, in its own CRS or in `crs`."""
+    box = geobox.boundingbox
+    own: Bounds = (box.left, box.bottom, box.right, box.top)
+    if crs is None or crs == geobox.crs:
+        return own
+    assert geobox.crs is not None
+    return bounds_in(own, geobox.crs, crs)
+
+
+def crs_name(crs: CRS) -> str:
+    """`EPSG:n` where there is one, else the CRS's own name."""
+    return f"EPSG:{crs.epsg}" if crs.epsg else crs.proj.name
+
+
+def format_bounds(bounds: Bounds) -> str:
+    """Format `W,S,E,N` for a message: five decimals for degrees, none for metres."""
+    places = 5 if max(map(abs, bounds)) <= 360 else 0
+    return ",".join(f"{value:.{places}f}" for value in bounds)
+
+
+def offset_on(source: GeoBox, target: GeoBox) -> tuple[int, int] | None:
+    """Row and column of `source` at which `target` begins, if the two have the same pixels; else None."""
+    if source.crs != target.crs:
+        return None
+    corners = ((0, 0), (target.width, 0), (0, target.height))
+    places = np.array([~source.affine @ (target.affine @ corner) for corner in corners])
+    if np.abs(places - places[0] - np.array(corners)).max() > SAME:
+        return None
+    col, row = np.rint(places[0])
+    return (int(row), int(col)) if np.abs(places[0] - (col, row)).max() < SAME else None

@@ -1,0 +1,378 @@
+"""The layers of vector files: which there are, their columns, their features, and the encoding of their text.
+
+GDAL reads nearly all formats; GeoParquet and tables of points are read without it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely.errors
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+
+from lianet_user.errors import LabelError, did_you_mean, listed
+from lianet_user.labels.cover import Geometries
+from lianet_user.labels.point_table import read_table
+
+Kind = Literal["text", "number", "boolean", "other"]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedLayer:
+    """One layer of a file, before a column is chosen and features are read."""
+
+    path: Path
+    layer: str
+    """Empty where the format has no layers."""
+    crs: str | None
+    """As the file states it; None if it does not."""
+    kinds: dict[str, Kind]
+    """The kind of each column, in the file's order."""
+    no_labels: tuple[str, ...]
+    """Columns that the format needs for itself: coordinates, identifiers."""
+    attribution: str
+    notes: tuple[str, ...]
+    read: Callable[[Sequence[str]], tuple[pd.DataFrame, Geometries, list[str]]]
+    """Columns by their names -> these columns, (features,) geometries, and notes."""
+
+    @property
+    def where(self) -> str:
+        """File and layer, to begin a message with."""
+        return f"{self.path}: layer {self.layer!r}" if self.layer else str(self.path)
+
+
+# --- Layers that are read without GDAL.
+
+
+def table_layer(path: Path, encoding: str | None, where: str | None, degrees: bool | None) -> OpenedLayer:
+    """A table of points; columns called longitude and latitude mean WGS 84 unless a CRS is given (`degrees`)."""
+    table = read_table(path, encoding, degrees)
+    crs = "EPSG:4326" if table.lonlat and degrees is None else None
+    return _in_memory(path, table.frame, table.geometries, crs, table.coordinates, table.notes, where)
+
+
+def parquet_layer(path: Path, where: str | None) -> OpenedLayer:
+    """A GeoParquet file, whose named index counts as columns."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise LabelError(f"{path} is GeoParquet, which needs one more package: pip install 'lianet-user[parquet]'")
+    try:
+        frame = geopandas.read_parquet(path)
+    except (ValueError, OSError, KeyError, TypeError, shapely.errors.ShapelyError) as error:
+        raise LabelError(
+            f"{path} cannot be read as GeoParquet ({str(error).partition('.')[0]}): expected a whole file with geometries"
+        ) from error
+    plain = pd.DataFrame(frame.drop(columns=frame.geometry.name))
+    # An index with a name was a column before.
+    plain = plain.reset_index(drop=all(name is None for name in plain.index.names))
+    for column in plain:
+        if isinstance(plain[column].dtype, pd.CategoricalDtype):
+            plain[column] = plain[column].astype(plain[column].cat.categories.dtype)
+    plain.columns = plain.columns.map(str)
+    crs = None if frame.crs is None else frame.crs.to_string()
+    return _in_memory(path, plain, frame.geometry.to_numpy(), crs, (), (), where)
+
+
+def _in_memory(
+    path: Path,
+    frame: pd.DataFrame,
+    geometries: Geometries,
+    crs: str | None,
+    no_labels: tuple[str, ...],
+    notes: tuple[str, ...],
+    where: str | None,
+) -> OpenedLayer:
+    if not len(frame):
+        raise empty_layer(str(path))
+    if where is not None:
+        rows = _rows_where(frame, where)
+        if not len(rows):
+            raise nothing_left(str(path), where)
+        frame, geometries = frame.iloc[rows].reset_index(drop=True), geometries[rows]
+    return OpenedLayer(
+        path=path,
+        layer="",
+        crs=crs,
+        kinds={str(name): _kind(frame[name]) for name in frame},
+        no_labels=no_labels,
+        attribution="",
+        notes=notes,
+        read=lambda names: (frame[list(names)], geometries, []),
+    )
+
+
+def _kind(values: pd.Series) -> Kind:
+    if pd.api.types.is_bool_dtype(values.dtype):
+        return "boolean"
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        return "number"
+    return "text" if pd.api.types.is_string_dtype(values.dropna()) else "other"
+
+
+def _rows_where(frame: pd.DataFrame, where: str) -> NDArray[np.intp]:
+    """Which rows meet a condition. SQLite decides, as GDAL lets it do for a GeoPackage."""
+    plain = [
+        name for name in frame if _kind(frame[name]) != "other" or pd.api.types.is_datetime64_any_dtype(frame[name])
+    ]
+    with closing(sqlite3.connect(":memory:")) as database:
+        try:
+            frame[plain].to_sql("labels", database, index=False)
+            # Rows are numbered from 1 in the order they came in.
+            rows = database.execute(f"SELECT rowid FROM labels WHERE {where}").fetchall()
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise bad_where(where, str(error)) from error
+    return np.sort(np.array([row for (row,) in rows], np.intp)) - 1
+
+
+def bad_where(where: str, reason: str) -> LabelError:
+    """The error for a condition that cannot be used."""
+    return LabelError(
+        f"`where` {where!r} cannot be used ({reason.strip().rstrip('.')}): expected a condition in OGR SQL, for instance"
+        " \"year = 2018 AND class <> 'unknown'\""
+    )
+
+
+def nothing_left(name: str, where: str) -> LabelError:
+    """The error for a condition that no feature meets."""
+    return LabelError(
+        f"{name}: no feature meets `where` {where!r}: check the names (columns in \"double\", text in 'single' quotes)"
+        " and values"
+    )
+
+
+def empty_layer(name: str) -> LabelError:
+    """The error for a layer without features."""
+    return LabelError(f"{name} is empty: expected features with a label each")
+
+
+# --- Layers that GDAL reads.
+
+
+OGR_KINDS: dict[str, Kind] = {
+    "OFTString": "text",
+    "OFTInteger": "number",
+    "OFTInteger64": "number",
+    "OFTReal": "number",
+}
+LATIN1 = "ISO-8859-1"
+"""Maps every byte to the character of its number: text that is read so can still be decoded as something else."""
+READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError)
+
+
+def layers_of(path: Path, location: str) -> dict[str, str]:
+    """The layers with geometries, and their types of geometry; a table without geometries (QGIS's styles) is not one."""
+    try:
+        with _warnings_caught():
+            return {str(name): str(kind) for name, kind in pyogrio.list_layers(location) if kind is not None}
+    except DataSourceError as error:
+        raise LabelError(
+            f"{path} cannot be read as a vector file: expected a GeoPackage, a shapefile, GeoJSON or another format"
+            f" that QGIS opens as a vector layer{_images_hint(path)}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise LabelError(
+            f"{path}: the name of a layer is not UTF-8, so no layer can be read by its name: save it again, for instance"
+            " with QGIS as a GeoPackage"
+        ) from error
+
+
+def layer_named(path: Path, layers: dict[str, str], layer: str | None) -> str:
+    """The name of the layer asked for, or of the only one.
+
+    Raises:
+        LabelError: there is no such layer, or none is asked for and there are several.
+    """
+    names = list(layers)
+    if not names:
+        raise LabelError(
+            f"{path} has no layer with geometries: expected features with a label each{_images_hint(path)}"
+        )
+    if layer is None:
+        if len(names) > 1:
+            raise LabelError(f"{path} has {len(names)} layers ({listed(names)}): choose one with `layer`")
+        return names[0]
+    if layer not in names:
+        raise LabelError(f"{path} has no layer {layer!r}: it has {listed(names)}{did_you_mean(layer, names)}")
+    return layer
+
+
+def _images_hint(path: Path) -> str:
+    return "; a GeoPackage with images only has to be saved as GeoTIFF" if path.suffix.lower() == ".gpkg" else ""
+
+
+def ogr_layer(path: Path, location: str, layer: str, encoding: str | None, where: str | None) -> OpenedLayer:
+    """A layer that GDAL reads, with the encoding of its text."""
+    name = f"{path}: layer {layer!r}"
+    notes: list[str] = []
+    try:
+        with _warnings_caught():
+            info = pyogrio.read_info(location, layer=layer, encoding=LATIN1)
+            if info["driver"] == "ESRI Shapefile":
+                encoding, notes = _shapefile_encoding(name, location, layer, encoding)
+            info = pyogrio.read_info(location, layer=layer, encoding=encoding)
+    except READ_ERRORS as error:
+        raise LabelError(f"{name} cannot be read ({error}): is the file whole?") from error
+    except UnicodeDecodeError as error:
+        raise _not_decoded(name, encoding) from error
+    if info["features"] == 0:
+        raise empty_layer(name)
+    columns = [str(column) for column in info["fields"]]
+    kinds = {column: OGR_KINDS.get(kind, "other") for column, kind in zip(columns, info["ogr_types"], strict=True)}
+    booleans = {column for column, kind in zip(columns, info["dtypes"], strict=True) if kind == "bool"}
+
+    def read(names: Sequence[str]) -> tuple[pd.DataFrame, Geometries, list[str]]:
+        if "geometry" in names:
+            # geopandas keeps the geometries under that name: they would be taken for the labels.
+            raise LabelError(f"{name}: a column called 'geometry' cannot be read beside the geometries: rename it")
+        frame, read_notes = _read_features(name, location, layer, names, encoding, where)
+        for column in booleans.intersection(names):
+            # With nulls among them they arrive as 1.0, 0.0 and NaN.
+            if frame[column].dtype != bool:
+                frame[column] = frame[column].astype(object).map({1.0: True, 0.0: False})
+        return pd.DataFrame(frame[list(names)]), frame.geometry.to_numpy(), read_notes
+
+    return OpenedLayer(
+        path=path,
+        layer=layer,
+        crs=info["crs"],
+        kinds=kinds | dict.fromkeys(booleans, "boolean"),
+        no_labels=("gml_id",),
+        attribution=_attribution(info),
+        notes=tuple(notes),
+        read=read,
+    )
+
+
+def feature_numbers(location: str, layer: str) -> NDArray[np.int64]:
+    """(features,) the number that the file gives each feature: QGIS's $id."""
+    with _warnings_caught():
+        read = pyogrio.read_dataframe(location, layer=layer, columns=[], read_geometry=False, fid_as_index=True)
+    return read.index.to_numpy(np.int64)
+
+
+def _read_features(
+    name: str, location: str, layer: str, columns: Sequence[str], encoding: str | None, where: str | None
+) -> tuple[geopandas.GeoDataFrame, list[str]]:
+    # Of columns that are not read, some formats also keep no values for a condition: it would meet nothing, in silence.
+    needed = list(columns) if where is None else None
+    try:
+        with _warnings_caught() as caught:
+            # A geometry that cannot be decoded becomes null and is counted as such.
+            frame = pyogrio.read_dataframe(
+                location, layer=layer, columns=needed, encoding=encoding, where=where, on_invalid="ignore"
+            )
+    except READ_ERRORS as error:
+        if where is not None and "SQL" in str(error):
+            raise bad_where(where, str(error).rpartition(f"WHERE {where}: ")[2]) from error
+        raise LabelError(f"{name} cannot be read ({error}): is the file whole?") from error
+    except UnicodeDecodeError as error:
+        raise _not_decoded(name, encoding) from error
+    except ValueError as error:
+        if where is None or "SQL" not in str(error):
+            raise
+        raise bad_where(where, _reason(location, layer, where)) from error
+    if frame.empty:
+        raise nothing_left(name, where) if where is not None else empty_layer(name)
+    return frame, sorted({f"Reading: {warning.message}" for warning in caught})
+
+
+@contextmanager
+def _warnings_caught() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect GDAL's warnings: they become notes when features are read, and would be repeated before."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def _reason(location: str, layer: str, where: str) -> str:
+    """GDAL's reason for refusing a condition, which it only gives for a whole statement."""
+    quoted = layer.replace('"', '\\"')
+    try:
+        with _warnings_caught():
+            pyogrio.read_dataframe(location, sql=f'SELECT * FROM "{quoted}" WHERE {where}', max_features=1)
+    except (*READ_ERRORS, ValueError) as error:
+        return str(error)
+    return "no condition in OGR SQL"
+
+
+def _not_decoded(name: str, encoding: str | None) -> LabelError:
+    return LabelError(
+        f"{name}: its text is not {encoding or 'UTF-8'}: give its encoding with `encoding`, for instance cp1252"
+    )
+
+
+def _attribution(info: dict[str, Any]) -> str:
+    for metadata in (info.get("layer_metadata"), info.get("dataset_metadata")):
+        for key, value in (metadata or {}).items():
+            if key.lower() == "attribution":
+                return str(value)
+    return ""
+
+
+def _shapefile_encoding(name: str, location: str, layer: str, given: str | None) -> tuple[str | None, list[str]]:
+    """The encoding to read a shapefile with (None: as it states itself), and what was decided.
+
+    What a shapefile states in its .cpg or .dbf is often missing and sometimes wrong, but text tells: hardly any that is
+    not UTF-8 can be decoded as such.
+    """
+    raw = _texts(location, layer, LATIN1)
+    if not raw:
+        return given, []
+    as_bytes = [text.encode("latin-1") for text in raw]
+    if given is not None:
+        decoded = _decoded(as_bytes, given)
+        if decoded is None or decoded != _texts_or_none(location, layer, given):
+            raise _not_decoded(name, given)
+        return given, []
+    stated = _texts_or_none(location, layer, None)
+    windows = _decoded(as_bytes, "cp1252")
+    utf8 = _decoded(as_bytes, "utf-8")
+    if utf8 is not None and (stated is None or stated in (raw, windows)):
+        return "utf-8", [_encoding_note(name, "UTF-8, which the file does not state", utf8)]
+    if stated is None or stated == raw:
+        if windows is None:
+            raise LabelError(f"{name}: its text is neither UTF-8 nor cp1252: give its encoding with `encoding`")
+        reason = "which the file does not state" if stated else "not as UTF-8, as the file states"
+        return "cp1252", [_encoding_note(name, f"cp1252, {reason}", windows)]
+    return None, []
+
+
+def _texts(location: str, layer: str, encoding: str | None) -> set[str]:
+    """Column names and values that are not plain ASCII."""
+    info = pyogrio.read_info(location, layer=layer, encoding=encoding)
+    texts = {str(name) for name in info["fields"]}
+    columns = [name for name, kind in zip(info["fields"], info["ogr_types"], strict=True) if kind == "OFTString"]
+    if columns:
+        frame = pyogrio.read_dataframe(location, layer=layer, columns=columns, encoding=encoding, read_geometry=False)
+        for column in frame:
+            texts.update(frame[column].dropna().unique())
+    return {text for text in texts if not text.isascii()}
+
+
+def _texts_or_none(location: str, layer: str, encoding: str | None) -> set[str] | None:
+    try:
+        return _texts(location, layer, encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _decoded(texts: Sequence[bytes], encoding: str) -> set[str] | None:
+    try:
+        return {text.decode(encoding) for text in texts}
+    except UnicodeDecodeError:
+        return None
+
+
+def _encoding_note(name: str, encoding: str, texts: set[str]) -> str:
+    return f"Text: {name} is read as {encoding} ({min(texts)[:40]!r}); `encoding` overrides this"

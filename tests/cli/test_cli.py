@@ -1,0 +1,398 @@
+"""The command line as people meet it: its output, its exit code; and the whole loop on the shipped region, in processes.
+
+Starting a process and importing torch takes seconds: what is not about processes runs in this one (`here`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import pytest
+import rasterio
+import rasterio.features
+import rasterio.transform
+import rasterio.warp
+from rasterio.errors import NotGeoreferencedWarning
+from shapely.geometry import box
+
+from lianet_user.cli import _run
+from lianet_user.cli.console import progress
+from lianet_user.files.artifact import open_head_file, open_region_file
+from lianet_user.files.header import Scores
+
+ROOT = Path(__file__).resolve().parents[2]
+REGION = ROOT / "models" / "havelland.safetensors"
+LABELS = ROOT / "tutorials" / "data" / "havelland_landcover.gpkg"
+BBOX = "12.55,52.46,12.60,52.49"
+
+
+def lianet(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a folder, as a process."""
+    command = [sys.executable, "-m", "lianet_user", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
+
+
+def here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a folder, in this process: what it lets through, a test sees as it is."""
+    words = [*map(str, arguments)]
+    printed, told = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
+        code = _run(words)
+    return subprocess.CompletedProcess(words, code, printed.getvalue(), told.getvalue())
+
+
+AREA = box(334_000, 5_815_000, 338_000, 5_818_000)
+"""Twelve square kilometres of the shipped region, so that training on them takes seconds."""
+
+
+@pytest.fixture(scope="module")
+def few_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's polygons in AREA, which still have all six classes, with what the demo's file says of itself."""
+    said = pyogrio.read_info(LABELS)["layer_metadata"]
+    path = tmp_path_factory.mktemp("few") / "landcover.gpkg"
+    gpd.read_file(LABELS).clip(AREA).to_file(path, layer_metadata=said)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finetuned(few_labels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a head was trained on the shipped region, briefly."""
+    folder = tmp_path_factory.mktemp("loop")
+    done = lianet("finetune", REGION, few_labels, "--field", "class", "--steps", 60, "--members", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def imported_by(*arguments: object, cwd: Path) -> set[str]:
+    """Every module that a command imports."""
+    words = [sys.executable, "-X", "importtime", "-m", "lianet_user", *map(str, arguments)]
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "lianet_user.cli" in imported
+    return imported
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("finetune", "--help"), ("info", REGION), ("info", REGION, "--json")]
+)
+def test_what_needs_no_torch_imports_none(arguments: tuple[object, ...], tmp_path: Path) -> None:
+    heavy = {"torch", "segmentation_models_pytorch", "geopandas", "matplotlib"}
+    assert not imported_by(*arguments, cwd=tmp_path) & heavy
+
+
+def test_check_needs_no_torch(tmp_path: Path) -> None:
+    assert "torch" not in imported_by("check", REGION, LABELS, "--field", "class", "--no-picture", cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_and_info_answer_at_once(tmp_path: Path) -> None:
+    def seconds(*arguments: object) -> float:
+        started = time.perf_counter()
+        assert lianet(*arguments, cwd=tmp_path).returncode == 0
+        return time.perf_counter() - started
+
+    # The best of three, and twice the promise: what is tested is a slow import, not a busy machine.
+    assert min(seconds("--help") for _ in range(3)) < 1.0
+    assert min(seconds("info", REGION) for _ in range(3)) < 2.0
+
+
+def test_info_tells_where_what_how_good_and_whose(tmp_path: Path) -> None:
+    text = lianet("info", REGION, cwd=tmp_path).stdout
+    for fact in ("EPSG:32633", "1536 x 768 px", "2017-02-16", "lite", "MB", "B8A", "dB", "Copernicus", "CC-BY-4.0"):
+        assert fact in text
+    document = json.loads(here("info", REGION, "--json", cwd=tmp_path).stdout)
+    assert document["grid"]["width"] == 1536
+    assert document["megabytes"] <= 16
+    west, south, east, north = document["bounds_lonlat"]
+    assert (west, east) == pytest.approx((12.494, 12.724), abs=1e-3)
+    assert (south, north) == pytest.approx((52.453, 52.526), abs=1e-3)
+    assert document["quality"][0]["psnr_db"] >= 48
+
+
+@pytest.fixture(scope="module")
+def other_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's polygons in AREA as people would have them in other forms: points, lines, a table, a raster."""
+    folder = tmp_path_factory.mktemp("labels")
+    polygons = gpd.read_file(LABELS)[["class", "geometry"]].clip(AREA).explode()
+    polygons = polygons[polygons.geom_type.eq("Polygon") & (polygons.area > 5_000)]
+    points = polygons.set_geometry(polygons.representative_point())
+    points.to_file(folder / "points.gpkg")
+    inner = polygons.set_geometry(polygons.buffer(-12)).explode()
+    inner = inner[~inner.is_empty]
+    inner.set_geometry(inner.boundary).explode().to_file(folder / "lines.shp")
+    lonlat = points.to_crs("EPSG:4326")
+    table = pd.DataFrame({"Breite": lonlat.geometry.y, "Länge": lonlat.geometry.x, "Klasse": points["class"]})
+    table.to_csv(folder / "points.csv", sep=";", decimal=",", index=False)
+    names = sorted(polygons["class"].unique())
+    pd.DataFrame({"code": range(1, len(names) + 1), "name": names}).to_csv(folder / "classes.csv", index=False)
+    moved = polygons.to_crs("EPSG:3035")
+    west, south, east, north = moved.total_bounds
+    transform = rasterio.transform.from_origin(west, north, 7, 7)
+    shape = (int((north - south) // 7) + 1, int((east - west) // 7) + 1)
+    burned = rasterio.features.rasterize(
+        [(geometry, names.index(name) + 1) for geometry, name in zip(moved.geometry, moved["class"], strict=True)],
+        shape,
+        transform=transform,
+        dtype="uint8",
+    )
+    profile = {"driver": "GTiff", "height": shape[0], "width": shape[1], "count": 1, "dtype": "uint8"}
+    with rasterio.open(folder / "raster.tif", "w", crs="EPSG:3035", transform=transform, **profile) as file:
+        file.write(burned, 1)
+    return folder
+
+
+FORMS: dict[str, tuple[str, ...]] = {
+    "points.gpkg": (),
+    "lines.shp": (),
+    "points.csv": (),
+    "raster.tif": ("--nodata", "0", "--classes", "classes.csv"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_labels_in_other_forms_are_checked_and_trained_on(name: str, other_labels: Path) -> None:
+    checked = here("check", REGION, name, *FORMS[name], "--no-picture", "--json", cwd=other_labels)
+    assert checked.returncode == 0, checked.stderr
+    report = json.loads(checked.stdout)["report"]
+    done = here(
+        *("finetune", REGION, name, *FORMS[name], "--steps", 5, "--members", 1),
+        *("--no-picture", "--no-report", "--json"),
+        *("-o", f"{name}.safetensors"),
+        cwd=other_labels,
+    )
+    assert done.returncode == 0, done.stderr
+    header = open_head_file(other_labels / f"{name}.safetensors").header
+    named = [entry["name"] for entry in report["classes"] if entry["pixels"]]
+    assert [entry.name for entry in header.classes] == named
+    assert set(named) <= {"farmland", "forest", "grassland", "residential", "water", "wetland"}
+    demo = [entry.color for entry in header.classes if entry.name == "forest"]
+    assert demo == ["#14532d"]
+
+
+def test_check_draws_the_labels_over_the_remembered_image(other_labels: Path) -> None:
+    done = here("check", REGION, "points.gpkg", "--buffer", 20, "-o", "seen.png", cwd=other_labels)
+    assert done.returncode == 0, done.stderr
+    assert "wrote seen.png" in done.stdout
+    assert (other_labels / "seen.png").read_bytes().startswith(b"\x89PNG")
+    again = here("check", REGION, "points.gpkg", "-o", "seen.png", cwd=other_labels)
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+@pytest.mark.parametrize("task", ["regression", "coverage"])
+def test_check_draws_numbers_over_the_remembered_image(task: str, tmp_path: Path) -> None:
+    west, north = 334_000, 5_818_000
+    fields = [box(west + 200 * n, north - 200 * n - 150, west + 200 * n + 150, north - 200 * n) for n in range(15)]
+    frame = gpd.GeoDataFrame({"height": np.linspace(1.5, 30.5, 15)}, geometry=fields, crs=32633)
+    frame.to_file(tmp_path / "fields.gpkg")
+    gpd.GeoDataFrame(geometry=[box(*frame.total_bounds)], crs=32633).to_file(tmp_path / "area.gpkg")
+    options = ("--labelled-area", "area.gpkg") if task == "coverage" else ()
+    done = here("check", REGION, "fields.gpkg", "--task", task, *options, "-o", "seen.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(tmp_path / "seen.png") as file:
+            pixels = file.read([1, 2, 3]).reshape(3, -1).T
+    # The key's patches show the ends of the scale as they are: viridis, of which no photograph is made.
+    for end in ((68, 1, 84), (253, 231, 37)):
+        assert (np.abs(pixels.astype(int) - end).max(1) <= 1).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "pixels", "task"),
+    [
+        (("--task", "coverage", "--labelled-area", "region"), 1_179_648, "coverage"),
+        (("--scale", "4"), None, "segmentation"),
+        (("--background", "other", "--labelled-area", "region"), None, "segmentation"),
+    ],
+)
+def test_check_reads_shares_finer_grids_and_background(
+    options: tuple[str, ...], pixels: int | None, task: str, tmp_path: Path
+) -> None:
+    done = here("check", REGION, LABELS, "--field", "class", *options, "--no-picture", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)["report"]
+    assert report["task"] == task
+    assert pixels is None or report["labelled"] == pixels
+
+
+def test_finetune_writes_a_head_and_a_picture_and_prints_scores(finetuned: Path) -> None:
+    header = open_head_file(finetuned / "head.safetensors").header
+    assert [entry.name for entry in header.classes] == sorted(entry.name for entry in header.classes)
+    assert len(header.classes) == 6
+    assert header.region.sha256 == open_region_file(REGION).sha256()
+    assert "OpenStreetMap" in header.attribution
+    assert "Copernicus" in header.attribution
+    assert isinstance(header.scores, Scores)
+    # 60 steps are few, but far from the 1/6 of guessing.
+    assert header.scores.macro_f1 is not None
+    assert header.scores.macro_f1 > 0.35
+    assert (finetuned / "head.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_predict_finds_head_and_region_and_maps_the_box(finetuned: Path) -> None:
+    done = lianet("predict", "--bbox", BBOX, cwd=finetuned)
+    assert done.returncode == 0, done.stderr
+    header = open_region_file(REGION).header
+    with rasterio.open(finetuned / "map.tif") as map_:
+        values = map_.read(1)
+        assert map_.crs.to_epsg() == 32633
+        assert map_.nodata == 255
+        offset = ~header.grid.geobox.affine @ (map_.bounds.left, map_.bounds.top)
+        assert offset == pytest.approx(np.round(offset), abs=1e-6)
+        west, south, east, north = rasterio.warp.transform_bounds(map_.crs, "EPSG:4326", *map_.bounds)
+    assert west <= 12.55 < 12.60 <= east
+    assert south <= 52.46 < 52.49 <= north
+    assert set(np.unique(values)) <= set(range(6))
+    assert len(np.unique(values)) >= 3
+    for sidecar in ("map.tif.aux.xml", "map.qml", "map.png"):
+        assert (finetuned / sidecar).exists()
+
+
+def test_a_box_partly_outside_is_mapped_inside_and_says_so(finetuned: Path) -> None:
+    done = here("predict", "--bbox", "12.48,52.46,12.51,52.47", "-o", "edge.tif", cwd=finetuned)
+    assert done.returncode == 0
+    assert "outside the region" in done.stderr
+
+
+def _bad_inputs(folder: Path, labels: Path) -> dict[str, tuple[tuple[object, ...], str]]:
+    """Commands that must be refused, and what the refusal must mention."""
+    whole = REGION.read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    (folder / "note.safetensors").write_text("not a region, just some words that somebody wrote down")
+    (folder / "pickle.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    (folder / "exists.safetensors").write_bytes(b"earlier")
+    (folder / "exists.tif").write_bytes(b"earlier")
+    squares = gpd.GeoDataFrame(
+        {"class": ["a", "b"]}, geometry=[box(335000, 5818000, 335500, 5818500), box(336000, 5818000, 336500, 5818500)]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # geopandas warns of the very fault that this file is for
+        squares.to_file(folder / "nocrs.gpkg")
+    moved = squares.set_crs("EPSG:32633")
+    corner = open_region_file(REGION).header.grid.geobox.boundingbox
+    west, north = corner.left, corner.top
+    near = [box(west + x, north - 50, west + x + 40, north - 10) for x in (10, 90)]
+    moved.set_geometry(near, crs="EPSG:32633").to_file(folder / "block.gpkg")
+    moved.assign(**{"class": "a"}).to_file(folder / "single.gpkg")
+    moved.assign(height=[1.5, 2.5])[["height", "geometry"]].to_file(folder / "numbers.gpkg")
+    moved.geometry = moved.translate(xoff=100_000)
+    moved.to_file(folder / "outside.gpkg")
+    return {
+        "not a region file": (("finetune", "note.safetensors", labels, "-o", "x.safetensors"), "not a region file"),
+        "a truncated region file": (("finetune", "cut.safetensors", labels, "-o", "x.safetensors"), "cut off"),
+        "a pickle": (("finetune", "pickle.safetensors", labels, "-o", "x.safetensors"), "pickle"),
+        "a head as region": (("info", "head.safetensors"), "lianet-head"),
+        "a region as head": (("predict", REGION, "-o", "x.tif"), "lianet-region"),
+        "no such region": (("info", "nowhere.safetensors"), "nowhere.safetensors"),
+        "labels without CRS": (
+            ("finetune", REGION, "nocrs.gpkg", "-o", "x.safetensors"),
+            "coordinate reference system",
+        ),
+        "labels outside": (("finetune", REGION, "outside.gpkg", "-o", "x.safetensors"), "outside"),
+        "no such column": (("finetune", REGION, labels, "--field", "clas", "-o", "x.safetensors"), "class"),
+        "labels in one block": (("check", REGION, "block.gpkg", "--no-picture"), "within one block"),
+        "labels of one class": (("check", REGION, "single.gpkg", "--no-picture"), "a single class"),
+        "an unknown date": (("check", REGION, labels, "--date", "2018-01-01", "--no-picture"), "2017-02-16"),
+        "a typing error in --map": (("check", REGION, labels, "--map", "forrest=wood", "--no-picture"), "forest"),
+        "background without an area": (("check", REGION, labels, "--background", "x"), "--labelled-area"),
+        "numbers for a task of classes": (
+            (
+                "finetune",
+                REGION,
+                "numbers.gpkg",
+                "--task",
+                "regression",
+                "--preset",
+                "leaf-type",
+                "-o",
+                "x.safetensors",
+            ),
+            "leaf-type is for segmentation",
+        ),
+        "an unknown task": (("finetune", REGION, labels, "--preset", "leaftype", "-o", "x.safetensors"), "leaf-type"),
+        "a loss of another kind": (("finetune", REGION, labels, "--loss", "huber", "-o", "x.safetensors"), "huber"),
+        "nothing to resume": (("finetune", REGION, labels, "--resume", "-o", "x.safetensors"), "without --resume"),
+        "a test area elsewhere": (
+            ("finetune", REGION, labels, "--test-area", "outside.gpkg", "-o", "x.safetensors"),
+            "outside.gpkg",
+        ),
+        "shares that are none": (("learning-curve", REGION, labels, "--shares", "0.5,2", "-o", "x.csv"), "--shares"),
+        "nothing to compare with": (("compare", REGION, labels, "-o", "x.csv"), "--imagery"),
+        "no labels file": (("finetune", REGION, "nowhere.gpkg", "-o", "x.safetensors"), "nowhere.gpkg"),
+        "bbox outside": (("predict", "--bbox", "1,1,2,2", "-o", "x.tif"), "outside the region"),
+        "bbox inverted": (("predict", "--bbox", "12.6,52.46,12.5,52.49", "-o", "x.tif"), "W < E"),
+        "bbox not numbers": (("predict", "--bbox", "a,b,c,d", "-o", "x.tif"), "W,S,E,N"),
+        "unknown date": (("predict", "--date", "2018-01-01", "-o", "x.tif"), "2017-02-16"),
+        "not a date": (("predict", "--date", "yesterday", "-o", "x.tif"), "YYYY-MM-DD"),
+        "head exists": (("finetune", REGION, labels, "-o", "exists.safetensors"), "--overwrite"),
+        "map exists": (("predict", "-o", "exists.tif"), "--overwrite"),
+        "no such folder": (("predict", "-o", "no/such/map.tif"), "does not exist"),
+        "unknown command": (("frobnicate",), "frobnicate"),
+        "imagery that is none": (("pretrain", ".", "--licence", "x", "--attribution", "y"), "cannot read exists.tif"),
+        "imagery without credit": (("pretrain", "."), "--attribution"),
+    }
+
+
+CASES = (
+    "not a region file", "a truncated region file", "a pickle", "a head as region", "a region as head", "no such region",
+    "labels without CRS", "labels outside", "no such column", "no labels file", "labels in one block",
+    "labels of one class", "an unknown date", "a typing error in --map", "background without an area",
+    "numbers for a task of classes", "an unknown task", "a loss of another kind", "nothing to resume",
+    "a test area elsewhere", "shares that are none", "nothing to compare with", "bbox outside", "bbox inverted",
+    "bbox not numbers", "unknown date", "not a date", "head exists", "map exists", "no such folder", "unknown command",
+    "imagery that is none", "imagery without credit",
+)  # fmt: skip
+
+AS_PROCESSES = ("unknown command", "labels without CRS", "not a date")
+"""Cases that are tried in a process of their own: one that the parser refuses, one of which a library warns beforehand, and
+one that is found after everything was imported."""
+
+
+@pytest.fixture(scope="module")
+def bad_inputs(finetuned: Path, few_labels: Path) -> dict[str, tuple[tuple[object, ...], str]]:
+    return _bad_inputs(finetuned, few_labels)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_gets_one_line_and_exit_code_2(
+    case: str, bad_inputs: dict[str, tuple[tuple[object, ...], str]], finetuned: Path
+) -> None:
+    arguments, mention = bad_inputs[case]
+    before = sorted(path.name for path in finetuned.iterdir())
+    done = (lianet if case in AS_PROCESSES else here)(*arguments, cwd=finetuned)
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, done.stderr
+    assert mention in errors[0]
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in finetuned.iterdir()) == before
+    assert (finetuned / "exists.tif").read_bytes() == b"earlier"
+    assert (finetuned / "exists.safetensors").read_bytes() == b"earlier"
+
+
+def test_every_bad_input_is_tested(bad_inputs: dict[str, tuple[tuple[object, ...], str]]) -> None:
+    assert set(bad_inputs) == set(CASES)
+    assert set(AS_PROCESSES) < set(CASES)
+
+
+def test_colours_may_be_forced_where_nobody_watches_but_bars_are_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does for what its cells start
+    with progress(quiet=False) as bars:
+        bars.task("training")(1, 2, "loss 0.8")
+    assert capsys.readouterr().err == ""

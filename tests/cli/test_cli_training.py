@@ -1,0 +1,253 @@
+"""The commands that train and judge heads, as processes and in-process, on a small region."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from factories import RegionFactory
+from odc.geo.geobox import GeoBox
+from shapely.geometry import box
+
+from lianet_user.cli import _run
+from lianet_user.errors import EXIT_BAD_INPUT, EXIT_TERMINATED
+from lianet_user.files.artifact import open_head_file
+from lianet_user.files.checkpoint import head_checkpoint_path
+from lianet_user.files.header import NumberScores, Scores
+from lianet_user.finetuning.crops import Batch
+from lianet_user.head import Head
+from lianet_user.region import Region
+
+GRID = GeoBox((96, 160), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
+QUICK = ("--steps", 12, "--members", 1, "--batch", 2, "--crop", 16, "--block", 16, "--no-picture", "--no-report")
+
+
+@pytest.fixture
+def region(make_region: RegionFactory) -> Region:
+    return make_region(geobox=GRID, dates=2)
+
+
+def write_raster(path: Path, values: np.ndarray, scale: int = 1, nodata: float | None = None) -> Path:
+    transform = GRID.affine @ Affine.scale(1 / scale)
+    height, width = values.shape
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": values.dtype}
+    with rasterio.open(path, "w", crs="EPSG:32633", transform=transform, nodata=nodata, **profile) as file:
+        file.write(values, 1)
+    return path
+
+
+@pytest.fixture
+def brightness(region: Region) -> np.ndarray:
+    """How bright the region is at its first date, from 0 to 1: float32 (height, width)."""
+    band = region.head_input(region.window, region.header.dates[0], ("context",))[0].numpy()
+    scaled: np.ndarray = ((band - band.min()) / np.ptp(band)).astype(np.float32)
+    return scaled
+
+
+@pytest.fixture
+def classes(brightness: np.ndarray, tmp_path: Path) -> Path:
+    return write_raster(tmp_path / "classes.tif", (brightness > np.median(brightness)).astype(np.uint8) + 1, nodata=0)
+
+
+@pytest.fixture
+def numbers(brightness: np.ndarray, tmp_path: Path) -> Path:
+    return write_raster(tmp_path / "numbers.tif", brightness * 40)
+
+
+def lianet(*arguments: object) -> int:
+    return _run([*map(str, arguments)])
+
+
+def test_numbers_are_trained_judged_mapped_and_evaluated(
+    region: Region, numbers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, map_ = tmp_path / "head.safetensors", tmp_path / "map.tif"
+    options = ("--task", "regression", "--date", "2017-02-16", *QUICK)
+    assert lianet("finetune", region.path, numbers, "-o", head, "--unit", "m", *options, "--steps", 60) == 0
+    assert "mean absolute error" in capsys.readouterr().out
+    header = open_head_file(head).header
+    assert header.numbers is not None
+    assert (header.numbers.unit, header.task) == ("m", "regression")
+    assert isinstance(header.scores, NumberScores)
+    assert header.scores.r2 is not None
+    assert header.scores.r2 > 0.3
+    assert lianet("predict", head, "-o", map_, "--quiet") == 0
+    with rasterio.open(map_) as dataset:
+        mapped = dataset.read(1)
+    with rasterio.open(numbers) as dataset:
+        truth = dataset.read(1)
+    assert np.corrcoef(mapped.ravel(), truth.ravel())[0, 1] > 0.6
+    capsys.readouterr()
+    assert lianet("evaluate", head, numbers, "--task", "regression", "--date", "2017-02-16", "--json") == 0
+    said = capsys.readouterr()
+    assert "flatter" in said.err
+    found = json.loads(said.out)
+    assert found["scores"]["mae"] == pytest.approx(np.abs(mapped - truth).mean(), rel=0.05)
+
+
+def test_labels_on_a_finer_grid_make_a_finer_map(region: Region, brightness: np.ndarray, tmp_path: Path) -> None:
+    fine = brightness.repeat(4, 0).repeat(4, 1)
+    labels = write_raster(tmp_path / "fine.tif", (fine > np.median(fine)).astype(np.uint8) + 1, scale=4, nodata=0)
+    head, map_ = tmp_path / "head.safetensors", tmp_path / "map.tif"
+    options = ("--scale", 4, "--date", "2017-02-16", *QUICK)
+    assert lianet("finetune", region.path, labels, "-o", head, *options, "--quiet") == 0
+    assert Head.open(head).scale == 4
+    assert lianet("predict", head, "-o", map_, "--quiet") == 0
+    with rasterio.open(map_) as dataset:
+        assert dataset.shape == (96 * 4, 160 * 4)
+        assert dataset.res == (2.5, 2.5)
+
+
+def test_labels_that_last_are_learned_once_and_folds_judge_all_of_them(
+    region: Region, classes: Path, tmp_path: Path
+) -> None:
+    head = tmp_path / "head.safetensors"
+    assert lianet("finetune", region.path, classes, "-o", head, "--date", "all", "--folds", 3, *QUICK, "--quiet") == 0
+    header = open_head_file(head).header
+    assert header.dates == region.header.dates
+    assert header.head.inputs == ("encoding", "series")
+    assert isinstance(header.scores, Scores)
+    assert header.scores.pixels == 96 * 160
+
+
+def test_a_test_area_is_judged_apart(region: Region, classes: Path, tmp_path: Path) -> None:
+    area = gpd.GeoDataFrame(geometry=[box(330_000, 5_819_040, 330_400, 5_820_000)], crs="EPSG:32633")
+    area.to_file(tmp_path / "area.gpkg")
+    head = tmp_path / "head.safetensors"
+    options = ("--date", "2017-02-16", "--test-area", tmp_path / "area.gpkg", *QUICK, "--quiet")
+    assert lianet("finetune", region.path, classes, "-o", head, *options) == 0
+    tested = open_head_file(head).header.test_scores
+    assert isinstance(tested, Scores)
+    assert tested.pixels == 96 * 40
+
+
+def test_evaluate_estimates_areas(
+    region: Region, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = tmp_path / "head.safetensors"
+    assert lianet("finetune", region.path, classes, "-o", head, "--date", "2017-02-16", *QUICK, "--quiet") == 0
+    other = tmp_path / "survey.tif"
+    other.write_bytes(classes.read_bytes())
+    assert lianet("evaluate", head, other, "--date", "2017-02-16", "--areas", "--json") == 0
+    areas = json.loads(capsys.readouterr().out)["areas"]
+    assert sum(each["mapped_ha"] for each in areas["classes"]) == pytest.approx(96 * 160 * 0.01)
+    assert lianet("evaluate", head, other, "--date", "2017-02-16", "--areas") == 0
+    assert lianet("evaluate", head, other, "--date", "all", "--areas") == EXIT_BAD_INPUT
+    assert "--areas: the labels describe 2 dates" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_learning_curve_is_a_table_and_a_plot(region: Region, classes: Path, tmp_path: Path) -> None:
+    table = tmp_path / "curve.csv"
+    options = ("--date", "2017-02-16", "--shares", "0.3,1", "--repeats", 2)
+    quick = QUICK[:-2]
+    assert lianet("learning-curve", region.path, classes, "-o", table, *options, *quick) == 0
+    with open(table) as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["repeat"], row["share"]) for row in rows] == [("0", "0.3"), ("0", "1.0"), ("1", "0.3"), ("1", "1.0")]
+    assert all(0 <= float(row["macro_f1"]) <= 1 for row in rows)
+    assert table.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+SOON_KEPT = """
+from lianet_user.cli import main
+from lianet_user.finetuning import trainer as loop
+
+loop.CHECKPOINT_EVERY = 5
+main()
+"""
+"""The command line, whose trainings keep a checkpoint so soon that almost all steps are left to be interrupted in."""
+
+
+@pytest.mark.usefixtures("native_answers")  # as in the process that is stopped
+def test_a_terminated_finetune_says_how_to_go_on_and_ends_on_the_same_head(
+    region: Region, classes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ("finetune", region.path, classes, "--date", "2017-02-16", *QUICK, "--steps", 150)
+    whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
+    assert lianet(*command, "-o", whole) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-c", SOON_KEPT, *map(str, command), "--overwrite", "-o", str(stopped)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # which decides how sums are rounded
+    )
+    checkpoint = head_checkpoint_path(stopped)
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == EXIT_TERMINATED
+    assert b"--resume" in said
+    assert not stopped.exists()
+    capfd.readouterr()
+    assert lianet(*command, "-o", stopped) == EXIT_BAD_INPUT
+    assert "--resume" in capfd.readouterr().err
+    assert lianet(*command, "--overwrite", "-o", stopped, "--resume", "--rate", 0.5) == EXIT_BAD_INPUT
+    assert "rate (then" in capfd.readouterr().err
+    assert lianet(*command, "--overwrite", "-o", stopped, "--resume") == 0
+    assert not checkpoint.exists()
+    one, other = (Head.open(path).layers.state_dict() for path in (whole, stopped))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "mention"),
+    [
+        ("finetune", ("--loss", "huber"), "huber is for numbers"),
+        ("finetune", ("--resume",), "without --resume"),
+        ("learning-curve", ("--loss", "huber"), "huber is for numbers"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_features_are_computed(
+    command: str,
+    options: tuple[str, ...],
+    mention: str,
+    region: Region,
+    classes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def computing(*_: object) -> None:
+        raise AssertionError("features are computed")
+
+    monkeypatch.setattr(Region, "head_input", computing)
+    words = (command, region.path, classes, "--date", "2017-02-16", *options)
+    assert lianet(*words, "-o", tmp_path / "x.safetensors") == EXIT_BAD_INPUT
+    assert mention in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_head(
+    region: Region, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lianet_user.finetuning import trainer as loop
+
+    calls = {"made": 0}
+    real = loop.HeadTrainer._gradients
+
+    def breaking(run: loop.HeadTrainer, batch: Batch) -> float:
+        calls["made"] += 1
+        return real(run, batch) if calls["made"] <= 110 else float("nan")
+
+    monkeypatch.setattr(loop.HeadTrainer, "_gradients", breaking)
+    head = tmp_path / "head.safetensors"
+    options = ("--date", "2017-02-16", *QUICK, "--steps", 150)
+    assert lianet("finetune", region.path, classes, "-o", head, *options) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "not finite at step 110" in said
+    assert "last-good.safetensors" in said
+    assert not head.exists()
+    assert open_head_file(tmp_path / "head.last-good.safetensors").header.scores is not None

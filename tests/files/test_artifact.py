@@ -1,0 +1,486 @@
+"""Region and head files: what is written is read back, and every way a file can lie has a message of its own."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from factories import RegionHeaderFactory
+from odc.geo.geobox import GeoBox
+
+from lianet_user.errors import ArtifactError, DateError, OutputError
+from lianet_user.field.config import HeadConfig
+from lianet_user.files import artifact
+from lianet_user.files.artifact import (
+    METADATA_KEY,
+    open_head_file,
+    open_region_file,
+    refuse_existing,
+    replacing,
+    write_artifact,
+)
+from lianet_user.files.header import (
+    Acquisition,
+    Band,
+    ClassEntry,
+    GridHeader,
+    HeadHeader,
+    Quality,
+    RegionHeader,
+    RegionRef,
+)
+
+TENSORS: dict[str, np.ndarray] = {
+    "encoding.table": np.linspace(-1, 1, 24, dtype=np.float16).reshape(3, 8),
+    "decoder.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "decoder.batches": np.array(7, dtype=np.int64),
+}
+
+
+@pytest.fixture
+def header(region_header: RegionHeaderFactory) -> RegionHeader:
+    return region_header()
+
+
+@pytest.fixture
+def head_header(header: RegionHeader) -> HeadHeader:
+    return HeadHeader(
+        task="segmentation",
+        classes=(ClassEntry(name="forest", color="#1b7837"), ClassEntry(name="water", color="#2166ac", code="7")),
+        head=HeadConfig(inputs=("features",), in_channels=128, widths=(64, 32), outputs=2, norm="batch"),
+        region=RegionRef(name=header.name, lineage=header.lineage, sha256="a" * 64, path="/data/small.safetensors"),
+        dates=(dt.date(2017, 2, 16),),
+        scores=None,
+        provenance=header.provenance,
+        attribution=header.attribution,
+    )
+
+
+@pytest.fixture
+def region_file(tmp_path: Path, header: RegionHeader) -> Path:
+    path = tmp_path / "small.safetensors"
+    write_artifact(path, header, TENSORS)
+    return path
+
+
+def forge(path: Path, container: dict[str, Any] | str, data: bytes = b"", length: int | None = None) -> Path:
+    """A safetensors file with any JSON and any header length: what no writer would make."""
+    raw = (container if isinstance(container, str) else json.dumps(container)).encode()
+    path.write_bytes(struct.pack("<Q", len(raw) if length is None else length) + raw + data)
+    return path
+
+
+def container_of(header: RegionHeader, **tensors: dict[str, Any]) -> dict[str, Any]:
+    return {"__metadata__": {METADATA_KEY: header.model_dump_json()}, **tensors}
+
+
+def tensor(start: int, end: int, dtype: str = "F32", shape: tuple[int, ...] = (2,)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
+
+
+# What is written is read back
+
+
+def test_region_round_trip(region_file: Path, header: RegionHeader) -> None:
+    opened = open_region_file(region_file)
+    assert opened.header == header
+    read = opened.tensors()
+    assert read.keys() == TENSORS.keys()
+    for name, array in TENSORS.items():
+        assert read[name].dtype == array.dtype
+        assert read[name].shape == opened.shapes[name] == array.shape
+        assert np.array_equal(read[name], array)
+    assert opened.parameters == 31
+    assert opened.size_bytes == len(region_file.read_bytes())
+    assert opened.sha256() == hashlib.sha256(region_file.read_bytes()).hexdigest()
+
+
+def test_head_round_trip(tmp_path: Path, head_header: HeadHeader) -> None:
+    path = tmp_path / "head.safetensors"
+    write_artifact(path, head_header, {"layers.0.weight": TENSORS["decoder.weight"]})
+    assert open_head_file(path).header == head_header
+
+
+def test_any_safetensors_reader_reads_the_tensors(region_file: Path) -> None:
+    read = safetensors.numpy.load_file(region_file)
+    assert all(np.array_equal(read[name], array) for name, array in TENSORS.items())
+
+
+def test_transposed_tensors_are_written_as_they_look(tmp_path: Path, header: RegionHeader) -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    write_artifact(tmp_path / "a.safetensors", header, {"a": array})
+    assert np.array_equal(open_region_file(tmp_path / "a.safetensors").tensors()["a"], array)
+
+
+def test_empty_tensors_are_kept(tmp_path: Path, header: RegionHeader) -> None:
+    write_artifact(tmp_path / "a.safetensors", header, {"a": np.zeros((0, 3), np.float32)})
+    assert open_region_file(tmp_path / "a.safetensors").tensors()["a"].shape == (0, 3)
+
+
+@pytest.mark.parametrize("array", [np.zeros(2), np.zeros(2, np.int32), np.array([1.0, np.nan], np.float32)])
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, header: RegionHeader, array: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="tensor 'a'"):
+        write_artifact(tmp_path / "a.safetensors", header, {"a": array})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_a_header_needs_no_torch(region_file: Path) -> None:
+    code = (
+        "import sys, lianet_user.files.artifact\n"
+        f"lianet_user.files.artifact.open_region_file({str(region_file)!r})\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+# Every way a file can lie
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"cannot read .*none\.safetensors: No such file or directory"):
+        open_region_file(tmp_path / "none.safetensors")
+
+
+def test_directory(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="it is not a regular file"):
+        open_region_file(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_named_pipe_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code = f"from lianet_user.files.artifact import open_region_file; open_region_file({str(tmp_path / 'pipe')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert "it is not a regular file" in done.stderr
+
+
+@pytest.mark.parametrize("size", [0, 7])
+def test_empty(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"\0" * size)
+    with pytest.raises(ArtifactError, match=f"is {size} bytes long and no region file: it is empty or was cut off"):
+        open_region_file(path)
+
+
+def test_truncated_in_the_header(region_file: Path) -> None:
+    region_file.write_bytes(region_file.read_bytes()[:100])
+    with pytest.raises(ArtifactError, match=r"was cut off: its header needs \d+ bytes, the file has 100: get it again"):
+        open_region_file(region_file)
+
+
+def test_truncated_in_the_data(region_file: Path) -> None:
+    region_file.write_bytes(region_file.read_bytes()[:-3])
+    with pytest.raises(ArtifactError, match="was cut off: 3 bytes are missing: get it again"):
+        open_region_file(region_file)
+
+
+def test_truncated_after_it_was_opened(region_file: Path) -> None:
+    opened = open_region_file(region_file)
+    region_file.write_bytes(region_file.read_bytes()[:-3])
+    with pytest.raises(ArtifactError, match="was replaced or rewritten while it was read: run the command again"):
+        opened.tensors()
+
+
+def test_trailing_bytes(region_file: Path) -> None:
+    with region_file.open("ab") as file:
+        file.write(b"rest")
+    with pytest.raises(ArtifactError, match="has 4 bytes after its last tensor: get it again"):
+        open_region_file(region_file)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**25 + 1, 2**63])
+def test_header_length_that_makes_no_sense(tmp_path: Path, header: RegionHeader, length: int) -> None:
+    path = forge(tmp_path / "a.safetensors", container_of(header), length=length)
+    with pytest.raises(ArtifactError, match=r"is not a region file .* its first bytes make no sense"):
+        open_region_file(path)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_header_length_that_is_off_by_one(tmp_path: Path, header: RegionHeader, change: int) -> None:
+    container = container_of(header, a=tensor(0, 8))
+    path = forge(tmp_path / "a.safetensors", container, b"x" * 8, len(json.dumps(container)) + change)
+    with pytest.raises(ArtifactError, match="its header is not valid JSON"):
+        open_region_file(path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"a": tensor(0, 8), "b": tensor(4, 12)}, "tensor 'b' claims bytes 4 to 12, expected 8 to 16"),
+        ({"a": tensor(0, 8), "b": tensor(0, 8)}, "tensor 'b' claims bytes 0 to 8, expected 8 to 16"),
+        ({"a": tensor(0, 8), "b": tensor(12, 20)}, "tensor 'b' claims bytes 12 to 20, expected 8 to 16"),
+        ({"a": tensor(4, 12)}, "tensor 'a' claims bytes 4 to 12, expected 0 to 8"),
+        ({"a": tensor(0, 12)}, "tensor 'a' claims bytes 0 to 12, expected 0 to 8"),
+        ({"a": tensor(0, 8, shape=(2**40, 2**40))}, "tensor 'a' claims bytes 0 to 8, expected 0 to"),
+        ({"a": tensor(8, 0)}, "tensor 'a' claims bytes 8 to 0, expected 0 to 8"),
+        (
+            {"a": tensor(0, 8, dtype="BF16")},
+            "tensor 'a' is described wrongly: Input should be 'F16', 'F32', 'I64' or 'I8'",
+        ),
+        ({"a": tensor(0, 8, shape=(-2,))}, "tensor 'a' is described wrongly"),
+        ({"a": {**tensor(0, 8), "class": "os.system"}}, "tensor 'a' is described wrongly: Extra inputs"),
+        ({"a": [0, 8]}, "tensor 'a' is described wrongly"),
+    ],
+    ids="overlap twice gap late-start size huge backwards dtype shape extra list".split(),
+)
+def test_tensors_that_do_not_fit(tmp_path: Path, header: RegionHeader, tensors: dict[str, Any], message: str) -> None:
+    path = forge(tmp_path / "a.safetensors", container_of(header, **tensors), b"\0" * 20)
+    with pytest.raises(ArtifactError, match=message):
+        open_region_file(path)
+
+
+def test_duplicate_keys(tmp_path: Path, header: RegionHeader) -> None:
+    twice = json.dumps(container_of(header, a=tensor(0, 8)))[:-1] + ', "a": {}}'
+    with pytest.raises(ArtifactError, match=r"its header is not valid JSON \(a key appears twice\)"):
+        open_region_file(forge(tmp_path / "a.safetensors", twice, b"\0" * 8))
+
+
+def test_duplicate_keys_in_the_lianet_entry(tmp_path: Path, header: RegionHeader) -> None:
+    document = header.model_dump_json()[:-1] + ', "name": "other"}'
+    with pytest.raises(ArtifactError, match=r"its header is not valid JSON \(a key appears twice\)"):
+        open_region_file(forge(tmp_path / "a.safetensors", {"__metadata__": {METADATA_KEY: document}}))
+
+
+@pytest.mark.parametrize("container", ["[]", "null", '"text"'])
+def test_header_that_is_no_object(tmp_path: Path, container: str) -> None:
+    with pytest.raises(ArtifactError, match="its header is not a JSON object"):
+        open_region_file(forge(tmp_path / "a.safetensors", container))
+
+
+def test_header_nested_without_end(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="its header is not valid JSON"):
+        open_region_file(forge(tmp_path / "a.safetensors", "[" * 200_000))
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {METADATA_KEY: {"name": "small"}}, "text"])
+def test_no_lianet_entry(tmp_path: Path, metadata: object) -> None:
+    path = forge(tmp_path / "a.safetensors", {"__metadata__": metadata, "a": tensor(0, 8)}, b"\0" * 8)
+    with pytest.raises(ArtifactError, match=r"is a safetensors file but not a LIANet region file \(no 'lianet' entry"):
+        open_region_file(path)
+
+
+def test_lianet_entry_that_is_not_unicode(tmp_path: Path) -> None:
+    path = forge(tmp_path / "a.safetensors", {"__metadata__": {METADATA_KEY: "\ud800"}})
+    with pytest.raises(ArtifactError, match="its header is not valid JSON"):
+        open_region_file(path)
+
+
+def test_head_opened_as_region_and_back(tmp_path: Path, region_file: Path, head_header: HeadHeader) -> None:
+    head_file = tmp_path / "head.safetensors"
+    write_artifact(head_file, head_header, {})
+    with pytest.raises(ArtifactError, match="is a 'lianet-head' file, expected a 'lianet-region' file"):
+        open_region_file(head_file)
+    with pytest.raises(ArtifactError, match="is a 'lianet-region' file, expected a 'lianet-head' file"):
+        open_head_file(region_file)
+
+
+def changed(path: Path, header: RegionHeader, change: Callable[[dict[str, Any]], object]) -> Path:
+    document = json.loads(header.model_dump_json())
+    change(document)
+    return forge(path, {"__metadata__": {METADATA_KEY: json.dumps(document)}})
+
+
+def test_another_format_version(tmp_path: Path, header: RegionHeader) -> None:
+    path = changed(tmp_path / "a.safetensors", header, lambda document: document.update(format_version=2))
+    with pytest.raises(ArtifactError, match="has format version 2, this program reads 1: update lianet-user"):
+        open_region_file(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(hook="os.system"), "hook: Extra inputs are not permitted"),
+        (lambda d: d["field"]["decoder"].update(target="a.B"), r"field\.decoder\.target: Extra inputs"),
+        (lambda d: d["field"]["decoder"].update(architecture="os.system"), r"field\.decoder\.architecture: Input"),
+        (lambda d: d.pop("licence"), "licence: Field required"),
+        (lambda d: d["grid"].update(width="128"), r"grid\.width: Input should be a valid integer"),
+        (lambda d: d["grid"].update(width=4096), "header: .*field encodes 96 x 128 px, grid is 96 x 4096 px"),
+        (lambda d: d["grid"].update(crs_wkt="nowhere"), "grid: .*crs_wkt is not a coordinate reference system"),
+        (lambda d: d["grid"].update(transform=[0] * 6), "grid: .*transform cannot be inverted"),
+        (lambda d: d["bands"].pop(), "header: .*field has 3 bands, header names 2"),
+        (lambda d: d["acquisitions"].append({"date": "2020-01-01"}), "header: .*field has 1 dates, header names 2"),
+        (lambda d: d.update(name="../evil"), "name: String should match pattern"),
+    ],
+    ids="extra nested class-path missing type grid crs transform bands dates name".split(),
+)
+def test_headers_that_are_not_valid(
+    tmp_path: Path, header: RegionHeader, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    path = changed(tmp_path / "a.safetensors", header, change)
+    with pytest.raises(ArtifactError, match=f"has a header that is not valid: {message}"):
+        open_region_file(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["F16", "F32"])
+def test_weights_that_are_not_finite(tmp_path: Path, header: RegionHeader, dtype: str, value: float) -> None:
+    data = np.array([0.0, value], {"F16": "<f2", "F32": "<f4"}[dtype]).tobytes()
+    path = forge(tmp_path / "a.safetensors", container_of(header, a=tensor(0, len(data), dtype)), data)
+    opened = open_region_file(path)
+    with pytest.raises(ArtifactError, match="tensor 'a' holds NaN or infinity: get the file again"):
+        opened.tensors()
+
+
+class Trap:
+    """Fails the test that unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return pytest.fail, ("a pickle was loaded",)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickle(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(pickle.dumps(Trap(), protocol))
+    with pytest.raises(ArtifactError, match=r"is not a region file .* it is a Python pickle, which this program never"):
+        open_region_file(path)
+
+
+def test_checkpoint(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    with pytest.raises(ArtifactError, match="it is a zip archive or a PyTorch checkpoint"):
+        open_region_file(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"II*\0\x08\0\0\0", "it is a TIFF image"),
+        (b"MM\0*\0\0\0\x08", "it is a TIFF image"),
+        (b"II+\0\x08\0\0\0", "it is a TIFF image"),
+        (b"SQLite format 3\0", "it is a GeoPackage or another SQLite database"),
+        (b"\x89HDF\r\n\x1a\n", "it is an HDF5 or NetCDF file"),
+        (b"ABCDEFGH", "its first bytes make no sense as a header length"),
+    ],
+    ids="tiff tiff-big-endian bigtiff geopackage hdf5 unknown".split(),
+)
+def test_other_files_are_called_by_their_name(tmp_path: Path, start: bytes, what: str) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(start + b"\0" * 100)
+    with pytest.raises(ArtifactError, match=what):
+        open_region_file(path)
+
+
+# The header
+
+
+def test_grid_survives_the_header(small_geobox: GeoBox) -> None:
+    assert GridHeader.of(small_geobox).geobox == small_geobox
+
+
+def test_date_index(region_header: RegionHeaderFactory) -> None:
+    one, several = region_header(), region_header(dates=3)
+    assert one.date_index(None) == 0
+    assert [several.date_index(date) for date in several.dates] == [0, 1, 2]
+
+
+def test_dates_that_are_not_held(region_header: RegionHeaderFactory) -> None:
+    several = region_header(dates=4)
+    with pytest.raises(DateError, match=r"holds 4 dates \(2017-02-16 to 2017-05-16\) and none was chosen: .*`date`"):
+        several.date_index(None)
+    with pytest.raises(
+        DateError, match=r"does not hold 2017-05-01: the nearest .* 2017-03-16, 2017-04-16, 2017-05-16$"
+    ):
+        several.date_index(dt.date(2017, 5, 1))
+
+
+def test_a_header_is_finite_and_frozen(header: RegionHeader) -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        Quality(date=header.dates[0], psnr_db=float("inf"), bands=())
+    with pytest.raises(ValueError, match="frozen"):
+        header.name = "other"  # type: ignore[misc]
+
+
+def test_dates_and_bands_can_be_told_apart(region_header: RegionHeaderFactory) -> None:
+    date, band = Acquisition(date=dt.date(2017, 2, 16)), Band(name="B02", gsd_m=10.0)
+    with pytest.raises(ValueError, match="a date appears twice"):
+        region_header(dates=2, acquisitions=(date, date))
+    with pytest.raises(ValueError, match="a band appears twice"):
+        region_header(band_count=2, bands=(band, band))
+
+
+# Writing
+
+
+def temporaries(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if ".partial" in path.name]
+
+
+def test_a_failed_write_leaves_the_earlier_file(
+    region_file: Path, header: RegionHeader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = region_file.read_bytes()
+
+    def no_space(file: BinaryIO, *_: object) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artifact, "write_container", no_space)
+    with pytest.raises(
+        OutputError, match=r"cannot write .*small\.safetensors: No space left on device: make room on that"
+    ):
+        write_artifact(region_file, header, {})
+    assert region_file.read_bytes() == earlier
+    assert temporaries(region_file.parent) == []
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_write_leaves_the_earlier_file(region_file: Path, interruption: type[BaseException]) -> None:
+    def write_half() -> None:
+        with replacing(region_file) as temporary:
+            temporary.write_bytes(b"half")
+            raise interruption
+
+    earlier = region_file.read_bytes()
+    with pytest.raises(interruption):
+        write_half()
+    assert region_file.read_bytes() == earlier
+    assert temporaries(region_file.parent) == []
+
+
+def test_replacing_keeps_the_suffix_that_tells_gdal_the_format(tmp_path: Path) -> None:
+    with replacing(tmp_path / "map.tif") as temporary:
+        assert temporary.suffix == ".tif"
+        assert temporary.parent == tmp_path
+        temporary.write_bytes(b"map")
+    assert (tmp_path / "map.tif").read_bytes() == b"map"
+    assert temporaries(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path, region_file: Path) -> None:
+    (tmp_path / "other").touch()
+    assert region_file.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path, header: RegionHeader) -> None:
+    with pytest.raises(
+        OutputError, match=r"cannot write .*: No such file or directory: choose another place with `output`"
+    ):
+        write_artifact(tmp_path / "none" / "a.safetensors", header, {})
+
+
+def test_refuse_existing(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    refuse_existing(path, overwrite=False)
+    path.touch()
+    refuse_existing(path, overwrite=True)
+    with pytest.raises(OutputError, match=r"a\.tif exists: choose another name with `output`, or .* `overwrite`"):
+        refuse_existing(path, overwrite=False)
+    with pytest.raises(OutputError, match="is a folder: give the name of a file with `output`"):
+        refuse_existing(tmp_path, overwrite=True)
+    with pytest.raises(OutputError, match=r"the folder .*none does not exist: create it first"):
+        refuse_existing(tmp_path / "none" / "a.tif", overwrite=False)

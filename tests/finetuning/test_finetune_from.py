@@ -1,0 +1,337 @@
+"""Training a head on: from its weights, on its own region as it is now, with its classes, and never by a silent guess."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from factories import RegionFactory, labels_on
+from odc.geo.geobox import GeoBox
+
+from lianet_user.cli import _run
+from lianet_user.errors import EXIT_BAD_INPUT, InputError, LabelError, RegionMismatchError, TrainingWarning
+from lianet_user.files.artifact import open_head_file
+from lianet_user.files.header import IGNORE, AnyScores, ClassEntry, Scores
+from lianet_user.finetuning import FinetuneProgress, FinetuneSettings, finetune
+from lianet_user.finetuning.finetune import labels_for
+from lianet_user.geo.grid import Window
+from lianet_user.head import Head
+from lianet_user.labels import BLOCK, Labels
+from lianet_user.maps import predict as write_map
+from lianet_user.region import Region
+
+GRID = GeoBox((96, 3 * BLOCK), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
+QUICK = FinetuneSettings(
+    inputs=("bands", "context"),
+    widths=(16,),
+    members=2,
+    steps=40,
+    batch=4,
+    crop=24,
+    rate=1e-2,
+    validation=0.3,
+    seed=2,
+)
+CORNER = Window(0, 0, 64, 64)
+CLASSES = tuple(ClassEntry(name=name, color=f"#00000{n}") for n, name in enumerate(("dark", "middling", "bright")))
+
+
+def brightness(region: Region) -> np.ndarray:
+    """Three classes by how bright a place's surroundings are, in a quarter of the pixels: uint8 (height, width)."""
+    band = region.head_input(region.window, None, ("context",))[0].numpy()
+    values = np.digitize(band, np.quantile(band, (1 / 3, 2 / 3)))
+    return np.where(np.random.default_rng(0).random(values.shape) < 0.25, values, IGNORE).astype(np.uint8)
+
+
+@pytest.fixture
+def region(make_region: RegionFactory) -> Region:
+    return make_region(geobox=GRID)
+
+
+@pytest.fixture
+def labels(region: Region) -> Labels:
+    return labels_on(GRID, brightness(region), CLASSES)
+
+
+@pytest.fixture(scope="module")
+def trained() -> list[Head]:
+    """The head that tests train on, once the first of them has trained it; nobody changes it."""
+    return []
+
+
+@pytest.fixture
+def head(region: Region, labels: Labels, trained: list[Head], tmp_path: Path) -> Head:
+    """Trained, and opened from a file of the test's own, which says that its region is the test's."""
+    if not trained:
+        trained.append(finetune(region, labels, settings=QUICK).head)
+    (first,) = trained
+    assert first.header.region.sha256 == region.sha256
+    here = first.header.region.model_copy(update={"path": str(region.path)})
+    Head(first.header.model_copy(update={"region": here}), first.layers, region).save(tmp_path / "head.safetensors")
+    return Head.open(tmp_path / "head.safetensors")
+
+
+@pytest.fixture
+def updated(make_region: RegionFactory, head: Head) -> Region:
+    """The region of the same lineage in another file, whose field remembers something else."""
+    return make_region(geobox=GRID, name="updated", seed=1)
+
+
+def gentle(head: Head, **changes: object) -> FinetuneSettings:
+    """The settings of training on, and the small crops of these tests."""
+    quick = {"batch": QUICK.batch, "crop": QUICK.crop, "steps": 1}
+    return dataclasses.replace(FinetuneSettings.continuing(head.header), **quick | changes)  # type: ignore[arg-type]
+
+
+def train_on(
+    head: Head, region: Region, labels: Labels, settings: FinetuneSettings
+) -> tuple[Head, Scores, list[FinetuneProgress]]:
+    """The new head, the figures of the old one, and every event."""
+    told: list[FinetuneProgress] = []
+    new = finetune(region, labels, settings=settings, start=head, listener=told.append).head
+    (before,) = (progress.scores for progress in told if progress.scores is not None)
+    assert isinstance(before, Scores)
+    return new, before, told
+
+
+def accuracy(scores: AnyScores | None) -> float:
+    assert isinstance(scores, Scores)
+    assert scores.accuracy is not None
+    return scores.accuracy
+
+
+# --- where training starts
+
+
+def test_a_head_of_few_labels_gets_better_on_more(region: Region, labels: Labels, tmp_path: Path) -> None:
+    values = labels.maps[0].values.copy()
+    values[:, 20:] = IGNORE
+    first = labels_on(GRID, values, CLASSES)
+    finetune(region, first, settings=dataclasses.replace(QUICK, steps=10)).head.save(tmp_path / "first.safetensors")
+    head = Head.open(tmp_path / "first.safetensors")
+    new, before, _ = train_on(head, region, labels, gentle(head, steps=40, rate=QUICK.rate))
+    assert before.pixels == new.header.scores.pixels  # type: ignore[union-attr]
+    assert accuracy(new.header.scores) > accuracy(before) + 0.02
+    assert new.header.provenance.settings["from_sha256"] == head.sha256
+
+
+def test_a_head_trained_on_for_one_step_keeps_its_score(region: Region, labels: Labels, head: Head) -> None:
+    new, _, _ = train_on(head, region, labels, gentle(head))
+    assert accuracy(head.header.scores) > 0.8
+    assert accuracy(new.header.scores) > accuracy(head.header.scores) - 0.03
+
+
+def test_the_old_figures_are_those_of_the_heads_own_validation(region: Region, labels: Labels, head: Head) -> None:
+    # So the split is the same by default, also where the head's share and seed were not the default ones.
+    assert train_on(head, region, labels, gentle(head))[1] == head.header.scores
+
+
+def test_the_old_figures_are_told_before_any_training(region: Region, labels: Labels, head: Head) -> None:
+    stages = [progress.stage for progress in train_on(head, region, labels, gentle(head, steps=2))[2]]
+    start = stages.index("start")
+    assert set(stages[:start]) == {"features"}
+    assert stages[start + 1 :] == ["training"] * 4
+
+
+def test_every_member_starts_from_its_own_weights(region: Region, labels: Labels, head: Head) -> None:
+    old = {name: tensor.clone() for name, tensor in head.layers.state_dict().items()}
+    still, _, _ = train_on(head, region, labels, gentle(head, rate=0.0))
+    assert all(torch.equal(tensor, old[name]) for name, tensor in still.layers.named_parameters())
+    moved, _, _ = train_on(head, region, labels, gentle(head))
+    weights = {name: tensor for name, tensor in moved.layers.named_parameters() if name.endswith("0.weight")}
+    assert not any(torch.equal(tensor, old[name]) for name, tensor in weights.items())
+    assert all(torch.equal(tensor, old[name]) for name, tensor in head.layers.state_dict().items())
+
+
+def test_training_on_is_gentler_by_default_and_keeps_the_layers(head: Head) -> None:
+    settings, fresh = FinetuneSettings.continuing(head.header), FinetuneSettings()
+    assert (settings.inputs, settings.widths, settings.members) == (QUICK.inputs, QUICK.widths, QUICK.members)
+    assert settings.steps < fresh.steps
+    assert settings.rate < fresh.rate
+    assert settings.class_weight == fresh.class_weight
+    stated = head.header.provenance.model_copy(update={"settings": {"class_weight": 0.0}})
+    assert FinetuneSettings.continuing(head.header.model_copy(update={"provenance": stated})).class_weight == 0
+
+
+def test_a_head_says_which_it_was_trained_on_from(region: Region, labels: Labels, head: Head) -> None:
+    new, _, _ = train_on(head, region, labels, gentle(head))
+    assert head.sha256 is not None
+    assert new.header.provenance.settings["from_sha256"] == head.sha256
+    assert "from_sha256" not in head.header.provenance.settings
+    assert new.header.head == head.header.head
+    assert new.header.attribution == head.header.attribution
+    others = dataclasses.replace(labels, attribution="labels: you")
+    assert train_on(head, region, others, gentle(head))[0].header.attribution == (
+        f"{region.header.attribution}; labels: you; labels: me"
+    )
+
+
+# --- an updated region
+
+
+def test_a_head_of_a_region_that_was_updated_is_refused_with_the_way_out(
+    make_region: RegionFactory, region: Region, head: Head
+) -> None:
+    same_field = make_region(geobox=GRID, title="A small region, updated")
+    assert same_field.path == region.path
+    assert same_field.sha256 != region.sha256
+    with pytest.raises(RegionMismatchError) as caught:
+        Head.open(str(head.path))
+    message = str(caught.value)
+    assert f"{region.path} was updated since {head.path} was trained" in message
+    assert f"`lianet-user finetune {region.path} LABELS --from {head.path}`" in message
+    assert str(region.sha256)[:12] in message
+    assert str(same_field.sha256)[:12] in message
+
+
+def test_until_it_is_trained_on_a_head_draws_no_map_of_an_updated_region(
+    head: Head, updated: Region, tmp_path: Path
+) -> None:
+    opened = Head.open_on(str(head.path), updated)
+    with pytest.raises(RegionMismatchError, match="was updated since"):
+        opened.predict()
+    with pytest.raises(RegionMismatchError, match="was updated since"):
+        write_map(opened, tmp_path / "map.tif")
+    assert not (tmp_path / "map.tif").exists()
+
+
+def test_a_head_is_judged_on_the_region_as_it_is_now_and_then_learns_it(
+    region: Region, head: Head, updated: Region, tmp_path: Path
+) -> None:
+    labels = labels_on(GRID, brightness(updated), CLASSES)
+    new, before, _ = train_on(
+        Head.open_on(str(head.path), updated), updated, labels, gentle(head, steps=QUICK.steps, rate=QUICK.rate)
+    )
+    assert accuracy(new.header.scores) > max(0.8, accuracy(before))
+    assert new.header.region.sha256 == updated.sha256
+    new.save(tmp_path / "new.safetensors")
+    assert np.array_equal(Head.open(tmp_path / "new.safetensors").values(CORNER), new.values(CORNER))
+
+
+def test_a_head_of_another_lineage_is_no_start(make_region: RegionFactory, labels: Labels, head: Head) -> None:
+    other = make_region(geobox=GRID, name="other", lineage="1" * 32)
+    with pytest.raises(RegionMismatchError, match=r"another region than .*other\.safetensors .*mean nothing.*`start`"):
+        Head.open_on(str(head.path), other)
+    with pytest.raises(RegionMismatchError, match="mean nothing"):
+        finetune(other, labels, settings=QUICK, start=head)
+    with pytest.raises(RegionMismatchError, match=r"other\.safetensors is not the region"):
+        Head.open(str(head.path), other.path)
+
+
+def test_a_region_with_other_bands_is_no_start(make_region: RegionFactory, labels: Labels, head: Head) -> None:
+    more = make_region(geobox=GRID, name="more", band_count=4)
+    with pytest.raises(RegionMismatchError, match="bands or dates have changed: train a new head without `start`"):
+        finetune(more, labels, settings=gentle(head), start=head)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"members": 3}, {"widths": (16, 8)}, {"inputs": ("features", "bands")}],
+    ids=lambda each: next(iter(each)),
+)
+def test_settings_that_ask_for_other_layers_are_refused(
+    region: Region, labels: Labels, head: Head, change: dict[str, object]
+) -> None:
+    with pytest.raises(InputError, match=f"^`{next(iter(change))}` .*keeps its layers: omit it"):
+        finetune(region, labels, settings=gentle(head, **change), start=head)
+
+
+# --- classes
+
+
+def test_labels_in_another_order_are_put_into_the_heads(region: Region, labels: Labels, head: Head) -> None:
+    order = [2, 0, 1]
+    values = labels.maps[0].values
+    turned = np.where(values == IGNORE, IGNORE, np.argsort(order)[np.minimum(values, 2)])
+    recoloured = tuple(CLASSES[index].model_copy(update={"color": "#ffffff"}) for index in order)
+    others = labels_on(GRID, turned, recoloured)
+    mapped = labels_for(head, others)
+    assert mapped.classes == head.header.classes
+    assert np.array_equal(mapped.maps[0].values, values)
+    new, before, _ = train_on(head, region, others, gentle(head))
+    assert new.header.classes == head.header.classes
+    assert before == head.header.scores
+
+
+def test_a_class_that_the_labels_lack_is_kept_and_told(region: Region, labels: Labels, head: Head) -> None:
+    values = labels.maps[0].values
+    fewer = labels_on(GRID, np.where(values == 0, IGNORE, np.where(values == IGNORE, IGNORE, values - 1)), CLASSES[1:])
+    with pytest.warns(TrainingWarning, match="the labels have no dark: the head keeps"):
+        new, before, _ = train_on(head, region, fewer, gentle(head, steps=QUICK.steps))
+    assert new.header.classes == head.header.classes
+    for scores in (before, new.header.scores):
+        assert isinstance(scores, Scores)
+        assert [each.pixels > 0 for each in scores.classes] == [False, True, True]
+    # Nor is it unlearned because nothing reminds the head of it.
+    assert (new.values(region.window)[values == 0] == 0).mean() > 0.5
+
+
+def test_a_class_that_the_head_lacks_is_refused_by_name(region: Region, labels: Labels, head: Head) -> None:
+    others = dataclasses.replace(labels, classes=(*CLASSES[:2], ClassEntry(name="dazzling", color="#ffffff")))
+    with pytest.raises(LabelError, match=r"have 'dazzling', which .*head\.safetensors lacks .*without `start`"):
+        finetune(region, others, settings=gentle(head), start=head)
+
+
+# --- the command
+
+
+@pytest.fixture
+def raster(labels: Labels, tmp_path: Path) -> Path:
+    """The labels as a GeoTIFF whose values are codes from 1 on."""
+    values = np.where(labels.maps[0].values == IGNORE, 0, labels.maps[0].values + 1).astype(np.uint8)
+    form = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 0, "crs": "EPSG:32633", "transform": GRID.affine}
+    with rasterio.open(tmp_path / "labels.tif", "w", height=GRID.shape[0], width=GRID.shape[1], **form) as file:
+        file.write(values, 1)
+    return tmp_path / "labels.tif"
+
+
+def test_the_command_trains_on_what_predict_refuses(
+    make_region: RegionFactory,
+    region: Region,
+    raster: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def lianet(*arguments: object) -> tuple[int, str, str]:
+        quick = ("--quiet",) if arguments[0] == "predict" else ("--no-picture", "--no-report")
+        code = _run([*map(str, arguments), *quick])
+        said = capsys.readouterr()
+        return code, said.out, " ".join(said.err.split())
+
+    old, new, map_ = (tmp_path / name for name in ("old.safetensors", "new.safetensors", "map.tif"))
+    finetune_old = ("finetune", region.path, raster, "--steps", 2, "--members", 1, "--validation", 0.3, "--seed", 5)
+    code, said, _ = lianet(*finetune_old, "-o", old)
+    assert code == 0
+    assert "before" not in said.lower()
+    make_region(geobox=GRID, title="A small region, updated")
+    code, _, complaint = lianet("predict", old, "-o", map_)
+    assert code == EXIT_BAD_INPUT
+    assert f"--from {old}" in complaint
+
+    finetune_new = ("finetune", region.path, raster, "--steps", 2, "--from", old, "-o", new)
+    code, said, _ = lianet(*finetune_new)
+    assert code == 0
+    assert said.index(f"Before: {old}") < said.index("Validation, on blocks that were not trained on")
+    settings = open_head_file(new).header.provenance.settings
+    assert (settings["members"], settings["validation"], settings["seed"]) == (1, 0.3, 5)
+    code, _, _ = lianet("predict", new, "-o", map_)
+    assert code == 0
+
+    code, said, _ = lianet(*finetune_new, "--overwrite", "--json")
+    assert code == 0
+    document = json.loads(said)
+    before, then = document["scores_before"], open_head_file(old).header.model_dump(mode="json")["scores"]
+    assert before["pixels"] == then["pixels"]
+    assert before["macro_f1"] == pytest.approx(
+        then["macro_f1"], abs=0.005
+    )  # looked at in training's precision, then and now
+    assert document["scores"]["pixels"] == document["scores_before"]["pixels"]
+    code, _, complaint = lianet(*finetune_new, "--overwrite", "--members", 2)
+    assert code == EXIT_BAD_INPUT
+    assert "members 2" in complaint

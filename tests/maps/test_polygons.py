@@ -1,0 +1,204 @@
+"""Polygons of a map: every pixel once, borders that neighbours share, names and colours that QGIS reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from affine import Affine
+from factories import CLASSES, DEGREES, patchy, write_class_map
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from pyproj import Geod
+from typer.testing import CliRunner
+
+from lianet_user.cli import app
+from lianet_user.errors import AreaWarning, MapError, OutputError
+from lianet_user.geo.ground_area import Ground
+from lianet_user.labels import LabelOptions, read_labels
+from lianet_user.labels.class_tables import stored_style
+from lianet_user.maps.map_reader import open_finished
+from lianet_user.maps.polygons import pixel_outlines, polygons, with_shared_vertices
+
+
+def read(path: Path) -> geopandas.GeoDataFrame:
+    return geopandas.read_file(path, layer="polygons")
+
+
+@pytest.mark.parametrize("simplify", [0.0, 2.0, 20.0])
+def test_polygons_tile_what_is_mapped_and_no_more(tmp_path: Path, small_geobox: GeoBox, simplify: float) -> None:
+    values = patchy((96, 128))
+    write_class_map(tmp_path / "map.tif", small_geobox, values)
+    result = polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", simplify=simplify)
+    frame = read(result.path)
+    assert frame.crs == small_geobox.crs
+    assert shapely.is_valid(frame.geometry.to_numpy()).all()
+    assert shapely.coverage_is_valid(frame.geometry.to_numpy())
+    outline = shapely.union_all(frame.geometry.to_numpy())
+    everything = shapely.box(330_000, 5_819_040, 331_280, 5_820_000)
+    mapped = everything - shapely.box(331_280 - 90, 5_820_000 - 70, 331_280, 5_820_000)
+    assert shapely.symmetric_difference(outline, mapped).area == pytest.approx(0, abs=1e-6)
+
+
+def test_hectares_are_those_of_the_pixels_however_smooth_the_borders(tmp_path: Path, small_geobox: GeoBox) -> None:
+    values = patchy((96, 128))
+    write_class_map(tmp_path / "map.tif", small_geobox, values)
+    result = polygons(tmp_path / "map.tif", tmp_path / "map.gpkg")
+    frame = read(result.path)
+    for value, entry in enumerate(CLASSES):
+        hectares = (values == value).sum() / 100
+        assert frame.loc[frame["class"] == entry.name, "area_ha"].sum() == pytest.approx(hectares, rel=1e-12)
+        assert result.hectares[entry.name] == pytest.approx(hectares, rel=1e-12)
+    assert set(zip(frame["class"], frame["code"], strict=True)) == {
+        ("water", "0"),
+        (CLASSES[1].name, "1"),
+        ("Röhricht", "411"),
+    }
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=6, max_size=6), min_size=5, max_size=5))
+def test_any_map_burns_back_to_itself(tmp_path: Path, pixels: list[list[int]]) -> None:
+    values = np.array(pixels, np.uint8)
+    geobox = GeoBox(values.shape, Affine(10, 0, 330_000, 0, -10, 5_820_000), "EPSG:32633")
+    source = open_finished(write_class_map(tmp_path / "map.tif", geobox, values))
+    outlines, found = pixel_outlines(source)
+    assert shapely.area(outlines).sum() == (values != 255).sum()
+    assert shapely.is_valid(outlines).all()
+    if not len(outlines):
+        return
+    middles = shapely.points(*(axis.ravel() + 0.5 for axis in np.meshgrid(np.arange(6), np.arange(5))))
+    for pixel, value in zip(np.asarray(middles), values.ravel(), strict=True):
+        assert list(found[shapely.contains(outlines, pixel)]) == ([] if value == 255 else [value])
+    shared = with_shared_vertices(outlines)
+    assert shapely.coverage_is_valid(shared)
+    assert shapely.equals(shared, outlines).all()
+
+
+def test_smoothing_takes_the_stairs_off_a_slanted_border(tmp_path: Path, small_geobox: GeoBox) -> None:
+    row, col = np.indices((96, 128))
+    write_class_map(tmp_path / "map.tif", small_geobox, (row > 0.6 * col).astype(np.uint8))
+    stairs = polygons(tmp_path / "map.tif", tmp_path / "stairs.gpkg", simplify=0)
+    smooth = polygons(tmp_path / "map.tif", tmp_path / "smooth.gpkg")
+    assert smooth.polygons == stairs.polygons == 2
+    assert smooth.vertices < stairs.vertices / 2
+    border = shapely.intersection(*read(smooth.path).geometry)
+    assert border.length < 1.02 * np.hypot(1280, 0.6 * 1280)  # stairs are a third longer
+
+
+def test_areas_in_degrees_are_those_on_the_ellipsoid(tmp_path: Path) -> None:
+    values = patchy((40, 60))
+    write_class_map(tmp_path / "map.tif", DEGREES, values)
+    frame = read(polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", simplify=0).path)
+    geod = Geod(ellps="WGS84")
+    for outline, hectares in zip(shapely.segmentize(frame.geometry, 1e-3), frame["area_ha"], strict=True):
+        assert abs(geod.geometry_area_perimeter(outline)[0]) / 1e4 == pytest.approx(hectares, rel=1e-6)
+    rows = Ground(DEGREES).rows
+    assert frame["area_ha"].sum() == pytest.approx(((values != 255) * rows[:, None]).sum(), rel=1e-12)
+    assert rows[0] < rows[-1]  # the north has less
+
+
+def test_areas_that_the_grid_distorts_come_with_a_warning(tmp_path: Path) -> None:
+    geobox = GeoBox((20, 20), Affine(10, 0, 1_400_000, 0, -10, 6_900_000), "EPSG:3857")
+    write_class_map(tmp_path / "map.tif", geobox, np.ones((20, 20), np.uint8))
+    with pytest.raises(AreaWarning, match=r"areas in EPSG:3857 are 2\.\d\d times those on the ground here"):
+        polygons(tmp_path / "map.tif", tmp_path / "map.gpkg")
+
+
+def test_feet_are_not_metres(tmp_path: Path) -> None:
+    geobox = GeoBox((4, 4), Affine(10, 0, 980_000, 0, -10, 200_000), "EPSG:2263")
+    write_class_map(tmp_path / "map.tif", geobox, np.ones((4, 4), np.uint8))
+    result = polygons(tmp_path / "map.tif", tmp_path / "map.gpkg")
+    assert result.hectares[CLASSES[1].name] == pytest.approx(1600 * 0.3048006**2 / 1e4, rel=1e-6)
+
+
+def test_qgis_and_finetune_find_names_and_colours(tmp_path: Path, small_geobox: GeoBox, region_header: object) -> None:
+    values = patchy((96, 128))
+    write_class_map(tmp_path / "map.tif", small_geobox, values)
+    polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", simplify=0)
+    table = stored_style(tmp_path / "map.gpkg", "polygons")
+    assert table is not None
+    assert table.column == "class"
+    assert [(each.name, each.color) for each in table.entries] == [(each.name, each.color) for each in CLASSES]
+    header = region_header()  # type: ignore[operator]
+    labels = read_labels(tmp_path / "map.gpkg", header, LabelOptions())
+    assert np.array_equal(labels.maps[0].values, values)
+    assert [(each.name, each.color) for each in labels.classes] == [(each.name, each.color) for each in CLASSES]
+
+
+def test_a_class_that_the_map_does_not_name_is_called_by_its_number(tmp_path: Path, small_geobox: GeoBox) -> None:
+    write_class_map(tmp_path / "map.tif", small_geobox, np.full((96, 128), 7, np.uint8))
+    assert polygons(tmp_path / "map.tif", tmp_path / "map.gpkg").hectares == {"7": pytest.approx(122.88)}
+
+
+def test_attribution_goes_along(tmp_path: Path, small_geobox: GeoBox) -> None:
+    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)), TIFFTAG_COPYRIGHT="© all who mapped")
+    polygons(tmp_path / "map.tif", tmp_path / "map.gpkg")
+    info = pyogrio.read_info(tmp_path / "map.gpkg", layer="polygons")
+    assert info["layer_metadata"]["ATTRIBUTION"] == "© all who mapped"
+
+
+def test_what_is_no_map_of_classes_is_refused(tmp_path: Path, small_geobox: GeoBox) -> None:
+    write_class_map(tmp_path / "map.tif", small_geobox, np.full((96, 128), 255, np.uint8))
+    with pytest.raises(MapError, match="has no pixel with a class"):
+        polygons(tmp_path / "map.tif", tmp_path / "map.gpkg")
+    write_class_map(tmp_path / "numbers.tif", small_geobox, np.ones((96, 128), np.float32), classes=())
+    with pytest.raises(MapError, match="is a map of numbers: polygons are made of classes"):
+        polygons(tmp_path / "numbers.tif", tmp_path / "map.gpkg")
+    write_class_map(tmp_path / "codes.tif", small_geobox, np.ones((96, 128), np.uint8), classes=())
+    with pytest.raises(MapError, match="states neither classes nor a unit"):
+        polygons(tmp_path / "codes.tif", tmp_path / "map.gpkg")
+    (tmp_path / "text.tif").write_text("no map")
+    with pytest.raises(MapError, match="cannot be read as a map"):
+        polygons(tmp_path / "text.tif", tmp_path / "map.gpkg")
+    with pytest.raises(MapError, match="does not exist"):
+        polygons(tmp_path / "nothing.tif", tmp_path / "map.gpkg")
+    assert not list(tmp_path.glob("*.gpkg"))
+
+
+def test_nothing_is_replaced_unasked_or_written_by_half(
+    tmp_path: Path, small_geobox: GeoBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
+    (tmp_path / "map.gpkg").write_bytes(b"earlier")
+    with pytest.raises(OutputError, match=r"map\.gpkg exists"):
+        polygons(tmp_path / "map.tif", tmp_path / "map.gpkg")
+    with pytest.raises(OutputError, match=r"expected a name that ends in \.gpkg"):
+        polygons(tmp_path / "map.tif", tmp_path / "map.shp")
+
+    def full(*args: object, **options: object) -> None:
+        raise pyogrio.errors.FeatureError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pyogrio, "write_dataframe", full)
+        with pytest.raises(OutputError, match=r"cannot write .*map\.gpkg: disk full"):
+            polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", overwrite=True)
+    assert (tmp_path / "map.gpkg").read_bytes() == b"earlier"
+    polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.gpkg", "map.tif"]
+
+
+def test_batches_are_one_layer(tmp_path: Path, small_geobox: GeoBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = patchy((96, 128))
+    write_class_map(tmp_path / "map.tif", small_geobox, values)
+    whole = read(polygons(tmp_path / "map.tif", tmp_path / "whole.gpkg").path)
+    monkeypatch.setattr("lianet_user.maps.polygons.BATCH", 50)
+    parts = read(polygons(tmp_path / "map.tif", tmp_path / "parts.gpkg").path)
+    assert len(whole) > 100
+    assert parts.equals(whole)
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path, small_geobox: GeoBox) -> None:
+    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
+    command = ["polygons", str(tmp_path / "map.tif"), "-o", str(tmp_path / "map.gpkg"), "--json"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert document["count"] == len(read(tmp_path / "map.gpkg"))
+    assert sum(document["hectares"].values()) == pytest.approx(122.88 - 0.63)
