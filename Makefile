@@ -60,11 +60,11 @@ test: lint  ## everything a change has to pass
 	# what rounding may tell apart, as the oldest processors compute it
 	$(OLDEST) OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m 'numerics and not heavy'
 
-test-portable: install  ## the tests as older processors compute, with one thread and with two: most of an hour
+test-portable: install  ## the tests as older processors compute, with one thread and with two: half an hour
 	$(OLDEST) OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m 'not heavy and not slow'
 	$(OLDEST) $(TWO_THREADS) $(BIN)/pytest -m 'numerics and not heavy'
 	$(AVX2) $(TWO_THREADS) $(BIN)/pytest -m 'numerics and not heavy'
-	$(AVX2) OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m 'not heavy'
+	$(AVX2) OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m 'not heavy and not slow'
 
 bench: install  ## measure the claims about speed; some ten minutes on two idle cores
 	$(BIN)/python -m benchmarks.bench --results benchmarks/results/speed.json

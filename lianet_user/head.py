@@ -277,7 +277,7 @@ class Head:
             window: of the region.
             tile: pixels of the map along the side of a tile.
         """
-        return window.tiles(tile // self.scale)
+        return window.tiles(max(1, tile // self.scale))
 
     def predict(
         self, bbox: Bounds | None = None, crs: str = "EPSG:4326", date: dt.date | None = None, *, tile: int = TILE

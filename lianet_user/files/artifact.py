@@ -45,6 +45,7 @@ class ArtifactFile(Generic[H]):
         self.path = container.path
         self.header: H = header
         self._container = container
+        self._sha256: str | None = None
 
     @property
     def parameters(self) -> int:
@@ -77,7 +78,9 @@ class ArtifactFile(Generic[H]):
         Raises:
             ArtifactError: the file changed since it was opened.
         """
-        return self._container.sha256()
+        if self._sha256 is None:
+            self._sha256 = self._container.sha256()
+        return self._sha256
 
 
 def open_region_file(path: str | os.PathLike[str]) -> ArtifactFile[RegionHeader]:
