@@ -20,7 +20,7 @@ from lianet_user.field.config import HeadConfig, HeadInput
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import Precision, answering_autocast, fold_norms
 from lianet_user.field.weights import built, stored
-from lianet_user.files.artifact import ArtifactFile, open_head_file, region_beside, write_artifact
+from lianet_user.files.artifact import ArtifactFile, open_head_file, region_beside, region_places, write_artifact
 from lianet_user.files.header import IGNORE, HeadHeader, RegionHeader, class_flags
 from lianet_user.geo.grid import TILE, Bounds, Window, finer, window_geobox
 from lianet_user.geo.patches import Axis, Lattice, blended
@@ -82,7 +82,14 @@ class Head:
         """
         file = path if isinstance(path, ArtifactFile) else open_head_file(path)
         layers = _read_layers(file)
-        opened = Region.open(region or region_beside(file.header, file.path), device, precision)
+        own = region or region_beside(file.header, file.path)
+        if own is None:
+            places = " or ".join(map(str, region_places(file.header, file.path)))
+            raise ArtifactError(
+                f"the region {file.header.region.name!r} of {file.path} was not found at {places}: say where it is with"
+                " `region`"
+            )
+        opened = Region.open(own, device, precision)
         head = cls(file.header, layers.to(device), opened, file.path.absolute(), file.sha256())
         head.check_region()
         head._check_inputs()

@@ -34,7 +34,7 @@ from lianet_user.errors import (
     did_you_mean,
     listed,
 )
-from lianet_user.files.artifact import open_region_file, region_places
+from lianet_user.files.artifact import open_region_file, region_beside, region_places
 from lianet_user.files.header import HeadHeader
 
 SPARE: Final = 64 * 2**20
@@ -335,12 +335,9 @@ def region_of_head(header: HeadHeader, head_path: Path, given: str | os.PathLike
     """
     if given is not None:
         return Path(given)
+    if known := region_beside(header, head_path) or cached_file(header.region.sha256):
+        return known
     places = region_places(header, head_path)
-    for place in places:
-        if place.is_file():
-            return place
-    if fetched := cached_file(header.region.sha256):
-        return fetched
     raise ArtifactError(
         f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, places))}, nor among the"
         " models that were fetched: say where it is with `region`, or get it with lianet-user models fetch"

@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any
 
 import typer
@@ -118,8 +118,14 @@ def main() -> None:
     sys.exit(_run(sys.argv[1:]))
 
 
+@cache
+def _command_tree() -> Any:
+    """The commands as click has them. Typer makes them anew at each request, which takes 30 ms."""
+    return typer.main.get_command(app)
+
+
 def _run(arguments: list[str]) -> int:
-    command = typer.main.get_command(app)
+    command = _command_tree()
     with warnings.catch_warnings():
         warnings.simplefilter("always", LianetWarning)
         # It ignores where a warning arose.
@@ -211,7 +217,7 @@ def as_options(message: str, arguments: Sequence[str], prefix: str = "") -> str:
         arguments: of the command line.
         prefix: of the parameters that are meant, where a command has parameters of the same names without it.
     """
-    command: Any = typer.main.get_command(app)
+    command = _command_tree()
     for word in arguments:
         command = getattr(command, "commands", {}).get(word, command)
     options = {each.name: max(each.opts, key=len) for each in command.params if each.param_type_name == "option"}

@@ -107,10 +107,10 @@ def _counted(
     """
     judgement = Judgement(Goal(head.header.classes, head.header.numbers))
     mapped = np.zeros(len(head.header.classes), np.int64)
-    tiles = [tile for tile in head.map_tiles(head.region.window, side) if everywhere or _labels_in(labels, tile)]
-    done, total = 0, sum(tile.pixels for tile in tiles)
-    for tile in tiles:
-        parts = _labels_in(labels, tile)
+    tiles = [(tile, _labels_in(labels, tile)) for tile in head.map_tiles(head.region.window, side)]
+    tiles = [(tile, parts) for tile, parts in tiles if everywhere or parts]
+    done, total = 0, sum(tile.pixels for tile, _ in tiles)
+    for tile, parts in tiles:
         sums: dict[int, Tensor] = {}
         for date in labels.dates:
             of_date = [number for number, part in parts.items() if date in part.dates]

@@ -101,20 +101,9 @@ def open_head_file(path: str | os.PathLike[str]) -> ArtifactFile[HeadHeader]:
     return _open(Path(path), HeadHeader, "head")
 
 
-def region_beside(header: HeadHeader, head_path: Path) -> Path:
-    """The region file of a head: where it was at training, else beside the head under the same name.
-
-    Raises:
-        ArtifactError: it is in neither place.
-    """
-    places = region_places(header, head_path)
-    for place in places:
-        if place.is_file():
-            return place
-    raise ArtifactError(
-        f"the region {header.region.name!r} of {head_path} was not found at {' or '.join(map(str, places))}: say where it is"
-        " with `region`"
-    )
+def region_beside(header: HeadHeader, head_path: Path) -> Path | None:
+    """The region file of a head: where it was at training, else beside the head under the same name, else None."""
+    return next((place for place in region_places(header, head_path) if place.is_file()), None)
 
 
 def region_places(header: HeadHeader, head_path: Path) -> tuple[Path, Path]:

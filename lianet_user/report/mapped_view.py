@@ -116,10 +116,7 @@ def labelled_view(labels: Labels) -> View:
     labelled = shown.labelled
     row, height = _densest(np.count_nonzero(labelled, axis=1))
     col, width = _densest(np.count_nonzero(labelled[row : row + height], axis=0))
-    first_row, first_col = row // scale, col // scale
-    window = Window(
-        first_row, first_col, -(-(row + height) // scale) - first_row, -(-(col + width) // scale) - first_col
-    )
+    window = Window(row, col, height, width).coarsened(scale)
     inside = window.scaled(scale).slices
     whole = np.count_nonzero(labelled[inside]) == np.count_nonzero(labelled)
     return View(window, shown.dates[0], scale, shown.values[inside], whole)
