@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lianet_user.field.config import TemporalCovariance
-from lianet_user.field.kriging import YEAR_DAYS, kriging_weights
+from lianet_user.field.encoding import YEAR_DAYS, kriging_weights
 from lianet_user.imagery import Imagery, ImageryOptions, Resident, open_imagery
 from lianet_user.pretraining import PretrainSettings, RegionWords, pretrain
 from lianet_user.region import Region

@@ -18,7 +18,8 @@ from torch import Tensor
 from lianet_user.errors import ArtifactError, RegionMismatchError
 from lianet_user.field.config import HeadConfig, HeadInput
 from lianet_user.field.head import HeadEnsemble
-from lianet_user.field.model import Precision, answering_autocast, fold_norms
+from lianet_user.field.model import Precision, answering_autocast
+from lianet_user.field.norms import fold_norms
 from lianet_user.field.weights import built, stored
 from lianet_user.files.artifact import ArtifactFile, open_head_file, region_beside, region_places, write_artifact
 from lianet_user.files.header import IGNORE, HeadHeader, RegionHeader, class_flags

@@ -26,7 +26,8 @@ from lianet_user.errors import PartlyOutsideWarning
 from lianet_user.field.config import FieldConfig, HeadInput, reads_a_date
 from lianet_user.field.decoder import LiteReconstruction, Part
 from lianet_user.field.head import CONTEXT_HALO, STATISTICS, context
-from lianet_user.field.model import NeuralField, Precision, answering_autocast, fold_norms
+from lianet_user.field.model import NeuralField, Precision, answering_autocast
+from lianet_user.field.norms import fold_norms
 from lianet_user.field.weights import read_field
 from lianet_user.files.artifact import ArtifactFile, open_region_file
 from lianet_user.files.header import RegionHeader
@@ -156,7 +157,7 @@ class Region:
         Raises:
             DateError: the region does not hold `date`, or cannot estimate it.
         """
-        (features,) = self._computed(window, self._time(date, between), lambda features: (features,))
+        (features,) = self._computed(window, self.header.time_of(date, between=between), lambda decoded: (decoded,))
         return features[0]
 
     @torch.inference_mode()
@@ -188,7 +189,7 @@ class Region:
         Raises:
             DateError: as in `features`.
         """
-        return self._field_features([patch], self._time(date))[0]
+        return self._field_features([patch], self.header.time_of(date))[0]
 
     @torch.inference_mode()
     def head_input(self, window: Window, date: dt.date | None, inputs: Sequence[HeadInput]) -> Tensor:
@@ -228,7 +229,7 @@ class Region:
             return (decoded.float(), *bands) if wants_features else bands
 
         with answering_autocast(self.device, self.precision):
-            *decoded, last = self._computed(inner, self._time(date), read)
+            *decoded, last = self._computed(inner, self.header.time_of(date), read)
         parts: dict[HeadInput, Tensor] = {}
         if wants_features:
             features = crop(decoded[0] if wants_bands else last, window, inner)[0]
@@ -238,9 +239,6 @@ class Region:
         if "context" in inputs:
             parts["context"] = crop(context(last), window, inner)[0]
         return parts
-
-    def _time(self, date: dt.date | None, between: bool = False) -> int | float:
-        return self.header.time_of(date, between=between)
 
     def _computed(self, window: Window, time: int | float, read: Callable[[Tensor], Parts]) -> Parts:
         """The results of `read` on features (1, C, h, w) over a window: (1, channels, height, width) each."""

@@ -19,7 +19,8 @@ from benchmarks.large_map import head_on, region_of
 from lianet_user.field.config import preset
 from lianet_user.field.encoding import HashGrid
 from lianet_user.field.head import HeadLayers
-from lianet_user.field.model import answering_autocast, computed_in, fold_norms
+from lianet_user.field.model import answering_autocast, computed_in
+from lianet_user.field.norms import fold_norms
 from lianet_user.files.header import ClassEntry
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample

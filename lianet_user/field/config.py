@@ -126,8 +126,8 @@ class MlpTime(Schema):
 
 
 class TemporalCovariance(Schema):
-    """How alike two moments look (:mod:`lianet_user.field.kriging`): variances relative to the season's. The standard
-    numbers are those of five years of Sentinel-2 over farmland and forest in Romania."""
+    """How alike two moments look (`covariance` in :mod:`lianet_user.field.encoding`): variances relative to the season's.
+    The standard numbers are those of five years of Sentinel-2 over farmland and forest in Romania."""
 
     season_width: Annotated[float, Field(gt=0, le=100)] = 0.6
     """Width of a season, in sines of half the angle between two days of the year: 0.6 is about five weeks."""

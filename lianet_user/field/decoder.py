@@ -1,4 +1,5 @@
-"""Decoders: convolutional trunks that turn encoded windows into features, and the reconstruction layer behind them.
+"""Decoders: convolutional trunks (U-Nets on a ResNet) that turn encoded windows into features, and the reconstruction
+layer behind them.
 
 `ResUNet` is the paper's (section 3.2), `FlatDecoder` that of its authors' later releases. `LiteUNet` is ours: it has no
 statistics over space, so what it computes at a pixel does not depend on how an area is cut into windows.
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lianet_user.field.config import DecoderConfig
-from lianet_user.field.resnet import ResNetEncoder
+from lianet_user.field.norms import group_norm
 
 Part = tuple[slice, slice]
 """Rows and columns of a window."""
@@ -22,10 +23,108 @@ LIMIT = 100.0
 """Encodings are clamped to +-LIMIT before the projection (paper's release)."""
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with the paper's groups: 4 up to 64 channels, 8 up to 128, 16 up to 256, 32 above."""
-    groups = next((g for limit, g in ((64, 4), (128, 8), (256, 16)) if channels <= limit), 32)
-    return nn.GroupNorm(groups, channels)
+# --- The encoder: a ResNet (He et al., 2016; strides in the 3x3 convolutions), without classifier and pretrained weights.
+#
+# The layers, their names and what they compute are torchvision's and segmentation-models-pytorch's, and a test compares them.
+# They are here because importing those two takes longer than torch itself, and every command would wait for it.
+
+
+STEM = 64
+"""Channels after the first convolution."""
+
+
+def _conv(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """Brings a block's input to the shape of its output; None where it has that shape."""
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv(inputs, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = _conv(width, width, 3), nn.BatchNorm2d(width)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return functional.relu(out, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """A 1x1, a 3x3 and a 1x1 convolution, and a shortcut; four times as many channels come out as are in the middle."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = width * self.expansion
+        self.conv1, self.bn1 = _conv(inputs, width, 1), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = _conv(width, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = _conv(width, outputs, 1), nn.BatchNorm2d(outputs)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = functional.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return functional.relu(out, inplace=True)
+
+
+BLOCKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+"""The kind of block, and how many of them each stage has."""
+
+
+class ResNetEncoder(nn.Module):
+    """A ResNet without its classifier, which halves a window stage by stage.
+
+    Attributes:
+        out_channels: after each halving: 64, 256, 512, 1024, 2048 for a whole ResNet-50.
+    """
+
+    def __init__(self, name: str, in_channels: int, depth: int) -> None:
+        """An untrained encoder of :data:`BLOCKS`, which halves a window `depth` times (1 to 5)."""
+        super().__init__()
+        block, counts = BLOCKS[name]
+        self.conv1 = nn.Conv2d(in_channels, STEM, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM)
+        self.out_channels, width = [STEM], STEM
+        for number in range(1, depth):
+            middle, outputs = STEM * 2 ** (number - 1), STEM * 2 ** (number - 1) * block.expansion
+            strides = [1 if number == 1 else 2] + [1] * (counts[number - 1] - 1)
+            blocks = [block(width if first == 0 else outputs, middle, stride) for first, stride in enumerate(strides)]
+            setattr(self, f"layer{number}", nn.Sequential(*blocks))
+            self.out_channels.append(width := outputs)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, channels, h, w) to what each halving leaves, the finest first."""
+        x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        outputs = [x]
+        for number in range(1, len(self.out_channels)):
+            x = functional.max_pool2d(x, 3, 2, 1) if number == 1 else x
+            outputs.append(x := getattr(self, f"layer{number}")(x))
+        return outputs
+
+
+# --- The decoders.
 
 
 def _projection(config: DecoderConfig, channels: int) -> tuple[nn.Module, int]:
@@ -40,18 +139,22 @@ def _encoder(config: DecoderConfig, channels: int) -> ResNetEncoder:
     return ResNetEncoder(config.encoder, channels, config.depth)
 
 
+def _two_convolutions(channels: int, activation: nn.Module) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        group_norm(channels),
+        activation,
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        group_norm(channels),
+    )
+
+
 class ResBlock(nn.Module):
     """Two 3x3 convolutions with GroupNorm and a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            group_norm(channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            group_norm(channels),
-        )
+        self.block = _two_convolutions(channels, nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.block(x) + x)
@@ -104,13 +207,7 @@ class FlatBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            group_norm(channels),
-            nn.GELU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            group_norm(channels),
-        )
+        self.block = _two_convolutions(channels, nn.GELU())
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.gelu(x + 0.1 * self.block(x))
@@ -174,13 +271,8 @@ class LiteUNet(nn.Module):
     """
 
     def __init__(self, config: DecoderConfig, channels: int, codes: int | None) -> None:
-        """Make an untrained decoder.
-
-        Args:
-            config: of the decoder.
-            channels: of the encoding.
-            codes: length of the time codes that steer the projection; None where the time is added to the encoding.
-        """
+        """An untrained decoder of an encoding of so many channels. `codes` is the length of the time codes that steer the
+        projection; None where the time is added to the encoding."""
         super().__init__()
         assert config.projection is not None  # the configuration sees to that
         self.projection: nn.Conv2d | CodedProjection

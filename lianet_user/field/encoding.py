@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lianet_user.field.config import (
@@ -29,9 +30,9 @@ from lianet_user.field.config import (
     KrigedTime,
     MlpTime,
     SinusoidalTime,
+    TemporalCovariance,
     TimeConfig,
 )
-from lianet_user.field.kriging import kriging_weights, left_out_weights
 
 # Wrapping signed 64-bit constants of the paper's release; levels differ by their seed.
 _C1 = 0x9E3779B185EBCA87 - 2**64
@@ -103,15 +104,8 @@ class _Axis:
 
 
 def _axis(lower: np.ndarray, weight: np.ndarray, aligned: bool, furthest: int, device: torch.device) -> _Axis:
-    """The nodes and weights of one axis at one level.
-
-    Args:
-        lower: node below each pixel, ascending.
-        weight: of the node above it.
-        aligned: whether no pixel needs that.
-        furthest: the most that `lower` grows from one pixel to the next.
-        device: for the result.
-    """
+    """The nodes and weights of one axis at one level, from the node below each pixel (ascending), the weight of the node
+    above it, whether no pixel needs that one, and the most that `lower` grows from one pixel to the next."""
 
     def held(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(device)
@@ -219,19 +213,18 @@ class _Encode(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad,) = grad_outputs
         tables = grad.new_zeros(ctx.table_shape, dtype=torch.float32)
+        features = ctx.grid.config.features
         with torch.autocast(grad.device.type, enabled=False):
-            _Encode._add_gradients(ctx, grad, tables)
+            for index, level, rows, cols, entries in ctx.plan:
+                pixels = grad[index, :, :, level * features : (level + 1) * features].float()
+                height, width = pixels.shape[:2]
+                across = rows.gather(pixels.reshape(height, -1)).view(rows.count, width, features)
+                block = cols.gather(across.transpose(0, 1).reshape(width, -1))
+                tables[ctx.grid.spans[level]].index_add_(0, entries, block.view(-1, features))
         return tables, None, None, None, None
 
-    @staticmethod
-    def _add_gradients(ctx: Any, grad: Tensor, tables: Tensor) -> None:
-        features = ctx.grid.config.features
-        for index, level, rows, cols, entries in ctx.plan:
-            pixels = grad[index, :, :, level * features : (level + 1) * features].float()
-            height, width = pixels.shape[:2]
-            across = rows.gather(pixels.reshape(height, -1)).view(rows.count, width, features)
-            block = cols.gather(across.transpose(0, 1).reshape(width, -1))
-            tables[ctx.grid.spans[level]].index_add_(0, entries, block.view(-1, features))
+
+# --- The date.
 
 
 class TimeVectors(nn.Module):
@@ -291,7 +284,7 @@ class TimeMlp(nn.Module):
 
 
 class TimeCodes(nn.Module):
-    """A learned code per acquisition; any other moment's is estimated from them (:mod:`lianet_user.field.kriging`).
+    """A learned code per acquisition; any other moment's is estimated from them.
 
     Attributes:
         weight: (acquisitions, codes).
@@ -340,3 +333,59 @@ def time_encoding(config: TimeConfig, channels: int) -> TimeEncoding:
             return TimeCodes(config)
         case _:
             return TimeWaves(config, channels)
+
+
+# --- A moment estimated from others: ordinary kriging along time.
+#
+# A place looks in June much as it did last June, and today much as it did last week; over the years it changes slowly, and
+# every scene has haze and light of its own that no other tells anything about. `TemporalCovariance` says how much of each
+# there is. Ordinary kriging turns it into weights: those of the linear combination of the known moments that errs least,
+# and that sum to one.
+
+
+YEAR_DAYS = 365.25
+
+Array = NDArray[np.float64]
+
+
+def covariance(first: ArrayLike, second: ArrayLike, model: TemporalCovariance) -> Array:
+    """How alike moments are, relative to the season's variance: (n, m).
+
+    Args:
+        first: (n,) days.
+        second: (m,) days.
+        model: without its scenes' own part, which two different moments never share.
+    """
+    apart = np.abs(np.asarray(first, np.float64)[:, None] - np.asarray(second, np.float64)[None])
+    phase = np.sin(np.pi * apart / YEAR_DAYS) / model.season_width
+    season = np.exp(-2 * phase**2 - apart / model.season_days)
+    years = model.years * np.exp(-0.5 * (apart / model.years_days) ** 2)
+    weeks = model.weeks * np.exp(-apart / model.weeks_days)
+    result: Array = season + years + weeks
+    return result
+
+
+def kriging_weights(known: ArrayLike, moments: ArrayLike, model: TemporalCovariance) -> Array:
+    """Weights of known moments for the estimate at others: (moments, known), rows sum to one.
+
+    Args:
+        known: (n,) days.
+        moments: (m,) days.
+        model: how alike moments are.
+    """
+    inverse = np.linalg.inv(covariance(known, known, model) + model.scene * np.eye(np.size(known)))
+    plain = covariance(moments, known, model) @ inverse
+    total = inverse.sum(1)
+    # The sum to one means that no mean has to be known, only that there is one (the multiplier of ordinary kriging).
+    result: Array = plain + ((1 - plain.sum(1)) / total.sum())[:, None] * total
+    return result
+
+
+def left_out_weights(known: ArrayLike, model: TemporalCovariance) -> Array:
+    """Weights for the estimate of every moment from the others: (n, n), zero on the diagonal. A lone moment has none."""
+    days = np.asarray(known, np.float64)
+    result = np.zeros((len(days), len(days)))
+    for index in range(len(days) if len(days) > 1 else 0):
+        others = np.arange(len(days)) != index
+        result[index, others] = kriging_weights(days[others], days[index : index + 1], model)[0]
+    return result

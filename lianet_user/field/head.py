@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lianet_user.field.config import HeadConfig
-from lianet_user.field.decoder import group_norm
+from lianet_user.field.norms import NORMS
 
 PAPER_WIDTHS = (128, 128, 64, 64, 32)
 SLIM_WIDTHS = (64, 64, 64, 64, 32)
 DEEP_WIDTHS = (128, 128, 128, 128, 64, 64, 64, 64, 32, 32)
 """The deeper head of the authors' later releases: eleven convolutions with the one to the outputs."""
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Brings the channels of every pixel to one mean and deviation, and then each to a scale and offset of its own.
-
-    Unlike BatchNorm it computes the same in training as in a finished head, which tells most where few pixels teach
-    numbers; unlike GroupNorm it looks at one pixel only.
-    """
-
-    def forward(self, values: Tensor) -> Tensor:
-        """(B, C, h, w) to the same."""
-        return super().forward(values.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-NORMS: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "batch": nn.BatchNorm2d, "channel": ChannelNorm}
 
 
 class HeadLayers(nn.Sequential):

@@ -1,15 +1,13 @@
-"""The neural field put together (encoding, time, decoder, reconstruction), and how it computes: precision, folded norms."""
+"""The neural field put together: encoding, time, decoder, reconstruction; and the precision in which it is computed."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lianet_user.field.config import FieldConfig
 from lianet_user.field.decoder import FlatDecoder, LiteReconstruction, LiteUNet, Part, Reconstruction, ResUNet
@@ -64,10 +62,7 @@ class NeuralField(nn.Module):
         """The decoder's features (B, features, height, width).
 
         Args:
-            corners: as :meth:`encode`.
-            height: as :meth:`encode`.
-            width: as :meth:`encode`.
-            times: as :meth:`encode`.
+            corners, height, width, times: as :meth:`encode`.
             left_out: for fields of kind `kriged`, see :class:`lianet_user.field.encoding.TimeCodes`.
             keep: of a `lite` field, the part of every window that is asked for: see
                 :meth:`lianet_user.field.decoder.LiteUNet.forward`.
@@ -121,26 +116,3 @@ def computed_in(device: torch.device, precision: Precision) -> Literal["bfloat16
 def answering_autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """The precision of what a head reads, and of its answers."""
     return torch.autocast(device.type, torch.bfloat16, enabled=computed_in(device, precision) == "bfloat16")
-
-
-# --- Folding BatchNorm into the convolution before it: the same function, fewer passes over memory.
-
-
-@torch.no_grad()
-def fold_norms(module: nn.Module) -> None:
-    """Fold every BatchNorm of a module in evaluation mode into its convolution, in place.
-
-    Pairs are recognised as `nn.Sequential` neighbours and by torchvision's names (`conv1` and `bn1`, ...).
-    """
-    assert not module.training
-    for parent in module.modules():
-        children = dict(parent.named_children())
-        names = list(children)
-        pairs = [(name, name.replace("conv", "bn")) for name in names if name.startswith("conv")]
-        if isinstance(parent, nn.Sequential):
-            pairs += itertools.pairwise(names)
-        for conv_name, norm_name in pairs:
-            conv, norm = children[conv_name], children.get(norm_name)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
-                setattr(parent, norm_name, nn.Identity())

@@ -32,8 +32,7 @@ from lianet_user.field.config import (
     preset,
 )
 from lianet_user.field.decoder import LiteReconstruction
-from lianet_user.field.encoding import TimeWaves
-from lianet_user.field.kriging import YEAR_DAYS
+from lianet_user.field.encoding import YEAR_DAYS, TimeWaves
 from lianet_user.field.model import NeuralField
 from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import replacing, software_versions

@@ -23,8 +23,7 @@ from torch.nn import functional
 
 from lianet_user.field.config import TemporalCovariance
 from lianet_user.field.decoder import CodedProjection, LiteReconstruction, LiteUNet
-from lianet_user.field.encoding import TimeCodes
-from lianet_user.field.kriging import left_out_weights
+from lianet_user.field.encoding import TimeCodes, left_out_weights
 from lianet_user.field.model import NeuralField
 from lianet_user.imagery.imagery import Imagery
 from lianet_user.imagery.statistics import Statistics

@@ -24,7 +24,8 @@ from lianet_user.field.head import (
     context,
     head_halo,
 )
-from lianet_user.field.model import NeuralField, fold_norms
+from lianet_user.field.model import NeuralField
+from lianet_user.field.norms import fold_norms
 
 pytestmark = pytest.mark.numerics
 

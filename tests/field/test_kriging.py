@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lianet_user.field.config import KrigedTime, TemporalCovariance
-from lianet_user.field.encoding import TimeCodes
-from lianet_user.field.kriging import covariance, kriging_weights, left_out_weights
+from lianet_user.field.encoding import TimeCodes, covariance, kriging_weights, left_out_weights
 
 MODEL = TemporalCovariance()
 moments = st.lists(st.floats(0, 3000), min_size=2, max_size=12, unique_by=lambda day: round(day))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from factories import randomize
 
-from lianet_user.field.resnet import BLOCKS, ResNetEncoder
+from lianet_user.field.decoder import BLOCKS, ResNetEncoder
 from lianet_user.field.torchvision_ops import import_torchvision
 
 pytestmark = pytest.mark.numerics

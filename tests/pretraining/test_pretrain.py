@@ -15,7 +15,7 @@ from factories import GSD, HEIGHT, QUICK_PRETRAINING, REGION_WORDS, WIDTH, image
 
 from lianet_user.errors import ArtifactError, DateError, ImageryError, InputError, LianetError, TrainingError
 from lianet_user.field.config import KrigedTime, TemporalCovariance, preset
-from lianet_user.field.kriging import kriging_weights
+from lianet_user.field.encoding import kriging_weights
 from lianet_user.field.model import NeuralField
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import RegionHeader
