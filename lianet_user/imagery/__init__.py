@@ -15,22 +15,12 @@ if TYPE_CHECKING:
     from lianet_user.imagery.formats import open_imagery
     from lianet_user.imagery.imagery import Imagery, ImageryOptions, Patch, Resident
 
-__all__ = [
-    "Imagery",
-    "ImageryOptions",
-    "Patch",
-    "Resident",
-    "open_imagery",
-]
+__all__ = ["Imagery", "ImageryOptions", "Patch", "Resident", "open_imagery"]
 
-__getattr__, _, _ = lazy_loader.attach(
+__getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "imagery": ["Imagery", "ImageryOptions", "Patch", "Resident"],
         "formats": ["open_imagery"],
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from lianet_user.errors import ImageryError, listed
-from lianet_user.imagery.imagery import Imagery, ImageryOptions, Selection, in_period, none_in_period
+from lianet_user.imagery.imagery import Imagery, ImageryOptions, Selection
 from lianet_user.imagery.sentinel2 import is_sentinel2, open_sentinel2
 
 Answer = TypeVar("Answer")
@@ -31,15 +31,7 @@ ZARR = ("zarr.json", ".zgroup", ".zmetadata")
 CATALOGUES = ("catalog.json", "collection.json")
 
 
-class Opened(Selection):
-    """The selected acquisitions of imagery, with notes for the provider."""
-
-    def __init__(self, imagery: Imagery, indices: Sequence[int], notes: Sequence[str]) -> None:
-        super().__init__(imagery, indices)
-        self.notes = tuple(notes)
-
-
-def open_imagery(paths: Sequence[Path | str], options: ImageryOptions) -> Opened:
+def open_imagery(paths: Sequence[Path | str], options: ImageryOptions) -> Selection:
     """Open imagery: Sentinel-2 band files, stacks, NetCDF or Zarr cubes, or STAC.
 
     Only headers are read, unless `options.min_clear` asks for the share of clear pixels. Without it, each acquisition is read
@@ -55,32 +47,21 @@ def open_imagery(paths: Sequence[Path | str], options: ImageryOptions) -> Opened
     """
     imagery = _read(paths, options)
     dates = [held.date for held in imagery.acquisitions]
-    kept = [
-        index
-        for index in sorted(range(len(dates)), key=dates.__getitem__)
-        if in_period(imagery.acquisitions[index], options)
-    ]
-    if not kept:
-        raise none_in_period(imagery.acquisitions, options)
-    if twice := sorted(date for date, count in Counter(dates[index] for index in kept).items() if count > 1):
+    if twice := sorted(date for date, count in Counter(dates).items() if count > 1):
         raise ImageryError(
             f"{imagery.source} holds {listed([*map(str, twice)])} more than once: give one acquisition of each date"
         )
-    _refuse_unused(options, [dates[index] for index in kept], imagery.source)
-    notes = list(imagery.notes)
+    _refuse_unused(options, dates, imagery.source)
+    kept, notes = list(range(len(dates))), list(imagery.notes)
     if options.min_clear > 0:
         kept = _clear(imagery, kept, options.min_clear, notes)
     else:
         _refuse_empty(imagery, kept)
-    return Opened(imagery, kept, notes)
+    return Selection(imagery, kept, notes)
 
 
 def _refuse_unused(options: ImageryOptions, dates: Sequence[dt.date], source: str) -> None:
-    """Refuse an offset or a scale of a date that the imagery does not have.
-
-    Raises:
-        ImageryError: there is one.
-    """
+    """Refuse an offset or a scale of a date that the imagery does not have."""
     for what, given in (("offset", options.offsets), ("scale", options.scales)):
         since, until = options.since or dt.date.min, options.until or dt.date.max
         if unused := [str(date) for date in sorted(given) if date not in dates and since <= date <= until]:

@@ -118,7 +118,7 @@ def on_grid(plane: Plane, grid: GeoBox, method: Literal["bilinear", "nearest"] =
     return Resampled(plane, grid, method)
 
 
-class Cropped:
+class Cropped(Plane):
     """Another plane, cropped or padded to a grid with the same pixels; what it does not cover is not measured.
 
     Args:
@@ -128,7 +128,7 @@ class Cropped:
     """
 
     def __init__(self, plane: Plane, geobox: GeoBox, shift: tuple[int, int]) -> None:
-        self.geobox, self.scale, self.offset, self.name = geobox, plane.scale, plane.offset, plane.name
+        super().__init__(geobox, plane.name, plane.scale, plane.offset)
         self._plane, self._shift = plane, shift
 
     def read(self, window: Window) -> NDArray[np.float32]:
@@ -138,16 +138,13 @@ class Cropped:
             values[inside.within(shifted).slices] = _measured(self._plane, inside)
         return values
 
-    def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        return np.isfinite(values)
 
-
-class Resampled:
+class Resampled(Plane):
     """Another plane, resampled onto a grid. A pixel is measured where the plane's pixel at its centre is.
 
-    Nodata is not mixed in.
-    Every pixel is computed from its own coordinates, without the approximations that a warper makes for a window as a whole,
-    so that a window equals its part of the whole. A grid of larger pixels takes means of several samples a pixel.
+    Nodata is not mixed in. Every pixel is computed from its own coordinates, without the approximations that a warper makes
+    for a window as a whole, so that a window equals its part of the whole. A grid of larger pixels takes means of several
+    samples a pixel.
 
     Args:
         plane: to be read.
@@ -156,7 +153,7 @@ class Resampled:
     """
 
     def __init__(self, plane: Plane, geobox: GeoBox, method: Literal["bilinear", "nearest"] = "bilinear") -> None:
-        self.geobox, self.scale, self.offset, self.name = geobox, plane.scale, plane.offset, plane.name
+        super().__init__(geobox, plane.name, plane.scale, plane.offset)
         source = plane.geobox
         assert geobox.crs is not None
         assert source.crs is not None
@@ -184,12 +181,7 @@ class Resampled:
         values = np.full(inside.shape, np.nan, np.float32)
         if inside.any():
             values[inside] = self._values(rows[inside], cols[inside])
-        if samples == 1:
-            return values
-        return _mean_of_measured(values, samples)
-
-    def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        return np.isfinite(values)
+        return values if samples == 1 else _mean_of_measured(values, samples)
 
     def _places(
         self, rows: NDArray[np.float64], cols: NDArray[np.float64]
@@ -298,6 +290,11 @@ def block_mean(values: NDArray[Any], factor: int) -> NDArray[Any]:
 def block_all(values: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
     """Whether all of each block of `factor` x `factor` along the last two axes is true."""
     return values if factor == 1 else np.asarray(blocks(values, factor).all((-3, -1)))
+
+
+def finer(window: Window, factor: int) -> Window:
+    """A window in pixels of which `factor` x `factor` cover one of its own."""
+    return Window(*(factor * length for length in (window.row, window.col, window.height, window.width)))
 
 
 def blocks(values: NDArray[Any], factor: int) -> NDArray[Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition, Band
 from lianet_user.geo.grid import Window, whole
-
-SCL_CLEAR = (4, 5, 6, 7, 11)
-"""Values of Sentinel-2's scene classification that show the ground: vegetation, bare, water, unclassified, snow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,7 @@ class ImageryOptions:
     """Where clouds are marked: the name of a variable, of an asset, or of a layer's description, or the path of a raster or
     of a folder of rasters with dates in their names."""
     clear: tuple[int, ...] | None = None
-    """Values of the mask that are clear; by default `SCL_CLEAR` where the mask is called SCL."""
+    """Values of the mask that are clear; by default 4 to 7 and 11 where the mask is called SCL."""
     clear_below: float | None = None
     """Alternatively: the mask is a probability of clouds, and values below this are clear."""
     min_clear: float = 0.0
@@ -131,14 +128,11 @@ class Imagery(ABC):
 class Selection(Imagery):
     """Some acquisitions of other imagery."""
 
-    def __init__(self, imagery: Imagery, indices: Sequence[int]) -> None:
-        self.geobox, self.bands, self.factors, self.source = (
-            imagery.geobox,
-            imagery.bands,
-            imagery.factors,
-            imagery.source,
-        )
+    def __init__(self, imagery: Imagery, indices: Sequence[int], notes: Sequence[str] = ()) -> None:
+        self.geobox, self.bands = imagery.geobox, imagery.bands
+        self.factors, self.source = imagery.factors, imagery.source
         self.acquisitions = tuple(imagery.acquisitions[index] for index in indices)
+        self.notes = tuple(notes)
         self._imagery, self._indices = imagery, tuple(indices)
 
     def read(self, index: int, window: Window) -> Patch:
@@ -154,12 +148,8 @@ class Resident(Imagery):
     """
 
     def __init__(self, imagery: Imagery, patches: Sequence[Patch]) -> None:
-        self.geobox, self.bands, self.factors, self.source = (
-            imagery.geobox,
-            imagery.bands,
-            imagery.factors,
-            imagery.source,
-        )
+        self.geobox, self.bands = imagery.geobox, imagery.bands
+        self.factors, self.source = imagery.factors, imagery.source
         self.acquisitions = imagery.acquisitions
         self._patches = tuple(patches)
 
@@ -174,28 +164,24 @@ class Resident(Imagery):
         return Patch(patch.reflectance[:, rows, cols], patch.valid[:, rows, cols])
 
 
-class Plane(Protocol):
+class Plane(ABC):
     """One band of one acquisition, or one mask, on its own grid.
 
-    Attributes:
+    Args:
         geobox: its own grid.
+        name: of the file (and the layer), for messages.
         scale: digital numbers per reflectance 1.0, as finally decided.
         offset: subtracted from the digital numbers first: reflectance = (digital number - offset) / scale.
-        name: of the file (and the layer), for messages.
+        nodata: digital numbers that mean "not measured", in addition to NaN.
     """
 
-    @property
-    def geobox(self) -> GeoBox: ...
+    def __init__(
+        self, geobox: GeoBox, name: str, scale: float = 1.0, offset: float = 0.0, nodata: Iterable[float] = ()
+    ) -> None:
+        self.geobox, self.name, self.scale, self.offset = geobox, name, scale, offset
+        self._nodata = frozenset(nodata)
 
-    @property
-    def scale(self) -> float: ...
-
-    @property
-    def offset(self) -> float: ...
-
-    @property
-    def name(self) -> str: ...
-
+    @abstractmethod
     def read(self, window: Window) -> NDArray[Any]:
         """Digital numbers (height, width) of a window inside the plane's own grid, as they are stored. Safe to call from
         several threads.
@@ -203,8 +189,10 @@ class Plane(Protocol):
         Raises:
             ImageryError: the file cannot be read, or is damaged.
         """
-        ...
 
     def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of what `read` returned is a measurement."""
-        ...
+        result = np.isfinite(values)
+        for number in self._nodata:
+            result &= values != number
+        return result

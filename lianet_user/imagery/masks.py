@@ -14,12 +14,10 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import ImageryError, listed
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window
-from lianet_user.imagery.grids import block_all, describe_grid, on_grid, pixel_factor
-from lianet_user.imagery.imagery import SCL_CLEAR, ImageryOptions, Plane
+from lianet_user.imagery.grids import block_all, describe_grid, finer, on_grid, pixel_factor
+from lianet_user.imagery.imagery import ImageryOptions, Plane
 from lianet_user.imagery.rasters import RasterFile, RasterPlane, date_of_file, rasters_in
-
-SCL = "SCL"
-"""Sentinel-2's scene classification, the one mask whose values mean the same everywhere."""
+from lianet_user.imagery.sensors import SCL, SCL_CLEAR
 
 
 @dataclass(frozen=True)
@@ -69,13 +67,13 @@ class MaskPlane:
 
     def __init__(self, plane: Plane, grid: GeoBox, rule: MaskRule) -> None:
         self.name, self._plane, self._rule = plane.name, plane, rule
-        coarser, finer = pixel_factor(plane.geobox, grid), pixel_factor(grid, plane.geobox)
-        if coarser is None and finer is None:
+        coarser, smaller = pixel_factor(plane.geobox, grid), pixel_factor(grid, plane.geobox)
+        if coarser is None and smaller is None:
             raise ImageryError(
                 f"mask {plane.name} covers {describe_grid(plane.geobox)}, which is not the ground of the imagery"
                 f" ({describe_grid(grid)}) in whole pixels: clip both to the same area, or give `grid` to resample"
             )
-        self._coarser, self._finer = coarser or 1, finer or 1
+        self._coarser, self._finer = coarser or 1, smaller or 1
         if rule.values:
             clear = np.array(rule.values, np.float32)
             if lost := [str(value) for value, kept in zip(rule.values, plane.measured(clear), strict=True) if not kept]:
@@ -92,8 +90,7 @@ class MaskPlane:
             ImageryError: the file cannot be read, or is damaged.
         """
         if self._finer > 1:
-            fine = Window(*(self._finer * n for n in (window.row, window.col, window.height, window.width)))
-            return block_all(self._clear(fine), self._finer)
+            return block_all(self._clear(finer(window, self._finer)), self._finer)
         factor = self._coarser
         row, col = window.row // factor, window.col // factor
         row_end, col_end = -(-window.row_end // factor), -(-window.col_end // factor)

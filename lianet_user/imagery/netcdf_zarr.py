@@ -27,7 +27,7 @@ from lianet_user.imagery.grids import registered
 from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
 from lianet_user.imagery.planes import PlaneImagery, assemble
 from lianet_user.imagery.rasters import date_in_name
-from lianet_user.imagery.sensors import CIRRUS, band_index, band_name, scaling, wavelengths
+from lianet_user.imagery.sensors import CIRRUS, band_index, band_name, declared_scaling, scaling, wavelengths
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -351,17 +351,9 @@ def open_arrays(paths: Sequence[Path], options: ImageryOptions) -> PlaneImagery:
     )
 
 
-class ArrayPlane:
-    """One band of one acquisition in a file: a `Plane` of which only the requested window is read.
-
-    Args:
-        file: that holds it.
-        layer: which band.
-        index: of the acquisition in the file.
-        scale: digital numbers per reflectance 1.0.
-        offset: subtracted from the digital numbers first.
-        nodata: digital numbers that mean "not measured", in addition to NaN and what the file declares.
-    """
+class ArrayPlane(Plane):
+    """One band of the acquisition of that index in a file, of which only the requested window is read. `nodata` is in
+    addition to what the file declares."""
 
     def __init__(
         self,
@@ -373,13 +365,14 @@ class ArrayPlane:
         offset: float = 0.0,
         nodata: Sequence[float] = (),
     ) -> None:
-        self.geobox, self.scale, self.offset = file.geobox, scale, offset
-        self.name = f"{file.path} ({layer.name}{'' if file.time is None else f', {file.time} {index}'})"
-        at = dict(layer.at) | ({} if file.time is None else {file.time: index})
+        name = f"{file.path} ({layer.name}{'' if file.time is None else f', {file.time} {index}'})"
         variable = file.dataset.variables[layer.variable]
+        super().__init__(file.geobox, name, scale, offset, [*nodata, *_declared_nodata(variable)])
+        at = dict(layer.at) | ({} if file.time is None else {file.time: index})
         self._file, self._values = file, variable.isel(at)
-        self._nodata = {*nodata, *_declared_nodata(variable)}
-        self._least, self._most = _range(variable.attrs)
+        least, most = np.ravel(variable.attrs.get("valid_range", (-math.inf, math.inf)))
+        self._least = float(variable.attrs.get("valid_min", least))
+        self._most = float(variable.attrs.get("valid_max", most))
 
     def read(self, window: Window) -> NDArray[Any]:
         file = self._file
@@ -396,10 +389,7 @@ class ArrayPlane:
         return values[:: -1 if file.south_up else 1, :: -1 if file.east_left else 1]
 
     def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        result = np.isfinite(values) & (values >= self._least) & (values <= self._most)
-        for number in self._nodata:
-            result &= values != number
-        return result
+        return super().measured(values) & (values >= self._least) & (values <= self._most)
 
 
 def _declared_nodata(variable: xr.Variable) -> list[float]:
@@ -410,11 +400,6 @@ def _declared_nodata(variable: xr.Variable) -> list[float]:
         # fractions 0 may well be one, clipped.
         said.append(variable.encoding["fill_value"])
     return [float(value) for value in np.concatenate([np.ravel(value) for value in said])] if said else []
-
-
-def _range(attrs: Mapping[str, Any]) -> tuple[float, float]:
-    least, most = np.ravel(attrs.get("valid_range", (-math.inf, math.inf)))
-    return float(attrs.get("valid_min", least)), float(attrs.get("valid_max", most))
 
 
 def _bands(names: Sequence[str], files: Sequence[ArrayFile], options: ImageryOptions) -> tuple[list[str], list[str]]:
@@ -487,17 +472,14 @@ def _acquisitions(file: ArrayFile, options: ImageryOptions) -> list[Acquisition]
 def _plane(
     file: ArrayFile, layer: ArrayLayer, index: int, date: dt.date, options: ImageryOptions, *, sentinel2: bool
 ) -> ArrayPlane:
-    """The plane of one band at one acquisition.
-
-    Raises:
-        ImageryError: Sentinel-2's offset has to be given, or as in `scaling`.
-    """
+    """The plane of one band at one acquisition, scaled as CF declares it. Errors as in `scaling`."""
     variable = file.dataset.variables[layer.variable]
-    declared = _declared_scaling(file.path, layer.variable, variable.attrs)
+    factor, summand = float(variable.attrs.get("scale_factor", 1.0)), float(variable.attrs.get("add_offset", 0.0))
+    words = f"{layer.variable} of {file.path} declares scale_factor {factor:g} and add_offset {summand:g}"
     scale, offset = scaling(
         date,
         options,
-        declared=declared,
+        declared=declared_scaling(factor, summand, words),
         dtype=variable.dtype.name,
         name=f"{file.path} ({layer.name})",
         sentinel2=sentinel2,
@@ -506,16 +488,3 @@ def _plane(
     if sentinel2 and variable.dtype.kind in "iu":
         nodata.append(0.0)
     return ArrayPlane(file, layer, index, scale=scale, offset=offset, nodata=nodata)
-
-
-def _declared_scaling(path: Path, name: str, attrs: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Scale and offset as in `Band`, from those by which CF multiplies and adds; None where nothing is declared."""
-    scale, offset = float(attrs.get("scale_factor", 1.0)), float(attrs.get("add_offset", 0.0))
-    if (scale, offset) == (1.0, 0.0):
-        return None
-    if not (math.isfinite(scale) and math.isfinite(offset) and scale > 0):
-        raise ImageryError(
-            f"{name} of {path} declares scale_factor {scale:g} and add_offset {offset:g}: expected a scale above 0"
-        )
-    # Decimal fractions have no exact binary ones: 1 / 0.0001 is 10000.
-    return round(1.0 / scale, 9), round(-offset / scale, 9)

@@ -19,6 +19,7 @@ from lianet_user.imagery.grids import (
     block_all,
     describe_grid,
     fill,
+    finer,
     pixel_factor,
     pixel_metres,
     refine,
@@ -80,7 +81,7 @@ class PlaneImagery(Imagery):
             holds = plane.measured(numbers) & clear[factor]
             measured = np.where(holds, numbers, 0).astype(np.float32)
             measured = np.clip((measured - np.float32(plane.offset)) / np.float32(plane.scale), 0.0, 1.0)
-            inside = window.within(Window(*(factor * n for n in (coarse.row, coarse.col, coarse.height, coarse.width))))
+            inside = window.within(finer(coarse, factor))
             reflectance[band] = refine(fill(measured, holds), factor)[inside.slices]
             valid[band] = holds.repeat(factor, 0).repeat(factor, 1)[inside.slices]
         return Patch(reflectance, valid)
@@ -98,8 +99,7 @@ class PlaneImagery(Imagery):
     def _clear(self, index: int, coarse: Window, factor: int) -> NDArray[np.bool_]:
         if (mask := self._masks.get(index)) is None:
             return np.ones((coarse.height, coarse.width), np.bool_)
-        on_grid = Window(*(factor * n for n in (coarse.row, coarse.col, coarse.height, coarse.width)))
-        return block_all(mask.clear(on_grid), factor)
+        return block_all(mask.clear(finer(coarse, factor)), factor)
 
     def _factor(self, band: int) -> int:
         """Of a band, the same on all of its dates."""
@@ -144,18 +144,13 @@ def assemble(
     source: str,
     notes: Sequence[str] = (),
 ) -> PlaneImagery:
-    """Assemble imagery from the planes of a reader.
+    """Assemble imagery from the planes of a reader, each on its own grid; other arguments as :class:`PlaneImagery`.
 
     Args:
-        names: of the bands.
-        wavelengths: of the bands (nm), None where unknown.
-        acquisitions: in order of time.
-        planes: by index of acquisition and of band, each on its own grid.
+        names, wavelengths: of the bands; nm, None where unknown.
         masks: by index of acquisition, where the reader has masks called `options.mask`; None reads them from files of
             that name.
         options: `grid` and what concerns masks.
-        source: product identifiers or file names, in words.
-        notes: of the reader.
 
     Raises:
         ImageryError: grids or masks do not fit, a band is on none of the dates, or fractions are no reflectances.

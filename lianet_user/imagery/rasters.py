@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from rasterio.io import DatasetReader
 from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window
+from lianet_user.imagery.imagery import Plane
 
 # GDAL keeps decoded blocks of up to 5 % of the memory. Windows are drawn at random, so that few are met again.
 os.environ.setdefault("GDAL_CACHEMAX", "256")
@@ -87,16 +88,8 @@ class RasterFile:
         return len(self.dtypes)
 
 
-class RasterPlane:
-    """One layer of a raster: a `Plane`.
-
-    Args:
-        file: that holds it.
-        layer: its number, from 1.
-        scale: digital numbers per reflectance 1.0.
-        offset: subtracted from the digital numbers first.
-        nodata: digital numbers that mean "not measured", in addition to NaN and what the file declares.
-    """
+class RasterPlane(Plane):
+    """One layer of a raster, counted from 1. `nodata` is in addition to what the file declares."""
 
     def __init__(
         self,
@@ -107,14 +100,10 @@ class RasterPlane:
         offset: float = 0.0,
         nodata: tuple[float, ...] = (),
     ) -> None:
-        self.file, self.layer, self.scale, self.offset = file, layer, scale, offset
-        self.geobox = file.geobox
+        name = str(file.path) if file.layers == 1 else f"{file.path} layer {layer}"
         declared = file.nodata[layer - 1]
-        self._nodata = (*nodata, *(() if declared is None else (declared,)))
-
-    @property
-    def name(self) -> str:
-        return str(self.file.path) if self.file.layers == 1 else f"{self.file.path} layer {self.layer}"
+        super().__init__(file.geobox, name, scale, offset, nodata if declared is None else (*nodata, declared))
+        self.file, self.layer = file, layer
 
     def read(self, window: Window) -> NDArray[Any]:
         place = rasterio.windows.Window(window.col, window.row, window.width, window.height)
@@ -125,12 +114,6 @@ class RasterPlane:
                 return values
             mask = source.read_masks(self.layer, window=place)
         return np.where(mask > 0, values, np.nan).astype(np.float32)
-
-    def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        result = np.isfinite(values)
-        for number in self._nodata:
-            result &= values != number
-        return result
 
 
 class _Handles(threading.local):
@@ -228,26 +211,16 @@ def date_of_file(path: Path) -> Acquisition | None:
 
 
 def _moment(path: Path, text: str) -> Acquisition | None:
-    moments = list(dict.fromkeys(_moments(text)))
-    dates = list(dict.fromkeys(date for date, _ in moments))
-    if len(dates) > 1:
-        raise ImageryError(
-            f"{path} has several dates in its name ({', '.join(map(str, dates))}): rename it after one, or give `dates`"
-        )
-    times = {time for _, time in moments if time is not None}
-    return Acquisition(date=dates[0], time=times.pop() if len(times) == 1 else None) if dates else None
-
-
-def _moments(text: str) -> Iterator[tuple[dt.date, dt.time | None]]:
+    times: dict[dt.date, set[dt.time]] = {}
     for match in DATE_PATTERN.finditer(text):
-        try:
-            date = dt.date(int(match["year"]), int(match["month"]), int(match["day"]))
-        except ValueError:
-            continue  # eight digits that are not a date
-        try:
-            yield (
-                date,
-                dt.time(int(match["hour"]), int(match["minute"]), int(match["second"])) if match["hour"] else None,
-            )
-        except ValueError:
-            yield date, None
+        with suppress(ValueError):  # digits that are no date, or no time of day
+            of_date = times.setdefault(dt.date(int(match["year"]), int(match["month"]), int(match["day"])), set())
+            if match["hour"]:
+                of_date.add(dt.time(int(match["hour"]), int(match["minute"]), int(match["second"])))
+    if len(times) > 1:
+        raise ImageryError(
+            f"{path} has several dates in its name ({', '.join(map(str, times))}): rename it after one, or give `dates`"
+        )
+    for date, of_date in times.items():
+        return Acquisition(date=date, time=of_date.pop() if len(of_date) == 1 else None)
+    return None

@@ -28,6 +28,12 @@ OFFSET_SINCE = dt.date(2022, 1, 25)
 """First day of processing baseline 04.00, which adds 1000 to every digital number."""
 
 
+SCL = "SCL"
+"""Sentinel-2's scene classification, the one mask whose values mean the same everywhere."""
+SCL_CLEAR = (4, 5, 6, 7, 11)
+"""Its values that show the ground: vegetation, bare, water, unclassified, snow."""
+
+
 def canonical(name: str) -> str:
     """Sentinel-2's name of a band: B02 for B2, b2 and B02; any other name as it is."""
     match = re.fullmatch(r"B0?(\d|8A|1[0-2])", name.strip(), re.I)
@@ -59,6 +65,20 @@ def wavelengths(names: Sequence[str]) -> tuple[float | None, ...]:
     # Landsat counts B1 to B11; its harmonised products write B01 to B07 and B09 to B11.
     sure = set(spelled) <= set(WAVELENGTHS_NM) and ("B08" in names or not {"B8A", "B12"}.isdisjoint(spelled))
     return tuple(WAVELENGTHS_NM[name] if sure else None for name in spelled)
+
+
+def declared_scaling(factor: float, summand: float, words: str) -> tuple[float, float] | None:
+    """Scale and offset as in `Band`, from those by which a file multiplies and adds; None where it declares nothing.
+
+    Raises:
+        ImageryError: `factor` is not above 0, or one of them not finite; `words` say who declares what.
+    """
+    if (factor, summand) == (1.0, 0.0):
+        return None
+    if not (np.isfinite(factor) and np.isfinite(summand) and factor > 0):
+        raise ImageryError(f"{words}: expected a scale above 0")
+    # Decimal fractions have no exact binary ones: 1 / 0.0001 is 10000, and 0.1 / 0.0001 is 1000.
+    return round(1.0 / factor, 9), round(-summand / factor, 9)
 
 
 def scaling(

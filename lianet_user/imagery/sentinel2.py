@@ -12,10 +12,9 @@ from pathlib import Path
 from lianet_user.errors import ImageryError, did_you_mean, listed
 from lianet_user.files.header import Acquisition
 from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
-from lianet_user.imagery.masks import SCL
 from lianet_user.imagery.planes import PlaneImagery, assemble
 from lianet_user.imagery.rasters import RASTER_SUFFIXES, RasterFile, RasterPlane, files_in
-from lianet_user.imagery.sensors import CIRRUS, GSD_M, WAVELENGTHS_NM, canonical, scaling
+from lianet_user.imagery.sensors import CIRRUS, GSD_M, SCL, WAVELENGTHS_NM, canonical, scaling
 
 FILE = re.compile(
     r"(?P<product>.*?(?P<date>\d{8})T(?P<time>\d{6}))_(?P<what>[A-Z][A-Z0-9]{2,})(?:_(?P<size>\d\d)m)?\.(?:jp2|tiff?)$",

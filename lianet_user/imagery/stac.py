@@ -35,7 +35,7 @@ from lianet_user.imagery.grids import TOLERANCE, describe_grid, same_crs
 from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
 from lianet_user.imagery.netcdf_zarr import PROVIDER
 from lianet_user.imagery.planes import PlaneImagery, assemble, requested_grid
-from lianet_user.imagery.sensors import OFFSET_SINCE, scaling, wavelengths
+from lianet_user.imagery.sensors import OFFSET_SINCE, declared_scaling, scaling, wavelengths
 
 if TYPE_CHECKING:
     import pystac
@@ -72,17 +72,16 @@ def read_items(location: str) -> tuple[list[pystac.Item], list[str]]:
                 f"{location} leads to more than {MOST_DOCUMENTS} documents: give the items to be encoded"
             )
         document = fetch_json(href)
-        kind = document.get("type")
+        kind, links = document.get("type"), [link for link in document.get("links", []) if isinstance(link, dict)]
         if kind in ("Feature", "FeatureCollection"):
             for feature in [document] if kind == "Feature" else document.get("features", []):
                 try:
                     items.append(pystac.Item.from_dict(feature, href=href, migrate=True))
                 except Exception as error:  # pystac checks little, and fails in many ways on what is not an item
                     raise ImageryError(f"{href} holds a feature that is not a STAC Item ({error!r})") from error
-            if kind == "FeatureCollection" and any(link.get("rel") == "next" for link in _links(document)):
+            if kind == "FeatureCollection" and any(link.get("rel") == "next" for link in links):
                 notes.append(f"{href} is the first page of a search's result: the next pages are not read")
         elif kind in ("Catalog", "Collection"):
-            links = _links(document)
             further = [link["href"] for link in links if link.get("rel") in ("item", "child") and "href" in link]
             if not further and any(link.get("rel") == "items" for link in links):
                 raise ImageryError(
@@ -96,10 +95,6 @@ def read_items(location: str) -> tuple[list[pystac.Item], list[str]]:
     if not items:
         raise ImageryError(f"{location} leads to no STAC item: expected an Item, or a catalogue with links to some")
     return items, notes
-
-
-def _links(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [link for link in document.get("links", []) if isinstance(link, dict)]
 
 
 def is_remote(location: str) -> bool:
@@ -210,13 +205,9 @@ class AssetFile:
         Raises:
             ImageryError: they are not usable numbers.
         """
-        scale, offset = 1.0 if self.scale is None else self.scale, self.offset or 0.0
-        if (scale, offset) == (1.0, 0.0):
-            return None
-        if not (math.isfinite(scale) and math.isfinite(offset) and scale > 0):
-            raise ImageryError(f"{self.name} declares scale {scale:g} and offset {offset:g}: expected a scale above 0")
-        # Decimal fractions have no exact binary ones: 1 / 0.0001 is 10000, and 0.1 / 0.0001 is 1000.
-        return round(1.0 / scale, 9), 0.0 if self.applied else round(-offset / scale, 9)
+        factor, summand = 1.0 if self.scale is None else self.scale, self.offset or 0.0
+        said = declared_scaling(factor, summand, f"{self.name} declares scale {factor:g} and offset {summand:g}")
+        return (said[0], 0.0) if said and self.applied else said
 
 
 def when_of(item: pystac.Item) -> dt.datetime:
@@ -233,12 +224,10 @@ def when_of(item: pystac.Item) -> dt.datetime:
 
 def key_of(item: pystac.Item, name: str) -> str | None:
     """The key of the asset that a name means: its key, its band's common name, or its band's name."""
-    for key in item.assets:
-        if key == name:
-            return key
-    for key in item.assets:
-        if key.casefold() == name.casefold():
-            return key
+    if name in item.assets:
+        return name
+    if same := [key for key in item.assets if key.casefold() == name.casefold()]:
+        return same[0]
     matches = [key for key in item.assets if name.casefold() in {said.casefold() for said in _names(item.assets[key])}]
     return min(matches, key=lambda key: _rank(item, key)) if matches else None
 
@@ -429,16 +418,9 @@ def open_stac(paths: Sequence[Path | str], options: ImageryOptions) -> PlaneImag
     planes: dict[tuple[int, int], Plane] = {}
     for (index, name), mosaic in files.items():
         scale, offset = _scaling(mosaic, kept[index][0].date, options)
-        planes[index, names.index(name)] = StacPlane(
-            mosaic,
-            *extent.of(mosaic, "bilinear"),
-            scale=scale,
-            offset=offset,
-            nodata=_nodata(mosaic, options),
-        )
-    masks: dict[int, Plane] = {
-        index: StacPlane(mosaic, *extent.of(mosaic, "nearest")) for index, mosaic in masking.items()
-    }
+        where, nodata = extent.of(mosaic, "bilinear"), _nodata(mosaic, options)
+        planes[index, names.index(name)] = StacPlane(mosaic, *where, scale=scale, offset=offset, nodata=nodata)
+    masks = {index: StacPlane(mosaic, *extent.of(mosaic, "nearest")) for index, mosaic in masking.items()}
     notes += [f"{moment.date} is a mosaic of {len(held)} items" for moment, held in kept if len(held) > 1]
     if applied := sorted({str(kept[index][0].date) for (index, _), mosaic in files.items() if mosaic[0].applied}):
         notes.append(f"Sentinel-2's offset is subtracted already, say the items of {listed(applied, most=5)}")
@@ -454,18 +436,9 @@ def open_stac(paths: Sequence[Path | str], options: ImageryOptions) -> PlaneImag
     )
 
 
-class StacPlane:
-    """One band of one solar day: a `Plane`, a mosaic of the files of its items. Where they overlap, the earlier takes
-    precedence.
-
-    Args:
-        files: of one band.
-        geobox: to read them on.
-        resampling: where `geobox` is not the grid of the files.
-        scale: digital numbers per reflectance 1.0.
-        offset: subtracted from the digital numbers first.
-        nodata: digital numbers that mean "not measured", in addition to NaN and what the files declare.
-    """
+class StacPlane(Plane):
+    """One band of one solar day: a mosaic of the files of its items, resampled where `geobox` is not their grid. Where they
+    overlap, the earlier takes precedence. `nodata` is in addition to what the files declare."""
 
     def __init__(
         self,
@@ -477,10 +450,9 @@ class StacPlane:
         offset: float = 0.0,
         nodata: Sequence[float] = (),
     ) -> None:
-        self.geobox, self.scale, self.offset = geobox, scale, offset
-        self.name = listed([file.name for file in files], most=3)
+        declared = [file.nodata for file in files if file.nodata is not None]
+        super().__init__(geobox, listed([file.name for file in files], most=3), scale, offset, [*nodata, *declared])
         self._items, self._resampling = [item_of(file) for file in files], resampling
-        self._nodata = {*nodata, *(file.nodata for file in files if file.nodata is not None)}
 
     def read(self, window: Window) -> NDArray[Any]:
         import odc.stac
@@ -498,12 +470,6 @@ class StacPlane:
             reason = error.__cause__ or error
             raise ImageryError(f"cannot read {self.name}: {reason}; it is damaged or out of reach") from error
         return np.asarray(loaded[ASSET].values[0])
-
-    def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        result = np.isfinite(values)
-        for number in self._nodata:
-            result &= values != number
-        return result
 
 
 class _Extent:

@@ -13,7 +13,6 @@ from pathlib import Path
 from lianet_user.errors import ImageryError, did_you_mean, listed
 from lianet_user.files.header import Acquisition
 from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
-from lianet_user.imagery.masks import SCL
 from lianet_user.imagery.planes import PlaneImagery, assemble
 from lianet_user.imagery.rasters import (
     DATE_PATTERN,
@@ -23,7 +22,16 @@ from lianet_user.imagery.rasters import (
     date_of_file,
     rasters_in,
 )
-from lianet_user.imagery.sensors import CIRRUS, WAVELENGTHS_NM, band_index, band_name, canonical, scaling, wavelengths
+from lianet_user.imagery.sensors import (
+    CIRRUS,
+    SCL,
+    WAVELENGTHS_NM,
+    band_index,
+    band_name,
+    canonical,
+    scaling,
+    wavelengths,
+)
 
 NAMELESS = re.compile(r"(?:band|layer)?[ _-]?\d+", re.I)
 """Descriptions that are numbers only, such as "Band 1"."""

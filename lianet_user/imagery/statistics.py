@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lianet_user.errors import ImageryError, listed
 from lianet_user.geo.grid import Window
-from lianet_user.imagery.imagery import Imagery, Patch
+from lianet_user.imagery.imagery import Imagery
 
 TILE = 512
 """Side, in pixels, of the tiles that are read; only one is held at a time."""
@@ -50,7 +50,9 @@ def measure(
         ImageryError: a date has no valid pixel, a band has none or one value everywhere, or a file cannot be read.
     """
     survey = _Survey(imagery, limit_pixels, seed, listener)
-    survey.sample()
+    for index, tiles in enumerate(survey.plan):
+        for tile in tiles:
+            survey.look(index, tile)
     for index in range(len(imagery.acquisitions)):
         survey.search([index], partial(survey.shows, index))
     if empty := [str(a.date) for a, valid in zip(imagery.acquisitions, survey.valid, strict=True) if not valid.any()]:
@@ -105,12 +107,6 @@ class _Survey:
                 self.rest[index] = [tiles[number] for number in order[sampled:]]
         self.seen, self.planned = 0, sum(map(len, self.plan))
 
-    def sample(self) -> None:
-        """Read the planned tiles."""
-        for index, tiles in enumerate(self.plan):
-            for tile in tiles:
-                self.look(index, tile)
-
     def search(self, indices: Sequence[int], done: Callable[[], bool]) -> None:
         """Read the rest of some acquisitions, a tile of each in turn, until `done` or nothing is left."""
         while not done() and any(self.rest[index] for index in indices):
@@ -127,18 +123,12 @@ class _Survey:
         return bool((self.squares > 0).all())
 
     def look(self, index: int, tile: Window) -> None:
-        """Read one tile and add it to the statistics."""
-        self.add(index, self.imagery.read(index, tile))
-        self.pixels[index] += tile.pixels
-        self.seen += 1
-        if self.listener:
-            self.listener(self.seen, max(self.seen, self.planned))
-
-    def add(self, index: int, patch: Patch) -> None:
-        """Merge a tile's moments into those of all before it (Chan, Golub and LeVeque 1983): no difference of large sums.
+        """Read a tile and merge its moments into those of all before it (Chan, Golub and LeVeque 1983): no difference of
+        large sums.
 
         A band of one value has `squares` of exactly 0: in float64, sums of a tile's float32 values lose nothing.
         """
+        patch = self.imagery.read(index, tile)
         for band, (values, valid) in enumerate(zip(patch.reflectance, patch.valid, strict=True)):
             chosen = values[valid].astype(np.float64)
             if not chosen.size:
@@ -151,3 +141,7 @@ class _Survey:
             self.mean[band] = self.mean[band] + step * (chosen.size / total) if before else mean
             self.count[band] = total
             self.valid[index, band] += chosen.size
+        self.pixels[index] += tile.pixels
+        self.seen += 1
+        if self.listener:
+            self.listener(self.seen, max(self.seen, self.planned))

@@ -15,9 +15,10 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition
 from lianet_user.geo.grid import Window, whole
-from lianet_user.imagery.imagery import SCL_CLEAR, ImageryOptions
+from lianet_user.imagery.imagery import ImageryOptions
 from lianet_user.imagery.masks import MaskPlane, MaskRule, mask_files, mask_planes, mask_rule
 from lianet_user.imagery.rasters import RasterFile, RasterPlane
+from lianet_user.imagery.sensors import SCL_CLEAR
 
 GRID = GeoBox((40, 60), Affine(10.0, 0.0, 400_000.0, 0.0, -10.0, 5_900_000.0), "EPSG:32633")
 DATES = [Acquisition(date=dt.date(2018, 4, 29)), Acquisition(date=dt.date(2018, 5, 13))]
