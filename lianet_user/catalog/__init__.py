@@ -1,9 +1,9 @@
 """The models one can get: static STAC catalogues, local or remote, and the cache of what was fetched. No torch here.
 
-    places    where catalogues and their files may lie          model     what an Item says of a region file
-    reading   a catalogue -> its models                         publish   region files -> a catalogue
-    download  bytes from servers that may lie                   cache     what is on this machine
-    getting   a name -> a checked region file                   coverage  where models lie, drawn
+    model     what an Item says of a region file, and the places that it may name
+    read      a catalogue -> its models                         publish   region files -> a catalogue
+    download  bytes from servers that may lie, and the cache    resolve   a name -> a checked region file
+    coverage  where models lie, drawn
 
 Nothing is believed of a catalogue but what a file proves: it gets its name in the cache once its size and SHA-256 are those
 promised, its header is read, and the region in it has the name that was requested.

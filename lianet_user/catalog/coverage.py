@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 CELL: Final = 2.5
-"""Degrees."""
 
 
 @cache
@@ -167,19 +166,16 @@ def coverage_figure(models: Sequence[Model], path: Path) -> None:
 
 
 def _draw_view(axes: Axes, view: View) -> None:
-    import numpy as np
     from matplotlib.colors import ListedColormap
 
     # Three times around, for views that go past the antimeridian.
-    world = np.tile(land(), (1, 3))
     axes.imshow(
-        world,
+        np.tile(land(), (1, 3)),
         extent=(-540, 540, -90, 90),
         cmap=ListedColormap(["#eaf1f6", "#d9d6cc"]),
         interpolation="nearest",
         aspect="auto",
     )
-    assert world.shape[1] * CELL == 1080
     step = {90.0: 10, 180.0: 20}.get(view.width, 30)
     axes.set_xticks([value for value in range(-540, 541, step) if view.west <= value <= view.west + view.width])
     axes.set_yticks([value for value in range(-90, 91, step) if view.north - view.height <= value <= view.north])
@@ -199,13 +195,7 @@ def _draw_model(axes: Axes, mark: str, model: Model) -> None:
     coordinates = model.geometry["coordinates"]
     for polygon in [coordinates] if model.geometry["type"] == "Polygon" else coordinates:
         axes.add_patch(
-            Polygon(
-                [point[:2] for point in polygon[0]],
-                closed=True,
-                facecolor="#c2410c55",
-                edgecolor="#c2410c",
-                linewidth=1,
-            )
+            Polygon([point[:2] for point in polygon[0]], facecolor="#c2410c55", edgecolor="#c2410c", linewidth=1)
         )
     lon, lat = place_of(model)
     axes.plot([lon], [lat], marker="o", markersize=5, color="#c2410c", markeredgecolor="white", markeredgewidth=0.7)

@@ -114,8 +114,7 @@ def download(place: str, path: Path, *, size: int, sha256: str, listener: Listen
     Args:
         place: an address, https or on the Hub.
         path: of the partial file. Its folder exists, and no other process writes it (lock it).
-        size: in bytes.
-        sha256: of the bytes, in hexadecimal digits.
+        size, sha256: of the promised file: bytes, and hexadecimal digits.
         listener: called with the number of bytes so far and in total.
 
     Raises:
@@ -380,12 +379,8 @@ def cached_path(name: str, sha256: str) -> Path:
 
 def cached_models() -> list[CachedModel]:
     """All models in the cache, sorted by name."""
-    models = []
-    with suppress(OSError):  # no folder, no models
-        for path in (cache_folder() / "models").iterdir():
-            if match := _NAME.fullmatch(path.name):
-                models.append(CachedModel(match[1], match[2], path))
-    return sorted(models)
+    named = ((_NAME.fullmatch(path.name), path) for path in (cache_folder() / "models").glob("*.safetensors"))
+    return sorted(CachedModel(match[1], match[2], path) for match, path in named if match)
 
 
 def cached_file(sha256: str) -> Path | None:

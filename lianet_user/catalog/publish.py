@@ -62,9 +62,7 @@ def publish(
 
     Args:
         folder: with the region files; subfolders are ignored.
-        name: identifier of the catalogue.
-        title: of the catalogue.
-        description: of the catalogue.
+        name, title, description: of the catalogue; the name is its identifier.
         providers: who hosts or made the models, on every item.
         overwrite: replace a catalogue that is there.
 
@@ -87,8 +85,7 @@ def publish(
     catalog = pystac.Catalog(id=name, title=title, description=description)
     catalog.set_self_href(str(target.absolute()))
     for header, model in zip(headers, models, strict=True):
-        item = _item(model, header)
-        catalog.add_item(item)
+        catalog.add_item(item := _item(model, header))
         item.set_self_href(str(folder.absolute() / ITEMS / f"{model.name}.json"))
     catalog.catalog_type = pystac.CatalogType.SELF_CONTAINED
     try:
@@ -109,9 +106,11 @@ def _models(folder: Path, providers: tuple[Provider, ...]) -> tuple[list[RegionH
     for path in sorted(folder.glob("*.safetensors")):
         try:
             file = open_region_file(path)
-        except ArtifactError:
-            if not _is_head(path):
-                raise
+        except ArtifactError as error:
+            try:
+                open_head_file(path)
+            except ArtifactError:
+                raise error from None
             heads.append(path)
             continue
         file.tensors()  # a file that cannot be opened must not be published
@@ -129,26 +128,11 @@ def _models(folder: Path, providers: tuple[Provider, ...]) -> tuple[list[RegionH
     return list(headers.values()), models, heads
 
 
-def _is_head(path: Path) -> bool:
-    try:
-        open_head_file(path)
-    except ArtifactError:
-        return False
-    return True
-
-
 def _item(model: Model, header: RegionHeader) -> pystac.Item:
     """The Item of a model; its asset lies one folder up."""
     import pystac
     from pystac.extensions.file import FileExtension
-    from pystac.extensions.mlm import (
-        InputStructure,
-        MLMExtension,
-        ModelInput,
-        ModelOutput,
-        ResultStructure,
-        TaskType,
-    )
+    from pystac.extensions.mlm import InputStructure, MLMExtension, ModelInput, ModelOutput, ResultStructure, TaskType
     from pystac.extensions.raster import DataType
     from pystac.utils import datetime_to_str, str_to_datetime
 
@@ -179,7 +163,6 @@ def _item(model: Model, header: RegionHeader) -> pystac.Item:
             pystac.Provider(name=one.name, roles=[pystac.ProviderRole(role) for role in one.roles] or None, url=one.url)
             for one in model.providers
         ]
-    features = header.field.decoder.features
     tasks = [TaskType.REGRESSION, TaskType.SEMANTIC_SEGMENTATION]
     MLMExtension.ext(item, add_if_missing=True).apply(
         name=model.name,
@@ -212,7 +195,9 @@ def _item(model: Model, header: RegionHeader) -> pystac.Item:
                 name="features",
                 tasks=tasks,
                 result=ResultStructure.create(
-                    shape=[features, -1, -1], dim_order=["feature", "y", "x"], data_type=DataType.FLOAT32
+                    shape=[header.field.decoder.features, -1, -1],
+                    dim_order=["feature", "y", "x"],
+                    data_type=DataType.FLOAT32,
                 ),
                 description="What heads read: train one on labels with lianet-user finetune.",
             ),

@@ -56,14 +56,13 @@ class Catalog:
         Raises:
             CatalogError: there is none.
         """
-        model = self.find(name)
-        if model is None:
-            names = [model.name for model in self.models]
-            raise CatalogError(
-                f"the catalogue {excerpt(self.place)} has no model {excerpt(name)!r}: it has {listed(names)}"
-                f"{did_you_mean(name, names)}"
-            )
-        return model
+        if model := self.find(name):
+            return model
+        names = [model.name for model in self.models]
+        raise CatalogError(
+            f"the catalogue {excerpt(self.place)} has no model {excerpt(name)!r}: it has {listed(names)}"
+            f"{did_you_mean(name, names)}"
+        )
 
 
 def chosen_place(catalog: str | None) -> str | None:
@@ -93,21 +92,18 @@ def open_catalog(place: str, *, offline: bool = False) -> Catalog:
         CatalogError: it is not a catalogue, or breaks the rules of :mod:`lianet_user.catalog.model`.
         DownloadError: it cannot be reached, and was never read before.
     """
-    if is_remote(place):
-        last = read_snapshot(place)
-        try:
-            if offline:
-                raise DownloadError(
-                    f"{excerpt(place)} was never read on this machine: read it once with network access"
-                )
-            catalog = _walk(place)
-        except DownloadError:
-            if last is None:
-                raise
-            return Catalog(place, last.models, as_of=last.read)
-        write_snapshot(place, catalog.models)
-        return catalog
-    return _walk(place)
+    if not is_remote(place):
+        return _walk(place)
+    try:
+        if offline:
+            raise DownloadError(f"{excerpt(place)} was never read on this machine: read it once with network access")
+        catalog = _walk(place)
+    except DownloadError:
+        if (last := read_snapshot(place)) is None:
+            raise
+        return Catalog(place, last.models, as_of=last.read)
+    write_snapshot(place, catalog.models)
+    return catalog
 
 
 def _walk(root: str) -> Catalog:

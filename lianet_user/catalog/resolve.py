@@ -113,14 +113,18 @@ def fetch(
         DownloadError: it cannot be downloaded, or is not what the catalogue describes.
         OutputError: the cache cannot be written.
     """
-    model = catalog.model(name)
+    return _into_cache(catalog.model(name), announce, listener)
+
+
+def _into_cache(model: Model, announce: Announce, listener: Listener | None = None) -> tuple[Path, bool]:
     path = cached_path(model.name, model.sha256)
     if is_intact(path, model.sha256):
         return path, False
     with making(path, announce):
         if is_intact(path, model.sha256):  # another process fetched it meanwhile
             return path, False
-        announce(f"fetching {model.name} ({model.megabytes}) from {excerpt(_without_query(model.place))}")
+        shown = model.place.partition("?")[0] if is_remote(model.place) else model.place
+        announce(f"fetching {model.name} ({model.megabytes}) from {excerpt(shown)}")
         part = path.with_name(f"{path.name}.part")
         _require_room(part, model)
         if is_remote(model.place):
@@ -151,14 +155,7 @@ def add(path: Path) -> tuple[Path, Model]:
                 f"another model named {model.name!r} is here already ({other.path}), and a name means one: delete that file"
                 " first, or use this one by its path"
             )
-    target = cached_path(model.name, model.sha256)
-    with making(target, _silent):
-        if not is_intact(target, model.sha256):
-            part = target.with_name(f"{target.name}.part")
-            _require_room(part, model)
-            _copy(path, part, model.size)
-            _move_into_cache(part, target, model)
-    return target, model
+    return _into_cache(model, _silent)[0], model
 
 
 def local_file(model: Model) -> Path | None:
@@ -232,8 +229,7 @@ def _look_up(name: str, place: str, announce: Announce, listener: Listener | Non
     try:
         return fetch(name, catalog, announce=announce, listener=listener)[0]
     except DownloadError as error:
-        earlier = [str(each.path) for each in cached_models() if each.name == name]
-        if earlier:
+        if earlier := [str(each.path) for each in cached_models() if each.name == name]:
             raise DownloadError(
                 f"{error}; an earlier one is here and can be given by its path: {listed(earlier)}"
             ) from error
@@ -317,10 +313,6 @@ def _move_into_cache(part: Path, path: Path, model: Model) -> None:
         part.replace(path)
     except OSError as error:
         raise cache_error(path.parent, error) from error
-
-
-def _without_query(place: str) -> str:
-    return place.partition("?")[0] if is_remote(place) else place
 
 
 # --- The region of a head.
