@@ -124,18 +124,13 @@ def read_about(path: Path | None = None, *, fallback_name: str | None = None, **
         return About.model_validate(document)
     except ValidationError as error:
         problems = error.errors()
-        missing = [
-            str(problem["loc"][0]) for problem in problems if problem["type"] == "missing" and len(problem["loc"]) == 1
-        ]
-        if missing:
-            hint = (
-                " (pixel_origin is center for checkpoints of release v1.0.1, corner for those of v1.1.0 and later)"
-                if "pixel_origin" in missing
-                else ""
-            )
+        if missing := [
+            f"`{each['loc'][0]}`" for each in problems if each["type"] == "missing" and len(each["loc"]) == 1
+        ]:
+            hint = " (pixel_origin is center for checkpoints of release v1.0.1, corner for those of v1.1.0 and later)"
             raise InputError(
-                f"{', '.join(f'`{each}`' for each in missing)} missing: the checkpoint does not say, so give it, or a TOML file"
-                f" that says it, `about`{hint}"
+                f"{', '.join(missing)} missing: the checkpoint does not say, so give it, or a TOML file that says it,"
+                f" `about`{hint if '`pixel_origin`' in missing else ''}"
             ) from error
         first = problems[0]
         field, *inside = map(str, first["loc"] or ("",))

@@ -99,8 +99,11 @@ def import_checkpoint(
     options = read_options(options_path)
     path = checkpoint or _find(folder)
     tensors = _read_tensors(path)
-    config = field_config(options, about, _blocks(tensors), options_path)
+    numbers = [int(match[1]) for name in tensors if (match := re.match(r"light_head\.blocks\.(\d{1,2})\.", name))]
+    config = field_config(options, about, max(numbers, default=-1) + 1, options_path)
     field = _filled(config, options, about, tensors, path)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     try:
         header = RegionHeader(
             name=about.name,
@@ -117,7 +120,7 @@ def import_checkpoint(
                 source=about.source or "a checkpoint of the authors' code",
                 settings={
                     "imported_from": path.name,
-                    "imported_sha256": _sha256(path),
+                    "imported_sha256": sha256,
                     **options.model_dump(exclude_unset=True),
                 },
                 software=software_versions("torch"),
@@ -139,11 +142,6 @@ def _find(folder: Path) -> Path:
         raise ArtifactError(f"{folder} holds no checkpoint (*.pt), nor does its folder model_checkpoints")
     names = ", ".join(str(path.relative_to(folder)) for path in files[:5])
     raise ArtifactError(f"{folder} holds {len(files)} checkpoints ({names}): choose one with `checkpoint`")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -177,12 +175,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _blocks(tensors: Mapping[str, Tensor]) -> int:
-    """The number of residual blocks of a flat decoder."""
-    numbers = [int(match[1]) for name in tensors if (match := re.match(r"light_head\.blocks\.(\d{1,2})\.", name))]
-    return max(numbers, default=-1) + 1
-
-
 def _filled(config: FieldConfig, options: Options, about: About, tensors: dict[str, Tensor], path: Path) -> NeuralField:
     """The field with the checkpoint's weights.
 
@@ -204,13 +196,12 @@ def _filled(config: FieldConfig, options: Options, about: About, tensors: dict[s
     wrong = sorted(name for name in shapes.keys() | actual.keys() if shapes.get(name) != actual.get(name))
     if wrong:
         name = wrong[0]
-        problem = (
-            "is missing"
-            if name not in actual
-            else "is not part of the field that it describes"
-            if name not in shapes
-            else f"has shape {actual[name]}, expected {shapes[name]}"
-        )
+        if name not in actual:
+            problem = "is missing"
+        elif name not in shapes:
+            problem = "is not part of the field that it describes"
+        else:
+            problem = f"has shape {actual[name]}, expected {shapes[name]}"
         raise ArtifactError(
             f"{path} does not fit {OPTIONS_FILE}: {len(wrong)} tensors are missing, extra or misshapen, first {name!r}, which"
             f" {problem}"
@@ -356,8 +347,8 @@ def field_config(options: Options, about: About, blocks: int, path: Path) -> Fie
     Raises:
         ArtifactError: they contradict `about`, leave something open, or describe what this program cannot build.
     """
-    light = isinstance(options, LIANetLightOptions)
-    mode = options.time_mode if isinstance(options, LIANetLightOptions) else "index"
+    light = options if isinstance(options, LIANetLightOptions) else None
+    mode = light.time_mode if light else "index"
     counts = [("out_channels", options.out_channels, len(about.bands), "bands")]
     if mode == "index":
         counts.append(("timestamp_dim", options.timestamp_dim, len(about.dates), "dates"))
@@ -366,7 +357,7 @@ def field_config(options: Options, about: About, blocks: int, path: Path) -> Fie
             f"{path}: model.time_mode is {mode!r}, which reads the time of day, and {timeless[0]} has none: give `dates` as"
             " YYYY-MM-DDTHH:MM:SS in UTC"
         )
-    if isinstance(options, LIANetLightOptions) and not options.hash_vectorized:
+    if light and not light.hash_vectorized:
         raise ArtifactError(
             f"{path}: model.hash_vectorized is false, expected true: without it the authors' code mixes up the pixels of a"
             " window, so what the field computes depends on the window and cannot be reproduced at another place"
