@@ -23,7 +23,7 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from lianet_user.errors import PartlyOutsideWarning
-from lianet_user.field.config import FieldConfig, HeadInput, reads_a_date
+from lianet_user.field.config import HeadInput, reads_a_date
 from lianet_user.field.decoder import LiteReconstruction, Part
 from lianet_user.field.head import CONTEXT_HALO, STATISTICS, context
 from lianet_user.field.model import NeuralField, Precision, answering_autocast
@@ -64,7 +64,11 @@ class Region:
         self.path = path
         self.sha256 = sha256
         self.precision = precision
-        self.lattice = field_lattice(header.field, self.shape)
+        self.lattice: Lattice | None = None
+        if header.field.decoder.spatial_norm:
+            # Patches of the size that the field was trained on; in a smaller region as large as fits, in whole strides.
+            side = header.field.decoder.patch_within(self.shape)
+            self.lattice = Lattice(Axis.of(self.shape[0], side), Axis.of(self.shape[1], side))
         self._patches = PatchCache()
 
     @classmethod
@@ -293,14 +297,3 @@ def crop(values: Tensor, window: Window, outer: Window) -> Tensor:
 def psnr(mse: float) -> float:
     """Peak signal-to-noise ratio in dB for reflectance, whose peak is 1.0."""
     return -10.0 * math.log10(max(mse, 1e-12))
-
-
-def field_lattice(config: FieldConfig, shape: tuple[int, int]) -> Lattice | None:
-    """Where a field is computed over a region of `shape` (height, width); None where it is computed window by window.
-
-    Patches are square, of the size that the field was trained on: in a smaller region as large as fits, in whole strides.
-    """
-    if not config.decoder.spatial_norm:
-        return None
-    side = config.decoder.patch_within(shape)
-    return Lattice(Axis.of(shape[0], side), Axis.of(shape[1], side))

@@ -110,13 +110,12 @@ class MaskPlane:
 def mask_planes(
     planes: Mapping[int, Plane], name: str, acquisitions: Sequence[Acquisition], grid: GeoBox, options: ImageryOptions
 ) -> dict[int, MaskPlane]:
-    """Put masks on the grid, one for each acquisition; resample them if `options.grid` is given.
+    """Put masks on the imagery's grid, one for each of its acquisitions; resample them if `options.grid` is given.
 
     Args:
         planes: by index of acquisition.
         name: of the mask, which decides the rule.
-        acquisitions: of the imagery.
-        grid: the imagery's.
+        acquisitions, grid: of the imagery.
         options: `clear`, `clear_below` and `grid`.
 
     Raises:
@@ -128,14 +127,13 @@ def mask_planes(
             f"mask {name} was found for {len(planes)} of {len(acquisitions)} dates, and not for {listed(lacking)}: give"
             " it for every date, or leave these dates out"
         )
-    on_target = dict(planes)
-    if options.grid is not None:
-        # A finer mask stays as it is: a pixel is clear only if all of it is.
-        on_target = {
-            n: plane if pixel_factor(grid, plane.geobox) else on_grid(plane, grid, "nearest")
-            for n, plane in planes.items()
-        }
-    return {index: MaskPlane(plane, grid, rule) for index, plane in on_target.items()}
+    # A finer mask stays as it is: a pixel is clear only if all of it is.
+    keep = options.grid is None
+    placed = {
+        index: plane if keep or pixel_factor(grid, plane.geobox) else on_grid(plane, grid, "nearest")
+        for index, plane in planes.items()
+    }
+    return {index: MaskPlane(plane, grid, rule) for index, plane in placed.items()}
 
 
 def mask_files(path: Path, acquisitions: Sequence[Acquisition]) -> dict[int, Plane]:
