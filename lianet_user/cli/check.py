@@ -19,7 +19,7 @@ from lianet_user.cli.options import (
     reads_labels,
     splits_labels,
 )
-from lianet_user.labels.options import LabelOptions
+from lianet_user.labels.label_options import LabelOptions
 
 
 @reads_labels

@@ -37,7 +37,7 @@ from lianet_user.cli.options import (
     trains_heads,
 )
 from lianet_user.cli.pretrain import only_writer, refuse_unfinished
-from lianet_user.labels.options import LabelOptions
+from lianet_user.labels.label_options import LabelOptions
 
 if TYPE_CHECKING:
     from lianet_user.files.header import AnyScores

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from pyproj.enums import TransformDirection
 from pyproj.exceptions import ProjError
 from pyproj.transformer import TransformerGroup
 
-from lianet_user.errors import AreaError, LabelError
+from lianet_user.errors import AreaError, LabelError, LabelWarning
 from lianet_user.geo.grid import LONLAT, bounds_of, crs_name
 
 Points = NDArray[np.float64]
@@ -82,6 +83,25 @@ def transformation(source: CRS, geobox: GeoBox) -> Transformation:
     accuracy = transformer.accuracy if transformer.accuracy >= 0 else None
     note = _note(source, transformer, accuracy, f"Coordinates: {crs_name(source)} -> {crs_name(target)}")
     return Transformation(accuracy, _better(missing, accuracy), (note,) if note else (), transformer)
+
+
+def warn_of_missing_grids(path: Path, used: Transformation) -> None:
+    """Warn where a grid that is not installed would make coordinates more accurate.
+
+    Args:
+        path: of the file, for the message.
+        used: the transformation of its coordinates.
+
+    Warns:
+        LabelWarning: PROJ knows a better operation than the one that it can use here.
+    """
+    if used.missing:
+        accuracy = f"{used.accuracy:g} m" if used.accuracy is not None else "an unknown distance"
+        message = (
+            f"{path}: its coordinates are only accurate to within {accuracy} on the region's grid, because PROJ lacks"
+            f" {', '.join(used.missing)}: if that matters, install it with `projsync --file` or your package of PROJ data"
+        )
+        warnings.warn(message, LabelWarning, stacklevel=4)
 
 
 def _operations(source: CRS, target: CRS, area: AreaOfInterest | None, *, allow_ballpark: bool) -> TransformerGroup:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 
 from lianet_user.geo.grid import Window
-from lianet_user.labels.options import Rule
+from lianet_user.labels.label_options import Rule
 
 SHORTEST = 1e-9
 """Pixels: a shorter piece of a line is a corner of a pixel that it only touches, up to rounding."""

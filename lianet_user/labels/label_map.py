@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import LabelError, LabelWarning, printable
 from lianet_user.files.header import IGNORE, ClassEntry
 from lianet_user.labels.classes import Legend
-from lianet_user.labels.options import Task
+from lianet_user.labels.label_options import Task
 
 # --- The report: what became of every feature of a file, and of every pixel.
 

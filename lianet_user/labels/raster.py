@@ -38,7 +38,7 @@ from lianet_user.geo.grid import Window, crs_name, whole
 from lianet_user.geo.transformation import Transformation, transformation
 from lianet_user.labels.class_tables import ClassTable, raster_class_table, raster_colors
 from lianet_user.labels.features import outside_error
-from lianet_user.labels.options import LabelOptions, Rule
+from lianet_user.labels.label_options import LabelOptions, Rule
 from lianet_user.labels.rasterize import classes_of_subpixels, numbers_of_subpixels
 
 # --- A raster file -> one band of it, checked, with what the file states about its values. No pixel is read.

@@ -48,7 +48,7 @@ from lianet_user.labels.cover import (
     pixels_of_points,
     pixels_on_outline,
 )
-from lianet_user.labels.options import OnConflict, Rule
+from lianet_user.labels.label_options import OnConflict, Rule
 
 SUBPIXELS = 8
 """Sub-pixels along each side of a pixel: areas are known to about 1/64 of it."""

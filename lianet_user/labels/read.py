@@ -20,14 +20,15 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import DateError
 from lianet_user.files.header import RegionHeader, parse_date
 from lianet_user.geo.grid import finer
-from lianet_user.geo.transformation import transformation
+from lianet_user.geo.transformation import transformation, warn_of_missing_grids
+from lianet_user.labels.areas import read_area
 from lianet_user.labels.class_tables import ClassTable, normalized_color, read_class_table
 from lianet_user.labels.classes import Legend, make_legend
-from lianet_user.labels.features import Features, area_in_region, features_in_region, warn_of_missing_grids
+from lianet_user.labels.features import Features, area_in_region, features_in_region
 from lianet_user.labels.formats import is_raster
 from lianet_user.labels.label_map import LabelMap, Labels, RasterCounts, RawLabels
+from lianet_user.labels.label_options import EVERY_DATE, WHOLE_REGION, LabelOptions, Task
 from lianet_user.labels.label_values import choose_task, plain_labels, plain_numbers, plain_text
-from lianet_user.labels.options import EVERY_DATE, WHOLE_REGION, LabelOptions, Task
 from lianet_user.labels.raster import open_raster, raster_classes, raster_numbers, sample_values
 from lianet_user.labels.rasterize import (
     Decided,
@@ -40,7 +41,7 @@ from lianet_user.labels.rasterize import (
     to_pixel_coordinates,
     touches_own,
 )
-from lianet_user.labels.vector import VectorLayer, read_area, read_layer
+from lianet_user.labels.vector import VectorLayer, read_layer
 
 
 def read_labels(path: str | os.PathLike[str], region: RegionHeader, options: LabelOptions | None = None) -> Labels:

@@ -35,7 +35,8 @@ from lianet_user.geo.grid import (
     window_geobox,
     window_of_bounds,
 )
-from lianet_user.labels.area_of_interest import ground_area, read_polygons
+from lianet_user.geo.ground_area import ground_area
+from lianet_user.labels.areas import read_polygons
 from lianet_user.labels.rasterize import to_pixel_coordinates
 
 EDGE_POINTS = 100

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.files.header import IGNORE
-from lianet_user.labels.options import OnConflict, Rule
+from lianet_user.labels.label_options import OnConflict, Rule
 from lianet_user.labels.rasterize import (
     SUBPIXELS,
     Decided,
