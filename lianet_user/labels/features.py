@@ -16,9 +16,16 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import AreaError, LabelError
 from lianet_user.geo.grid import LONLAT, Bounds, bounds_in, bounds_of, crs_name, format_bounds
 from lianet_user.geo.transformation import Transformation
-from lianet_user.labels.cover import Geometries, pixels_along, pixels_of_points
+from lianet_user.labels.cover import (
+    Geometries,
+    Mask,
+    Parts,
+    pixels_along,
+    pixels_of_points,
+    split_parts,
+    to_pixel_coordinates,
+)
 from lianet_user.labels.label_map import FeatureCounts
-from lianet_user.labels.rasterize import Mask, Parts, split_parts, to_pixel_coordinates
 from lianet_user.labels.vector import VectorLayer
 
 BEND = 0.01

@@ -24,6 +24,7 @@ from lianet_user.geo.transformation import transformation, warn_of_missing_grids
 from lianet_user.labels.areas import read_area
 from lianet_user.labels.class_tables import ClassTable, normalized_color, read_class_table
 from lianet_user.labels.classes import Legend, make_legend
+from lianet_user.labels.cover import Parts, split_parts, to_pixel_coordinates
 from lianet_user.labels.features import Features, area_in_region, features_in_region
 from lianet_user.labels.formats import is_raster
 from lianet_user.labels.label_map import LabelMap, Labels, RasterCounts, RawLabels
@@ -32,13 +33,10 @@ from lianet_user.labels.label_values import choose_task, plain_labels, plain_num
 from lianet_user.labels.raster import open_raster, raster_classes, raster_numbers, sample_values
 from lianet_user.labels.rasterize import (
     Decided,
-    Parts,
     PixelRule,
     decide_classes,
     decide_coverage,
     decide_numbers,
-    split_parts,
-    to_pixel_coordinates,
     touches_own,
 )
 from lianet_user.labels.vector import VectorLayer, read_layer
