@@ -11,6 +11,7 @@ import typer
 from lianet_user.cli.console import (
     StoppedError,
     choose_device,
+    naming_options,
     out,
     print_lines,
     print_next,
@@ -108,7 +109,7 @@ def finetune(
 
     from lianet_user.labels import read_labels
 
-    label_map = read_labels(labels, header, labels_options)
+    label_map = naming_options(read_labels(labels, header, labels_options), "finetune")
     if not quiet and not as_json:
         print_lines(label_map.report.lines(), "finetune")
 

@@ -165,7 +165,7 @@ def _feature_lines(features: FeatureCounts, vanished: int) -> list[str]:
         (features.no_geometry, "dropped: no geometry, or one without area"),
         (features.not_polygons, "dropped: points or lines, which cover no area"),
         (features.no_label, "dropped: no label"),
-        (features.excluded, "dropped: of a class that `mapping` drops"),
+        (features.excluded, "dropped on request, with their class"),
         (features.no_date, "dropped: no date"),
         (features.outside, "dropped: outside the region"),
         (features.duplicates, "dropped: exact duplicates (same geometry, same label)"),
