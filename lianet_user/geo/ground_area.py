@@ -26,13 +26,10 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """Areas on a grid, in hectares.
-
-    Attributes:
-        geobox: the grid: projected, or in degrees with its rows along parallels.
-    """
+    """Areas on a grid, in hectares."""
 
     geobox: GeoBox
+    """Projected, or in degrees with its rows along parallels."""
 
     def __post_init__(self) -> None:
         """Check that areas can be computed.
@@ -52,13 +49,11 @@ class Ground:
             across, down = pixel_metres(self.geobox)
             ratio = self._metres**2 * abs(affine.determinant) / (across * down)
             if abs(ratio - 1) > DISTORTED:
-                warnings.warn(
-                    AreaWarning(
-                        f"areas in {crs_name(crs)} are {ratio:.2f} times those on the ground here: hectares are given as the"
-                        " grid has them"
-                    ),
-                    stacklevel=3,
+                message = (
+                    f"areas in {crs_name(crs)} are {ratio:.2f} times those on the ground here: hectares are given as the"
+                    " grid has them"
                 )
+                warnings.warn(AreaWarning(message), stacklevel=3)
 
     @property
     def _metres(self) -> float:

@@ -86,11 +86,7 @@ def transformation(source: CRS, geobox: GeoBox) -> Transformation:
 
 
 def warn_of_missing_grids(path: Path, used: Transformation) -> None:
-    """Warn where a grid that is not installed would make coordinates more accurate.
-
-    Args:
-        path: of the file, for the message.
-        used: the transformation of its coordinates.
+    """Warn where a grid that is not installed would make the coordinates of a file more accurate.
 
     Warns:
         LabelWarning: PROJ knows a better operation than the one that it can use here.
@@ -137,9 +133,8 @@ def _note(source: CRS, transformer: Transformer, accuracy: float | None, between
     # A CRS without a code may state its shift to WGS 84. A shift of nothing is exact, whatever PROJ makes of its datum.
     same = all(step.has_ballpark_transformation or _is_null(step) for step in changes)
     operation = source.proj.coordinate_operation if source.proj.is_bound else None
-    if accuracy == 0 or (
-        accuracy is None and same and (not ballpark or (operation is not None and _is_null(operation)))
-    ):
+    unchanged = accuracy is None and same and (not ballpark or (operation is not None and _is_null(operation)))
+    if accuracy == 0 or unchanged:
         return ""
     if ballpark:
         return (

@@ -114,10 +114,6 @@ class _TableLookup:
             self._of_name.setdefault(entry.name, []).append(entry)
 
     @property
-    def source(self) -> str:
-        return self._source
-
-    @property
     def names(self) -> list[str]:
         """The names of the classes, in the table's order."""
         return list(self._of_name)

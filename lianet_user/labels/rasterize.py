@@ -137,13 +137,10 @@ def decide_classes(
 
 
 def decide_numbers(parts: Parts, numbers: NDArray[np.float64], shape: tuple[int, int], rule: PixelRule) -> Decided:
-    """Decide which number every pixel bears, to the precision of float32.
+    """Decide which number every pixel bears, to the precision of float32, as :func:`decide_classes` decides classes.
 
     Args:
-        parts: of the features, in pixel coordinates.
         numbers: (features,) finite, within float32's range.
-        shape: height and width in pixels.
-        rule: what makes a pixel bear a class or number.
     """
     n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
     cover, values_of, order = _measured(cover_of(parts, shape, rule.rule), numbers.astype(np.float32), rule.on_conflict)
@@ -177,8 +174,6 @@ def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry
     """Compute the share of every pixel that polygons cover, where they overlap once; lines and points cover none.
 
     Args:
-        parts: of the features, in pixel coordinates.
-        shape: height and width in pixels.
         area: where everything was mapped, in pixel coordinates; None for the whole grid.
 
     Returns:
@@ -204,13 +199,12 @@ def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry
 
 
 def touches_own(parts: Parts, classes: Indices | None, values: NDArray[Any], features: int) -> Mask:
-    """Which features touch a pixel that bears their class (or any number), and so are visible in the map.
+    """Which of so many features touch a pixel that bears their class (or any number), and so are visible in the map.
 
     Args:
         parts: of the features, in pixel coordinates.
         classes: (features,) class index of each; None for numbers.
         values: (height, width) class index or IGNORE; number or NaN.
-        features: how many there are.
     """
     shape = (values.shape[0], values.shape[1])
     touching = np.zeros(features, bool)
@@ -247,7 +241,6 @@ def classes_of_subpixels(owner: Values, n: int, min_coverage: float) -> Values:
     Args:
         owner: (height * n, width * n) class index or IGNORE.
         n: sub-pixels along each side of a pixel.
-        min_coverage: share of a pixel that its class has to cover.
 
     Returns:
         (height, width) class index or IGNORE.
@@ -273,7 +266,6 @@ def numbers_of_subpixels(values: NDArray[np.float32], n: int, min_coverage: floa
     Args:
         values: (height * n, width * n), NaN where there is none.
         n: sub-pixels along each side of a pixel.
-        min_coverage: share of a pixel that its sub-pixels with a number have to cover.
 
     Returns:
         (height, width), NaN where there is none.

@@ -149,10 +149,8 @@ def split_labels(
     """
     if not 0 < share < 1:
         raise LabelError(f"`share` {share:g} of the blocks for validation: expected more than 0 and less than 1")
-    buffer = _default_buffer(labels, ENOUGH_BLOCKS, buffer, block)
-    needed = _check_arguments(labels, buffer, block, test)
-    for tried in _halved(buffer):
-        zones, side = _zones(labels, ENOUGH_BLOCKS, tried, block, test)
+    buffer, needed = _checked(labels, ENOUGH_BLOCKS, buffer, block, test)
+    for zones, side, tried in _attempts(labels, ENOUGH_BLOCKS, buffer, block, test):
         if len(zones.blocks) < 2 or not zones.totals[needed].all():
             continue
         kept = _best_draw(zones, share, np.random.default_rng(seed))
@@ -204,10 +202,8 @@ def split_folds(
     """
     if folds < 2:
         raise LabelError(f"`folds` {folds}: expected 2 or more")
-    buffer = _default_buffer(labels, 4 * folds, buffer, block)
-    needed = _check_arguments(labels, buffer, block, test)
-    for tried in _halved(buffer):
-        zones, side = _zones(labels, 4 * folds, tried, block, test)
+    buffer, needed = _checked(labels, 4 * folds, buffer, block, test)
+    for zones, side, tried in _attempts(labels, 4 * folds, buffer, block, test):
         if len(zones.blocks) < folds or not zones.totals[needed].all():
             continue
         fold_of = _best_deal(zones, folds, np.random.default_rng(seed))
@@ -226,18 +222,23 @@ def split_folds(
     raise LabelError(f"{folds} folds leave nothing to train on in one of them: add labels elsewhere in the region")
 
 
-def _check_arguments(labels: Labels, buffer: int, block: int | None, test: BoolArray | None) -> Indices:
-    """The classes that the buffer around a test area must not use up: all those with labels outside the area.
+def _checked(
+    labels: Labels, enough: int, buffer: int | None, block: int | None, test: BoolArray | None
+) -> tuple[int, Indices]:
+    """The buffer asked for, or by default one that leaves small blocks something to train on; and the classes that the buffer
+    around a test area must not use up: all those with labels outside the area.
 
     Raises:
         LabelError: a number is out of range, or the test area cannot be used.
     """
+    if buffer is None:
+        buffer = min(BUFFER, (chosen_block(labels, enough, None) if block is None else block) // 4)
     if buffer < 0:
         raise LabelError(f"a buffer of {buffer} pixels around validation ground: expected 0 or more")
     if block is not None and block < LEAST_BLOCK:
         raise LabelError(f"`block` {block}: expected {LEAST_BLOCK} pixels or more along a side")
     if test is None:
-        return np.zeros(0, np.intp)
+        return buffer, np.zeros(0, np.intp)
     shape = region_shape(labels)
     if test.shape != shape:
         raise LabelError(
@@ -252,21 +253,13 @@ def _check_arguments(labels: Labels, buffer: int, block: int | None, test: BoolA
     if not outside.any():
         raise LabelError(f"the test area holds all {inside.sum():,} labelled pixels: leave some outside to train on")
     if not labels.classes:
-        return np.zeros(0, np.intp)
-    gone = np.flatnonzero((outside == 0) & (inside > 0))
-    if len(gone):
+        return buffer, np.zeros(0, np.intp)
+    if len(gone := np.flatnonzero((outside == 0) & (inside > 0))):
         raise LabelError(
             f"the test area holds all labelled pixels of {_named(strata.names, gone, inside)}: leave some of each class"
             " outside to train on"
         )
-    return np.flatnonzero(outside)
-
-
-def _default_buffer(labels: Labels, enough: int, buffer: int | None, block: int | None) -> int:
-    """The buffer asked for, or by default one that leaves small blocks something to train on."""
-    if buffer is not None:
-        return buffer
-    return min(BUFFER, (chosen_block(labels, enough, None) if block is None else block) // 4)
+    return buffer, np.flatnonzero(outside)
 
 
 def _named(names: Sequence[str], which: Indices, pixels: Counts | None = None) -> str:
@@ -274,19 +267,17 @@ def _named(names: Sequence[str], which: Indices, pixels: Counts | None = None) -
     return listed([names[n] if pixels is None else f"{names[n]} ({pixels[n]:,})" for n in which.tolist()])
 
 
-def _halved(buffer: int) -> Iterator[int]:
-    """A buffer, its half, and so on, down to none."""
-    while buffer:
-        yield buffer
+def _attempts(
+    labels: Labels, enough: int, buffer: int, block: int | None, test: BoolArray | None
+) -> Iterator[tuple[Zones, int, int]]:
+    """Labels outside the test area and its buffer in zones, the side of the blocks, and the buffer: halved until it is none."""
+    while True:
+        excluded = None if test is None else widened(test, buffer)
+        side = chosen_block(labels, enough, excluded) if block is None else block
+        yield count_zones(labels, side, buffer, excluded), side, buffer
+        if not buffer:
+            return
         buffer //= 2
-    yield 0
-
-
-def _zones(labels: Labels, enough: int, buffer: int, block: int | None, test: BoolArray | None) -> tuple[Zones, int]:
-    """Labels outside the test area and its buffer in zones, and the side of the blocks."""
-    excluded = None if test is None else widened(test, buffer)
-    side = chosen_block(labels, enough, excluded) if block is None else block
-    return count_zones(labels, side, buffer, excluded), side
 
 
 def _best_draw(zones: Zones, share: float, rng: np.random.Generator) -> BoolArray:
@@ -377,12 +368,10 @@ def _warn_of_unvalidated(zones: Zones, kept: BoolArray, side: int) -> None:
     if zones.strata.edges is not None:
         return
     blocks, validated = (zones.inside > 0).sum(0), zones.inside[kept].sum(0)
-    alone = np.flatnonzero(blocks == 1)
-    if len(alone):
+    if len(alone := np.flatnonzero(blocks == 1)):
         names = _named(zones.strata.names, alone)
         _warn(f"labels of {names} lie in a single block of {side} px: trained on, but not validated")
-    missed = np.flatnonzero((blocks > 1) & (validated == 0))
-    if len(missed):
+    if len(missed := np.flatnonzero((blocks > 1) & (validated == 0))):
         names = _named(zones.strata.names, missed)
         _warn(f"no block of {side} px with labels of {names} could be kept: trained on, but not validated")
 
@@ -391,12 +380,10 @@ def _warn_of_folds(zones: Zones, left: Counts, side: int) -> None:
     if zones.strata.edges is not None:
         return
     blocks = (zones.inside > 0).sum(0)
-    few = np.flatnonzero((blocks > 0) & (blocks < len(left)))
-    if len(few):
+    if len(few := np.flatnonzero((blocks > 0) & (blocks < len(left)))):
         names = listed([f"{zones.strata.names[n]} ({blocks[n]})" for n in few.tolist()])
         _warn(f"fewer blocks of {side} px than {len(left)} folds hold labels of {names}: not validated in every fold")
-    untrained = np.flatnonzero(((left == 0) & (zones.totals > 0)).any(0))
-    if len(untrained):
+    if len(untrained := np.flatnonzero(((left == 0) & (zones.totals > 0)).any(0))):
         names = _named(zones.strata.names, untrained)
         _warn(f"a fold leaves no labels of {names} to train on: its figures for them are those of a class never seen")
 
@@ -483,18 +470,9 @@ def strata_of(labels: Labels, excluded: BoolArray | None = None) -> Strata:
 
 
 def stratum_pixels(labels: Labels, strata: Strata, parts: Sequence[BoolArray]) -> Counts:
-    """Count labelled pixels inside several masks.
-
-    Args:
-        labels: on the region's grid.
-        strata: of the labels.
-        parts: masks, each bool (height, width) of the region.
-
-    Returns:
-        int64 (parts, strata).
-    """
+    """Count labelled pixels inside several masks, each bool (height, width) of the region: int64 (parts, strata)."""
     height, _ = region_shape(labels)
-    counts = np.zeros((len(parts), len(strata.names)), np.int64)
+    counts: Counts = np.zeros((len(parts), len(strata.names)), np.int64)
     for rows, cols, values in _strips(labels.maps, labels.scale, 0, height, None):
         stratum = strata.of(values)
         for part, count in zip(parts, counts, strict=True):
@@ -526,14 +504,7 @@ class Zones:
         return totals
 
     def left(self, kept: BoolArray) -> Counts:
-        """Labelled pixels that remain for training when some of the `blocks` are kept.
-
-        Args:
-            kept: bool (blocks,).
-
-        Returns:
-            (strata,).
-        """
+        """(strata,) labelled pixels that remain for training when some of the blocks are kept: bool (blocks,)."""
         left: Counts = self.totals - self.counts[np.unique(self.hidden[kept])].sum(0)
         return left
 
@@ -556,6 +527,7 @@ def count_zones(labels: Labels, block: int, buffer: int, excluded: BoolArray | N
     strata = strata_of(labels, excluded)
     height, width = region_shape(labels)
     block_rows, block_cols = -(-height // block), -(-width // block)
+    number = len(strata.names)
     # A buffer ends so far behind an edge of some block, and so far before the opposite one.
     past = buffer % block
     low, high = min(past, block - past), max(past, block - past)
@@ -563,7 +535,6 @@ def count_zones(labels: Labels, block: int, buffer: int, excluded: BoolArray | N
 
     pixel = np.arange(max(height, width))
     zone_of = 3 * (pixel // block) + (pixel % block >= low) + (pixel % block >= high)
-    number = len(strata.names)
     zones, counts = [], [np.zeros((0, number), np.int64)]
     for row in range(block_rows):
         bins = 3 * 3 * block_cols
