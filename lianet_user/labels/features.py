@@ -80,7 +80,6 @@ def features_in_region(
     between, so that they stay where they are when they are reprojected.
 
     Args:
-        layer: as read.
         labelled: (features,) which have a label.
         excluded: (features,) whose label was dropped on request.
         dated: (features,) which hold at a date of the region.
@@ -391,14 +390,7 @@ def _assembled(parts: Parts, features: int) -> Geometries:
 
 
 def outside_error(path: Path, extent: Bounds, crs: CRS, geobox: GeoBox) -> LabelError:
-    """The error for labels that cover nothing of the region: both extents, and what is likely wrong.
-
-    Args:
-        path: of the labels.
-        extent: west, south, east, north of the labels in `crs`.
-        crs: that the file states.
-        geobox: the region's grid.
-    """
+    """The error for labels that cover nothing of the region: both extents, and what is likely wrong; `extent` is in `crs`."""
     assert geobox.crs is not None
     west, south, east, north = extent
     own, region = geobox.crs, bounds_of(geobox)

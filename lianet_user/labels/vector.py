@@ -179,7 +179,8 @@ def layer_crs(opened: OpenedLayer, given: str | None) -> tuple[CRS, list[str]]:
     given_crs = _asked_crs(given) if given is not None else None
     if stated is None and given_crs is None:
         hint = ""
-        if opened.path.suffix.lower() == ".shp" and not opened.crs and not _has_prj(opened.path):
+        beside = (opened.path.with_suffix(suffix) for suffix in (".prj", ".PRJ"))
+        if opened.path.suffix.lower() == ".shp" and not opened.crs and not any(path.exists() for path in beside):
             hint = " (the .prj file is missing)"
         elif opened.crs:
             hint = f" on the Earth (what it states is neither geographic nor projected: {opened.crs[:60]!r})"
@@ -198,10 +199,6 @@ def layer_crs(opened: OpenedLayer, given: str | None) -> tuple[CRS, list[str]]:
             " or assign the right one to the file with QGIS or ogr2ogr -a_srs"
         )
     return CRS(stated), []
-
-
-def _has_prj(path: Path) -> bool:
-    return any(path.with_suffix(suffix).exists() for suffix in (".prj", ".PRJ"))
 
 
 def _horizontal(text: str | None) -> pyproj.CRS | None:
@@ -587,10 +584,10 @@ def _shapefile_encoding(name: str, location: str, layer: str, given: str | None)
     as_bytes = [text.encode("latin-1") for text in raw]
     if given is not None:
         decoded = _decoded(as_bytes, given)
-        if decoded is None or decoded != _texts_or_none(location, layer, given):
+        if decoded is None or decoded != _texts(location, layer, given):
             raise _not_decoded(name, given)
         return given, []
-    stated = _texts_or_none(location, layer, None)
+    stated = _texts(location, layer, None)
     windows = _decoded(as_bytes, "cp1252")
     utf8 = _decoded(as_bytes, "utf-8")
     if utf8 is not None and (stated is None or stated in (raw, windows)):
@@ -603,23 +600,21 @@ def _shapefile_encoding(name: str, location: str, layer: str, given: str | None)
     return None, []
 
 
-def _texts(location: str, layer: str, encoding: str | None) -> set[str]:
-    """Column names and values that are not plain ASCII."""
-    info = pyogrio.read_info(location, layer=layer, encoding=encoding)
-    texts = {str(name) for name in info["fields"]}
-    columns = [name for name, kind in zip(info["fields"], info["ogr_types"], strict=True) if kind == "OFTString"]
-    if columns:
-        frame = pyogrio.read_dataframe(location, layer=layer, columns=columns, encoding=encoding, read_geometry=False)
-        for column in frame:
-            texts.update(frame[column].dropna().unique())
-    return {text for text in texts if not text.isascii()}
-
-
-def _texts_or_none(location: str, layer: str, encoding: str | None) -> set[str] | None:
+def _texts(location: str, layer: str, encoding: str | None) -> set[str] | None:
+    """Column names and values that are not plain ASCII; None where some text is not in that encoding."""
     try:
-        return _texts(location, layer, encoding)
+        info = pyogrio.read_info(location, layer=layer, encoding=encoding)
+        texts = {str(name) for name in info["fields"]}
+        columns = [name for name, kind in zip(info["fields"], info["ogr_types"], strict=True) if kind == "OFTString"]
+        if columns:
+            frame = pyogrio.read_dataframe(
+                location, layer=layer, columns=columns, encoding=encoding, read_geometry=False
+            )
+            for column in frame:
+                texts.update(frame[column].dropna().unique())
     except UnicodeDecodeError:
         return None
+    return {text for text in texts if not text.isascii()}
 
 
 def _decoded(texts: Sequence[bytes], encoding: str) -> set[str] | None:
