@@ -130,13 +130,17 @@ def _devices() -> Iterator[Finding]:
             yield Finding("devices", "warning" if tight else "fine", what, advice)
         return
     yield Finding("devices", "fine", "cpu")
-    if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None:
+    if _has_nvidia():
         if torch.version.cuda is None:
             what = "there is an NVIDIA device, and this torch is built for the CPU only"
             yield Finding("devices", "warning", what, "to use it, install torch for CUDA: pytorch.org/get-started")
         else:
             what = f"there is an NVIDIA device that torch for CUDA {torch.version.cuda} cannot use"
             yield Finding("devices", "warning", what, "update its driver, and see what `nvidia-smi` says")
+
+
+def _has_nvidia() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def _threads() -> Iterator[Finding]:
