@@ -40,30 +40,21 @@ STEERED = ("GDAL_DATA", "PROJ_DATA", "PROJ_LIB", "GDAL_DRIVER_PATH", "LD_PRELOAD
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check.
-
-    Attributes:
-        topic: what it is about.
-        level: how serious it is.
-        found: how it stands, in words.
-        advice: what to do; empty where nothing is to be done.
-    """
+    """The result of one check."""
 
     topic: str
     level: Level
     found: str
+    """How it stands, in words."""
     advice: str = ""
+    """What to do; empty where nothing is to be done."""
 
 
 Check = Callable[[], Iterable[Finding]]
 
 
 def examine(announce: Callable[[str], None] = lambda topic: None) -> list[Finding]:
-    """Run all checks.
-
-    Args:
-        announce: told of each topic before its check.
-    """
+    """Run all checks; `announce` is told of each topic before its check."""
     findings: list[Finding] = []
     for topic, check in CHECKS.items():
         announce(topic)
@@ -161,9 +152,8 @@ def _threads() -> Iterator[Finding]:
     if used < allowed / 2 and said:
         yield Finding("threads", "warning", what, f"unset OMP_NUM_THREADS to compute on all {allowed}")
     elif used > allowed:
-        yield Finding(
-            "threads", "warning", what, f"export OMP_NUM_THREADS={allowed}: more threads than processors are slower"
-        )
+        advice = f"export OMP_NUM_THREADS={allowed}: more threads than processors are slower"
+        yield Finding("threads", "warning", what, advice)
     else:
         yield Finding("threads", "fine", what)
 
@@ -208,15 +198,13 @@ def _gdal() -> Iterator[Finding]:
         yield Finding("GDAL", level, f"no {', '.join(lacking)} in GeoTIFFs", advice)
     if said := [name for name in STEERED if os.environ.get(name)]:
         what = ", ".join(f"{name}={brief(os.environ[name], 60)}" for name in said)
-        yield Finding(
-            "GDAL", "warning", what, "unset them if CRS or drivers are not found: wheels bring their own files"
-        )
+        advice = "unset them if CRS or drivers are not found: wheels bring their own files"
+        yield Finding("GDAL", "warning", what, advice)
 
 
 def _no_driver(name: str, purpose: str, package: str) -> Finding:
-    return Finding(
-        "GDAL", "broken", f"no driver {name} ({purpose})", f"install {package} from its wheel: pip install {package}"
-    )
+    advice = f"install {package} from its wheel: pip install {package}"
+    return Finding("GDAL", "broken", f"no driver {name} ({purpose})", advice)
 
 
 def _compresses(codec: str) -> bool:
@@ -244,13 +232,14 @@ def _coordinates() -> Iterator[Finding]:
     berlin = (13.4050, 52.5200)
     by_pyproj = pyproj.Transformer.from_crs(4326, 32633, always_xy=True).transform(*berlin)
     (x,), (y,) = transform(CRS.from_epsg(4326), CRS.from_epsg(32633), [berlin[0]], [berlin[1]])
-    where = f"PROJ {pyproj.proj_version_str}"
     for name, found in (("pyproj", by_pyproj), ("rasterio", (x, y))):
         if max(abs(one - other) for one, other in zip(found, expected, strict=True)) > 1:
             what = f"{name} puts Berlin at {found[0]:.0f} E, {found[1]:.0f} N in UTM 33, not at 391779 E, 5820073 N"
             yield Finding("coordinates", "broken", what, f"unset PROJ_DATA and PROJ_LIB, or pip install -U {name}")
             return
-    yield Finding("coordinates", "fine", f"{where}: pyproj and rasterio agree on where Berlin is")
+    yield Finding(
+        "coordinates", "fine", f"PROJ {pyproj.proj_version_str}: pyproj and rasterio agree on where Berlin is"
+    )
 
 
 def _disk() -> Iterator[Finding]:

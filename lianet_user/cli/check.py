@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import print_lines, print_next, progress, region_file, wrote
+from lianet_user.cli.console import naming_options, print_lines, print_next, progress, region_file, wrote
 from lianet_user.cli.options import (
     AsJson,
     LabelsPath,
@@ -19,7 +19,7 @@ from lianet_user.cli.options import (
     reads_labels,
     splits_labels,
 )
-from lianet_user.labels.options import LabelOptions
+from lianet_user.labels.label_options import LabelOptions
 
 
 @reads_labels
@@ -48,7 +48,7 @@ def check(
         refuse_existing(output, overwrite)
     path = region_file(region, quiet)
     header = open_region_file(path).header
-    read = read_labels(labels, header, labels_options)
+    read = naming_options(read_labels(labels, header, labels_options), "check")
     result = check_labels(
         read,
         header,

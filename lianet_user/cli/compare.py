@@ -25,7 +25,7 @@ from lianet_user.cli.options import (
     splits_labels,
     trains_heads,
 )
-from lianet_user.labels.options import LabelOptions
+from lianet_user.labels.label_options import LabelOptions
 
 if TYPE_CHECKING:
     from rich.text import Text

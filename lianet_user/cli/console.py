@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from lianet_user.errors import (
 if TYPE_CHECKING:
     from lianet_user.field.model import Precision
     from lianet_user.files.header import AnyScores, DatedScores, NumberScores, Scores
+    from lianet_user.labels import Labels
 
 
 # Square brackets are never markup: paths, names and titles have them too.
@@ -81,6 +83,14 @@ def print_lines(lines: Iterable[str], command: str) -> None:
 
     for line in lines:
         out.print(as_options(line, (command,)), soft_wrap=True)
+
+
+def naming_options(labels: Labels, command: str) -> Labels:
+    """Labels whose report has the library's arguments written as options of a command, wherever it is shown or stored."""
+    from lianet_user.cli import as_options
+
+    notes = tuple(as_options(note, (command,)) for note in labels.report.notes)
+    return replace(labels, report=replace(labels.report, notes=notes))
 
 
 def error(message: str) -> None:

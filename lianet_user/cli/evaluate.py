@@ -10,7 +10,7 @@ import typer
 
 from lianet_user.cli.console import choose_device, optional_region_file, out, print_lines, print_next, progress, warn
 from lianet_user.cli.options import AsJson, Device, LabelsPath, Quiet, RegionOption, reads_labels
-from lianet_user.labels.options import LabelOptions
+from lianet_user.labels.label_options import LabelOptions
 
 if TYPE_CHECKING:
     from lianet_user.evaluation.evaluate import Evaluation

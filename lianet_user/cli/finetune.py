@@ -11,6 +11,7 @@ import typer
 from lianet_user.cli.console import (
     StoppedError,
     choose_device,
+    naming_options,
     out,
     print_lines,
     print_next,
@@ -37,7 +38,7 @@ from lianet_user.cli.options import (
     trains_heads,
 )
 from lianet_user.cli.pretrain import only_writer, refuse_unfinished
-from lianet_user.labels.options import LabelOptions
+from lianet_user.labels.label_options import LabelOptions
 
 if TYPE_CHECKING:
     from lianet_user.files.header import AnyScores
@@ -108,7 +109,7 @@ def finetune(
 
     from lianet_user.labels import read_labels
 
-    label_map = read_labels(labels, header, labels_options)
+    label_map = naming_options(read_labels(labels, header, labels_options), "finetune")
     if not quiet and not as_json:
         print_lines(label_map.report.lines(), "finetune")
 

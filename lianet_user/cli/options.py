@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lianet_user.errors import InputError
-from lianet_user.labels.options import AskedTask, LabelOptions, OnConflict
+from lianet_user.labels.label_options import AskedTask, LabelOptions, OnConflict
 
 if TYPE_CHECKING:
     from lianet_user.files.header import HeadHeader, RegionHeader

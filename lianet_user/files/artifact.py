@@ -14,8 +14,9 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,49 +39,16 @@ METADATA_KEY = "lianet"
 H = TypeVar("H", RegionHeader, HeadHeader)
 
 
-class ArtifactFile(Generic[H]):
+@dataclass(frozen=True, eq=False)
+class ArtifactFile(Container, Generic[H]):
     """A validated file: its header is read and checked at once, tensors only when asked for."""
 
-    def __init__(self, container: Container, header: H) -> None:
-        self.path = container.path
-        self.header: H = header
-        self._container = container
-        self._sha256: str | None = None
+    header: H
 
     @property
     def parameters(self) -> int:
         """How many numbers the file's tensors hold."""
         return sum(math.prod(shape) for shape in self.shapes.values())
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return self._container.shapes
-
-    @property
-    def dtypes(self) -> dict[str, np.dtype[Any]]:
-        return self._container.dtypes
-
-    @property
-    def size_bytes(self) -> int:
-        return self._container.size_bytes
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """All tensors, as stored.
-
-        Raises:
-            ArtifactError: the file changed since it was opened, or holds a value that is not finite.
-        """
-        return self._container.tensors()
-
-    def sha256(self) -> str:
-        """SHA-256 of the file's bytes, which ties a head to its region.
-
-        Raises:
-            ArtifactError: the file changed since it was opened.
-        """
-        if self._sha256 is None:
-            self._sha256 = self._container.sha256()
-        return self._sha256
 
 
 def open_region_file(path: str | os.PathLike[str]) -> ArtifactFile[RegionHeader]:
@@ -224,7 +192,7 @@ def _open(path: Path, schema: type[H], kind: str) -> ArtifactFile[H]:
         raise ArtifactError(
             f"{path} has a header that is not valid: {first_problem(error)}: get the file again"
         ) from error
-    return ArtifactFile(container, header)
+    return ArtifactFile(**vars(container), header=header)
 
 
 # --- Quantised tables: one byte a number, which selects one of 256 values chosen for its table and column.

@@ -74,7 +74,7 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> tuple[dict[str, Ten
     names = sorted(name for name in made.keys() | now.keys() if made.get(name) != now.get(name))
     if names:
         changes = listed(
-            [f"{brief(name, 40)} (then {_short(made.get(name))}, now {_short(now.get(name))})" for name in names]
+            [f"{brief(each, 40)} (then {_short(made.get(each))}, now {_short(now.get(each))})" for each in names]
         )
         raise ArtifactError(
             f"{path} belongs to another run; what differs: {changes}: give the same, or start again without `resume`"
@@ -146,5 +146,4 @@ def same_shapes(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None
 
 
 def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return brief(text, 16)
+    return brief("none" if value is None else str(value), 16)

@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
@@ -117,6 +118,10 @@ class Container:
         Raises:
             ArtifactError: as in `tensors`.
         """
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         with self._same_file() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -226,11 +231,6 @@ def first_problem(error: ValidationError) -> str:
     return brief(f"{where}: {first['msg']}", 400)
 
 
-def reason(error: OSError) -> str:
-    """The system's words for an error, without the path."""
-    return error.strerror or str(error)
-
-
 def _check_entries(document: dict[str, Any], data_size: int, path: Path) -> dict[str, TensorEntry]:
     """Every tensor's bytes lie inside the file, one after the other, without gap, overlap or rest."""
     if len(document) > MAX_TENSORS:
@@ -301,7 +301,9 @@ def _opened(path: Path) -> Iterator[FileIO]:
         regular = stat.S_ISREG(path.stat().st_mode)
         file = FileIO(path) if regular else None
     except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {reason(error)}: give the name of a file that is there") from error
+        raise ArtifactError(
+            f"cannot read {path}: {error.strerror or error}: give the name of a file that is there"
+        ) from error
     except ValueError as error:  # of a name with a zero byte in it
         raise ArtifactError(f"cannot read {path}: its name is not valid ({error}): give another") from error
     if file is None:
@@ -311,7 +313,7 @@ def _opened(path: Path) -> Iterator[FileIO]:
             yield file
         except OSError as error:
             raise ArtifactError(
-                f"cannot read {path}: {reason(error)}: copy it to another disk, or get it again"
+                f"cannot read {path}: {error.strerror or error}: copy it to another disk, or get it again"
             ) from error
 
 

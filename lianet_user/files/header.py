@@ -76,10 +76,8 @@ class GridHeader(Schema):
             raise ValueError("the grid's corners lie nowhere on Earth")
         try:
             resolution = self.geobox.resolution
-        except (
-            ArithmeticError,
-            ValueError,
-        ) as error:  # of pixels so oblique that they have none; LinAlgError is a ValueError
+        # Pixels so oblique that they have none; LinAlgError is a ValueError.
+        except (ArithmeticError, ValueError) as error:
             raise ValueError("transform makes no pixels") from error
         if not all(math.isfinite(side) and side for side in (resolution.x, resolution.y)):
             raise ValueError("transform makes no pixels")

@@ -15,7 +15,7 @@ from lianet_user.field.config import HeadInput, reads_a_date
 from lianet_user.field.head import PAPER_WIDTHS, SLIM_WIDTHS
 from lianet_user.files.header import HeadHeader, RegionHeader
 from lianet_user.labels import SHARE, Labels
-from lianet_user.labels.options import Task
+from lianet_user.labels.label_options import Task
 
 
 @dataclass(frozen=True, kw_only=True)

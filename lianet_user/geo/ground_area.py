@@ -1,4 +1,4 @@
-"""The area on the ground of the pixels of a map: in the plane of a projected grid, on the ellipsoid for one in degrees."""
+"""The area on the ground: of a map's pixels, in the plane of a projected grid or else on the ellipsoid, and of any shape."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Proj, Transformer
 
 from lianet_user.errors import AreaWarning, MapError
-from lianet_user.geo.grid import crs_name
+from lianet_user.geo.grid import LONLAT, crs_name
 
 SQUARE_METRES = 10_000.0
 """Square metres in a hectare."""
@@ -24,13 +26,10 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """Areas on a grid, in hectares.
-
-    Attributes:
-        geobox: the grid: projected, or in degrees with its rows along parallels.
-    """
+    """Areas on a grid, in hectares."""
 
     geobox: GeoBox
+    """Projected, or in degrees with its rows along parallels."""
 
     def __post_init__(self) -> None:
         """Check that areas can be computed.
@@ -50,13 +49,11 @@ class Ground:
             across, down = pixel_metres(self.geobox)
             ratio = self._metres**2 * abs(affine.determinant) / (across * down)
             if abs(ratio - 1) > DISTORTED:
-                warnings.warn(
-                    AreaWarning(
-                        f"areas in {crs_name(crs)} are {ratio:.2f} times those on the ground here: hectares are given as the"
-                        " grid has them"
-                    ),
-                    stacklevel=3,
+                message = (
+                    f"areas in {crs_name(crs)} are {ratio:.2f} times those on the ground here: hectares are given as the"
+                    " grid has them"
                 )
+                warnings.warn(AreaWarning(message), stacklevel=3)
 
     @property
     def _metres(self) -> float:
@@ -104,3 +101,17 @@ def pixel_metres(geobox: GeoBox) -> tuple[float, float]:
     geod = Geod(ellps="WGS84")
     across, down = (geod.inv(longitudes[0], latitudes[0], longitudes[other], latitudes[other])[2] for other in (1, 2))
     return float(across), float(down)
+
+
+def ground_area(shape: shapely.Geometry, crs: CRS) -> float:
+    """Square metres on the ellipsoid that a shape covers, its vertices joined by geodesics."""
+    to_degrees = Transformer.from_crs(crs.proj, LONLAT.proj, always_xy=True)
+    moved = shapely.transform(shape, lambda points: np.column_stack(to_degrees.transform(*points.T)))
+    # Each outline by itself: the direction in which it was drawn has no meaning here.
+    return float(sum(_outline_area(each) for each in shapely.get_parts(moved)))
+
+
+def _outline_area(polygon: shapely.Polygon) -> float:
+    geod = Geod(ellps="WGS84")
+    rings = [abs(geod.geometry_area_perimeter(shapely.Polygon(ring))[0]) for ring in shapely.get_rings(polygon)]
+    return rings[0] - sum(rings[1:])

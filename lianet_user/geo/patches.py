@@ -52,12 +52,8 @@ class Axis:
         return [start for start in self.starts if start < end and start + self.patch > begin]
 
     def weights(self, start: int, scale: int = 1) -> np.ndarray:
-        """The weights of a patch's pixels: float32 (scale * patch,); at every pixel they sum to one over the patches.
-
-        Args:
-            start: of the patch.
-            scale: weights per pixel of the axis.
-        """
+        """The weights of the pixels of the patch at `start`: float32 (scale * patch,), `scale` for each pixel of the axis; they
+        sum to one over the patches."""
         own = self._bump(scale)
         total = np.zeros_like(own)
         for other in self.touching(start, start + self.patch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -105,9 +106,7 @@ class Placement:
         cols = np.linspace(tile.col, tile.col_end, SAMPLES)
         rows = np.linspace(tile.row, tile.row_end, SAMPLES)
         places = np.stack(np.meshgrid(cols, rows), -1).reshape(-1, 2)
-        col, row = _apply(
-            ~self.source.affine, self._to_source.apply(np.column_stack(_apply(self.target.affine, places)))
-        )
+        col, row = _on_source(self.source, self.target, self._to_source, places)
         known = np.isfinite(col) & np.isfinite(row)
         if not known.any():
             return None
@@ -147,22 +146,20 @@ def _factor(source: GeoBox, target: GeoBox, to_source: Transformation) -> float:
     cols, rows = np.meshgrid(np.linspace(0.5, width - 0.5, SAMPLES), np.linspace(0.5, height - 0.5, SAMPLES))
     middles = np.stack([cols, rows], -1).reshape(-1, 2)
 
-    def on_source(places: np.ndarray) -> np.ndarray:
-        moved = to_source.apply(np.column_stack(_apply(target.affine, places)))
-        return np.column_stack(_apply(~source.affine, moved))
-
+    on_source = partial(_on_source, source, target, to_source)
     with np.errstate(invalid="ignore"):
         across, down = (
-            np.hypot(*(on_source(middles + half) - on_source(middles - half)).T)
+            np.hypot(*(on_source(middles + half) - on_source(middles - half)))
             for half in (np.array([0.5, 0.0]), np.array([0.0, 0.5]))
         )
     sizes = np.maximum(across, down)
-    col, row = on_source(middles).T
+    col, row = on_source(middles)
     there = np.isfinite(sizes) & (col >= 0) & (row >= 0) & (col <= source.width) & (row <= source.height)
     known = there if there.any() else np.isfinite(sizes)
     return float(np.median(sizes[known])) if known.any() else 1.0
 
 
-def _apply(affine: object, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    col, row = affine @ (places[:, 0], places[:, 1])  # type: ignore[operator]
-    return col, row
+def _on_source(source: GeoBox, target: GeoBox, to_source: Transformation, places: np.ndarray) -> np.ndarray:
+    """(n, 2) columns and rows of the map -> (2, n) columns and rows of the source."""
+    moved = to_source.apply(np.column_stack(target.affine @ places.T))
+    return np.stack(~source.affine @ moved.T)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from pyproj.enums import TransformDirection
 from pyproj.exceptions import ProjError
 from pyproj.transformer import TransformerGroup
 
-from lianet_user.errors import AreaError, LabelError
+from lianet_user.errors import AreaError, LabelError, LabelWarning
 from lianet_user.geo.grid import LONLAT, bounds_of, crs_name
 
 Points = NDArray[np.float64]
@@ -84,6 +85,21 @@ def transformation(source: CRS, geobox: GeoBox) -> Transformation:
     return Transformation(accuracy, _better(missing, accuracy), (note,) if note else (), transformer)
 
 
+def warn_of_missing_grids(path: Path, used: Transformation) -> None:
+    """Warn where a grid that is not installed would make the coordinates of a file more accurate.
+
+    Warns:
+        LabelWarning: PROJ knows a better operation than the one that it can use here.
+    """
+    if used.missing:
+        accuracy = f"{used.accuracy:g} m" if used.accuracy is not None else "an unknown distance"
+        message = (
+            f"{path}: its coordinates are only accurate to within {accuracy} on the region's grid, because PROJ lacks"
+            f" {', '.join(used.missing)}: if that matters, install it with `projsync --file` or your package of PROJ data"
+        )
+        warnings.warn(message, LabelWarning, stacklevel=4)
+
+
 def _operations(source: CRS, target: CRS, area: AreaOfInterest | None, *, allow_ballpark: bool) -> TransformerGroup:
     with warnings.catch_warnings():
         # The missing grid is reported in `missing`, if it would be more accurate.
@@ -117,9 +133,8 @@ def _note(source: CRS, transformer: Transformer, accuracy: float | None, between
     # A CRS without a code may state its shift to WGS 84. A shift of nothing is exact, whatever PROJ makes of its datum.
     same = all(step.has_ballpark_transformation or _is_null(step) for step in changes)
     operation = source.proj.coordinate_operation if source.proj.is_bound else None
-    if accuracy == 0 or (
-        accuracy is None and same and (not ballpark or (operation is not None and _is_null(operation)))
-    ):
+    unchanged = accuracy is None and same and (not ballpark or (operation is not None and _is_null(operation)))
+    if accuracy == 0 or unchanged:
         return ""
     if ballpark:
         return (

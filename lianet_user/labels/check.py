@@ -11,9 +11,17 @@ from odc.geo.geobox import GeoBox
 
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import whole
-from lianet_user.labels.blocks import BoolArray, labelled_blocks, strata_of, stratum_pixels, widened
 from lianet_user.labels.label_map import LabelReport, Labels
-from lianet_user.labels.split import BLOCK, SHARE, split_labels
+from lianet_user.labels.split import (
+    BLOCK,
+    SHARE,
+    BoolArray,
+    labelled_blocks,
+    split_labels,
+    strata_of,
+    stratum_pixels,
+    widened,
+)
 
 REFERENCE_GFLOPS = 170.0
 """Matrix products of float32 on the two cores that the seconds below were measured on, by :func:`_matrix_gflops`."""

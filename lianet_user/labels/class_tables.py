@@ -15,7 +15,7 @@ import json
 import re
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,8 +278,7 @@ def _hex_color(text: str) -> str:
     channels = text.split(",")[:3]
     if len(channels) < 3 or not all(re.fullmatch("[0-9]{1,3}", channel) for channel in channels):
         return normalized_color(text) or ""
-    red, green, blue = map(int, channels)
-    return f"#{red:02x}{green:02x}{blue:02x}" if max(red, green, blue) <= 255 else ""
+    return _color(channels)
 
 
 def _palette_entries(renderer: Element) -> Iterator[TableEntry]:
@@ -375,7 +374,7 @@ def raster_colors(dataset: Any, band: int) -> dict[str, str]:
         colors = dataset.colormap(band)
     except ValueError:
         return {}
-    return {str(value): _color(list(rgba[:3])) for value, rgba in colors.items() if any(rgba[:3])}
+    return {str(value): _color(rgba[:3]) for value, rgba in colors.items() if any(rgba[:3])}
 
 
 def _of_tag(path: Path, text: str) -> ClassTable | None:
@@ -457,7 +456,7 @@ def _of_dbf(path: Path) -> ClassTable | None:
     return _table(f"attribute table {path.name}", rows)
 
 
-def _color(parts: list[Any]) -> str:
+def _color(parts: Sequence[Any]) -> str:
     """``#rrggbb`` of three numbers from 0 to 255; empty if they are not."""
     try:
         red, green, blue = (int(float(part)) for part in parts)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from lianet_user.errors import LabelError, did_you_mean, listed
 from lianet_user.files.header import ClassEntry
 from lianet_user.labels.class_tables import ClassTable, TableEntry
+from lianet_user.labels.label_options import LabelOptions
 from lianet_user.labels.label_values import plain_text
-from lianet_user.labels.options import LabelOptions
 
 MAX_CLASSES = 254
 """A map is uint8 with 255 for "no data"; 254 stays free."""
@@ -112,10 +112,6 @@ class _TableLookup:
         self._of_name: dict[str, list[TableEntry]] = {}
         for entry in self._by_label.values():
             self._of_name.setdefault(entry.name, []).append(entry)
-
-    @property
-    def source(self) -> str:
-        return self._source
 
     @property
     def names(self) -> list[str]:

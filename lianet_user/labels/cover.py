@@ -1,4 +1,4 @@
-"""The ground that features cover on a grid of pixels and sub-pixels.
+"""Features in parts, and the ground that they cover on a grid of pixels and sub-pixels.
 
 Polygons are burned; lines and points claim the whole pixels that they run through or lie in. GDAL's `all_touched` also
 burns pixels that a line meets at a corner, and misses others: the pixels here are exact. Geometries are in pixel
@@ -15,17 +15,60 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
 from lianet_user.geo.grid import Window
-from lianet_user.labels.options import Rule
+from lianet_user.labels.label_options import Rule
+
+PLACES = 6
+"""Decimal places of pixel coordinates: an edge drawn along pixel edges must not cross them by rounding."""
+
+COLLECTION = 7  # shapely.GeometryType
 
 SHORTEST = 1e-9
 """Pixels: a shorter piece of a line is a corner of a pixel that it only touches, up to rounding."""
 
 Geometries = NDArray[np.object_]
 Indices = NDArray[np.intp]
-Pixels = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
+Mask = NDArray[np.bool_]
+Pixels = tuple[Indices, Indices, Indices]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Features by dimension, because polygons, lines and points cover ground in different ways."""
+
+    geometries: Geometries
+    """(parts,) Polygon or MultiPolygon, (Multi)LineString, or (Multi)Point, in pixel coordinates, in file order."""
+    feature: Indices
+    """(parts,) the feature that each belongs to."""
+    dimension: NDArray[np.intp]
+    """(parts,) 2, 1 or 0."""
+
+
+def to_pixel_coordinates(geometries: Geometries, geobox: GeoBox) -> Geometries:
+    """Geometries in the grid's CRS as (column, row), so that pixel (0, 0) is the unit square at the origin."""
+    inverse = ~geobox.affine
+    matrix = np.array([[inverse.a, inverse.d], [inverse.b, inverse.e]])
+    offset = np.array([inverse.c, inverse.f])
+    moved: Geometries = shapely.transform(geometries, lambda points: np.round(points @ matrix + offset, PLACES))
+    return moved
+
+
+def split_parts(geometries: Geometries) -> Parts:
+    """Split collections, however deeply nested, and drop what is missing or empty.
+
+    Args:
+        geometries: (features,) of any kind, in pixel coordinates.
+    """
+    parts, feature = geometries, np.arange(len(geometries))
+    while (nested := shapely.get_type_id(parts) == COLLECTION).any():
+        inner, of = shapely.get_parts(parts[nested], return_index=True)
+        parts, feature = np.append(parts[~nested], inner), np.append(feature[~nested], feature[nested][of])
+    there = np.flatnonzero(~(shapely.is_missing(parts) | shapely.is_empty(parts)))
+    there = there[np.argsort(feature[there], kind="stable")]
+    return Parts(parts[there], feature[there], shapely.get_dimensions(parts[there]).astype(np.intp))
 
 
 def pixels_of_points(points: Geometries, shape: tuple[int, int]) -> Pixels:
@@ -47,7 +90,7 @@ def pixels_on_outline(polygons: Geometries, shape: tuple[int, int]) -> Pixels:
     return _pixels(places[within], of[within], shape)
 
 
-def _pieces(lines: Geometries, shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+def _pieces(lines: Geometries, shape: tuple[int, int]) -> tuple[NDArray[np.float64], Indices]:
     """Lines cut at all edges of pixels: the middle (x, y) of every piece, and the line it belongs to."""
     # A rectangle wider than the grid, because lines along a rectangle's edge are lost.
     near = shapely.clip_by_rect(lines, -1, -1, shape[1] + 1, shape[0] + 1)
@@ -77,7 +120,7 @@ def _pieces(lines: Geometries, shape: tuple[int, int]) -> tuple[NDArray[np.float
     return start[segment] + middle[:, None] * step[segment], of[string[joined[segment]]]
 
 
-def _pixels(places: NDArray[Any], of: NDArray[np.intp], shape: tuple[int, int]) -> Pixels:
+def _pixels(places: NDArray[Any], of: Indices, shape: tuple[int, int]) -> Pixels:
     height, width = shape
     cols, rows = np.floor(places).T
     inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
@@ -105,7 +148,7 @@ class Cover:
     """The ground that features cover: inside polygons, and whole pixels that lines, points and outlines claim."""
 
     shape: tuple[int, int]
-    areas: NDArray[np.object_]
+    areas: Geometries
     """(areas,) polygons and multipolygons."""
     bounds: NDArray[np.float64]
     """(areas, 4) left, top, right and bottom."""
@@ -115,7 +158,7 @@ class Cover:
     """(claims,) the feature that claims a pixel."""
     row: Indices
     col: Indices
-    measured: NDArray[np.bool_]
+    measured: Mask
     """(claims,) whether a line or point claims it, and not the outline of a polygon."""
 
     def tile(self, window: Window) -> Tile:
@@ -131,23 +174,19 @@ class Cover:
         return Tile(window, here[there], [shape.__geo_interface__ for shape in shapes[there]])
 
 
-def cover_of(
-    geometries: NDArray[np.object_], feature: Indices, dimension: Indices, shape: tuple[int, int], rule: Rule
-) -> Cover:
+def cover_of(parts: Parts, shape: tuple[int, int], rule: Rule) -> Cover:
     """Find what features cover: polygons by their bounds, and the pixels that lines, points and outlines claim.
 
     Args:
-        geometries: (parts,) in pixel coordinates.
-        feature: (parts,) the feature that each belongs to.
-        dimension: (parts,) 2, 1 or 0.
+        parts: of the features, in pixel coordinates.
         shape: height and width of the grid in pixels.
         rule: under `all-touched` the outlines of polygons claim pixels too.
     """
-    polygons, lines, points = (np.flatnonzero(dimension == each) for each in (2, 1, 0))
-    areas = geometries[polygons]
+    polygons, lines, points = (np.flatnonzero(parts.dimension == each) for each in (2, 1, 0))
+    areas = parts.geometries[polygons]
     claims = [
-        (lines, pixels_along(geometries[lines], shape)),
-        (points, pixels_of_points(geometries[points], shape)),
+        (lines, pixels_along(parts.geometries[lines], shape)),
+        (points, pixels_of_points(parts.geometries[points], shape)),
     ]
     if rule == "all-touched":
         claims.append((polygons, pixels_on_outline(areas, shape)))
@@ -155,8 +194,8 @@ def cover_of(
         shape=shape,
         areas=areas,
         bounds=shapely.bounds(areas).reshape(-1, 4),
-        feature=feature[polygons],
-        claimant=np.concatenate([feature[kind[of]] for kind, (of, _, _) in claims]),
+        feature=parts.feature[polygons],
+        claimant=np.concatenate([parts.feature[kind[of]] for kind, (of, _, _) in claims]),
         row=np.concatenate([row for _, (_, row, _) in claims]),
         col=np.concatenate([col for _, (_, _, col) in claims]),
         measured=np.concatenate([np.full(len(of), kind is not polygons) for kind, (of, _, _) in claims]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,20 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from lianet_user.errors import AreaError, LabelError, LabelWarning
+from lianet_user.errors import AreaError, LabelError
 from lianet_user.geo.grid import LONLAT, Bounds, bounds_in, bounds_of, crs_name, format_bounds
 from lianet_user.geo.transformation import Transformation
-from lianet_user.labels.cover import Geometries, pixels_along, pixels_of_points
+from lianet_user.labels.cover import (
+    Geometries,
+    Mask,
+    Parts,
+    pixels_along,
+    pixels_of_points,
+    split_parts,
+    to_pixel_coordinates,
+)
 from lianet_user.labels.label_map import FeatureCounts
-from lianet_user.labels.rasterize import Mask, Parts, split_parts, to_pixel_coordinates
-from lianet_user.labels.vector import Area, VectorLayer
+from lianet_user.labels.vector import VectorLayer
 
 BEND = 0.01
 """Pixels that an edge may be off when only its ends are reprojected: a longer one gets vertices in between."""
@@ -28,6 +34,17 @@ BEND = 0.01
 FATES = ("used", "no_geometry", "not_polygons", "no_label", "excluded", "no_date", "outside", "duplicates")
 BLOCKING = ("no_label", "excluded", "no_date")
 """Fates of features that lie in the region, but whose label at its dates is not known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Area:
+    """Polygons that delimit an area, for instance the one that was mapped."""
+
+    path: Path
+    crs: CRS
+    geometries: Geometries
+    """(polygons,) polygons and multipolygons, not all of which need be valid; at least one is."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +80,6 @@ def features_in_region(
     between, so that they stay where they are when they are reprojected.
 
     Args:
-        layer: as read.
         labelled: (features,) which have a label.
         excluded: (features,) whose label was dropped on request.
         dated: (features,) which hold at a date of the region.
@@ -374,14 +390,7 @@ def _assembled(parts: Parts, features: int) -> Geometries:
 
 
 def outside_error(path: Path, extent: Bounds, crs: CRS, geobox: GeoBox) -> LabelError:
-    """The error for labels that cover nothing of the region: both extents, and what is likely wrong.
-
-    Args:
-        path: of the labels.
-        extent: west, south, east, north of the labels in `crs`.
-        crs: that the file states.
-        geobox: the region's grid.
-    """
+    """The error for labels that cover nothing of the region: both extents, and what is likely wrong; `extent` is in `crs`."""
     assert geobox.crs is not None
     west, south, east, north = extent
     own, region = geobox.crs, bounds_of(geobox)
@@ -415,22 +424,3 @@ def _shown(bounds: Bounds, crs: CRS, target: CRS) -> str:
         return f"{format_bounds(bounds_in(bounds, crs, target))} in {crs_name(target)}"
     except AreaError:
         return f"not expressible in {crs_name(target)}"
-
-
-def warn_of_missing_grids(path: Path, used: Transformation) -> None:
-    """Warn where a grid that is not installed would make coordinates more accurate.
-
-    Args:
-        path: of the file, for the message.
-        used: the transformation of its coordinates.
-
-    Warns:
-        LabelWarning: PROJ knows a better operation than the one that it can use here.
-    """
-    if used.missing:
-        accuracy = f"{used.accuracy:g} m" if used.accuracy is not None else "an unknown distance"
-        message = (
-            f"{path}: its coordinates are only accurate to within {accuracy} on the region's grid, because PROJ lacks"
-            f" {', '.join(used.missing)}: if that matters, install it with `projsync --file` or your package of PROJ data"
-        )
-        warnings.warn(message, LabelWarning, stacklevel=4)

@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import LabelError, LabelWarning, printable
 from lianet_user.files.header import IGNORE, ClassEntry
 from lianet_user.labels.classes import Legend
-from lianet_user.labels.options import Task
+from lianet_user.labels.label_options import Task
 
 # --- The report: what became of every feature of a file, and of every pixel.
 
@@ -165,7 +165,7 @@ def _feature_lines(features: FeatureCounts, vanished: int) -> list[str]:
         (features.no_geometry, "dropped: no geometry, or one without area"),
         (features.not_polygons, "dropped: points or lines, which cover no area"),
         (features.no_label, "dropped: no label"),
-        (features.excluded, "dropped: of a class that `mapping` drops"),
+        (features.excluded, "dropped on request, with their class"),
         (features.no_date, "dropped: no date"),
         (features.outside, "dropped: outside the region"),
         (features.duplicates, "dropped: exact duplicates (same geometry, same label)"),

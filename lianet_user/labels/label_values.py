@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from lianet_user.errors import LabelError
-from lianet_user.labels.options import LabelOptions, Task
+from lianet_user.labels.label_options import LabelOptions, Task
 
 if TYPE_CHECKING:
     from lianet_user.labels.class_tables import ClassTable

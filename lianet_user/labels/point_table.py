@@ -120,8 +120,7 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, list[str]]:
 
 def _split(path: Path, text: str) -> tuple[str, list[str], list[list[str]], list[int]]:
     """Delimiter, column names, rows, and the line on which each row ends."""
-    start = 0
-    delimiter = None
+    start, delimiter = 0, None
     # Excel writes and reads the delimiter on a line of its own.
     if declared := re.match(r"sep=(.)\r?\n", text):
         start, delimiter = declared.end(), declared[1]
@@ -198,8 +197,8 @@ def _coordinate_columns(path: Path, header: Sequence[str]) -> tuple[str, str]:
     if len(pairs) == 1:
         return pairs[0]
     if pairs:
-        listed = " and ".join(f"{x!r}, {y!r}" for x, y in pairs)
-        raise LabelError(f"{path} has several pairs of columns with coordinates ({listed}): keep only one of them")
+        shown = " and ".join(f"{x!r}, {y!r}" for x, y in pairs)
+        raise LabelError(f"{path} has several pairs of columns with coordinates ({shown}): keep only one of them")
     raise LabelError(
         f"{path} has no columns with usual names of coordinates: it has {', '.join(header[:20])}; name them"
         " lon and lat (degrees), or x and y or easting and northing"

@@ -32,13 +32,13 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from lianet_user.errors import LabelError
+from lianet_user.errors import LabelError, listed
 from lianet_user.files.header import IGNORE
 from lianet_user.geo.grid import Window, crs_name, whole
 from lianet_user.geo.transformation import Transformation, transformation
 from lianet_user.labels.class_tables import ClassTable, raster_class_table, raster_colors
 from lianet_user.labels.features import outside_error
-from lianet_user.labels.options import LabelOptions, Rule
+from lianet_user.labels.label_options import LabelOptions, Rule
 from lianet_user.labels.rasterize import classes_of_subpixels, numbers_of_subpixels
 
 # --- A raster file -> one band of it, checked, with what the file states about its values. No pixel is read.
@@ -189,8 +189,7 @@ def _choose_band(dataset: Any, path: Path, band: int | None) -> int:
     """The band asked for, else the only one that is not a mask."""
     meanings = dataset.colorinterp
     bands = [number for number, meaning in enumerate(meanings, 1) if meaning != ColorInterp.alpha]
-    listed = ", ".join(f"{number} ({dataset.descriptions[number - 1] or 'no name'})" for number in bands[:20])
-    listed += f" and {len(bands) - 20} more" if len(bands) > 20 else ""
+    shown = listed([f"{number} ({dataset.descriptions[number - 1] or 'no name'})" for number in bands])
     if band is None:
         if {ColorInterp.red, ColorInterp.green, ColorInterp.blue} <= set(meanings):
             raise LabelError(
@@ -198,10 +197,10 @@ def _choose_band(dataset: Any, path: Path, band: int | None) -> int:
                 " class, or choose a band with `band` if they are not colours"
             )
         if len(bands) != 1:
-            raise LabelError(f"{path} has {len(bands)} bands: {listed}; choose the one with the labels with `band`")
+            raise LabelError(f"{path} has {len(bands)} bands: {shown}; choose the one with the labels with `band`")
         band = bands[0]
     if not 1 <= band <= dataset.count:
-        raise LabelError(f"{path} has no band {band}: it has {listed}")
+        raise LabelError(f"{path} has no band {band}: it has {shown}")
     if dataset.dtypes[band - 1].startswith("complex"):
         raise LabelError(
             f"{path}: band {band} holds complex numbers: expected classes or numbers, so convert it to real ones"

@@ -33,7 +33,6 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
 from lianet_user.files.header import IGNORE
@@ -42,13 +41,16 @@ from lianet_user.labels.cover import (
     Cover,
     Geometries,
     Indices,
+    Mask,
+    Parts,
     RankRaster,
     Tile,
     cover_of,
     pixels_of_points,
     pixels_on_outline,
+    split_parts,
 )
-from lianet_user.labels.options import OnConflict, Rule
+from lianet_user.labels.label_options import OnConflict, Rule
 
 SUBPIXELS = 8
 """Sub-pixels along each side of a pixel: areas are known to about 1/64 of it."""
@@ -56,13 +58,7 @@ SUBPIXELS = 8
 TILE = 256
 """Pixels along each side of what is decided at once, which bounds the memory."""
 
-PLACES = 6
-"""Decimal places of pixel coordinates: an edge drawn along pixel edges must not cross them by rounding."""
-
-COLLECTION = 7  # shapely.GeometryType
-
 Values = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -80,18 +76,6 @@ class PixelRule:
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """Features by dimension, because polygons, lines and points cover ground in different ways."""
-
-    geometries: Geometries
-    """(parts,) Polygon or MultiPolygon, (Multi)LineString, or (Multi)Point, in pixel coordinates, in file order."""
-    feature: Indices
-    """(parts,) the feature that each belongs to."""
-    dimension: NDArray[np.intp]
-    """(parts,) 2, 1 or 0."""
-
-
-@dataclass(frozen=True, eq=False)
 class Decided:
     """Every pixel of the grid, decided by the rule."""
 
@@ -103,30 +87,6 @@ class Decided:
     """Ground that features cover, contested or not, without background, in pixels."""
     contested_ground: float
     """Ground that features contest, whichever of them `on_conflict` gives it to, in pixels."""
-
-
-def to_pixel_coordinates(geometries: Geometries, geobox: GeoBox) -> Geometries:
-    """Geometries in the grid's CRS as (column, row), so that pixel (0, 0) is the unit square at the origin."""
-    inverse = ~geobox.affine
-    matrix = np.array([[inverse.a, inverse.d], [inverse.b, inverse.e]])
-    offset = np.array([inverse.c, inverse.f])
-    moved: Geometries = shapely.transform(geometries, lambda points: np.round(points @ matrix + offset, PLACES))
-    return moved
-
-
-def split_parts(geometries: Geometries) -> Parts:
-    """Split collections, however deeply nested, and drop what is missing or empty.
-
-    Args:
-        geometries: (features,) of any kind, in pixel coordinates.
-    """
-    parts, feature = geometries, np.arange(len(geometries))
-    while (nested := shapely.get_type_id(parts) == COLLECTION).any():
-        inner, of = shapely.get_parts(parts[nested], return_index=True)
-        parts, feature = np.append(parts[~nested], inner), np.append(feature[~nested], feature[nested][of])
-    there = np.flatnonzero(~(shapely.is_missing(parts) | shapely.is_empty(parts)))
-    there = there[np.argsort(feature[there], kind="stable")]
-    return Parts(parts[there], feature[there], shapely.get_dimensions(parts[there]).astype(np.intp))
 
 
 def decide_classes(
@@ -149,7 +109,7 @@ def decide_classes(
         background: class index, and the mapped area in pixel coordinates (None for the whole grid).
     """
     n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
-    cover = _cover_of(parts, shape, rule.rule)
+    cover = cover_of(parts, shape, rule.rule)
     codes = classes + 1  # 0 is nobody's
     sides = _Sides(cover, codes, np.arange(len(codes)), rule)
     empty = None if background is None else _Background(background, blockers, shape, rule)
@@ -177,18 +137,13 @@ def decide_classes(
 
 
 def decide_numbers(parts: Parts, numbers: NDArray[np.float64], shape: tuple[int, int], rule: PixelRule) -> Decided:
-    """Decide which number every pixel bears, to the precision of float32.
+    """Decide which number every pixel bears, to the precision of float32, as :func:`decide_classes` decides classes.
 
     Args:
-        parts: of the features, in pixel coordinates.
         numbers: (features,) finite, within float32's range.
-        shape: height and width in pixels.
-        rule: what makes a pixel bear a class or number.
     """
     n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
-    cover, values_of, order = _measured(
-        _cover_of(parts, shape, rule.rule), numbers.astype(np.float32), rule.on_conflict
-    )
+    cover, values_of, order = _measured(cover_of(parts, shape, rule.rule), numbers.astype(np.float32), rule.on_conflict)
     table, codes = np.unique(values_of, return_inverse=True)
     table = np.append(np.float32(np.nan), table)
     sides = _Sides(cover, codes + 1, order, rule)
@@ -219,8 +174,6 @@ def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry
     """Compute the share of every pixel that polygons cover, where they overlap once; lines and points cover none.
 
     Args:
-        parts: of the features, in pixel coordinates.
-        shape: height and width in pixels.
         area: where everything was mapped, in pixel coordinates; None for the whole grid.
 
     Returns:
@@ -228,13 +181,13 @@ def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry
     """
     polygons = np.flatnonzero(parts.dimension == 2)
     areas = Parts(parts.geometries[polygons], np.zeros(len(polygons), np.intp), parts.dimension[polygons])
-    everything = RankRaster(_cover_of(areas, shape, "majority"), np.ones(1, np.intp), SUBPIXELS)
+    everything = RankRaster(cover_of(areas, shape, "majority"), np.ones(1, np.intp), SUBPIXELS)
     shares = np.zeros(shape, np.float32)
     for window in _windows(shape):
         counts = _per_pixel(np.add, everything.over(window), SUBPIXELS, np.intp)
         shares[window.slices] = counts / SUBPIXELS**2
     if area is not None:
-        mapped = _cover_of(split_parts(np.array([area], object)), shape, "center")
+        mapped = cover_of(split_parts(np.array([area], object)), shape, "center")
         centres = RankRaster(mapped, np.ones(1, np.intp), 1)
         inside = np.zeros(shape, bool)
         for window in _windows(shape):
@@ -246,13 +199,12 @@ def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry
 
 
 def touches_own(parts: Parts, classes: Indices | None, values: NDArray[Any], features: int) -> Mask:
-    """Which features touch a pixel that bears their class (or any number), and so are visible in the map.
+    """Which of so many features touch a pixel that bears their class (or any number), and so are visible in the map.
 
     Args:
         parts: of the features, in pixel coordinates.
         classes: (features,) class index of each; None for numbers.
         values: (height, width) class index or IGNORE; number or NaN.
-        features: how many there are.
     """
     shape = (values.shape[0], values.shape[1])
     touching = np.zeros(features, bool)
@@ -263,7 +215,7 @@ def touches_own(parts: Parts, classes: Indices | None, values: NDArray[Any], fea
     def mark(of: Indices, rows: Indices, cols: Indices) -> None:
         touching[of[own(of, values[rows, cols])]] = True
 
-    cover = _cover_of(parts, shape, "center")
+    cover = cover_of(parts, shape, "center")
     mark(cover.claimant, cover.row, cover.col)
     # A point inside settles nearly all polygons, their outline nearly all others (slivers, contested ones).
     of, rows, cols = pixels_of_points(shapely.point_on_surface(cover.areas), shape)
@@ -289,7 +241,6 @@ def classes_of_subpixels(owner: Values, n: int, min_coverage: float) -> Values:
     Args:
         owner: (height * n, width * n) class index or IGNORE.
         n: sub-pixels along each side of a pixel.
-        min_coverage: share of a pixel that its class has to cover.
 
     Returns:
         (height, width) class index or IGNORE.
@@ -315,7 +266,6 @@ def numbers_of_subpixels(values: NDArray[np.float32], n: int, min_coverage: floa
     Args:
         values: (height * n, width * n), NaN where there is none.
         n: sub-pixels along each side of a pixel.
-        min_coverage: share of a pixel that its sub-pixels with a number have to cover.
 
     Returns:
         (height, width), NaN where there is none.
@@ -347,10 +297,6 @@ def _gather(fine: NDArray[Any], n: int, rows: Indices, cols: Indices) -> NDArray
     """(h * n, w * n) sub-pixels -> (pixels, n * n) those of the given pixels."""
     height, width = fine.shape[0] // n, fine.shape[1] // n
     return fine.reshape(height, n, width, n)[rows, :, cols, :].reshape(len(rows), n * n)
-
-
-def _cover_of(parts: Parts, shape: tuple[int, int], rule: Rule) -> Cover:
-    return cover_of(parts.geometries, parts.feature, parts.dimension, shape, rule)
 
 
 def _windows(shape: tuple[int, int]) -> Iterator[Window]:
@@ -402,11 +348,11 @@ class _Background:
         self.code = index + 1
         self.mapped = None
         if area is not None:
-            cover = _cover_of(split_parts(np.array([area], object)), shape, "center")
+            cover = cover_of(split_parts(np.array([area], object)), shape, "center")
             self.mapped = RankRaster(cover, np.ones(1, np.intp), rule.subpixels)
         blockers = np.array([], object) if blockers is None else blockers
         self.blocked = RankRaster(
-            _cover_of(split_parts(blockers), shape, rule.rule), np.ones(len(blockers), np.intp), rule.subpixels
+            cover_of(split_parts(blockers), shape, rule.rule), np.ones(len(blockers), np.intp), rule.subpixels
         )
 
     def on(self, window: Window) -> Mask:

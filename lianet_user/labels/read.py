@@ -1,7 +1,4 @@
-"""Reading labels: a file of features or a raster -> a label map on a region's grid.
-
-This module joins the steps; each has a module of its own.
-"""
+"""Reading labels: a file of features or a raster -> a label map on a region's grid. Each step has a module of its own."""
 
 from __future__ import annotations
 
@@ -20,27 +17,26 @@ from odc.geo.geobox import GeoBox
 from lianet_user.errors import DateError
 from lianet_user.files.header import RegionHeader, parse_date
 from lianet_user.geo.grid import finer
-from lianet_user.geo.transformation import transformation
+from lianet_user.geo.transformation import transformation, warn_of_missing_grids
+from lianet_user.labels.areas import read_area
 from lianet_user.labels.class_tables import ClassTable, normalized_color, read_class_table
 from lianet_user.labels.classes import Legend, make_legend
-from lianet_user.labels.features import Features, area_in_region, features_in_region, warn_of_missing_grids
+from lianet_user.labels.cover import split_parts, to_pixel_coordinates
+from lianet_user.labels.features import Features, area_in_region, features_in_region
 from lianet_user.labels.formats import is_raster
 from lianet_user.labels.label_map import LabelMap, Labels, RasterCounts, RawLabels
+from lianet_user.labels.label_options import EVERY_DATE, WHOLE_REGION, LabelOptions, Task
 from lianet_user.labels.label_values import choose_task, plain_labels, plain_numbers, plain_text
-from lianet_user.labels.options import EVERY_DATE, WHOLE_REGION, LabelOptions, Task
 from lianet_user.labels.raster import open_raster, raster_classes, raster_numbers, sample_values
 from lianet_user.labels.rasterize import (
     Decided,
-    Parts,
     PixelRule,
     decide_classes,
     decide_coverage,
     decide_numbers,
-    split_parts,
-    to_pixel_coordinates,
     touches_own,
 )
-from lianet_user.labels.vector import VectorLayer, read_area, read_layer
+from lianet_user.labels.vector import VectorLayer, read_layer
 
 
 def read_labels(path: str | os.PathLike[str], region: RegionHeader, options: LabelOptions | None = None) -> Labels:
@@ -74,17 +70,7 @@ def read_labels(path: str | os.PathLike[str], region: RegionHeader, options: Lab
 
 
 def read_raster(path: Path, region: RegionHeader, geobox: GeoBox, options: LabelOptions) -> RawLabels:
-    """Put one band of a raster on a grid.
-
-    Args:
-        path: of the file.
-        region: whose dates the labels describe.
-        geobox: the grid: the region's, or one that is finer.
-        options: how to read it.
-
-    Raises:
-        LabelError, DateError: it cannot be used as it is.
-    """
+    """Put one band of a raster on a grid, the region's or one that is finer. Errors are those of :func:`read_labels`."""
     raster = open_raster(path, options)
     dates, date_notes = described_dates(options.dates, region, options.date_tolerance)
     to_region = transformation(raster.crs, geobox)
@@ -116,11 +102,8 @@ def read_raster(path: Path, region: RegionHeader, geobox: GeoBox, options: Label
         legend=legend,
         maps=(LabelMap(sampled.values, dates),),
         notes=(*notes, *to_region.notes, *date_notes),
-        raster=RasterCounts(sampled.nodata_ground, sampled.outside_ground, sampled.excluded_ground),
-        labelled_ground=float(sampled.values.size)
-        - sampled.nodata_ground
-        - sampled.outside_ground
-        - sampled.excluded_ground,
+        raster=(ground := RasterCounts(sampled.nodata_ground, sampled.outside_ground, sampled.excluded_ground)),
+        labelled_ground=float(sampled.values.size) - ground.nodata - ground.outside - ground.excluded,
     )
 
 
@@ -141,17 +124,7 @@ class _FeatureLabels:
 
 
 def read_features(path: Path, region: RegionHeader, geobox: GeoBox, options: LabelOptions) -> RawLabels:
-    """Put the features of one layer on a grid.
-
-    Args:
-        path: of the file.
-        region: whose dates the labels describe.
-        geobox: the grid: the region's, or one that is finer.
-        options: how to read them.
-
-    Raises:
-        LabelError, DateError: they cannot be used as they are.
-    """
+    """Put the features of one layer on a grid, the region's or one that is finer. Errors are those of :func:`read_labels`."""
     layer = read_layer(path, options)
     labels = _feature_labels(layer, options)
     to_region = transformation(layer.crs, geobox)
@@ -173,19 +146,24 @@ def read_features(path: Path, region: RegionHeader, geobox: GeoBox, options: Lab
     used = labels.values.iloc[features.rows]
     legend = _legend(layer, labels, used, features, options) if labels.task == "segmentation" else None
     classes = np.array([legend.index_of[label] for label in used] if legend else [], np.intp)
-    grid = _Grid(geobox, options, features)
+    height, width = geobox.shape
+    shape, rule = (height, width), PixelRule(options.rule, options.min_coverage, options.on_conflict)
+    blockers = to_pixel_coordinates(features.blockers, geobox)
+    mapped, mapped_notes = _mapped_area(options, geobox)
+    background = None if legend is None or legend.background is None else (legend.background, mapped)
     decided, maps, traced = [], [], np.zeros(len(used), bool)
     for group in np.unique(date_groups):
         own = np.flatnonzero(date_groups == group)
         parts = split_parts(to_pixel_coordinates(features.geometries[own], geobox))
         if legend is not None:
-            result = grid.classes(parts, classes[own], legend)
+            result = decide_classes(parts, classes[own], shape, rule, blockers=blockers, background=background)
             traced[own] = touches_own(parts, classes[own], result.values, len(own))
         elif labels.task == "regression":
-            result = grid.numbers(parts, used.iloc[own].to_numpy(np.float64))
+            result = decide_numbers(parts, used.iloc[own].to_numpy(np.float64), shape, rule)
             traced[own] = touches_own(parts, None, result.values, len(own))
         else:
-            result = grid.coverage(parts)
+            shares = decide_coverage(parts, shape, mapped)
+            result = Decided(shares, np.zeros(shape, bool), float(np.isfinite(shares).sum()), 0.0)
             traced[own] = True
         decided.append(result)
         maps.append(LabelMap(result.values, dates_of_group[group]))
@@ -202,7 +180,7 @@ def read_features(path: Path, region: RegionHeader, geobox: GeoBox, options: Lab
             *(legend.notes if legend else ()),
             *to_region.notes,
             *date_notes,
-            *grid.notes,
+            *mapped_notes,
             *_pixel_notes(options, features),
         ),
         features=features.counts,
@@ -278,35 +256,13 @@ def _agreed_colors(labels: pd.Series, colors: pd.Series) -> dict[str, str]:
     return agreed
 
 
-class _Grid:
-    """The grid, and what decides its pixels.
-
-    Attributes:
-        notes: what was decided about the labelled area.
-    """
-
-    def __init__(self, geobox: GeoBox, options: LabelOptions, features: Features) -> None:
-        height, width = geobox.shape
-        self.shape = (height, width)
-        self.rule = PixelRule(options.rule, options.min_coverage, options.on_conflict)
-        self.blockers = to_pixel_coordinates(features.blockers, geobox)
-        self.area: shapely.Geometry | None = None
-        self.notes: tuple[str, ...] = ()
-        if options.labelled_area not in (None, WHOLE_REGION):
-            area = read_area(Path(options.labelled_area))
-            inside = area_in_region(area, geobox, transformation(area.crs, geobox))
-            self.area, self.notes = to_pixel_coordinates(np.array([inside], object), geobox)[0], area.notes
-
-    def classes(self, parts: Parts, classes: NDArray[np.intp], legend: Legend) -> Decided:
-        background = None if legend.background is None else (legend.background, self.area)
-        return decide_classes(parts, classes, self.shape, self.rule, blockers=self.blockers, background=background)
-
-    def numbers(self, parts: Parts, numbers: NDArray[np.float64]) -> Decided:
-        return decide_numbers(parts, numbers, self.shape, self.rule)
-
-    def coverage(self, parts: Parts) -> Decided:
-        values = decide_coverage(parts, self.shape, self.area)
-        return Decided(values, np.zeros(self.shape, bool), float(np.isfinite(values).sum()), 0.0)
+def _mapped_area(options: LabelOptions, geobox: GeoBox) -> tuple[shapely.Geometry | None, tuple[str, ...]]:
+    """The area in which everything was mapped, in pixel coordinates (None for the whole grid), and notes about it."""
+    if options.labelled_area in (None, WHOLE_REGION):
+        return None, ()
+    area = read_area(Path(options.labelled_area))
+    inside = area_in_region(area, geobox, transformation(area.crs, geobox))
+    return to_pixel_coordinates(np.array([inside], object), geobox)[0], area.notes
 
 
 def _pixel_notes(options: LabelOptions, features: Features) -> list[str]:

@@ -1,34 +1,36 @@
-"""Which ground is trained on and which is kept for validation: whole blocks, because neighbouring pixels are alike."""
+"""Which ground is trained on and which is kept for validation: whole blocks, because neighbouring pixels are alike.
+
+Labels are counted by block, and by the zones of blocks that a buffer reaches as a whole or not at all. A label map is read in
+strips, so that no array of indices is as large as the map; zones without labels are not stored. Lengths are in pixels of the
+region, and counts sum over all dates.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
 
 from lianet_user.errors import LabelError, TrainingWarning, listed
 from lianet_user.geo.grid import Window
-from lianet_user.labels.blocks import (
-    LARGEST,
-    BoolArray,
-    Counts,
-    Indices,
-    Zones,
-    chosen_block,
-    count_zones,
-    region_shape,
-    strata_of,
-    stratum_pixels,
-    widened,
-)
-from lianet_user.labels.label_map import Labels
+from lianet_user.labels.label_map import LabelMap, Labels, PixelValues
 
-BLOCK = LARGEST
-"""Side in pixels of the region: of the windows that are trained on, and of the largest blocks of a split."""
+BoolArray = NDArray[np.bool_]
+Counts = NDArray[np.int64]
+Indices = NDArray[np.intp]
+
+BLOCK, SMALLEST = 128, 16
+"""The largest and smallest side of a block that is chosen automatically; those between are halved each time. Windows that are
+trained on have the side of the largest."""
 
 BUFFER = 10
 """Pixels of the region: 100 m with the pixels of Sentinel-2."""
@@ -44,6 +46,12 @@ SHARE = 0.2
 
 DRAWS = 500
 """Random draws, of which the best is taken; fewer where there are very many blocks, whose draws differ less."""
+
+STRATA = 5
+"""Numbers are stratified into so many ranges with about equally many pixels each."""
+
+SAMPLED = 1_000_000
+"""About how many numbers, at most, the ranges are computed from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +149,8 @@ def split_labels(
     """
     if not 0 < share < 1:
         raise LabelError(f"`share` {share:g} of the blocks for validation: expected more than 0 and less than 1")
-    buffer = _default_buffer(labels, ENOUGH_BLOCKS, buffer, block)
-    needed = _check_arguments(labels, buffer, block, test)
-    for tried in _halved(buffer):
-        zones, side = _zones(labels, ENOUGH_BLOCKS, tried, block, test)
+    buffer, needed = _checked(labels, ENOUGH_BLOCKS, buffer, block, test)
+    for zones, side, tried in _attempts(labels, ENOUGH_BLOCKS, buffer, block, test):
         if len(zones.blocks) < 2 or not zones.totals[needed].all():
             continue
         kept = _best_draw(zones, share, np.random.default_rng(seed))
@@ -196,10 +202,8 @@ def split_folds(
     """
     if folds < 2:
         raise LabelError(f"`folds` {folds}: expected 2 or more")
-    buffer = _default_buffer(labels, 4 * folds, buffer, block)
-    needed = _check_arguments(labels, buffer, block, test)
-    for tried in _halved(buffer):
-        zones, side = _zones(labels, 4 * folds, tried, block, test)
+    buffer, needed = _checked(labels, 4 * folds, buffer, block, test)
+    for zones, side, tried in _attempts(labels, 4 * folds, buffer, block, test):
         if len(zones.blocks) < folds or not zones.totals[needed].all():
             continue
         fold_of = _best_deal(zones, folds, np.random.default_rng(seed))
@@ -218,18 +222,23 @@ def split_folds(
     raise LabelError(f"{folds} folds leave nothing to train on in one of them: add labels elsewhere in the region")
 
 
-def _check_arguments(labels: Labels, buffer: int, block: int | None, test: BoolArray | None) -> Indices:
-    """The classes that the buffer around a test area must not use up: all those with labels outside the area.
+def _checked(
+    labels: Labels, enough: int, buffer: int | None, block: int | None, test: BoolArray | None
+) -> tuple[int, Indices]:
+    """The buffer asked for, or by default one that leaves small blocks something to train on; and the classes that the buffer
+    around a test area must not use up: all those with labels outside the area.
 
     Raises:
         LabelError: a number is out of range, or the test area cannot be used.
     """
+    if buffer is None:
+        buffer = min(BUFFER, (chosen_block(labels, enough, None) if block is None else block) // 4)
     if buffer < 0:
         raise LabelError(f"a buffer of {buffer} pixels around validation ground: expected 0 or more")
     if block is not None and block < LEAST_BLOCK:
         raise LabelError(f"`block` {block}: expected {LEAST_BLOCK} pixels or more along a side")
     if test is None:
-        return np.zeros(0, np.intp)
+        return buffer, np.zeros(0, np.intp)
     shape = region_shape(labels)
     if test.shape != shape:
         raise LabelError(
@@ -244,21 +253,13 @@ def _check_arguments(labels: Labels, buffer: int, block: int | None, test: BoolA
     if not outside.any():
         raise LabelError(f"the test area holds all {inside.sum():,} labelled pixels: leave some outside to train on")
     if not labels.classes:
-        return np.zeros(0, np.intp)
-    gone = np.flatnonzero((outside == 0) & (inside > 0))
-    if len(gone):
+        return buffer, np.zeros(0, np.intp)
+    if len(gone := np.flatnonzero((outside == 0) & (inside > 0))):
         raise LabelError(
             f"the test area holds all labelled pixels of {_named(strata.names, gone, inside)}: leave some of each class"
             " outside to train on"
         )
-    return np.flatnonzero(outside)
-
-
-def _default_buffer(labels: Labels, enough: int, buffer: int | None, block: int | None) -> int:
-    """The buffer asked for, or by default one that leaves small blocks something to train on."""
-    if buffer is not None:
-        return buffer
-    return min(BUFFER, (chosen_block(labels, enough, None) if block is None else block) // 4)
+    return buffer, np.flatnonzero(outside)
 
 
 def _named(names: Sequence[str], which: Indices, pixels: Counts | None = None) -> str:
@@ -266,19 +267,17 @@ def _named(names: Sequence[str], which: Indices, pixels: Counts | None = None) -
     return listed([names[n] if pixels is None else f"{names[n]} ({pixels[n]:,})" for n in which.tolist()])
 
 
-def _halved(buffer: int) -> Iterator[int]:
-    """A buffer, its half, and so on, down to none."""
-    while buffer:
-        yield buffer
+def _attempts(
+    labels: Labels, enough: int, buffer: int, block: int | None, test: BoolArray | None
+) -> Iterator[tuple[Zones, int, int]]:
+    """Labels outside the test area and its buffer in zones, the side of the blocks, and the buffer: halved until it is none."""
+    while True:
+        excluded = None if test is None else widened(test, buffer)
+        side = chosen_block(labels, enough, excluded) if block is None else block
+        yield count_zones(labels, side, buffer, excluded), side, buffer
+        if not buffer:
+            return
         buffer //= 2
-    yield 0
-
-
-def _zones(labels: Labels, enough: int, buffer: int, block: int | None, test: BoolArray | None) -> tuple[Zones, int]:
-    """Labels outside the test area and its buffer in zones, and the side of the blocks."""
-    excluded = None if test is None else widened(test, buffer)
-    side = chosen_block(labels, enough, excluded) if block is None else block
-    return count_zones(labels, side, buffer, excluded), side
 
 
 def _best_draw(zones: Zones, share: float, rng: np.random.Generator) -> BoolArray:
@@ -369,12 +368,10 @@ def _warn_of_unvalidated(zones: Zones, kept: BoolArray, side: int) -> None:
     if zones.strata.edges is not None:
         return
     blocks, validated = (zones.inside > 0).sum(0), zones.inside[kept].sum(0)
-    alone = np.flatnonzero(blocks == 1)
-    if len(alone):
+    if len(alone := np.flatnonzero(blocks == 1)):
         names = _named(zones.strata.names, alone)
         _warn(f"labels of {names} lie in a single block of {side} px: trained on, but not validated")
-    missed = np.flatnonzero((blocks > 1) & (validated == 0))
-    if len(missed):
+    if len(missed := np.flatnonzero((blocks > 1) & (validated == 0))):
         names = _named(zones.strata.names, missed)
         _warn(f"no block of {side} px with labels of {names} could be kept: trained on, but not validated")
 
@@ -383,15 +380,208 @@ def _warn_of_folds(zones: Zones, left: Counts, side: int) -> None:
     if zones.strata.edges is not None:
         return
     blocks = (zones.inside > 0).sum(0)
-    few = np.flatnonzero((blocks > 0) & (blocks < len(left)))
-    if len(few):
+    if len(few := np.flatnonzero((blocks > 0) & (blocks < len(left)))):
         names = listed([f"{zones.strata.names[n]} ({blocks[n]})" for n in few.tolist()])
         _warn(f"fewer blocks of {side} px than {len(left)} folds hold labels of {names}: not validated in every fold")
-    untrained = np.flatnonzero(((left == 0) & (zones.totals > 0)).any(0))
-    if len(untrained):
+    if len(untrained := np.flatnonzero(((left == 0) & (zones.totals > 0)).any(0))):
         names = _named(zones.strata.names, untrained)
         _warn(f"a fold leaves no labels of {names} to train on: its figures for them are those of a class never seen")
 
 
 def _warn(message: str) -> None:
     warnings.warn(TrainingWarning(message), stacklevel=4)
+
+
+# --- Counts of labels.
+
+
+def widened(ground: BoolArray, reach: int) -> BoolArray:
+    """Dilate a mask by `reach` pixels, diagonally too: bool, of the shape of `ground`."""
+    rows, cols = np.flatnonzero(ground.any(1)), np.flatnonzero(ground.any(0))
+    if not reach or not len(rows):
+        return ground
+    near = tuple(slice(max(0, at[0] - reach), at[-1] + reach + 1) for at in (rows, cols))
+    # Filtering is slow: only around the ground, and as bytes.
+    filled = ground[near].astype(np.uint8)
+    for axis in (0, 1):
+        filled = maximum_filter1d(filled, 2 * reach + 1, axis, mode="constant")
+    wide = np.zeros(ground.shape, bool)
+    wide[near] = filled
+    return wide
+
+
+def labelled_blocks(
+    labels: Labels, block: int, *, only: LabelMap | None = None, excluded: BoolArray | None = None
+) -> BoolArray:
+    """Which blocks hold labels, of all maps or of one, outside the mask `excluded`: bool (block rows, block columns)."""
+    height, width = region_shape(labels)
+    labelled = np.zeros((-(-height // block), -(-width // block)), bool)
+    for rows, cols, _ in _strips(labels.maps if only is None else (only,), labels.scale, 0, height, excluded):
+        labelled[rows // block, cols // block] = True
+    return labelled
+
+
+def chosen_block(labels: Labels, enough: int, excluded: BoolArray | None) -> int:
+    """The largest side with which at least `enough` blocks hold labels, or else the one with which the most do."""
+    cells = labelled_blocks(labels, SMALLEST, excluded=excluded)
+    counts = {}
+    block = BLOCK
+    while block >= SMALLEST:
+        factor = block // SMALLEST
+        padded = np.pad(cells, [(0, -size % factor) for size in cells.shape])
+        rows, cols = (size // factor for size in padded.shape)
+        counts[block] = np.count_nonzero(padded.reshape(rows, factor, cols, factor).any((1, 3)))
+        block //= 2
+    sufficient = (block for block, count in counts.items() if count >= enough)
+    return next(sufficient, max(counts, key=lambda block: counts[block]))
+
+
+@dataclass(frozen=True)
+class Strata:
+    """The strata that a split balances: classes, or ranges of numbers."""
+
+    names: tuple[str, ...]
+    edges: NDArray[np.float32] | None
+    """(strata - 1,) the lowest number of each stratum except the first; None for classes."""
+
+    def of(self, values: PixelValues) -> Indices:
+        """The stratum of each labelled value."""
+        if self.edges is None:
+            return values.astype(np.intp)
+        return np.searchsorted(self.edges, values, side="right")
+
+
+def strata_of(labels: Labels, excluded: BoolArray | None = None) -> Strata:
+    """The classes; for numbers, up to five ranges with about equally many pixels each, none of them empty."""
+    if labels.classes:
+        return Strata(tuple(entry.name for entry in labels.classes), None)
+    height, _ = region_shape(labels)
+    step = 1 + sum(np.count_nonzero(each.labelled) for each in labels.maps) // SAMPLED
+    strips = _strips(labels.maps, labels.scale, 0, height, excluded)
+    numbers = np.concatenate([np.zeros(0, np.float32), *(values[::step] for _, _, values in strips)])
+    if not len(numbers):
+        return Strata(("numbers",), np.zeros(0, np.float32))
+    # Observed numbers rather than interpolated ones, so that no stratum is empty.
+    edges = np.unique(np.quantile(numbers, np.arange(1, STRATA) / STRATA, method="higher"))
+    edges = edges[edges > numbers.min()].astype(np.float32)
+    ends = [numbers.min(), *edges, numbers.max()]
+    names = tuple(f"{low:.4g} to {high:.4g}" for low, high in pairwise(ends))
+    return Strata(names, edges)
+
+
+def stratum_pixels(labels: Labels, strata: Strata, parts: Sequence[BoolArray]) -> Counts:
+    """Count labelled pixels inside several masks, each bool (height, width) of the region: int64 (parts, strata)."""
+    height, _ = region_shape(labels)
+    counts: Counts = np.zeros((len(parts), len(strata.names)), np.int64)
+    for rows, cols, values in _strips(labels.maps, labels.scale, 0, height, None):
+        stratum = strata.of(values)
+        for part, count in zip(parts, counts, strict=True):
+            count += np.bincount(stratum[part[rows, cols]], minlength=len(count))
+    return counts
+
+
+@dataclass(frozen=True, eq=False)
+class Zones:
+    """Labels counted in zones. Blocks are cut where the buffer of another block ends, into 3 x 3 zones at most, so that
+    keeping a block for validation takes a zone from training as a whole or not at all."""
+
+    shape: tuple[int, int]
+    """Rows and columns of blocks."""
+    strata: Strata
+    blocks: Indices
+    """(blocks,) the blocks with labels: row times columns plus column, in order."""
+    inside: Counts
+    """(blocks, strata) labelled pixels in each of them."""
+    counts: Counts
+    """(zones + 1, strata) labelled pixels in each zone that holds some; the last row is of none."""
+    hidden: NDArray[np.int32]
+    """(blocks, n) the zones in each block or within the buffer around it; padded with the last, empty one."""
+
+    @property
+    def totals(self) -> Counts:
+        """Labelled pixels of each stratum: (strata,)."""
+        totals: Counts = self.counts.sum(0)
+        return totals
+
+    def left(self, kept: BoolArray) -> Counts:
+        """(strata,) labelled pixels that remain for training when some of the blocks are kept: bool (blocks,)."""
+        left: Counts = self.totals - self.counts[np.unique(self.hidden[kept])].sum(0)
+        return left
+
+    def mask(self, kept: BoolArray) -> BoolArray:
+        """Spread bool (blocks,) to bool (block rows, block columns)."""
+        mask = np.zeros(self.shape, bool)
+        mask.flat[self.blocks[kept]] = True
+        return mask
+
+
+def count_zones(labels: Labels, block: int, buffer: int, excluded: BoolArray | None) -> Zones:
+    """Count labels in the zones that blocks of a side and a buffer make.
+
+    Args:
+        labels: on the region's grid.
+        block: pixels along the side of a block.
+        buffer: pixels around a block that is kept.
+        excluded: bool (height, width), ground whose labels are ignored.
+    """
+    strata = strata_of(labels, excluded)
+    height, width = region_shape(labels)
+    block_rows, block_cols = -(-height // block), -(-width // block)
+    number = len(strata.names)
+    # A buffer ends so far behind an edge of some block, and so far before the opposite one.
+    past = buffer % block
+    low, high = min(past, block - past), max(past, block - past)
+    reach = 3 * (buffer // block) + (0 if not past else 1 if past == low else 2)
+
+    pixel = np.arange(max(height, width))
+    zone_of = 3 * (pixel // block) + (pixel % block >= low) + (pixel % block >= high)
+    zones, counts = [], [np.zeros((0, number), np.int64)]
+    for row in range(block_rows):
+        bins = 3 * 3 * block_cols
+        counted = np.zeros(bins * number, np.int64)
+        for rows, cols, values in _strips(labels.maps, labels.scale, row * block, (row + 1) * block, excluded):
+            zone = (zone_of[rows] - 3 * row) * (3 * block_cols) + zone_of[cols]
+            counted += np.bincount(zone * number + strata.of(values), minlength=len(counted))
+        table = counted.reshape(bins, number)
+        held = np.flatnonzero(table.any(1))
+        zones.append(row * bins + held)
+        counts.append(table[held])
+    zone_row, zone_col = np.divmod(np.concatenate(zones), 3 * block_cols)
+    table = np.concatenate([*counts, np.zeros((1, number), np.int64)])
+
+    empty = len(zone_row)
+    grid = np.full((3 * block_rows + 2 * reach, 3 * block_cols + 2 * reach), empty, np.int32)
+    grid[reach + zone_row, reach + zone_col] = np.arange(empty)
+    around = sliding_window_view(grid, (3 + 2 * reach, 3 + 2 * reach))[::3, ::3]
+    blocks = np.unique((zone_row // 3) * block_cols + zone_col // 3)
+    hidden = around[np.divmod(blocks, block_cols)]
+    own = hidden[:, reach : reach + 3, reach : reach + 3]
+    inside = table[own.reshape(len(blocks), 9)].sum(1)
+    return Zones((block_rows, block_cols), strata, blocks, inside, table, hidden.reshape(len(blocks), -1))
+
+
+def region_shape(labels: Labels) -> tuple[int, int]:
+    """Height and width in pixels of the region, also where the labels are on a finer grid."""
+    height, width = labels.maps[0].values.shape
+    return height // labels.scale, width // labels.scale
+
+
+def _strips(
+    maps: Sequence[LabelMap], scale: int, start: int, stop: int, excluded: BoolArray | None
+) -> Iterator[tuple[Indices, Indices, PixelValues]]:
+    """Yield the labelled pixels of the rows `start` to `stop`, strip by strip: region rows and columns, and values."""
+    for each in maps:
+        height, width = each.values.shape
+        for top in range(start, min(stop, height // scale), BLOCK):
+            strip = each.values[top * scale : min(stop, top + BLOCK) * scale]
+            labelled = dataclasses.replace(each, values=strip).labelled
+            if not labelled.any():
+                continue
+            places = np.flatnonzero(labelled)
+            rows, cols = np.divmod(places, width)
+            rows, cols = top + rows // scale, cols // scale
+            values = strip.reshape(-1)[places]
+            if excluded is not None:
+                keep = ~excluded[rows, cols]
+                rows, cols, values = rows[keep], cols[keep], values[keep]
+            yield rows, cols, values

@@ -1,43 +1,70 @@
-"""A vector file -> the features of one layer: which layer, which CRS, and which column holds the labels."""
+"""A vector file -> the features of one layer: which layer, which CRS, and which column holds the labels.
+
+GDAL reads nearly all formats; GeoParquet and tables of points are read without it.
+"""
 
 from __future__ import annotations
 
 import codecs
 import datetime as dt
+import importlib.util
 import re
-from collections.abc import Iterable
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+import geopandas
 import numpy as np
 import pandas as pd
+import pyogrio
 import pyproj
 import shapely
+import shapely.errors
+from numpy.typing import NDArray
 from odc.geo.crs import CRS
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 from pyproj.exceptions import CRSError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
 from lianet_user.labels.class_tables import COLOR_COLUMNS, ClassTable, stored_style
 from lianet_user.labels.cover import Geometries
 from lianet_user.labels.formats import PARQUET, find_format, vector_location
-from lianet_user.labels.layers import (
-    OpenedLayer,
-    feature_numbers,
-    layer_named,
-    layers_of,
-    ogr_layer,
-    parquet_layer,
-    table_layer,
-)
-from lianet_user.labels.options import LabelOptions
+from lianet_user.labels.label_options import LabelOptions
+from lianet_user.labels.point_table import read_table
 
 USUAL_COLUMNS = ("class", "label", "landcover", "land_cover", "fclass", "category")
 TABLES = (".csv", ".tsv", ".txt")
-AREA_KINDS = ("Polygon", "Surface", "Unknown", "GeometryCollection")
-"""Parts of the names of geometry types that may hold polygons."""
-AREA_TYPES = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
-
 DATE = re.compile(r"\d{4}([-/])\d{2}\1\d{2}([T ].*)?|\d{8}(T.*)?")
+
+Kind = Literal["text", "number", "boolean", "other"]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedLayer:
+    """One layer of a file, before a column is chosen and features are read."""
+
+    path: Path
+    layer: str
+    """Empty where the format has no layers."""
+    crs: str | None
+    """As the file states it; None if it does not."""
+    kinds: dict[str, Kind]
+    """The kind of each column, in the file's order."""
+    no_labels: tuple[str, ...]
+    """Columns that the format needs for itself: coordinates, identifiers."""
+    attribution: str
+    notes: tuple[str, ...]
+    read: Callable[[Sequence[str]], tuple[pd.DataFrame, Geometries, list[str]]]
+    """Columns by their names -> these columns, (features,) geometries, and notes."""
+
+    @property
+    def where(self) -> str:
+        """File and layer, to begin a message with."""
+        return f"{self.path}: layer {self.layer!r}" if self.layer else str(self.path)
 
 
 @dataclass(frozen=True)
@@ -81,17 +108,6 @@ class VectorLayer:
         return f"{self.path.name}{layer}" + (f", column {self.column.name}" if self.column else "")
 
 
-@dataclass(frozen=True, eq=False)
-class Area:
-    """Polygons that delimit an area, for instance the one that was mapped."""
-
-    path: Path
-    crs: CRS
-    geometries: Geometries
-    """(polygons,) polygons and multipolygons, not all of which need be valid; at least one is."""
-    notes: tuple[str, ...] = ()
-
-
 def read_layer(path: Path, options: LabelOptions) -> VectorLayer:
     """Read one layer, and of its columns only those that matter.
 
@@ -99,8 +115,8 @@ def read_layer(path: Path, options: LabelOptions) -> VectorLayer:
         LabelError: there is no such file, layer or column, none was chosen where there are several, the layer has no
             features (that meet the condition) or no CRS, or its text or dates cannot be read.
     """
-    opened = _open(path, options)
-    crs, crs_notes = _layer_crs(opened, options.labels_crs)
+    opened = open_layer(path, options)
+    crs, crs_notes = layer_crs(opened, options.labels_crs)
     if options.date_field is not None:
         _check_column(opened, options.date_field)
     table = stored_style(path, opened.layer)
@@ -127,84 +143,7 @@ def read_layer(path: Path, options: LabelOptions) -> VectorLayer:
     )
 
 
-def read_area(path: Path) -> Area:
-    """Read the polygons that delimit an area, from the only layer that can hold some.
-
-    Raises:
-        LabelError: there is no such file or CRS, no layer or several with polygons, or no valid polygon.
-    """
-    options = LabelOptions()
-    file_format = find_format(path)
-    if file_format.kind == "vector" or file_format.kind == "zip":
-        layers = layers_of(path, vector_location(path))
-        suitable = [name for name, kind in layers.items() if any(part in kind for part in AREA_KINDS)]
-        if not suitable:
-            raise LabelError(
-                f"{path} has no layer with polygons (it has {listed(list(layers))}): expected the mapped area"
-            )
-        if len(suitable) > 1:
-            raise LabelError(
-                f"{path} has {len(suitable)} layers with polygons ({listed(suitable)}): expected only the one with the"
-                " mapped area; save it in a file of its own"
-            )
-        options = LabelOptions(layer=suitable[0])
-    opened = _open(path, options)
-    crs, _ = _layer_crs(opened, None)
-    _, geometries, notes = opened.read([])
-    geometries = shapely.force_2d(geometries)
-    polygons = np.isin(shapely.get_type_id(geometries), AREA_TYPES) & ~shapely.is_empty(geometries)
-    if not (polygons & shapely.is_valid(geometries)).any():
-        raise LabelError(f"{opened.where} has no valid polygon: expected the outlines of the mapped area")
-    left_out = int((~polygons).sum())
-    if left_out:
-        notes = [
-            *notes,
-            f"Mapped area: {left_out} of {len(polygons)} features of {path.name} are not polygons and are left out",
-        ]
-    return Area(path, crs, geometries[polygons], (*opened.notes, *notes))
-
-
-def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame]:
-    """Read polygons with all columns of their layer.
-
-    Args:
-        path: vectors with nothing but polygons.
-        layer: of a file that has several.
-
-    Returns:
-        The polygons, one for each feature, and (features,) the layer's columns after ``zone``: the number that the file
-        gives each, or its row from 1 where a format gives none.
-
-    Raises:
-        LabelError: there is no such file, layer or CRS, the layer has no features, or one of them is not a valid polygon.
-    """
-    opened = _open(path, LabelOptions(layer=layer))
-    crs, _ = _layer_crs(opened, None)
-    frame, geometries, notes = opened.read([name for name in opened.kinds if name not in opened.no_labels])
-    geometries = shapely.force_2d(geometries)
-    polygons = np.isin(shapely.get_type_id(geometries), AREA_TYPES) & ~shapely.is_empty(geometries)
-    if not polygons.any():
-        raise LabelError(f"{opened.where} has no polygons: expected the outlines of zones")
-    bad = np.flatnonzero(~polygons | ~shapely.is_valid(geometries))
-    if len(bad):
-        first = int(bad[0])
-        reason = "a polygon that is not valid" if polygons[first] else "no polygon"
-        why = f" ({shapely.is_valid_reason(geometries[first])})" if polygons[first] else ""
-        raise LabelError(
-            f"{opened.where}: {len(bad)} of {len(geometries)} zones cannot be used, first row {first + 1}, which has"
-            f" {reason}{why}: mend or remove it, for instance with Fix geometries of QGIS"
-        )
-    frame = frame.reset_index(drop=True)
-    if any(str(name).casefold() == "zone" for name in frame):
-        return Area(
-            path, crs, geometries, (*opened.notes, *notes)
-        ), frame  # a column of this name is meant to number the zones
-    numbers = feature_numbers(vector_location(path), opened.layer) if opened.layer else np.arange(1, len(frame) + 1)
-    frame.insert(0, "zone", numbers)
-    return Area(path, crs, geometries, (*opened.notes, *notes)), frame
-
-
-def _open(path: Path, options: LabelOptions) -> OpenedLayer:
+def open_layer(path: Path, options: LabelOptions) -> OpenedLayer:
     """Open the layer that is asked for, or the only one."""
     file_format = find_format(path)
     encoding = _known_encoding(options.encoding)
@@ -234,14 +173,16 @@ def _known_encoding(name: str | None) -> str | None:
         raise LabelError(f"`encoding` {name!r} is not known: expected a name such as utf-8, cp1252 or cp850") from error
 
 
-def _layer_crs(opened: OpenedLayer, given: str | None) -> tuple[CRS, list[str]]:
+def layer_crs(opened: OpenedLayer, given: str | None) -> tuple[CRS, list[str]]:
     """The CRS that the file states, else the one that is asked for; horizontal only."""
     stated = _horizontal(opened.crs)
     given_crs = _asked_crs(given) if given is not None else None
     if stated is None and given_crs is None:
-        shapefile = opened.path.suffix.lower() == ".shp" and not opened.crs
-        hint = " (the .prj file is missing)" if shapefile and not _has_prj(opened.path) else ""
-        if opened.crs:
+        hint = ""
+        beside = (opened.path.with_suffix(suffix) for suffix in (".prj", ".PRJ"))
+        if opened.path.suffix.lower() == ".shp" and not opened.crs and not any(path.exists() for path in beside):
+            hint = " (the .prj file is missing)"
+        elif opened.crs:
             hint = f" on the Earth (what it states is neither geographic nor projected: {opened.crs[:60]!r})"
         raise LabelError(
             f"{opened.where} has no coordinate reference system{hint}: give it with `labels_crs`, for instance"
@@ -258,10 +199,6 @@ def _layer_crs(opened: OpenedLayer, given: str | None) -> tuple[CRS, list[str]]:
             " or assign the right one to the file with QGIS or ogr2ogr -a_srs"
         )
     return CRS(stated), []
-
-
-def _has_prj(path: Path) -> bool:
-    return any(path.with_suffix(suffix).exists() for suffix in (".prj", ".PRJ"))
 
 
 def _horizontal(text: str | None) -> pyproj.CRS | None:
@@ -341,18 +278,10 @@ def _check_column(opened: OpenedLayer, name: str) -> None:
 
 def _dates(values: pd.Series, opened: OpenedLayer) -> pd.Series:
     """(features,) ``datetime.date``, None where there is none."""
-    known: dict[object, dt.date | None] = {}
-
-    def each(cells: Iterable[object]) -> list[dt.date | None]:
-        days = []
-        for cell in cells:
-            if cell not in known:
-                known[cell] = _date(cell, values.name, opened)
-            days.append(known[cell])
-        return days
-
     objects = values.astype(object)
-    return pd.Series(each(objects.where(objects.notna(), None)), index=values.index, dtype=object)
+    cells = objects.where(objects.notna(), None)
+    known = {cell: _date(cell, values.name, opened) for cell in dict.fromkeys(cells)}
+    return pd.Series([known[cell] for cell in cells], index=values.index, dtype=object)
 
 
 def _date(value: object, column: object, opened: OpenedLayer) -> dt.date | None:
@@ -374,3 +303,326 @@ def _date(value: object, column: object, opened: OpenedLayer) -> dt.date | None:
     raise LabelError(
         f"{opened.where}: {text[:40]!r} in the column {column!r} is not a date: expected YYYY-MM-DD or YYYYMMDD in `date_field`"
     )
+
+
+# --- Layers that are read without GDAL.
+
+
+def table_layer(path: Path, encoding: str | None, where: str | None, degrees: bool | None) -> OpenedLayer:
+    """A table of points; columns called longitude and latitude mean WGS 84 unless a CRS is given (`degrees`)."""
+    table = read_table(path, encoding, degrees)
+    crs = "EPSG:4326" if table.lonlat and degrees is None else None
+    return _in_memory(path, table.frame, table.geometries, crs, table.coordinates, table.notes, where)
+
+
+def parquet_layer(path: Path, where: str | None) -> OpenedLayer:
+    """A GeoParquet file, whose named index counts as columns."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise LabelError(f"{path} is GeoParquet, which needs one more package: pip install 'lianet-user[parquet]'")
+    try:
+        frame = geopandas.read_parquet(path)
+    except (ValueError, OSError, KeyError, TypeError, shapely.errors.ShapelyError) as error:
+        raise LabelError(
+            f"{path} cannot be read as GeoParquet ({str(error).partition('.')[0]}): expected a whole file with geometries"
+        ) from error
+    plain = pd.DataFrame(frame.drop(columns=frame.geometry.name))
+    # An index with a name was a column before.
+    plain = plain.reset_index(drop=all(name is None for name in plain.index.names))
+    for column in plain:
+        if isinstance(plain[column].dtype, pd.CategoricalDtype):
+            plain[column] = plain[column].astype(plain[column].cat.categories.dtype)
+    plain.columns = plain.columns.map(str)
+    crs = None if frame.crs is None else frame.crs.to_string()
+    return _in_memory(path, plain, frame.geometry.to_numpy(), crs, (), (), where)
+
+
+def _in_memory(
+    path: Path,
+    frame: pd.DataFrame,
+    geometries: Geometries,
+    crs: str | None,
+    no_labels: tuple[str, ...],
+    notes: tuple[str, ...],
+    where: str | None,
+) -> OpenedLayer:
+    if not len(frame):
+        raise empty_layer(str(path))
+    if where is not None:
+        rows = _rows_where(frame, where)
+        if not len(rows):
+            raise nothing_left(str(path), where)
+        frame, geometries = frame.iloc[rows].reset_index(drop=True), geometries[rows]
+    return OpenedLayer(
+        path=path,
+        layer="",
+        crs=crs,
+        kinds={str(name): _kind(frame[name]) for name in frame},
+        no_labels=no_labels,
+        attribution="",
+        notes=notes,
+        read=lambda names: (frame[list(names)], geometries, []),
+    )
+
+
+def _kind(values: pd.Series) -> Kind:
+    if pd.api.types.is_bool_dtype(values.dtype):
+        return "boolean"
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        return "number"
+    return "text" if pd.api.types.is_string_dtype(values.dropna()) else "other"
+
+
+def _rows_where(frame: pd.DataFrame, where: str) -> NDArray[np.intp]:
+    """Which rows meet a condition. SQLite decides, as GDAL lets it do for a GeoPackage."""
+    plain = [
+        name for name in frame if _kind(frame[name]) != "other" or pd.api.types.is_datetime64_any_dtype(frame[name])
+    ]
+    with closing(sqlite3.connect(":memory:")) as database:
+        try:
+            frame[plain].to_sql("labels", database, index=False)
+            # Rows are numbered from 1 in the order they came in.
+            rows = database.execute(f"SELECT rowid FROM labels WHERE {where}").fetchall()
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise bad_where(where, str(error)) from error
+    return np.sort(np.array([row for (row,) in rows], np.intp)) - 1
+
+
+def bad_where(where: str, reason: str) -> LabelError:
+    """The error for a condition that cannot be used."""
+    return LabelError(
+        f"`where` {where!r} cannot be used ({reason.strip().rstrip('.')}): expected a condition in OGR SQL, for instance"
+        " \"year = 2018 AND class <> 'unknown'\""
+    )
+
+
+def nothing_left(name: str, where: str) -> LabelError:
+    """The error for a condition that no feature meets."""
+    return LabelError(
+        f"{name}: no feature meets `where` {where!r}: check the names (columns in \"double\", text in 'single' quotes)"
+        " and values"
+    )
+
+
+def empty_layer(name: str) -> LabelError:
+    """The error for a layer without features."""
+    return LabelError(f"{name} is empty: expected features with a label each")
+
+
+# --- Layers that GDAL reads.
+
+
+OGR_KINDS: dict[str, Kind] = {
+    "OFTString": "text",
+    "OFTInteger": "number",
+    "OFTInteger64": "number",
+    "OFTReal": "number",
+}
+LATIN1 = "ISO-8859-1"
+"""Maps every byte to the character of its number: text that is read so can still be decoded as something else."""
+READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError)
+
+
+def layers_of(path: Path, location: str) -> dict[str, str]:
+    """The layers with geometries, and their types of geometry; a table without geometries (QGIS's styles) is not one."""
+    try:
+        with _warnings_caught():
+            return {str(name): str(kind) for name, kind in pyogrio.list_layers(location) if kind is not None}
+    except DataSourceError as error:
+        raise LabelError(
+            f"{path} cannot be read as a vector file: expected a GeoPackage, a shapefile, GeoJSON or another format"
+            f" that QGIS opens as a vector layer{_images_hint(path)}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise LabelError(
+            f"{path}: the name of a layer is not UTF-8, so no layer can be read by its name: save it again, for instance"
+            " with QGIS as a GeoPackage"
+        ) from error
+
+
+def layer_named(path: Path, layers: dict[str, str], layer: str | None) -> str:
+    """The name of the layer asked for, or of the only one.
+
+    Raises:
+        LabelError: there is no such layer, or none is asked for and there are several.
+    """
+    names = list(layers)
+    if not names:
+        raise LabelError(
+            f"{path} has no layer with geometries: expected features with a label each{_images_hint(path)}"
+        )
+    if layer is None:
+        if len(names) > 1:
+            raise LabelError(f"{path} has {len(names)} layers ({listed(names)}): choose one with `layer`")
+        return names[0]
+    if layer not in names:
+        raise LabelError(f"{path} has no layer {layer!r}: it has {listed(names)}{did_you_mean(layer, names)}")
+    return layer
+
+
+def _images_hint(path: Path) -> str:
+    return "; a GeoPackage with images only has to be saved as GeoTIFF" if path.suffix.lower() == ".gpkg" else ""
+
+
+def ogr_layer(path: Path, location: str, layer: str, encoding: str | None, where: str | None) -> OpenedLayer:
+    """A layer that GDAL reads, with the encoding of its text."""
+    name = f"{path}: layer {layer!r}"
+    notes: list[str] = []
+    try:
+        with _warnings_caught():
+            info = pyogrio.read_info(location, layer=layer, encoding=LATIN1)
+            if info["driver"] == "ESRI Shapefile":
+                encoding, notes = _shapefile_encoding(name, location, layer, encoding)
+            info = pyogrio.read_info(location, layer=layer, encoding=encoding)
+    except READ_ERRORS as error:
+        raise LabelError(f"{name} cannot be read ({error}): is the file whole?") from error
+    except UnicodeDecodeError as error:
+        raise _not_decoded(name, encoding) from error
+    if info["features"] == 0:
+        raise empty_layer(name)
+    columns = [str(column) for column in info["fields"]]
+    kinds = {column: OGR_KINDS.get(kind, "other") for column, kind in zip(columns, info["ogr_types"], strict=True)}
+    booleans = {column for column, kind in zip(columns, info["dtypes"], strict=True) if kind == "bool"}
+
+    def read(names: Sequence[str]) -> tuple[pd.DataFrame, Geometries, list[str]]:
+        if "geometry" in names:
+            # geopandas keeps the geometries under that name: they would be taken for the labels.
+            raise LabelError(f"{name}: a column called 'geometry' cannot be read beside the geometries: rename it")
+        frame, read_notes = _read_features(name, location, layer, names, encoding, where)
+        for column in booleans.intersection(names):
+            # With nulls among them they arrive as 1.0, 0.0 and NaN.
+            if frame[column].dtype != bool:
+                frame[column] = frame[column].astype(object).map({1.0: True, 0.0: False})
+        return pd.DataFrame(frame[list(names)]), frame.geometry.to_numpy(), read_notes
+
+    return OpenedLayer(
+        path=path,
+        layer=layer,
+        crs=info["crs"],
+        kinds=kinds | dict.fromkeys(booleans, "boolean"),
+        no_labels=("gml_id",),
+        attribution=_attribution(info),
+        notes=tuple(notes),
+        read=read,
+    )
+
+
+def feature_numbers(location: str, layer: str) -> NDArray[np.int64]:
+    """(features,) the number that the file gives each feature: QGIS's $id."""
+    with _warnings_caught():
+        read = pyogrio.read_dataframe(location, layer=layer, columns=[], read_geometry=False, fid_as_index=True)
+    return read.index.to_numpy(np.int64)
+
+
+def _read_features(
+    name: str, location: str, layer: str, columns: Sequence[str], encoding: str | None, where: str | None
+) -> tuple[geopandas.GeoDataFrame, list[str]]:
+    # Of columns that are not read, some formats also keep no values for a condition: it would meet nothing, in silence.
+    needed = list(columns) if where is None else None
+    try:
+        with _warnings_caught() as caught:
+            # A geometry that cannot be decoded becomes null and is counted as such.
+            frame = pyogrio.read_dataframe(
+                location, layer=layer, columns=needed, encoding=encoding, where=where, on_invalid="ignore"
+            )
+    except READ_ERRORS as error:
+        if where is not None and "SQL" in str(error):
+            raise bad_where(where, str(error).rpartition(f"WHERE {where}: ")[2]) from error
+        raise LabelError(f"{name} cannot be read ({error}): is the file whole?") from error
+    except UnicodeDecodeError as error:
+        raise _not_decoded(name, encoding) from error
+    except ValueError as error:
+        if where is None or "SQL" not in str(error):
+            raise
+        raise bad_where(where, _reason(location, layer, where)) from error
+    if frame.empty:
+        raise nothing_left(name, where) if where is not None else empty_layer(name)
+    return frame, sorted({f"Reading: {warning.message}" for warning in caught})
+
+
+@contextmanager
+def _warnings_caught() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect GDAL's warnings: they become notes when features are read, and would be repeated before."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def _reason(location: str, layer: str, where: str) -> str:
+    """GDAL's reason for refusing a condition, which it only gives for a whole statement."""
+    quoted = layer.replace('"', '\\"')
+    try:
+        with _warnings_caught():
+            pyogrio.read_dataframe(location, sql=f'SELECT * FROM "{quoted}" WHERE {where}', max_features=1)
+    except (*READ_ERRORS, ValueError) as error:
+        return str(error)
+    return "no condition in OGR SQL"
+
+
+def _not_decoded(name: str, encoding: str | None) -> LabelError:
+    return LabelError(
+        f"{name}: its text is not {encoding or 'UTF-8'}: give its encoding with `encoding`, for instance cp1252"
+    )
+
+
+def _attribution(info: dict[str, Any]) -> str:
+    for metadata in (info.get("layer_metadata"), info.get("dataset_metadata")):
+        for key, value in (metadata or {}).items():
+            if key.lower() == "attribution":
+                return str(value)
+    return ""
+
+
+def _shapefile_encoding(name: str, location: str, layer: str, given: str | None) -> tuple[str | None, list[str]]:
+    """The encoding to read a shapefile with (None: as it states itself), and what was decided.
+
+    What a shapefile states in its .cpg or .dbf is often missing and sometimes wrong, but text tells: hardly any that is
+    not UTF-8 can be decoded as such.
+    """
+    raw = _texts(location, layer, LATIN1)
+    if not raw:
+        return given, []
+    as_bytes = [text.encode("latin-1") for text in raw]
+    if given is not None:
+        decoded = _decoded(as_bytes, given)
+        if decoded is None or decoded != _texts(location, layer, given):
+            raise _not_decoded(name, given)
+        return given, []
+    stated = _texts(location, layer, None)
+    windows = _decoded(as_bytes, "cp1252")
+    utf8 = _decoded(as_bytes, "utf-8")
+    if utf8 is not None and (stated is None or stated in (raw, windows)):
+        return "utf-8", [_encoding_note(name, "UTF-8, which the file does not state", utf8)]
+    if stated is None or stated == raw:
+        if windows is None:
+            raise LabelError(f"{name}: its text is neither UTF-8 nor cp1252: give its encoding with `encoding`")
+        reason = "which the file does not state" if stated else "not as UTF-8, as the file states"
+        return "cp1252", [_encoding_note(name, f"cp1252, {reason}", windows)]
+    return None, []
+
+
+def _texts(location: str, layer: str, encoding: str | None) -> set[str] | None:
+    """Column names and values that are not plain ASCII; None where some text is not in that encoding."""
+    try:
+        info = pyogrio.read_info(location, layer=layer, encoding=encoding)
+        texts = {str(name) for name in info["fields"]}
+        columns = [name for name, kind in zip(info["fields"], info["ogr_types"], strict=True) if kind == "OFTString"]
+        if columns:
+            frame = pyogrio.read_dataframe(
+                location, layer=layer, columns=columns, encoding=encoding, read_geometry=False
+            )
+            for column in frame:
+                texts.update(frame[column].dropna().unique())
+    except UnicodeDecodeError:
+        return None
+    return {text for text in texts if not text.isascii()}
+
+
+def _decoded(texts: Sequence[bytes], encoding: str) -> set[str] | None:
+    try:
+        return {text.decode(encoding) for text in texts}
+    except UnicodeDecodeError:
+        return None
+
+
+def _encoding_note(name: str, encoding: str, texts: set[str]) -> str:
+    return f"Text: {name} is read as {encoding} ({min(texts)[:40]!r}); `encoding` overrides this"

@@ -35,8 +35,9 @@ from lianet_user.geo.grid import (
     window_geobox,
     window_of_bounds,
 )
-from lianet_user.labels.area_of_interest import ground_area, read_polygons
-from lianet_user.labels.rasterize import to_pixel_coordinates
+from lianet_user.geo.ground_area import ground_area
+from lianet_user.labels.areas import read_polygons
+from lianet_user.labels.cover import to_pixel_coordinates
 
 EDGE_POINTS = 100
 """Vertices along each edge of a box that is transformed to another CRS, where straight edges become curves."""

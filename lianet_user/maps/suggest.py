@@ -29,12 +29,12 @@ from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import TILE, Bounds, Window
 from lianet_user.geo.transformation import transformation
 from lianet_user.head import Head
-from lianet_user.labels.blocks import BoolArray
+from lianet_user.labels.cover import to_pixel_coordinates
 from lianet_user.labels.features import features_in_region
 from lianet_user.labels.formats import is_raster
-from lianet_user.labels.options import EVERY_DATE, WHOLE_REGION, LabelOptions
-from lianet_user.labels.rasterize import to_pixel_coordinates
+from lianet_user.labels.label_options import EVERY_DATE, WHOLE_REGION, LabelOptions
 from lianet_user.labels.read import read_labels
+from lianet_user.labels.split import BoolArray
 from lianet_user.labels.vector import read_layer
 from lianet_user.maps.geopackage import categories_qml, check_geopackage, write_geopackage
 

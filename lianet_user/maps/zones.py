@@ -28,10 +28,10 @@ from lianet_user.errors import AreaError, LabelError, OutputError, PartlyOutside
 from lianet_user.files.artifact import refuse_existing, replacing
 from lianet_user.geo.grid import Window
 from lianet_user.geo.ground_area import Ground
-from lianet_user.geo.transformation import transformation
-from lianet_user.labels.features import areas_in_crs_of, warn_of_missing_grids
-from lianet_user.labels.rasterize import to_pixel_coordinates
-from lianet_user.labels.vector import Area, read_zones
+from lianet_user.geo.transformation import transformation, warn_of_missing_grids
+from lianet_user.labels.areas import read_zones
+from lianet_user.labels.cover import to_pixel_coordinates
+from lianet_user.labels.features import Area, areas_in_crs_of
 from lianet_user.maps.geopackage import write_geopackage
 from lianet_user.maps.map_reader import FinishedMap, open_finished, opened
 

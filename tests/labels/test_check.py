@@ -11,7 +11,7 @@ from affine import Affine
 from factories import RegionHeaderFactory, labels_on
 from odc.geo.geobox import GeoBox
 
-from lianet_user.cli.console import print_lines
+from lianet_user.cli.console import naming_options, print_lines
 from lianet_user.errors import LabelError, TrainingWarning
 from lianet_user.field.config import preset
 from lianet_user.files.header import IGNORE, ClassEntry
@@ -117,3 +117,12 @@ def test_the_papers_fields_take_longer_than_lite(region_header: RegionHeaderFact
 def test_printed_reports_name_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     print_lines(["give `task` regression", "`mapping` 'a=b' merges [them]", "`labels_crs`, `dates`"], command)
     assert capsys.readouterr().out == "give --task regression\n--map 'a=b' merges [them]\n--labels-crs, --date\n"
+
+
+def test_the_report_that_a_command_shows_or_stores_names_options() -> None:
+    read = labels()
+    noted = dataclasses.replace(read.report, notes=("Task: numbers; give `task` segmentation",))
+    told = naming_options(dataclasses.replace(read, report=noted), "finetune")
+    assert told.report.notes == ("Task: numbers; give --task segmentation",)
+    assert "Task: numbers; give --task segmentation" in told.report.lines()
+    assert told.digest() == read.digest()

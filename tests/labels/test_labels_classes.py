@@ -29,8 +29,8 @@ from lianet_user.labels.class_tables import (
     stored_style,
 )
 from lianet_user.labels.classes import EXPECTED, QUALITATIVE, Legend, class_colors, make_legend
+from lianet_user.labels.label_options import LabelOptions
 from lianet_user.labels.label_values import MANY_NUMBERS, choose_task, plain_labels, plain_numbers, plain_text
-from lianet_user.labels.options import LabelOptions
 from lianet_user.maps.style import write_qml
 
 WHERE = "a.gpkg: the column 'x'"

@@ -22,9 +22,9 @@ from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelError
 from lianet_user.geo.transformation import transformation
-from lianet_user.labels.features import FATES, Features, area_in_region, features_in_region
-from lianet_user.labels.rasterize import PixelRule, decide_classes, split_parts, to_pixel_coordinates
-from lianet_user.labels.vector import Area
+from lianet_user.labels.cover import split_parts, to_pixel_coordinates
+from lianet_user.labels.features import FATES, Area, Features, area_in_region, features_in_region
+from lianet_user.labels.rasterize import PixelRule, decide_classes
 
 UTM = "EPSG:32633"
 GRID = GeoBox((20, 30), Affine(10, 0, 330_000, 0, -10, 5_822_040), UTM)

@@ -25,7 +25,7 @@ from lianet_user.errors import LabelError
 from lianet_user.files.header import IGNORE
 from lianet_user.geo.transformation import transformation
 from lianet_user.labels.class_tables import TableEntry
-from lianet_user.labels.options import LabelOptions
+from lianet_user.labels.label_options import LabelOptions
 from lianet_user.labels.raster import RasterBand, open_raster, raster_classes, raster_numbers, sample_values
 
 GRID = GeoBox((40, 60), Affine(10, 0, 330_000, 0, -10, 5_822_040), "EPSG:32633")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from lianet_user.files.header import IGNORE
-from lianet_user.labels.options import OnConflict, Rule
+from lianet_user.labels.cover import split_parts, to_pixel_coordinates
+from lianet_user.labels.label_options import OnConflict, Rule
 from lianet_user.labels.rasterize import (
     SUBPIXELS,
     Decided,
@@ -24,8 +25,6 @@ from lianet_user.labels.rasterize import (
     decide_coverage,
     decide_numbers,
     numbers_of_subpixels,
-    split_parts,
-    to_pixel_coordinates,
     touches_own,
 )
 

@@ -22,10 +22,11 @@ import shapely
 from odc.geo.crs import CRS
 
 from lianet_user.errors import LabelError
+from lianet_user.labels.areas import read_area
 from lianet_user.labels.class_tables import ClassTable, TableEntry
 from lianet_user.labels.formats import find_format, is_raster
-from lianet_user.labels.options import LabelOptions
-from lianet_user.labels.vector import VectorLayer, read_area, read_layer
+from lianet_user.labels.label_options import LabelOptions
+from lianet_user.labels.vector import VectorLayer, read_layer
 
 UTM = "EPSG:32633"
 ONE, TWO, THREE = (shapely.box(330_000 + x, 5_820_000, 330_010 + x, 5_820_010) for x in (0, 20, 40))

@@ -25,7 +25,7 @@ from lianet_user.errors import LabelError, LabelWarning, TrainingWarning
 from lianet_user.files.header import IGNORE, ClassEntry
 from lianet_user.geo.grid import Window, whole
 from lianet_user.labels import BLOCK, LabelMap, Labels, Split, read_test_area, split_folds, split_labels
-from lianet_user.labels.blocks import count_zones, strata_of
+from lianet_user.labels.split import count_zones, strata_of
 
 BoolArray = NDArray[np.bool_]
 DATES = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
