@@ -12,6 +12,8 @@ import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
+from imagery_factories import write_raster
+from odc.geo.geobox import GeoBox
 
 from lianet_user.cli import as_options
 from lianet_user.errors import ImageryError
@@ -21,33 +23,27 @@ WEST, NORTH = 500_000.0, 5_800_000.0
 DAYS = (1, 5, 9)
 
 
-def write(path: Path, values: np.ndarray, *, names: tuple[str, ...] = ()) -> Path:
-    layers = values if values.ndim == 3 else values[None]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(
-        path, "w", driver="GTiff", count=len(layers), height=layers.shape[1], width=layers.shape[2], dtype=layers.dtype,
-        crs="EPSG:32633", transform=Affine(10, 0, WEST, 0, -10, NORTH), nodata=0,
-    ) as target:  # fmt: skip
-        target.write(layers)
-        for index, name in enumerate(names, 1):
-            target.set_band_description(index, name)
-    return path
+GRID = GeoBox((20, 20), Affine(10, 0, WEST, 0, -10, NORTH), "EPSG:32633")
 
 
-def scene(day: int, height: int = 20, width: int = 20) -> np.ndarray:
-    return np.random.default_rng(day).integers(100, 5000, (2, height, width)).astype(np.uint16)
+def write(path: Path, values: np.ndarray, *, names: tuple[str, ...] = ("red", "nir")) -> Path:
+    return write_raster(path, values, GRID, names=names, nodata=0)
+
+
+def scene(day: int) -> np.ndarray:
+    return np.random.default_rng(day).integers(100, 5000, (2, 20, 20)).astype(np.uint16)
 
 
 def stacks(folder: Path, *days: int) -> Path:
     for day in days:
-        write(folder / f"scene_201806{day:02}.tif", scene(day), names=("red", "nir"))
+        write(folder / f"scene_201806{day:02}.tif", scene(day))
     return folder
 
 
 def bands(folder: Path, *days: int) -> Path:
     for day in days:
         for name, values in zip(("B04", "B08"), scene(day), strict=True):
-            write(folder / f"T33UUU_201806{day:02}T101021_{name}.tif", values)
+            write(folder / f"T33UUU_201806{day:02}T101021_{name}.tif", values, names=())
     return folder
 
 
@@ -71,7 +67,7 @@ def items(folder: Path, *days: int) -> Path:
     for day in days:
         assets = {}
         for name, values in zip(("red", "nir"), scene(day), strict=True):
-            path = write(folder / f"{day:02}_{name}.tif", values)
+            path = write(folder / f"{day:02}_{name}.tif", values, names=())
             assets[name] = {"href": path.name, "bands": [{"name": name, "eo:common_name": name}]}
         item: dict[str, Any] = {
             "type": "Feature", "stac_version": "1.1.0", "id": f"d{day}", "geometry": None, "links": [], "assets": assets,
@@ -117,8 +113,8 @@ def test_cloudy_days_are_left_out_and_counted(tmp_path: Path) -> None:
     half, rest = scene(5), scene(9)
     half[:, :10] = 0
     rest[0, 0, :4] = 0  # 1 % of the pixels lack a band
-    write(folder / "scene_20180605.tif", half, names=("red", "nir"))
-    write(folder / "scene_20180609.tif", rest, names=("red", "nir"))
+    write(folder / "scene_20180605.tif", half)
+    write(folder / "scene_20180609.tif", rest)
     for least, days in ((0.0, [1, 5, 9]), (0.5, [1, 5, 9]), (0.51, [1, 9]), (0.99, [1, 9]), (0.995, [1])):
         imagery = open_imagery([folder], ImageryOptions(min_clear=least))
         assert [held.date.day for held in imagery.acquisitions] == days
@@ -130,7 +126,7 @@ def test_no_date_that_is_clear_enough_is_an_error(tmp_path: Path) -> None:
     folder = stacks(tmp_path, 1)
     half = scene(5)
     half[:, :5] = 0
-    write(folder / "scene_20180601.tif", half, names=("red", "nir"))
+    write(folder / "scene_20180601.tif", half)
     with pytest.raises(
         ImageryError, match=r"none of 1 acquisitions is clear over 90.0%.*2018-06-01, over 75.0%.*`min_clear`"
     ):
@@ -139,7 +135,7 @@ def test_no_date_that_is_clear_enough_is_an_error(tmp_path: Path) -> None:
 
 def test_a_date_without_any_valid_pixel_is_named(tmp_path: Path) -> None:
     folder = stacks(tmp_path, *DAYS)
-    write(folder / "scene_20180605.tif", scene(5) * np.uint16(0), names=("red", "nir"))
+    write(folder / "scene_20180605.tif", scene(5) * np.uint16(0))
     with pytest.raises(
         ImageryError, match=r"1 of 3 acquisitions have no valid pixel at all \(2018-06-05\).*`min_clear`"
     ):
@@ -159,7 +155,7 @@ def test_large_imagery_is_looked_through_in_tiles(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(formats, "TILE", 7)
     corner = np.zeros((2, 20, 20), np.uint16)
     corner[:, 19, 19] = 300
-    write(tmp_path / "scene_20180601.tif", corner, names=("red", "nir"))
+    write(tmp_path / "scene_20180601.tif", corner)
     assert len(open_imagery([tmp_path], ImageryOptions()).acquisitions) == 1
     assert len(open_imagery([tmp_path], ImageryOptions(min_clear=1 / 400)).acquisitions) == 1
     with pytest.raises(ImageryError, match="lower `min_clear`"):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from imagery_factories import write_raster
 from odc.geo.geobox import GeoBox
 from rasterio.transform import from_origin
 
@@ -46,14 +47,9 @@ def write(tmp_path: Path) -> Writer:
         if values is None:
             shape = (round(720 / gsd), round(960 / gsd))
             values = np.random.default_rng(len(band) + ord(band[-1])).integers(300, 4000, shape).astype(np.uint16)
-        path = tmp_path / folder / f"{tile}_{moment}_{band}{suffix}.tif"
-        path.parent.mkdir(exist_ok=True, parents=True)
-        profile = {"driver": "GTiff", "count": 1, "dtype": values.dtype, "crs": crs}
-        height, width = values.shape
-        transform = from_origin(east, 5_900_040.0, gsd, gsd)
-        with rasterio.open(path, "w", height=height, width=width, transform=transform, **profile) as dataset:
-            dataset.write(values, 1)
-        return path
+        geobox = GeoBox(values.shape, from_origin(east, 5_900_040.0, gsd, gsd), crs or "EPSG:32633")
+        more = {} if crs else {"crs": None}
+        return write_raster(tmp_path / folder / f"{tile}_{moment}_{band}{suffix}.tif", values, geobox, **more)
 
     return band_file
 

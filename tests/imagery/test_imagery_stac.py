@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from imagery_factories import write_raster
+from odc.geo.geobox import GeoBox
 from rasterio.windows import Window as RasterWindow
 
 from lianet_user.errors import ImageryError
@@ -41,15 +43,8 @@ def numbers(key: str, tile: int, day: int, gsd: int) -> np.ndarray:
     return np.random.default_rng([ord(key[0]), tile, day]).integers(1200, 5000, (side, side)).astype(np.uint16)
 
 
-def write(
-    path: Path, values: np.ndarray, gsd: float, west: float, *, nodata: float | None = 0, epsg: int = 32633
-) -> None:
-    height, width = values.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=1, dtype=values.dtype, nodata=nodata,
-        crs=f"EPSG:{epsg}", transform=Affine(gsd, 0, west, 0, -gsd, NORTH),
-    ) as target:  # fmt: skip
-        target.write(values, 1)
+def geobox_of(values: np.ndarray, gsd: float, west: float, epsg: int = 32633) -> GeoBox:
+    return GeoBox(values.shape, Affine(gsd, 0, west, 0, -gsd, NORTH), f"EPSG:{epsg}")
 
 
 def make_item(
@@ -68,7 +63,7 @@ def make_item(
             values[:2] = 9
         else:
             values = numbers(key, tile, day, gsd)
-        write(folder / name / f"{key}.tif", values, gsd, west, epsg=epsg)
+        write_raster(folder / name / f"{key}.tif", values, geobox_of(values, gsd, west, epsg), nodata=0)
         raster: dict[str, Any] = {"nodata": 0, "data_type": str(values.dtype)}
         if band:
             raster["scale"] = 0.0001
@@ -245,7 +240,7 @@ def test_nodata_is_no_measurement(tmp_path: Path) -> None:
     item = make_item(tmp_path, keys=("red",))
     values = numbers("red", 0, 1, 10)
     values[3, 5] = 0
-    write(tmp_path / item["id"] / "red.tif", values, 10, WEST)
+    write_raster(tmp_path / item["id"] / "red.tif", values, geobox_of(values, 10, WEST), nodata=0)
     valid = open_stac([one(tmp_path)], ImageryOptions()).read(0, Window(0, 0, SIDE, SIDE)).valid
     assert not valid[0, 3, 5]
     assert valid.sum() == valid.size - 1
@@ -372,8 +367,8 @@ def test_tiles_of_two_zones_need_a_grid(tmp_path: Path) -> None:
     make_item(tmp_path, 1, keys=("red",), epsg=32632)
     with pytest.raises(ImageryError, match=r"EPSG:32633.*EPSG:32632.*`grid`"):
         open_stac([catalogue(tmp_path)], ImageryOptions())
-    grid = tmp_path / "grid.tif"
-    write(grid, np.zeros((10, 12), np.uint8), 10, WEST)
+    blank = np.zeros((10, 12), np.uint8)
+    grid = write_raster(tmp_path / "grid.tif", blank, geobox_of(blank, 10, WEST))
     imagery = open_stac([catalogue(tmp_path)], ImageryOptions(grid=str(grid)))
     assert imagery.shape == (10, 12)
     np.testing.assert_allclose(
