@@ -26,6 +26,10 @@ DAYS = (1, 5, 9)
 GRID = GeoBox((20, 20), Affine(10, 0, WEST, 0, -10, NORTH), "EPSG:32633")
 
 
+def opened(*places: Path | str, **options: Any) -> formats.Opened:
+    return open_imagery(places, ImageryOptions(**options))
+
+
 def write(path: Path, values: np.ndarray, *, names: tuple[str, ...] = ("red", "nir")) -> Path:
     return write_raster(path, values, GRID, names=names, nodata=0)
 
@@ -92,7 +96,7 @@ def test_the_same_scenes_are_the_same_in_every_kind_of_file(tmp_path: Path) -> N
         tmp_path / "items" / "catalog.json",
     ]
     for path in paths:
-        imagery = open_imagery([path], ImageryOptions())
+        imagery = opened(path)
         assert [held.date.day for held in imagery.acquisitions] == list(DAYS)
         for index, day in enumerate(DAYS):
             patch = imagery.read(index, imagery.window)
@@ -102,10 +106,10 @@ def test_the_same_scenes_are_the_same_in_every_kind_of_file(tmp_path: Path) -> N
 
 def test_days_outside_since_and_until_are_left_out(tmp_path: Path) -> None:
     folder = stacks(tmp_path, *DAYS)
-    options = ImageryOptions(since=dt.date(2018, 6, 2), until=dt.date(2018, 6, 8))
-    assert [held.date.day for held in open_imagery([folder], options).acquisitions] == [5]
+    chosen = opened(folder, since=dt.date(2018, 6, 2), until=dt.date(2018, 6, 8))
+    assert [held.date.day for held in chosen.acquisitions] == [5]
     with pytest.raises(ImageryError, match="none of 3 dates"):
-        open_imagery([folder], ImageryOptions(since=dt.date(2019, 1, 1)))
+        opened(folder, since=dt.date(2019, 1, 1))
 
 
 def test_cloudy_days_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -116,7 +120,7 @@ def test_cloudy_days_are_left_out_and_counted(tmp_path: Path) -> None:
     write(folder / "scene_20180605.tif", half)
     write(folder / "scene_20180609.tif", rest)
     for least, days in ((0.0, [1, 5, 9]), (0.5, [1, 5, 9]), (0.51, [1, 9]), (0.99, [1, 9]), (0.995, [1])):
-        imagery = open_imagery([folder], ImageryOptions(min_clear=least))
+        imagery = opened(folder, min_clear=least)
         assert [held.date.day for held in imagery.acquisitions] == days
         assert any(f"{3 - len(days)} of 3 acquisitions left out" in note for note in imagery.notes) == (len(days) < 3)
     assert imagery.read(0, imagery.window).valid.all()
@@ -127,26 +131,24 @@ def test_no_date_that_is_clear_enough_is_an_error(tmp_path: Path) -> None:
     half = scene(5)
     half[:, :5] = 0
     write(folder / "scene_20180601.tif", half)
-    with pytest.raises(
-        ImageryError, match=r"none of 1 acquisitions is clear over 90.0%.*2018-06-01, over 75.0%.*`min_clear`"
-    ):
-        open_imagery([folder], ImageryOptions(min_clear=0.9))
+    clearest = r"none of 1 acquisitions is clear over 90.0%.*2018-06-01, over 75.0%.*`min_clear`"
+    with pytest.raises(ImageryError, match=clearest):
+        opened(folder, min_clear=0.9)
 
 
 def test_a_date_without_any_valid_pixel_is_named(tmp_path: Path) -> None:
     folder = stacks(tmp_path, *DAYS)
     write(folder / "scene_20180605.tif", scene(5) * np.uint16(0))
-    with pytest.raises(
-        ImageryError, match=r"1 of 3 acquisitions have no valid pixel at all \(2018-06-05\).*`min_clear`"
-    ):
-        open_imagery([folder], ImageryOptions())
-    assert len(open_imagery([folder], ImageryOptions(min_clear=0.01)).acquisitions) == 2
+    found = r"1 of 3 acquisitions have no valid pixel at all \(2018-06-05\).*`min_clear`"
+    with pytest.raises(ImageryError, match=found):
+        opened(folder)
+    assert len(opened(folder, min_clear=0.01).acquisitions) == 2
 
 
 def test_a_missing_band_does_not_make_a_date_cloudy(tmp_path: Path) -> None:
     folder = bands(tmp_path, *DAYS)
     (folder / "T33UUU_20180605T101021_B08.tif").unlink()
-    imagery = open_imagery([folder], ImageryOptions(min_clear=0.9))
+    imagery = opened(folder, min_clear=0.9)
     assert [held.date.day for held in imagery.acquisitions] == list(DAYS)
     assert any("B08 is missing on 2018-06-05" in note for note in imagery.notes)
 
@@ -156,36 +158,36 @@ def test_large_imagery_is_looked_through_in_tiles(tmp_path: Path, monkeypatch: p
     corner = np.zeros((2, 20, 20), np.uint16)
     corner[:, 19, 19] = 300
     write(tmp_path / "scene_20180601.tif", corner)
-    assert len(open_imagery([tmp_path], ImageryOptions()).acquisitions) == 1
-    assert len(open_imagery([tmp_path], ImageryOptions(min_clear=1 / 400)).acquisitions) == 1
+    assert len(opened(tmp_path).acquisitions) == 1
+    assert len(opened(tmp_path, min_clear=1 / 400).acquisitions) == 1
     with pytest.raises(ImageryError, match="lower `min_clear`"):
-        open_imagery([tmp_path], ImageryOptions(min_clear=2 / 400))
+        opened(tmp_path, min_clear=2 / 400)
 
 
 def test_kinds_are_not_mixed(tmp_path: Path) -> None:
     pytest.importorskip("netCDF4")
     with pytest.raises(ImageryError, match=r"2 formats.*\(NetCDF or Zarr\).*\(rasters\).*give files of one format"):
-        open_imagery([stacks(tmp_path / "s", 1), cube(tmp_path / "c.nc", 5)], ImageryOptions())
+        opened(stacks(tmp_path / "s", 1), cube(tmp_path / "c.nc", 5))
 
 
 def test_nothing_to_open_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match="no imagery given"):
-        open_imagery([], ImageryOptions())
+        opened()
     with pytest.raises(ImageryError, match=r"gone does not exist"):
-        open_imagery([tmp_path / "gone"], ImageryOptions())
+        opened(tmp_path / "gone")
     with pytest.raises(ImageryError):
-        open_imagery([tmp_path], ImageryOptions())
+        opened(tmp_path)
     (tmp_path / "notes.txt").write_text("no imagery")
     with pytest.raises(ImageryError, match=r"notes.txt"):
-        open_imagery([tmp_path / "notes.txt"], ImageryOptions())
+        opened(tmp_path / "notes.txt")
 
 
 def test_a_url_stays_one_as_a_path() -> None:
     pytest.importorskip("odc.stac")
     with pytest.raises(ImageryError, match=r"cannot read http://localhost:1/x.json"):
-        open_imagery([Path("http://localhost:1/x.json")], ImageryOptions())
+        opened(Path("http://localhost:1/x.json"))
     with pytest.raises(ImageryError, match="only https"):
-        open_imagery(["s3://bucket/x.json"], ImageryOptions())
+        opened("s3://bucket/x.json")
 
 
 def test_importing_the_package_imports_no_reader() -> None:
@@ -198,10 +200,10 @@ def test_importing_the_package_imports_no_reader() -> None:
 def test_an_offset_of_a_date_that_there_is_not_is_no_mistake_to_pass_over(tmp_path: Path) -> None:
     folder = stacks(tmp_path, 1, 5)
     with pytest.raises(ImageryError, match=r"no acquisition of 2018-06-02, for which the offset was given"):
-        open_imagery([folder], ImageryOptions(offsets={dt.date(2018, 6, 2): 1000.0}))
+        opened(folder, offsets={dt.date(2018, 6, 2): 1000.0})
     # Of dates that are left out on purpose it may be given.
-    options = ImageryOptions(since=dt.date(2018, 6, 4), offsets={dt.date(2018, 6, 1): 1000.0})
-    assert len(open_imagery([folder], options).acquisitions) == 1
+    chosen = opened(folder, since=dt.date(2018, 6, 4), offsets={dt.date(2018, 6, 1): 1000.0})
+    assert len(chosen.acquisitions) == 1
 
 
 @pytest.mark.parametrize(("command", "prefix"), [("pretrain", "--"), ("compare", "--imagery-")])
