@@ -26,7 +26,7 @@ def write_raster(
     names: Sequence[str] | None = None,
     scales: Sequence[float] | None = None,
     offsets: Sequence[float] | None = None,
-    **profile: object,
+    **profile: Any,
 ) -> Path:
     """A GeoTIFF of one layer (h, w) or of several (count, h, w); `profile` replaces what rasterio is told of it."""
     assert geobox.crs is not None

@@ -5,10 +5,8 @@ A row of the table is a file, the command that is given it, the class of the ref
 
 from __future__ import annotations
 
-import functools
 import io
 import json
-import operator
 import os
 import pickle
 import struct
@@ -104,7 +102,10 @@ def said(*path: str | int, of: str = "region", **values: object) -> Make:
     """A whole file that says something else in one part of what it says of itself."""
 
     def change(document: dict[str, Any]) -> None:
-        functools.reduce(operator.getitem, path, document).update(values)
+        part: Any = document
+        for key in path:
+            part = part[key]
+        part.update(values)
 
     return header(change, of)
 
@@ -224,7 +225,7 @@ def loop(folder: Folder) -> Path:
 
 LONG = "x" * 1_000_000
 MANY = {f"t{n}": {"dtype": "I8", "shape": [0], "data_offsets": [0, 0]} for n in range(MAX_TENSORS + 1)}
-ABSURD = {"levels": 24, "features": 1024, "table_size": 2**26, "sizing": "uniform", "growth": 1.0}
+ABSURD: dict[str, Any] = {"levels": 24, "features": 1024, "table_size": 2**26, "sizing": "uniform", "growth": 1.0}
 LOCAL = 'LOCAL_CS["here",UNIT["metre",1]]'
 ESC = "a\x1b[2Jb"
 

@@ -28,7 +28,7 @@ def write(path: Path, values: NDArray[np.generic]) -> Path:
     return write_raster(path, values, GRID)
 
 
-def mask(path: Path, values: NDArray[np.generic], geobox: GeoBox, rule: MaskRule, **profile: object) -> MaskPlane:
+def mask(path: Path, values: NDArray[np.generic], geobox: GeoBox, rule: MaskRule, **profile: Any) -> MaskPlane:
     return MaskPlane(RasterPlane(RasterFile.open(write_raster(path, values, geobox, **profile))), GRID, rule)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def random_numbers(geobox: GeoBox, seed: int = 0) -> NDArray[np.uint16]:
     return np.random.default_rng(seed).integers(300, 4000, geobox.shape).astype(np.uint16)
 
 
-def plane_of(path: Path, values: NDArray[np.generic], geobox: GeoBox, **profile: object) -> RasterPlane:
+def plane_of(path: Path, values: NDArray[np.generic], geobox: GeoBox, **profile: Any) -> RasterPlane:
     return RasterPlane(RasterFile.open(write_raster(path, values, geobox, **profile)), scale=10_000.0, nodata=(0.0,))
 
 

@@ -318,7 +318,7 @@ def test_another_seed_is_another_field(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"steps": 9}, {"seed": 1}, {"rate": 2e-3}, {"start": "noise"}, {"batch": 3}, {"table_size": 2**12}]
 )
-def test_a_checkpoint_of_other_settings_is_refused(change: dict[str, object], output: Path) -> None:
+def test_a_checkpoint_of_other_settings_is_refused(change: dict[str, Any], output: Path) -> None:
     imagery = imagery_of()
     interrupted(imagery, output)
     with pytest.raises(ArtifactError, match="belongs to another run; what differs: "):
