@@ -296,7 +296,7 @@ INVALID: dict[str, tuple[Change, str]] = {
     "a hook inside": (lambda d: d["field"]["decoder"].update(target="a.B"), r"field\.decoder\.target: Extra inputs"),
     "a class path": (
         lambda d: d["field"]["decoder"].update(architecture="os.system"),
-        r"field\.decoder\.architecture: I",
+        r"field\.decoder\.architecture: Input",
     ),
     "no licence": (lambda d: d.pop("licence"), "licence: Field required"),
     "a text as width": (lambda d: d["grid"].update(width="128"), r"grid\.width: Input should be a valid integer"),

@@ -148,7 +148,10 @@ def as_int8(values: np.ndarray) -> np.ndarray:
 
 
 CODED: dict[str, tuple[Edit, str]] = {
-    "no codebook": (lambda t: t.pop("grid.codebook"), r"1 are .* misshapen, first 'grid\.codebook' \(None, expected"),
+    "no codebook": (
+        lambda t: t.pop("grid.codebook"),
+        r"1 are missing, extra or misshapen, first 'grid\.codebook' \(None, expected",
+    ),
     "a misshapen codebook": (replaced("grid.codebook", lambda a: a[..., 1:]), r"first 'grid\.codebook'"),
     "too few rows": (replaced("grid.tables", lambda a: a[1:]), r"first 'grid\.tables'"),
     "no codes": (replaced("grid.tables", lambda a: a.astype(np.float16)), r"first 'grid\.codebook' \(.*None\)"),
