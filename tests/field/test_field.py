@@ -234,7 +234,9 @@ def random_field(name: str, **numbers: int) -> NeuralField:
     return field
 
 
-def check_forward(field: NeuralField) -> None:
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_a_window_is_reconstructed_at_two_dates(name: str) -> None:
+    field = random_field(name)
     with torch.inference_mode():
         first, second = field([(32, 64)] * 2, 64, 64, torch.tensor([0, 1]))
     assert first.shape == (12, 64, 64)
@@ -244,22 +246,13 @@ def check_forward(field: NeuralField) -> None:
     assert not torch.equal(first, second)  # two dates
 
 
-def test_base_reconstructs_a_window_at_two_dates() -> None:
-    check_forward(random_field("base"))
-
-
-def test_large_reconstructs_a_window_at_two_dates() -> None:
-    check_forward(random_field("large"))
-
-
 def test_the_encoder_carries_no_stage_that_the_depth_does_not_reach() -> None:
-    stages = {name: sorted({key.split(".")[2] for key in stage_keys(name)}) for name in ("lite", "base", "large")}
-    assert stages["lite"] == ["layer1", "layer2"]
-    assert stages["base"] == stages["large"] == ["layer1", "layer2", "layer3", "layer4"]
+    def stages(name: str) -> list[str]:
+        layers = (key for key in meta_field(name).state_dict() if key.startswith("decoder.encoder.layer"))
+        return sorted({key.split(".")[2] for key in layers})
 
-
-def stage_keys(name: str) -> list[str]:
-    return [key for key in meta_field(name).state_dict() if key.startswith("decoder.encoder.layer")]
+    assert stages("lite") == ["layer1", "layer2"]
+    assert stages("base") == stages("large") == ["layer1", "layer2", "layer3", "layer4"]
 
 
 def test_every_parameter_of_a_lite_field_has_a_say_in_the_reconstruction() -> None:
@@ -367,27 +360,26 @@ def test_members_answer_with_the_mean_of_their_probabilities() -> None:
 
 def test_a_head_pixel_depends_on_its_halo_and_on_nothing_beyond() -> None:
     config = HeadConfig(inputs=("bands",), in_channels=3, widths=(8, 8, 8), outputs=2, norm="batch", members=2)
-    ensemble = HeadEnsemble(config).eval()
-    randomize(ensemble)
-    inputs = torch.randn(1, 3, 31, 31, generator=torch.Generator().manual_seed(0))
-    other = inputs.clone()
-    other[..., 15, 15] += 10.0
-    with torch.inference_mode():
-        rows, cols = (ensemble(other) - ensemble(inputs)).abs().amax((0, 1)).nonzero().T
+    ensemble = HeadEnsemble(config)
+    rows, cols = touched(ensemble, 31)
     assert ensemble.halo == 4
     assert (rows.min(), rows.max(), cols.min(), cols.max()) == (11, 19, 11, 19)
 
 
-def test_a_finer_heads_answers_depend_on_its_halo_and_on_nothing_beyond() -> None:
-    head = HeadLayers(3, (8, 8, 8, 8, 8), 2, "channel", 4).eval()
+def touched(head: nn.Module, side: int) -> Tensor:
+    """Rows and columns of the answers that change with the pixel in the middle of (3, side, side) inputs."""
+    head.eval()
     randomize(head)
-    inputs = torch.randn(1, 3, 41, 41, generator=torch.Generator().manual_seed(0))
+    inputs = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     other = inputs.clone()
-    other[..., 20, 20] += 10.0
+    other[..., side // 2, side // 2] += 10.0
     with torch.inference_mode():
-        rows, cols = (head(other) - head(inputs)).abs().amax((0, 1)).nonzero().T
+        return (head(other) - head(inputs)).abs().amax((0, 1)).nonzero().T
+
+
+def test_a_finer_heads_answers_depend_on_its_halo_and_on_nothing_beyond() -> None:
     halo = head_halo(5, 4)
-    for found in (rows, cols):
+    for found in touched(HeadLayers(3, (8, 8, 8, 8, 8), 2, "channel", 4), 41):
         assert (20 - halo) * 4 <= found.min() < found.max() < (20 + halo + 1) * 4
         assert found.max() >= (20 + halo) * 4 - 4  # it is no larger than it has to be, but for a pixel
 

@@ -47,15 +47,15 @@ class Bad:
 
     Attributes:
         make: writes it.
+        says: what the line has to say.
         command: that is given it, `{}` in its place.
         error: how it is refused.
-        says: what the line has to say.
     """
 
     make: Make
-    command: str
-    error: type[LianetError]
     says: str
+    command: str = "info {}"
+    error: type[LianetError] = ArtifactError
 
 
 def raw(content: bytes) -> Make:
@@ -96,6 +96,18 @@ def header(change: Change, of: str = "region") -> Make:
         return folder.file(forged(document, data))
 
     return make
+
+
+def said(*path: str | int, of: str = "region", **values: object) -> Make:
+    """A whole file that says something else in one part of what it says of itself."""
+
+    def change(document: dict[str, Any]) -> None:
+        part: Any = document
+        for key in path:
+            part = part[key]
+        part.update(values)
+
+    return header(change, of)
 
 
 def weights(name: str, values: Callable[[np.ndarray], np.ndarray], of: str = "region") -> Make:
@@ -213,155 +225,108 @@ def loop(folder: Folder) -> Path:
 
 LONG = "x" * 1_000_000
 MANY = {f"t{n}": {"dtype": "I8", "shape": [0], "data_offsets": [0, 0]} for n in range(MAX_TENSORS + 1)}
-ABSURD = {"levels": 24, "features": 1024, "table_size": 2**26, "sizing": "uniform", "growth": 1.0}
+ABSURD: dict[str, Any] = {"levels": 24, "features": 1024, "table_size": 2**26, "sizing": "uniform", "growth": 1.0}
 LOCAL = 'LOCAL_CS["here",UNIT["metre",1]]'
 ESC = "a\x1b[2Jb"
 
-INFO, PREDICT, MAP = "info {}", "predict {} -o x.tif", "predict head.safetensors --region {} -o x.tif"
+PREDICT, MAP = "predict {} -o x.tif", "predict head.safetensors --region {} -o x.tif"
 
 REGIONS: dict[str, Bad] = {
     # What is no container.
-    "empty": Bad(raw(b""), INFO, ArtifactError, "is 0 bytes long"),
-    "seven bytes": Bad(raw(b"\0" * 7), INFO, ArtifactError, "is 7 bytes long"),
-    "zeros": Bad(raw(b"\0" * 4096), INFO, ArtifactError, "make no sense as a header length"),
-    "cut in the header": Bad(cut(100), INFO, ArtifactError, "was cut off: its header needs"),
-    "cut in the data": Bad(cut(0.9), INFO, ArtifactError, "bytes are missing: get it again"),
-    "trailing bytes": Bad(lambda f: f.file(f.whole("region") + b"x"), INFO, ArtifactError, "has 1 bytes after"),
-    "length 1": Bad(raw(forged("{}", length=1)), INFO, ArtifactError, "make no sense"),
-    "length 2**63": Bad(raw(forged("{}", length=2**63)), INFO, ArtifactError, "make no sense"),
-    "length 2**26": Bad(raw(forged("{}", length=2**26)), INFO, ArtifactError, "make no sense"),
-    "length past the end": Bad(raw(forged("{}", length=2**20)), INFO, ArtifactError, "was cut off"),
-    "pickle": Bad(raw(pickle.dumps(Trap())), INFO, ArtifactError, "a Python pickle, which this program never loads"),
-    "old pickle": Bad(raw(pickle.dumps(Trap(), 0) + b"0" * 8), INFO, ArtifactError, "make no sense"),
-    "PyTorch checkpoint": Bad(raw(torch_file()), INFO, ArtifactError, "a PyTorch checkpoint"),
-    "zip with a path out of it": Bad(raw(archive("zip")), INFO, ArtifactError, "a zip archive"),
-    "tar.gz with a link": Bad(raw(archive("gz")), INFO, ArtifactError, "a gzip archive"),
-    "tar.xz with a link": Bad(raw(archive("xz")), INFO, ArtifactError, "an xz archive"),
-    "web page": Bad(raw(b"<!DOCTYPE html><title>404"), INFO, ArtifactError, "a web page"),
-    "Git LFS pointer": Bad(raw(b"version https://git-lfs.github.com/spec/v1\n"), INFO, ArtifactError, "git lfs pull"),
-    "folder": Bad(lambda f: f.path, INFO, ArtifactError, "not a regular file"),
-    "named pipe": Bad(pipe, INFO, ArtifactError, "not a regular file"),
-    "endless device": Bad(lambda f: Path("/dev/zero"), INFO, ArtifactError, "not a regular file"),
-    "link to itself": Bad(loop, INFO, ArtifactError, "cannot read"),
-    "not there": Bad(lambda f: f.path / "none", INFO, ArtifactError, "No such file"),
+    "empty": Bad(raw(b""), "is 0 bytes long"),
+    "seven bytes": Bad(raw(b"\0" * 7), "is 7 bytes long"),
+    "zeros": Bad(raw(b"\0" * 4096), "make no sense as a header length"),
+    "cut in the header": Bad(cut(100), "was cut off: its header needs"),
+    "cut in the data": Bad(cut(0.9), "bytes are missing: get it again"),
+    "trailing bytes": Bad(lambda f: f.file(f.whole("region") + b"x"), "has 1 bytes after"),
+    "length 1": Bad(raw(forged("{}", length=1)), "make no sense"),
+    "length 2**63": Bad(raw(forged("{}", length=2**63)), "make no sense"),
+    "length 2**26": Bad(raw(forged("{}", length=2**26)), "make no sense"),
+    "length past the end": Bad(raw(forged("{}", length=2**20)), "was cut off"),
+    "pickle": Bad(raw(pickle.dumps(Trap())), "a Python pickle, which this program never loads"),
+    "old pickle": Bad(raw(pickle.dumps(Trap(), 0) + b"0" * 8), "make no sense"),
+    "PyTorch checkpoint": Bad(raw(torch_file()), "a PyTorch checkpoint"),
+    "zip with a path out of it": Bad(raw(archive("zip")), "a zip archive"),
+    "tar.gz with a link": Bad(raw(archive("gz")), "a gzip archive"),
+    "tar.xz with a link": Bad(raw(archive("xz")), "an xz archive"),
+    "web page": Bad(raw(b"<!DOCTYPE html><title>404"), "a web page"),
+    "Git LFS pointer": Bad(raw(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+    "folder": Bad(lambda f: f.path, "not a regular file"),
+    "named pipe": Bad(pipe, "not a regular file"),
+    "endless device": Bad(lambda f: Path("/dev/zero"), "not a regular file"),
+    "link to itself": Bad(loop, "cannot read"),
+    "not there": Bad(lambda f: f.path / "none", "No such file"),
     # Containers that lie.
-    "array": Bad(raw(forged("[]")), INFO, ArtifactError, "not a JSON object"),
-    "nested without end": Bad(raw(forged("[" * 200_000)), INFO, ArtifactError, "not valid JSON"),
-    "not UTF-8": Bad(raw(struct.pack("<Q", 7) + b'{"\xff":1}'), INFO, ArtifactError, "not valid JSON"),
-    "NaN in JSON": Bad(raw(forged('{"a": NaN}')), INFO, ArtifactError, "NaN is not a number"),
-    "duplicate tensor": Bad(duplicate, INFO, ArtifactError, "a key appears twice"),
-    "duplicate entry": Bad(duplicate_inside, INFO, ArtifactError, "a key appears twice"),
-    "a number without end": Bad(raw(forged('{"a": ' + "9" * 5000 + "}")), INFO, ArtifactError, "not valid JSON"),
-    "overlap": Bad(container(lambda d: place(d["grid.tables"], 0, 8)), INFO, ArtifactError, "claims bytes"),
-    "backwards": Bad(container(lambda d: place(first(d), 8, 0)), INFO, ArtifactError, "claims bytes 8 to 0"),
-    "gap": Bad(container(lambda d: place(first(d), 4, 12)), INFO, ArtifactError, "claims bytes 4 to 12, expected 0"),
-    "out of range": Bad(container(lambda d: place(first(d), 0, 2**62)), INFO, ArtifactError, "claims bytes 0 to"),
-    "offset past 64 bits": Bad(container(lambda d: place(first(d), 0, 10**4000)), INFO, ArtifactError, "wrongly"),
-    "negative offset": Bad(container(lambda d: place(first(d), -8, 0)), INFO, ArtifactError, "is described wrongly"),
-    "absurd shape": Bad(container(lambda d: first(d).update(shape=[2**62] * 8)), INFO, ArtifactError, "claims bytes"),
-    "shape past 64 bits": Bad(
-        container(lambda d: first(d).update(shape=[10**4000] * 8)), INFO, ArtifactError, "is described wrongly"
-    ),
-    "negative shape": Bad(container(lambda d: first(d).update(shape=[-1])), INFO, ArtifactError, "described wrongly"),
-    "nine axes": Bad(container(lambda d: first(d).update(shape=[1] * 9)), INFO, ArtifactError, "described wrongly"),
-    "unknown dtype": Bad(container(lambda d: first(d).update(dtype="BF16")), INFO, ArtifactError, "'F16', 'F32'"),
-    "more about a tensor": Bad(container(lambda d: first(d).update(hook="os.system")), INFO, ArtifactError, "Extra"),
-    "tensor that is a text": Bad(
-        container(lambda d: d.update({ESC: "x"})), INFO, ArtifactError, r"tensor 'a\x1b[2Jb' is"
-    ),
-    "tensor with a megabyte of name": Bad(container(lambda d: d.update({LONG: 1})), INFO, ArtifactError, "xxx...'"),
-    "too many tensors": Bad(raw(forged(MANY)), INFO, ArtifactError, f"more than the {MAX_TENSORS}"),
-    "metadata of no texts": Bad(
-        container(lambda d: d["__metadata__"].update(other=1)), INFO, ArtifactError, "not a LIANet region file"
-    ),
-    "no LIANet file": Bad(container(lambda d: d.pop("__metadata__")), INFO, ArtifactError, "not a LIANet region file"),
+    "array": Bad(raw(forged("[]")), "not a JSON object"),
+    "nested without end": Bad(raw(forged("[" * 200_000)), "not valid JSON"),
+    "not UTF-8": Bad(raw(struct.pack("<Q", 7) + b'{"\xff":1}'), "not valid JSON"),
+    "NaN in JSON": Bad(raw(forged('{"a": NaN}')), "NaN is not a number"),
+    "duplicate tensor": Bad(duplicate, "a key appears twice"),
+    "duplicate entry": Bad(duplicate_inside, "a key appears twice"),
+    "a number without end": Bad(raw(forged('{"a": ' + "9" * 5000 + "}")), "not valid JSON"),
+    "overlap": Bad(container(lambda d: place(d["grid.tables"], 0, 8)), "claims bytes"),
+    "backwards": Bad(container(lambda d: place(first(d), 8, 0)), "claims bytes 8 to 0"),
+    "gap": Bad(container(lambda d: place(first(d), 4, 12)), "claims bytes 4 to 12, expected 0"),
+    "out of range": Bad(container(lambda d: place(first(d), 0, 2**62)), "claims bytes 0 to"),
+    "offset past 64 bits": Bad(container(lambda d: place(first(d), 0, 10**4000)), "wrongly"),
+    "negative offset": Bad(container(lambda d: place(first(d), -8, 0)), "is described wrongly"),
+    "absurd shape": Bad(container(lambda d: first(d).update(shape=[2**62] * 8)), "claims bytes"),
+    "shape past 64 bits": Bad(container(lambda d: first(d).update(shape=[10**4000] * 8)), "is described wrongly"),
+    "negative shape": Bad(container(lambda d: first(d).update(shape=[-1])), "described wrongly"),
+    "nine axes": Bad(container(lambda d: first(d).update(shape=[1] * 9)), "described wrongly"),
+    "unknown dtype": Bad(container(lambda d: first(d).update(dtype="BF16")), "'F16', 'F32'"),
+    "more about a tensor": Bad(container(lambda d: first(d).update(hook="os.system")), "Extra"),
+    "tensor that is a text": Bad(container(lambda d: d.update({ESC: "x"})), r"tensor 'a\x1b[2Jb' is"),
+    "tensor with a megabyte of name": Bad(container(lambda d: d.update({LONG: 1})), "xxx...'"),
+    "too many tensors": Bad(raw(forged(MANY)), f"more than the {MAX_TENSORS}"),
+    "metadata of no texts": Bad(container(lambda d: d["__metadata__"].update(other=1)), "not a LIANet region file"),
+    "no LIANet file": Bad(container(lambda d: d.pop("__metadata__")), "not a LIANet region file"),
     # Headers that cannot be.
-    "a head": Bad(lambda f: f.path / "head.safetensors", INFO, ArtifactError, "is a 'lianet-head' file"),
-    "another format": Bad(header(lambda d: d.update(format=LONG)), INFO, ArtifactError, "xxx... file, expected a"),
-    "another version": Bad(header(lambda d: d.update(format_version=2)), INFO, ArtifactError, "update lianet-user"),
-    "no version": Bad(header(lambda d: d.pop("format_version")), INFO, ArtifactError, "has format version None"),
-    "a hook": Bad(header(lambda d: d.update(hook="os.system")), INFO, ArtifactError, "hook: Extra inputs"),
-    "a class path": Bad(
-        header(lambda d: d["field"]["decoder"].update(architecture="os.system")), INFO, ArtifactError, "architecture"
-    ),
-    "no licence": Bad(header(lambda d: d.pop("licence")), INFO, ArtifactError, "licence: Field required"),
-    "a path as name": Bad(header(lambda d: d.update(name="../../evil")), INFO, ArtifactError, "name: String should"),
-    "a hidden name": Bad(header(lambda d: d.update(name=".bashrc")), INFO, ArtifactError, "name: String should"),
-    "an over-long title": Bad(header(lambda d: d.update(title=LONG)), INFO, ArtifactError, "at most 20000"),
-    "a megabyte as key": Bad(header(lambda d: d.update({LONG: 1})), INFO, ArtifactError, "xxx...: Extra inputs"),
-    "a title that clears the screen": Bad(
-        header(lambda d: d.update(title=ESC)), INFO, ArtifactError, "title: Value error, it holds control characters"
-    ),
-    "a band that turns the reading direction": Bad(
-        header(lambda d: d["bands"][0].update(name="B\u202e02")), INFO, ArtifactError, "control characters"
-    ),
-    "a setting that clears the screen": Bad(
-        header(lambda d: d["provenance"]["settings"].update(rate=ESC)), INFO, ArtifactError, "control characters"
-    ),
-    "a CRS that is none": Bad(header(lambda d: d["grid"].update(crs_wkt="here")), INFO, ArtifactError, "crs_wkt is no"),
+    "a head": Bad(lambda f: f.path / "head.safetensors", "is a 'lianet-head' file"),
+    "another format": Bad(said(format=LONG), "xxx... file, expected a"),
+    "another version": Bad(said(format_version=2), "update lianet-user"),
+    "no version": Bad(header(lambda d: d.pop("format_version")), "has format version None"),
+    "a hook": Bad(said(hook="os.system"), "hook: Extra inputs"),
+    "a class path": Bad(said("field", "decoder", architecture="os.system"), "architecture"),
+    "no licence": Bad(header(lambda d: d.pop("licence")), "licence: Field required"),
+    "a path as name": Bad(said(name="../../evil"), "name: String should"),
+    "a hidden name": Bad(said(name=".bashrc"), "name: String should"),
+    "an over-long title": Bad(said(title=LONG), "at most 20000"),
+    "a megabyte as key": Bad(header(lambda d: d.update({LONG: 1})), "xxx...: Extra inputs"),
+    "a title that clears the screen": Bad(said(title=ESC), "title: Value error, it holds control characters"),
+    "a band that turns the reading direction": Bad(said("bands", 0, name="B\u202e02"), "control characters"),
+    "a setting that clears the screen": Bad(said("provenance", "settings", rate=ESC), "control characters"),
+    "a CRS that is none": Bad(said("grid", crs_wkt="here"), "crs_wkt is no"),
     "a CRS that names a file": Bad(
-        header(lambda d: d["grid"].update(crs_wkt="+proj=longlat +nadgrids=/etc/passwd +type=crs")),
-        INFO,
-        ArtifactError,
+        said("grid", crs_wkt="+proj=longlat +nadgrids=/etc/passwd +type=crs"),
         "crs_wkt is not a coordinate reference system",
     ),
-    "a CRS of no place": Bad(header(lambda d: d["grid"].update(crs_wkt=LOCAL)), INFO, ArtifactError, "crs_wkt is no"),
-    "a grid without extent": Bad(
-        header(lambda d: d["grid"].update(transform=[0.0] * 6)), INFO, ArtifactError, "transform cannot be inverted"
-    ),
-    "a grid off the Earth": Bad(
-        header(lambda d: d["grid"].update(transform=[10.0, 0.0, 1e30, 0.0, -10.0, 1e30])), INFO, ArtifactError, "grid: "
-    ),
-    "a grid of no pixels": Bad(
-        header(lambda d: d["grid"].update(transform=[10.0, 0.0, 330_000.0, 2.0**62, -10.0, 5_800_000.0])),
-        INFO,
-        ArtifactError,
-        "grid: ",
-    ),
-    "an infinite grid": Bad(
-        lambda f: f.file(f.whole("region").replace(b"330000.0", b"9e999999")), INFO, ArtifactError, "transform.2"
-    ),
-    "another size": Bad(header(lambda d: d["grid"].update(width=4096)), INFO, ArtifactError, "field encodes"),
-    "bands that are not there": Bad(header(lambda d: d["bands"].pop()), INFO, ArtifactError, "field has 3 bands"),
-    "a date twice": Bad(
-        header(lambda d: d["acquisitions"].append(d["acquisitions"][0])), INFO, ArtifactError, "header names 2"
-    ),
+    "a CRS of no place": Bad(said("grid", crs_wkt=LOCAL), "crs_wkt is no"),
+    "a grid without extent": Bad(said("grid", transform=[0.0] * 6), "transform cannot be inverted"),
+    "a grid off the Earth": Bad(said("grid", transform=[10.0, 0.0, 1e30, 0.0, -10.0, 1e30]), "grid: "),
+    "a grid of no pixels": Bad(said("grid", transform=[10.0, 0.0, 330_000.0, 2.0**62, -10.0, 5_800_000.0]), "grid: "),
+    "an infinite grid": Bad(lambda f: f.file(f.whole("region").replace(b"330000.0", b"9e999999")), "transform.2"),
+    "another size": Bad(said("grid", width=4096), "field encodes"),
+    "bands that are not there": Bad(header(lambda d: d["bands"].pop()), "field has 3 bands"),
+    "a date twice": Bad(header(lambda d: d["acquisitions"].append(d["acquisitions"][0])), "header names 2"),
     "quality of other bands": Bad(
-        header(lambda d: d.update(quality=[{"date": "2017-02-16", "psnr_db": 1.0, "bands": []}])),
-        INFO,
-        ArtifactError,
-        "quality of 2017-02-16",
+        said(quality=[{"date": "2017-02-16", "psnr_db": 1.0, "bands": []}]), "quality of 2017-02-16"
     ),
-    "a table beyond the schema": Bad(
-        header(lambda d: d["field"]["encoding"].update(table_size=2**40)), INFO, ArtifactError, "table_size"
-    ),
+    "a table beyond the schema": Bad(said("field", "encoding", table_size=2**40), "table_size"),
     # What asks for memory, and weights that are none.
-    "terabytes of tables": Bad(
-        header(lambda d: d["field"]["encoding"].update(ABSURD)), MAP, ArtifactError, "do not fit what its header"
-    ),
-    "layers that do not fit together": Bad(
-        header(lambda d: d["field"]["decoder"].update(features=4096)), MAP, ArtifactError, "do not fit"
-    ),
-    "too few up-blocks": Bad(
-        header(lambda d: d["field"]["decoder"].update(widths=[64])), MAP, ArtifactError, "do not fit together"
-    ),
-    "a tensor is missing": Bad(without("grid.tables"), MAP, ArtifactError, "'grid.tables' (None, expected"),
-    "a tensor too many": Bad(with_more, MAP, ArtifactError, "'extra' ((1,), expected None)"),
-    "a misshapen tensor": Bad(misshapen, MAP, ArtifactError, "first 'grid.tables'"),
-    "NaN in the weights": Bad(
-        weights("grid.tables", lambda a: np.full_like(a, np.nan)), MAP, ArtifactError, "NaN or infinity"
-    ),
-    "infinity in the weights": Bad(
-        weights("grid.tables", lambda a: np.full_like(a, np.inf)), MAP, ArtifactError, "NaN or infinity"
-    ),
+    "terabytes of tables": Bad(said("field", "encoding", **ABSURD), "do not fit what its header", MAP),
+    "layers that do not fit together": Bad(said("field", "decoder", features=4096), "do not fit", MAP),
+    "too few up-blocks": Bad(said("field", "decoder", widths=[64]), "do not fit together", MAP),
+    "a tensor is missing": Bad(without("grid.tables"), "'grid.tables' (None, expected", MAP),
+    "a tensor too many": Bad(with_more, "'extra' ((1,), expected None)", MAP),
+    "a misshapen tensor": Bad(misshapen, "first 'grid.tables'", MAP),
+    "NaN in the weights": Bad(weights("grid.tables", lambda a: np.full_like(a, np.nan)), "NaN or infinity", MAP),
+    "infinity in the weights": Bad(weights("grid.tables", lambda a: np.full_like(a, np.inf)), "NaN or infinity", MAP),
     "a negative variance": Bad(
-        weights("decoder.encoder.bn1.running_var", lambda a: -a),
-        MAP,
-        ArtifactError,
-        "which no variance or deviation can be",
+        weights("decoder.encoder.bn1.running_var", lambda a: -a), "which no variance or deviation can be", MAP
     ),
     "a band that never varies": Bad(
-        weights("reconstruction.std", np.zeros_like), MAP, ArtifactError, "which no variance or deviation can be"
+        weights("reconstruction.std", np.zeros_like), "which no variance or deviation can be", MAP
     ),
 }
 
@@ -376,145 +341,103 @@ NUMBERS = {"pixels": 1, "mae": 1.0, "mse": 1.0, "rmse": 1.0, "r2": None, "bias":
 TWO = [[1, 0], [0, 1]]
 
 HEADS: dict[str, Bad] = {
-    "head is empty": Bad(raw(b""), PREDICT, ArtifactError, "no head file"),
-    "head is cut": Bad(cut(0.5, "head"), PREDICT, ArtifactError, "cut off"),
-    "head is a pickle": Bad(raw(pickle.dumps(Trap())), PREDICT, ArtifactError, "pickle"),
-    "head is a region": Bad(lambda f: f.path / "region.safetensors", PREDICT, ArtifactError, "'lianet-region' file"),
-    "head of terabytes": Bad(
-        header(lambda d: d["head"].update(widths=[4096] * 16, members=64), "head"), PREDICT, ArtifactError, "do not fit"
-    ),
-    "head of other outputs": Bad(
-        header(lambda d: d["head"].update(outputs=3), "head"), PREDICT, ArtifactError, "head has 3 outputs"
-    ),
+    "head is empty": Bad(raw(b""), "no head file", PREDICT),
+    "head is cut": Bad(cut(0.5, "head"), "cut off", PREDICT),
+    "head is a pickle": Bad(raw(pickle.dumps(Trap())), "pickle", PREDICT),
+    "head is a region": Bad(lambda f: f.path / "region.safetensors", "'lianet-region' file", PREDICT),
+    "head of terabytes": Bad(said("head", of="head", widths=[4096] * 16, members=64), "do not fit", PREDICT),
+    "head of other outputs": Bad(said("head", of="head", outputs=3), "head has 3 outputs", PREDICT),
     "head that reads other channels": Bad(
-        header(lambda d: d["head"].update(inputs=["features"]), "head"),
-        PREDICT,
-        ArtifactError,
-        "the region 'small' has",
+        said("head", of="head", inputs=["features"]), "the region 'small' has", PREDICT
     ),
-    "head without a tensor": Bad(without("mean", "head"), PREDICT, ArtifactError, "'mean' (None, expected"),
-    "head of NaN": Bad(weights("mean", lambda a: a * np.nan, "head"), PREDICT, ArtifactError, "NaN or infinity"),
-    "head that divides by nothing": Bad(weights("std", np.zeros_like, "head"), PREDICT, ArtifactError, "'std' holds 0"),
-    "head that divides by less": Bad(weights("std", lambda a: -a, "head"), PREDICT, ArtifactError, "'std' holds -1"),
-    "head with a class twice": Bad(
-        header(lambda d: d["classes"][1].update(name="forest"), "head"), PREDICT, ArtifactError, "the same name"
-    ),
-    "head with a style for a colour": Bad(
-        header(lambda d: d["classes"][0].update(color="#fff;}<"), "head"), PREDICT, ArtifactError, "classes.0.color"
-    ),
-    "head whose class clears the screen": Bad(
-        header(lambda d: d["classes"][0].update(name=ESC), "head"), PREDICT, ArtifactError, "control characters"
-    ),
-    "head whose class is a megabyte": Bad(
-        header(lambda d: d["classes"][0].update(name=LONG), "head"), PREDICT, ArtifactError, "at most 128"
-    ),
+    "head without a tensor": Bad(without("mean", "head"), "'mean' (None, expected", PREDICT),
+    "head of NaN": Bad(weights("mean", lambda a: a * np.nan, "head"), "NaN or infinity", PREDICT),
+    "head that divides by nothing": Bad(weights("std", np.zeros_like, "head"), "'std' holds 0", PREDICT),
+    "head that divides by less": Bad(weights("std", lambda a: -a, "head"), "'std' holds -1", PREDICT),
+    "head with a class twice": Bad(said("classes", 1, of="head", name="forest"), "the same name", PREDICT),
+    "head with a style for a colour": Bad(said("classes", 0, of="head", color="#fff;}<"), "classes.0.color", PREDICT),
+    "head whose class clears the screen": Bad(said("classes", 0, of="head", name=ESC), "control characters", PREDICT),
+    "head whose class is a megabyte": Bad(said("classes", 0, of="head", name=LONG), "at most 128", PREDICT),
     "head with figures of other classes": Bad(
-        header(lambda d: d.update(scores=scores(["forest", "sea"], TWO)), "head"),
-        PREDICT,
-        ArtifactError,
-        "of other classes",
+        said(of="head", scores=scores(["forest", "sea"], TWO)), "of other classes", PREDICT
     ),
-    "head with figures of numbers": Bad(
-        header(lambda d: d.update(scores=NUMBERS), "head"), PREDICT, ArtifactError, "not those of a segmentation"
-    ),
+    "head with figures of numbers": Bad(said(of="head", scores=NUMBERS), "not those of a segmentation", PREDICT),
     "head with half a confusion": Bad(
-        header(lambda d: d.update(test_scores=scores(["forest", "water"], TWO[:1])), "head"),
-        PREDICT,
-        ArtifactError,
-        "no square",
+        said(of="head", test_scores=scores(["forest", "water"], TWO[:1])), "no square", PREDICT
     ),
     "head with counts below nothing": Bad(
-        header(lambda d: d.update(scores=scores(["forest", "water"], [[-1, 0], [0, 1]])), "head"),
-        PREDICT,
-        ArtifactError,
-        "scores",
+        said(of="head", scores=scores(["forest", "water"], [[-1, 0], [0, 1]])), "scores", PREDICT
     ),
     "head judged at another date": Bad(
-        header(
-            lambda d: d.update(scores_by_date=[{"date": "1999-01-01", "scores": scores(["forest", "water"], TWO)}]),
-            "head",
-        ),
-        PREDICT,
-        ArtifactError,
+        said(of="head", scores_by_date=[{"date": "1999-01-01", "scores": scores(["forest", "water"], TWO)}]),
         "at a date that its labels did not describe",
+        PREDICT,
     ),
     "head whose region's path steers": Bad(
-        header(lambda d: d["region"].update(path="/data/\x1b]0;x\x07"), "head"), PREDICT, ArtifactError, "region.path"
+        said("region", of="head", path="/data/\x1b]0;x\x07"), "region.path", PREDICT
     ),
-    "head whose region's path has a zero": Bad(
-        header(lambda d: d["region"].update(path="/data/a\0b"), "head"), PREDICT, ArtifactError, "region.path"
-    ),
-    "head whose region is nowhere": Bad(
-        header(lambda d: d["region"].update(path="/none/../none"), "head"), PREDICT, ArtifactError, "with --region"
-    ),
-    "head of no hash": Bad(header(lambda d: d["region"].update(sha256="0"), "head"), PREDICT, ArtifactError, "sha256"),
+    "head whose region's path has a zero": Bad(said("region", of="head", path="/data/a\0b"), "region.path", PREDICT),
+    "head whose region is nowhere": Bad(said("region", of="head", path="/none/../none"), "with --region", PREDICT),
+    "head of no hash": Bad(said("region", of="head", sha256="0"), "sha256", PREDICT),
     "head of another region": Bad(
-        header(lambda d: d["region"].update(sha256="0" * 64, lineage="1" * 32), "head"),
+        said("region", of="head", sha256="0" * 64, lineage="1" * 32),
+        "is not the region that",
         PREDICT,
         RegionMismatchError,
-        "is not the region that",
     ),
     "head of the region as it was": Bad(
-        header(lambda d: d["region"].update(sha256="0" * 64), "head"), PREDICT, RegionMismatchError, "was updated since"
+        said("region", of="head", sha256="0" * 64), "was updated since", PREDICT, RegionMismatchError
     ),
-    "head without dates": Bad(header(lambda d: d.update(dates=[]), "head"), PREDICT, ArtifactError, "dates: "),
+    "head without dates": Bad(said(of="head", dates=[]), "dates: ", PREDICT),
 }
 
 CHECK = "check region.safetensors {} --no-picture"
 LABELS: dict[str, Bad] = {
-    "labels are a pickle": Bad(lambda f: f.file(pickle.dumps(Trap()), "labels.gpkg"), CHECK, LabelError, "labels.gpkg"),
+    "labels are a pickle": Bad(pickled("labels.gpkg"), "labels.gpkg", CHECK, LabelError),
     "labels are a web page": Bad(
-        lambda f: f.file(b"<!DOCTYPE html><title>404", "labels.geojson"), CHECK, LabelError, "labels.geojson"
+        lambda f: f.file(b"<!DOCTYPE html><title>404", "labels.geojson"), "labels.geojson", CHECK, LabelError
     ),
     "labels are half a GeoTIFF": Bad(
-        lambda f: f.file((f.path / "labels.tif").read_bytes()[:200], "half.tif"), CHECK, LabelError, "half.tif"
+        lambda f: f.file((f.path / "labels.tif").read_bytes()[:200], "half.tif"), "half.tif", CHECK, LabelError
     ),
     "labels are an archive with a path out of it": Bad(
-        lambda f: f.file(archive("zip"), "labels.zip"), CHECK, LabelError, "labels.zip"
+        lambda f: f.file(archive("zip"), "labels.zip"), "labels.zip", CHECK, LabelError
     ),
-    "labels are a region": Bad(lambda f: f.path / "region.safetensors", CHECK, LabelError, "region.safetensors"),
-    "labels are an endless device": Bad(lambda f: Path("/dev/zero"), CHECK, LabelError, "/dev/zero"),
-    "labels are a link to themselves": Bad(loop, CHECK, LabelError, "does not exist"),
+    "labels are a region": Bad(lambda f: f.path / "region.safetensors", "region.safetensors", CHECK, LabelError),
+    "labels are an endless device": Bad(lambda f: Path("/dev/zero"), "/dev/zero", CHECK, LabelError),
+    "labels are a link to themselves": Bad(loop, "does not exist", CHECK, LabelError),
     **{
-        f"labels are a pickle called {name}": Bad(pickled(name), CHECK, LabelError, name)
-        for name in (
-            "labels.tif",
-            "labels.csv",
-            "labels.parquet",
-            "labels.shp",
-            "labels.zip",
-            "labels.gpkg.zip",
-            "labels",
-        )
+        f"labels are a pickle called {name}": Bad(pickled(name), name, CHECK, LabelError)
+        for name in "labels.tif labels.csv labels.parquet labels.shp labels.zip labels.gpkg.zip labels".split()
     },
 }
 
 BESIDE: dict[str, Bad] = {
     "a style that is a pickle": Bad(
-        pickled("style.qml"), "check region.safetensors labels.tif --no-picture --classes {}", LabelError, "style.qml"
+        pickled("style.qml"), "style.qml", "check region.safetensors labels.tif --no-picture --classes {}", LabelError
     ),
     "a table of classes that is a pickle": Bad(
-        pickled("names.csv"), "check region.safetensors labels.tif --no-picture --classes {}", LabelError, "names.csv"
+        pickled("names.csv"), "names.csv", "check region.safetensors labels.tif --no-picture --classes {}", LabelError
     ),
     "an area that is a pickle": Bad(
-        pickled("area.gpkg"), "predict head.safetensors -o map.tif --aoi {}", LabelError, "area.gpkg"
+        pickled("area.gpkg"), "area.gpkg", "predict head.safetensors -o map.tif --aoi {}", LabelError
     ),
     "a grid that is a pickle": Bad(
-        pickled("grid.tif"), "predict head.safetensors -o map.tif --like {}", AreaError, "grid.tif"
+        pickled("grid.tif"), "grid.tif", "predict head.safetensors -o map.tif --like {}", AreaError
     ),
-    "a map that is a pickle": Bad(pickled("map.tif"), "polygons {} -o map.gpkg", MapError, "map.tif"),
+    "a map that is a pickle": Bad(pickled("map.tif"), "map.tif", "polygons {} -o map.gpkg", MapError),
     "a map to sum up that is a pickle": Bad(
-        pickled("map.tif"), "zones {} region.safetensors -o zones.csv", MapError, "map.tif"
+        pickled("map.tif"), "map.tif", "zones {} region.safetensors -o zones.csv", MapError
     ),
     "imagery that is a pickle": Bad(
         pickled("image.tif"),
+        "image.tif",
         "pretrain {} -o new.safetensors --licence CC0-1.0 --attribution me",
         ImageryError,
-        "image.tif",
     ),
-    "a model to add that is a pickle": Bad(pickled("mine.safetensors"), "models add {}", ArtifactError, "pickle"),
+    "a model to add that is a pickle": Bad(pickled("mine.safetensors"), "pickle", "models add {}"),
     "a catalogue that is a pickle": Bad(
-        pickled("catalog.json"), "models list --catalog {}", CatalogError, "catalog.json is not a STAC document"
+        pickled("catalog.json"), "catalog.json is not a STAC document", "models list --catalog {}", CatalogError
     ),
 }
 
@@ -549,7 +472,7 @@ def test_the_whole_files_are_accepted(folder: Folder) -> None:
 def test_no_memory_is_taken_before_the_tensors_are_known_to_be_there(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = header(lambda d: d["field"]["encoding"].update(ABSURD))(folder)
+    path = said("field", "encoding", **ABSURD)(folder)
     made: list[int] = []
     empty = torch.empty
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from affine import Affine
+from imagery_factories import write_raster
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -24,41 +25,36 @@ GRID = GeoBox((40, 60), Affine(10.0, 0.0, 400_000.0, 0.0, -10.0, 5_900_000.0), "
 DATES = [Acquisition(date=dt.date(2018, 4, 29)), Acquisition(date=dt.date(2018, 5, 13))]
 
 
-def write(path: Path, values: NDArray[np.generic], geobox: GeoBox = GRID, **profile: object) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    layers = values if values.ndim == 3 else values[None]
-    count, height, width = layers.shape
-    where = {"crs": "EPSG:32633", "transform": geobox.affine, "height": height, "width": width}
-    with rasterio.open(path, "w", driver="GTiff", count=count, dtype=values.dtype, **where, **profile) as target:
-        target.write(layers)
-    return path
+def write(path: Path, values: NDArray[np.generic]) -> Path:
+    return write_raster(path, values, GRID)
 
 
-def mask(path: Path, values: NDArray[np.generic], geobox: GeoBox, rule: MaskRule, **profile: object) -> MaskPlane:
-    return MaskPlane(RasterPlane(RasterFile.open(write(path, values, geobox, **profile))), GRID, rule)
+def mask(path: Path, values: NDArray[np.generic], geobox: GeoBox, rule: MaskRule, **profile: Any) -> MaskPlane:
+    return MaskPlane(RasterPlane(RasterFile.open(write_raster(path, values, geobox, **profile))), GRID, rule)
 
 
 def classes(geobox: GeoBox, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 12, geobox.shape).astype(np.uint8)
 
 
-def test_classes_that_are_clear_are_clear(tmp_path: Path) -> None:
-    values = classes(GRID)
-    clear = mask(tmp_path / "a.tif", values, GRID, MaskRule(SCL_CLEAR)).clear(whole(GRID))
-    assert np.array_equal(clear, np.isin(values, SCL_CLEAR))
+PERCENT = np.linspace(0, 100, GRID.shape[0] * GRID.shape[1], dtype=np.float32).reshape(GRID.shape)
+PERCENT[0, :3] = np.nan
 
 
-def test_a_probability_below_the_limit_is_clear(tmp_path: Path) -> None:
-    values = np.linspace(0, 100, GRID.shape[0] * GRID.shape[1], dtype=np.float32).reshape(GRID.shape)
-    values[0, :3] = np.nan
-    clear = mask(tmp_path / "a.tif", values, GRID, MaskRule(below=30.0)).clear(whole(GRID))
-    assert np.array_equal(clear, values < 30)
-
-
-def test_nodata_of_a_mask_is_not_clear(tmp_path: Path) -> None:
-    values = classes(GRID)
-    below = mask(tmp_path / "a.tif", values, GRID, MaskRule(below=5.0), nodata=0)
-    assert np.array_equal(below.clear(whole(GRID)), (values > 0) & (values < 5))
+@pytest.mark.parametrize(
+    ("values", "rule", "nodata", "expected"),
+    [
+        (classes(GRID), MaskRule(SCL_CLEAR), None, np.isin(classes(GRID), SCL_CLEAR)),
+        (PERCENT, MaskRule(below=30.0), None, PERCENT < 30),
+        (classes(GRID), MaskRule(below=5.0), 0, (classes(GRID) > 0) & (classes(GRID) < 5)),
+    ],
+    ids=["classes", "a probability below the limit", "nodata is not"],
+)
+def test_what_the_rule_calls_clear_is_clear(
+    tmp_path: Path, values: NDArray[Any], rule: MaskRule, nodata: float | None, expected: NDArray[np.bool_]
+) -> None:
+    clear = mask(tmp_path / "a.tif", values, GRID, rule, nodata=nodata).clear(whole(GRID))
+    assert np.array_equal(clear, expected)
 
 
 def test_nodata_that_is_called_clear_is_refused(tmp_path: Path) -> None:
@@ -90,7 +86,9 @@ def test_a_window_of_a_mask_is_its_part_of_the_whole(tmp_path: Path, factor: flo
 
 def test_a_mask_of_other_ground_is_refused_and_with_a_grid_resampled(tmp_path: Path) -> None:
     shifted = GRID.translate_pix(3.5, 0)
-    planes = {0: RasterPlane(RasterFile.open(write(tmp_path / "a.tif", np.full(GRID.shape, 4, np.uint8), shifted)))}
+    planes = {
+        0: RasterPlane(RasterFile.open(write_raster(tmp_path / "a.tif", np.full(GRID.shape, 4, np.uint8), shifted)))
+    }
     with pytest.raises(ImageryError, match=r"mask .*a\.tif covers .*`grid`"):
         mask_planes(planes, "SCL", DATES[:1], GRID, ImageryOptions())
     clear = mask_planes(planes, "SCL", DATES[:1], GRID, ImageryOptions(grid="any"))[0].clear(whole(GRID))

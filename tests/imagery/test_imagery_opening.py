@@ -12,6 +12,8 @@ import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
+from imagery_factories import write_raster
+from odc.geo.geobox import GeoBox
 
 from lianet_user.cli import as_options
 from lianet_user.errors import ImageryError
@@ -21,33 +23,31 @@ WEST, NORTH = 500_000.0, 5_800_000.0
 DAYS = (1, 5, 9)
 
 
-def write(path: Path, values: np.ndarray, *, names: tuple[str, ...] = ()) -> Path:
-    layers = values if values.ndim == 3 else values[None]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(
-        path, "w", driver="GTiff", count=len(layers), height=layers.shape[1], width=layers.shape[2], dtype=layers.dtype,
-        crs="EPSG:32633", transform=Affine(10, 0, WEST, 0, -10, NORTH), nodata=0,
-    ) as target:  # fmt: skip
-        target.write(layers)
-        for index, name in enumerate(names, 1):
-            target.set_band_description(index, name)
-    return path
+GRID = GeoBox((20, 20), Affine(10, 0, WEST, 0, -10, NORTH), "EPSG:32633")
 
 
-def scene(day: int, height: int = 20, width: int = 20) -> np.ndarray:
-    return np.random.default_rng(day).integers(100, 5000, (2, height, width)).astype(np.uint16)
+def opened(*places: Path | str, **options: Any) -> formats.Opened:
+    return open_imagery(places, ImageryOptions(**options))
+
+
+def write(path: Path, values: np.ndarray, *, names: tuple[str, ...] = ("red", "nir")) -> Path:
+    return write_raster(path, values, GRID, names=names, nodata=0)
+
+
+def scene(day: int) -> np.ndarray:
+    return np.random.default_rng(day).integers(100, 5000, (2, 20, 20)).astype(np.uint16)
 
 
 def stacks(folder: Path, *days: int) -> Path:
     for day in days:
-        write(folder / f"scene_201806{day:02}.tif", scene(day), names=("red", "nir"))
+        write(folder / f"scene_201806{day:02}.tif", scene(day))
     return folder
 
 
 def bands(folder: Path, *days: int) -> Path:
     for day in days:
         for name, values in zip(("B04", "B08"), scene(day), strict=True):
-            write(folder / f"T33UUU_201806{day:02}T101021_{name}.tif", values)
+            write(folder / f"T33UUU_201806{day:02}T101021_{name}.tif", values, names=())
     return folder
 
 
@@ -71,7 +71,7 @@ def items(folder: Path, *days: int) -> Path:
     for day in days:
         assets = {}
         for name, values in zip(("red", "nir"), scene(day), strict=True):
-            path = write(folder / f"{day:02}_{name}.tif", values)
+            path = write(folder / f"{day:02}_{name}.tif", values, names=())
             assets[name] = {"href": path.name, "bands": [{"name": name, "eo:common_name": name}]}
         item: dict[str, Any] = {
             "type": "Feature", "stac_version": "1.1.0", "id": f"d{day}", "geometry": None, "links": [], "assets": assets,
@@ -96,7 +96,7 @@ def test_the_same_scenes_are_the_same_in_every_kind_of_file(tmp_path: Path) -> N
         tmp_path / "items" / "catalog.json",
     ]
     for path in paths:
-        imagery = open_imagery([path], ImageryOptions())
+        imagery = opened(path)
         assert [held.date.day for held in imagery.acquisitions] == list(DAYS)
         for index, day in enumerate(DAYS):
             patch = imagery.read(index, imagery.window)
@@ -106,10 +106,10 @@ def test_the_same_scenes_are_the_same_in_every_kind_of_file(tmp_path: Path) -> N
 
 def test_days_outside_since_and_until_are_left_out(tmp_path: Path) -> None:
     folder = stacks(tmp_path, *DAYS)
-    options = ImageryOptions(since=dt.date(2018, 6, 2), until=dt.date(2018, 6, 8))
-    assert [held.date.day for held in open_imagery([folder], options).acquisitions] == [5]
+    chosen = opened(folder, since=dt.date(2018, 6, 2), until=dt.date(2018, 6, 8))
+    assert [held.date.day for held in chosen.acquisitions] == [5]
     with pytest.raises(ImageryError, match="none of 3 dates"):
-        open_imagery([folder], ImageryOptions(since=dt.date(2019, 1, 1)))
+        opened(folder, since=dt.date(2019, 1, 1))
 
 
 def test_cloudy_days_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_cloudy_days_are_left_out_and_counted(tmp_path: Path) -> None:
     half, rest = scene(5), scene(9)
     half[:, :10] = 0
     rest[0, 0, :4] = 0  # 1 % of the pixels lack a band
-    write(folder / "scene_20180605.tif", half, names=("red", "nir"))
-    write(folder / "scene_20180609.tif", rest, names=("red", "nir"))
+    write(folder / "scene_20180605.tif", half)
+    write(folder / "scene_20180609.tif", rest)
     for least, days in ((0.0, [1, 5, 9]), (0.5, [1, 5, 9]), (0.51, [1, 9]), (0.99, [1, 9]), (0.995, [1])):
-        imagery = open_imagery([folder], ImageryOptions(min_clear=least))
+        imagery = opened(folder, min_clear=least)
         assert [held.date.day for held in imagery.acquisitions] == days
         assert any(f"{3 - len(days)} of 3 acquisitions left out" in note for note in imagery.notes) == (len(days) < 3)
     assert imagery.read(0, imagery.window).valid.all()
@@ -130,27 +130,25 @@ def test_no_date_that_is_clear_enough_is_an_error(tmp_path: Path) -> None:
     folder = stacks(tmp_path, 1)
     half = scene(5)
     half[:, :5] = 0
-    write(folder / "scene_20180601.tif", half, names=("red", "nir"))
-    with pytest.raises(
-        ImageryError, match=r"none of 1 acquisitions is clear over 90.0%.*2018-06-01, over 75.0%.*`min_clear`"
-    ):
-        open_imagery([folder], ImageryOptions(min_clear=0.9))
+    write(folder / "scene_20180601.tif", half)
+    clearest = r"none of 1 acquisitions is clear over 90.0%.*2018-06-01, over 75.0%.*`min_clear`"
+    with pytest.raises(ImageryError, match=clearest):
+        opened(folder, min_clear=0.9)
 
 
 def test_a_date_without_any_valid_pixel_is_named(tmp_path: Path) -> None:
     folder = stacks(tmp_path, *DAYS)
-    write(folder / "scene_20180605.tif", scene(5) * np.uint16(0), names=("red", "nir"))
-    with pytest.raises(
-        ImageryError, match=r"1 of 3 acquisitions have no valid pixel at all \(2018-06-05\).*`min_clear`"
-    ):
-        open_imagery([folder], ImageryOptions())
-    assert len(open_imagery([folder], ImageryOptions(min_clear=0.01)).acquisitions) == 2
+    write(folder / "scene_20180605.tif", scene(5) * np.uint16(0))
+    found = r"1 of 3 acquisitions have no valid pixel at all \(2018-06-05\).*`min_clear`"
+    with pytest.raises(ImageryError, match=found):
+        opened(folder)
+    assert len(opened(folder, min_clear=0.01).acquisitions) == 2
 
 
 def test_a_missing_band_does_not_make_a_date_cloudy(tmp_path: Path) -> None:
     folder = bands(tmp_path, *DAYS)
     (folder / "T33UUU_20180605T101021_B08.tif").unlink()
-    imagery = open_imagery([folder], ImageryOptions(min_clear=0.9))
+    imagery = opened(folder, min_clear=0.9)
     assert [held.date.day for held in imagery.acquisitions] == list(DAYS)
     assert any("B08 is missing on 2018-06-05" in note for note in imagery.notes)
 
@@ -159,37 +157,37 @@ def test_large_imagery_is_looked_through_in_tiles(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(formats, "TILE", 7)
     corner = np.zeros((2, 20, 20), np.uint16)
     corner[:, 19, 19] = 300
-    write(tmp_path / "scene_20180601.tif", corner, names=("red", "nir"))
-    assert len(open_imagery([tmp_path], ImageryOptions()).acquisitions) == 1
-    assert len(open_imagery([tmp_path], ImageryOptions(min_clear=1 / 400)).acquisitions) == 1
+    write(tmp_path / "scene_20180601.tif", corner)
+    assert len(opened(tmp_path).acquisitions) == 1
+    assert len(opened(tmp_path, min_clear=1 / 400).acquisitions) == 1
     with pytest.raises(ImageryError, match="lower `min_clear`"):
-        open_imagery([tmp_path], ImageryOptions(min_clear=2 / 400))
+        opened(tmp_path, min_clear=2 / 400)
 
 
 def test_kinds_are_not_mixed(tmp_path: Path) -> None:
     pytest.importorskip("netCDF4")
     with pytest.raises(ImageryError, match=r"2 formats.*\(NetCDF or Zarr\).*\(rasters\).*give files of one format"):
-        open_imagery([stacks(tmp_path / "s", 1), cube(tmp_path / "c.nc", 5)], ImageryOptions())
+        opened(stacks(tmp_path / "s", 1), cube(tmp_path / "c.nc", 5))
 
 
 def test_nothing_to_open_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match="no imagery given"):
-        open_imagery([], ImageryOptions())
+        opened()
     with pytest.raises(ImageryError, match=r"gone does not exist"):
-        open_imagery([tmp_path / "gone"], ImageryOptions())
+        opened(tmp_path / "gone")
     with pytest.raises(ImageryError):
-        open_imagery([tmp_path], ImageryOptions())
+        opened(tmp_path)
     (tmp_path / "notes.txt").write_text("no imagery")
     with pytest.raises(ImageryError, match=r"notes.txt"):
-        open_imagery([tmp_path / "notes.txt"], ImageryOptions())
+        opened(tmp_path / "notes.txt")
 
 
 def test_a_url_stays_one_as_a_path() -> None:
     pytest.importorskip("odc.stac")
     with pytest.raises(ImageryError, match=r"cannot read http://localhost:1/x.json"):
-        open_imagery([Path("http://localhost:1/x.json")], ImageryOptions())
+        opened(Path("http://localhost:1/x.json"))
     with pytest.raises(ImageryError, match="only https"):
-        open_imagery(["s3://bucket/x.json"], ImageryOptions())
+        opened("s3://bucket/x.json")
 
 
 def test_importing_the_package_imports_no_reader() -> None:
@@ -202,10 +200,10 @@ def test_importing_the_package_imports_no_reader() -> None:
 def test_an_offset_of_a_date_that_there_is_not_is_no_mistake_to_pass_over(tmp_path: Path) -> None:
     folder = stacks(tmp_path, 1, 5)
     with pytest.raises(ImageryError, match=r"no acquisition of 2018-06-02, for which the offset was given"):
-        open_imagery([folder], ImageryOptions(offsets={dt.date(2018, 6, 2): 1000.0}))
+        opened(folder, offsets={dt.date(2018, 6, 2): 1000.0})
     # Of dates that are left out on purpose it may be given.
-    options = ImageryOptions(since=dt.date(2018, 6, 4), offsets={dt.date(2018, 6, 1): 1000.0})
-    assert len(open_imagery([folder], options).acquisitions) == 1
+    chosen = opened(folder, since=dt.date(2018, 6, 4), offsets={dt.date(2018, 6, 1): 1000.0})
+    assert len(chosen.acquisitions) == 1
 
 
 @pytest.mark.parametrize(("command", "prefix"), [("pretrain", "--"), ("compare", "--imagery-")])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from imagery_factories import write_raster
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
@@ -42,18 +44,8 @@ def random_numbers(geobox: GeoBox, seed: int = 0) -> NDArray[np.uint16]:
     return np.random.default_rng(seed).integers(300, 4000, geobox.shape).astype(np.uint16)
 
 
-def write(path: Path, values: NDArray[np.generic], geobox: GeoBox, **profile: object) -> Path:
-    assert geobox.crs is not None
-    height, width = values.shape
-    where = {"crs": geobox.crs.to_wkt(), "transform": geobox.affine}
-    size = {"height": height, "width": width, "count": 1, "dtype": values.dtype}
-    with rasterio.open(path, "w", **{"driver": "GTiff"} | size | where | profile) as target:
-        target.write(values, 1)
-    return path
-
-
-def plane_of(path: Path, values: NDArray[np.generic], geobox: GeoBox, **profile: object) -> RasterPlane:
-    return RasterPlane(RasterFile.open(write(path, values, geobox, **profile)), scale=10_000.0, nodata=(0.0,))
+def plane_of(path: Path, values: NDArray[np.generic], geobox: GeoBox, **profile: Any) -> RasterPlane:
+    return RasterPlane(RasterFile.open(write_raster(path, values, geobox, **profile)), scale=10_000.0, nodata=(0.0,))
 
 
 def imagery_of(*planes: Plane, mask: MaskPlane | None = None, geobox: GeoBox = GRID) -> PlaneImagery:
@@ -124,7 +116,7 @@ def test_threads_read_the_same(tmp_path: Path) -> None:
 def test_reflectance_is_clipped_and_gaps_are_filled(tmp_path: Path) -> None:
     values = np.full(GRID.shape, 0.25, np.float32)
     values[0, :5] = np.nan, np.inf, -9.0, 4.0, -1.0
-    file = RasterFile.open(write(tmp_path / "a.tif", values, GRID, nodata=-9.0))
+    file = RasterFile.open(write_raster(tmp_path / "a.tif", values, GRID, nodata=-9.0))
     patch = imagery_of(RasterPlane(file)).read(0, whole(GRID))
     assert list(patch.valid[0, 0, :5]) == [False, False, False, True, True]
     np.testing.assert_allclose(patch.reflectance[0, 0, 3:6], [1.0, 0.0, 0.25])
@@ -132,7 +124,7 @@ def test_reflectance_is_clipped_and_gaps_are_filled(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_says_what_was_measured_is_heeded(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.tif", random_numbers(GRID), GRID)
+    path = write_raster(tmp_path / "a.tif", random_numbers(GRID), GRID)
     told = np.full(GRID.shape, 255, np.uint8)
     told[5:9] = 0
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as target:
@@ -179,7 +171,7 @@ def test_a_cloud_does_not_shine_into_what_is_refined_beside_it(tmp_path: Path) -
 @pytest.mark.parametrize("driver", ["GTiff", "JP2OpenJPEG"])
 def test_a_file_that_is_cut_short_is_named_when_it_is_read(tmp_path: Path, driver: str) -> None:
     geobox = GeoBox((1200, 1200), GRID.affine, GRID.crs)
-    path = write(tmp_path / "a.img", random_numbers(geobox), geobox, driver=driver)
+    path = write_raster(tmp_path / "a.img", random_numbers(geobox), geobox, driver=driver)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(ImageryError, match=r"cannot read .*a\.img") as caught:
@@ -196,15 +188,10 @@ def test_what_is_no_raster_is_named_when_it_is_opened(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_say_where_it_lies_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match="no coordinate reference system"):
-        RasterFile.open(write(tmp_path / "a.tif", random_numbers(GRID), GRID, crs=None))
+        RasterFile.open(write_raster(tmp_path / "a.tif", random_numbers(GRID), GRID, crs=None))
     nowhere = tmp_path / "b.tif"
-    with (
-        pytest.warns(NotGeoreferencedWarning),
-        rasterio.open(
-            nowhere, "w", driver="GTiff", count=1, dtype="uint8", crs="EPSG:32633", height=9, width=9
-        ) as target,
-    ):
-        target.write(np.ones((1, 9, 9), np.uint8))
+    with pytest.warns(NotGeoreferencedWarning):
+        write_raster(nowhere, np.ones((9, 9), np.uint8), GRID, transform=None)
     with pytest.raises(ImageryError, match="no transform"):
         RasterFile.open(nowhere)
 

@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from imagery_factories import write_raster
+from odc.geo.geobox import GeoBox
 from rasterio.windows import Window as RasterWindow
 
 from lianet_user.errors import ImageryError
 from lianet_user.geo.grid import Window, whole
 from lianet_user.imagery.formats import open_imagery
 from lianet_user.imagery.imagery import ImageryOptions
+from lianet_user.imagery.planes import PlaneImagery
 from lianet_user.imagery.stac import open_stac, read_items
 
 pytest.importorskip("odc.stac")
@@ -36,20 +39,17 @@ EXTENSIONS = [
 BANDS = {"red": ("B04", 0.665, 10), "nir": ("B08", 0.842, 10), "swir16": ("B11", 1.61, 20)}
 
 
+def opened(*places: Path | str, **options: Any) -> PlaneImagery:
+    return open_stac(places, ImageryOptions(**options))
+
+
 def numbers(key: str, tile: int, day: int, gsd: int) -> np.ndarray:
     side = SIDE * 10 // gsd
     return np.random.default_rng([ord(key[0]), tile, day]).integers(1200, 5000, (side, side)).astype(np.uint16)
 
 
-def write(
-    path: Path, values: np.ndarray, gsd: float, west: float, *, nodata: float | None = 0, epsg: int = 32633
-) -> None:
-    height, width = values.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=1, dtype=values.dtype, nodata=nodata,
-        crs=f"EPSG:{epsg}", transform=Affine(gsd, 0, west, 0, -gsd, NORTH),
-    ) as target:  # fmt: skip
-        target.write(values, 1)
+def geobox_of(values: np.ndarray, gsd: float, west: float, epsg: int = 32633) -> GeoBox:
+    return GeoBox(values.shape, Affine(gsd, 0, west, 0, -gsd, NORTH), f"EPSG:{epsg}")
 
 
 def make_item(
@@ -68,18 +68,12 @@ def make_item(
             values[:2] = 9
         else:
             values = numbers(key, tile, day, gsd)
-        write(folder / name / f"{key}.tif", values, gsd, west, epsg=epsg)
+        write_raster(folder / name / f"{key}.tif", values, geobox_of(values, gsd, west, epsg), nodata=0)
         raster: dict[str, Any] = {"nodata": 0, "data_type": str(values.dtype)}
         if band:
-            raster["scale"] = 0.0001
-            if offset is not None:
-                raster["offset"] = offset
-        assets[key] = {
-            "href": f"./{key}.tif",
-            "type": "image/tiff; application=geotiff; profile=cloud-optimized",
-            "roles": ["data", "reflectance"],
-            "raster:bands": [raster],
-        }
+            raster |= {"scale": 0.0001} | ({} if offset is None else {"offset": offset})
+        kind = "image/tiff; application=geotiff; profile=cloud-optimized"
+        assets[key] = {"href": f"./{key}.tif", "type": kind, "roles": ["data", "reflectance"], "raster:bands": [raster]}
         if band:
             assets[key]["eo:bands"] = [{"name": key, "common_name": key, "center_wavelength": micrometres}]
             assets[f"{key}-jp2"] = assets[key] | {"href": "s3://elsewhere/B.jp2", "type": "image/jp2"}
@@ -133,7 +127,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 def test_an_item_is_read_as_it_was_measured(tmp_path: Path) -> None:
     make_item(tmp_path)
-    imagery = open_stac([one(tmp_path)], ImageryOptions())
+    imagery = opened(one(tmp_path))
     assert [band.name for band in imagery.bands] == ["red", "nir", "swir16"]
     assert [band.wavelength_nm for band in imagery.bands] == [665, 842, 1610]
     assert [(band.scale, band.offset) for band in imagery.bands] == [(10_000, 1000)] * 3
@@ -149,7 +143,7 @@ def test_an_item_is_read_as_it_was_measured(tmp_path: Path) -> None:
 
 def test_a_window_equals_its_part_of_the_whole(tmp_path: Path) -> None:
     make_item(tmp_path)
-    imagery = open_stac([one(tmp_path)], ImageryOptions())
+    imagery = opened(one(tmp_path))
     everything, window = imagery.read(0, imagery.window), Window(5, 7, 11, 9)
     patch = imagery.read(0, window)
     np.testing.assert_allclose(patch.reflectance, everything.reflectance[:, *window.slices], atol=1e-6)
@@ -157,7 +151,7 @@ def test_a_window_equals_its_part_of_the_whole(tmp_path: Path) -> None:
 
 def test_several_threads_read_what_one_does(tmp_path: Path) -> None:
     make_item(tmp_path)
-    imagery = open_stac([one(tmp_path)], ImageryOptions(bands=("red",)))
+    imagery = opened(one(tmp_path), bands=("red",))
     windows = [Window(row, 2 * row, 5, 4) for row in range(10)] * 4
     with ThreadPoolExecutor(8) as threads:
         patches = list(threads.map(lambda window: imagery.read(0, window), windows))
@@ -195,7 +189,7 @@ def test_solar_days_do_not_end_at_midnight_of_greenwich(tmp_path: Path) -> None:
     for tile, day, time in ((0, 1, "23:59:50"), (1, 2, "00:00:05")):
         item = make_item(tmp_path, tile, day, time=time) | {"bbox": [150.0, -30.0, 150.1, -29.9]}
         (tmp_path / item["id"] / "item.json").write_text(json.dumps(item))
-    imagery = open_stac([catalogue(tmp_path)], ImageryOptions(bands=("red",)))
+    imagery = opened(catalogue(tmp_path), bands=("red",))
     assert [(held.date.day, held.time) for held in imagery.acquisitions] == [(1, dt.time(23, 59, 50))]
 
 
@@ -212,28 +206,27 @@ def test_each_date_is_scaled_as_its_items_say(tmp_path: Path) -> None:
 
 def test_what_the_provider_says_comes_before_the_items(tmp_path: Path) -> None:
     make_item(tmp_path)
-    imagery = open_stac([one(tmp_path)], ImageryOptions(bands=("red",), offset=0.0))
-    np.testing.assert_allclose(
-        imagery.read(0, imagery.window).reflectance[0], numbers("red", 0, 1, 10) / 10_000.0, atol=1e-6
-    )
+    imagery = opened(one(tmp_path), bands=("red",), offset=0.0)
+    found = imagery.read(0, imagery.window).reflectance[0]
+    np.testing.assert_allclose(found, numbers("red", 0, 1, 10) / 10_000.0, atol=1e-6)
 
 
 def test_an_offset_that_nobody_says_is_asked_for(tmp_path: Path) -> None:
     make_item(tmp_path, offset=None)
     with pytest.raises(ImageryError, match=r"with or without the offset.*`offset` 1000 or `offset` 0"):
-        open_stac([one(tmp_path)], ImageryOptions())
+        opened(one(tmp_path))
 
 
 def test_one_day_scaled_in_two_ways_is_refused(tmp_path: Path) -> None:
     make_item(tmp_path, 0)
     make_item(tmp_path, 1, offset=0)
     with pytest.raises(ImageryError, match="scaled in different ways"):
-        open_stac([catalogue(tmp_path)], ImageryOptions())
+        opened(catalogue(tmp_path))
 
 
 def test_the_scene_classification_masks_clouds(tmp_path: Path) -> None:
     make_item(tmp_path)
-    imagery = open_stac([one(tmp_path)], ImageryOptions(mask="SCL"))
+    imagery = opened(one(tmp_path), mask="SCL")
     valid = imagery.read(0, imagery.window).valid
     assert not valid[:, :4].any()
     assert valid[:, 4:].all()
@@ -245,8 +238,8 @@ def test_nodata_is_no_measurement(tmp_path: Path) -> None:
     item = make_item(tmp_path, keys=("red",))
     values = numbers("red", 0, 1, 10)
     values[3, 5] = 0
-    write(tmp_path / item["id"] / "red.tif", values, 10, WEST)
-    valid = open_stac([one(tmp_path)], ImageryOptions()).read(0, Window(0, 0, SIDE, SIDE)).valid
+    write_raster(tmp_path / item["id"] / "red.tif", values, geobox_of(values, 10, WEST), nodata=0)
+    valid = opened(one(tmp_path)).read(0, Window(0, 0, SIDE, SIDE)).valid
     assert not valid[0, 3, 5]
     assert valid.sum() == valid.size - 1
 
@@ -254,7 +247,7 @@ def test_nodata_is_no_measurement(tmp_path: Path) -> None:
 def test_items_without_the_projection_extension_say_it_in_their_files(tmp_path: Path) -> None:
     make_item(tmp_path / "with")
     make_item(tmp_path / "without", proj=False)
-    there, not_there = (open_stac([one(tmp_path / name)], ImageryOptions()) for name in ("with", "without"))
+    there, not_there = (opened(one(tmp_path / name)) for name in ("with", "without"))
     assert there.geobox == not_there.geobox
     np.testing.assert_array_equal(there.read(0, there.window).reflectance, not_there.read(0, there.window).reflectance)
 
@@ -266,13 +259,13 @@ def test_bands_go_by_key_common_name_or_name(tmp_path: Path) -> None:
     del item["assets"]["red-jp2"]
     one(tmp_path).write_text(json.dumps(item))
     reads = [
-        open_stac([one(tmp_path)], ImageryOptions(bands=(name,))).read(0, Window(0, 0, 4, 4)).reflectance
+        opened(one(tmp_path), bands=(name,)).read(0, Window(0, 0, 4, 4)).reflectance
         for name in ("B04_10m", "B04", "red", "RED")
     ]
     for other in reads[1:]:
         np.testing.assert_array_equal(other, reads[0])
     with pytest.raises(ImageryError, match=r"no item has the asset blue: found nir, .*B04_10m"):
-        open_stac([one(tmp_path)], ImageryOptions(bands=("blue",)))
+        opened(one(tmp_path), bands=("blue",))
 
 
 def test_item_collections_and_catalogues_hold_the_same(tmp_path: Path) -> None:
@@ -294,11 +287,8 @@ def test_item_collections_and_catalogues_hold_the_same(tmp_path: Path) -> None:
 
 
 def test_the_first_page_of_a_search_says_that_there_is_more(tmp_path: Path) -> None:
-    (tmp_path / "page.json").write_text(
-        json.dumps(
-            {"type": "FeatureCollection", "features": [make_item(tmp_path)], "links": [{"rel": "next", "href": "x"}]}
-        )
-    )
+    page = {"type": "FeatureCollection", "features": [make_item(tmp_path)], "links": [{"rel": "next", "href": "x"}]}
+    (tmp_path / "page.json").write_text(json.dumps(page))
     items, notes = read_items(str(tmp_path / "page.json"))
     assert len(items) == 1
     assert "first page" in notes[0]
@@ -320,7 +310,7 @@ def test_a_catalogue_is_read_over_http(served: tuple[Path, str]) -> None:
 def test_a_file_that_is_gone_is_an_error_when_it_is_read(served: tuple[Path, str]) -> None:
     folder, url = served
     item = make_item(folder)
-    imagery = open_stac([f"{url}/{item['id']}/item.json"], ImageryOptions(bands=("red",)))
+    imagery = opened(f"{url}/{item['id']}/item.json", bands=("red",))
     (folder / item["id"] / "red.tif").unlink()
     with pytest.raises(ImageryError, match=r"cannot read http://127.*red.tif.*damaged or out of reach"):
         imagery.read(0, imagery.window)
@@ -328,7 +318,7 @@ def test_a_file_that_is_gone_is_an_error_when_it_is_read(served: tuple[Path, str
 
 def test_a_damaged_file_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     item = make_item(tmp_path)
-    imagery = open_stac([one(tmp_path)], ImageryOptions(bands=("red",)))
+    imagery = opened(one(tmp_path), bands=("red",))
     path = tmp_path / item["id"] / "red.tif"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ImageryError, match=r"cannot read .*red.tif"):
@@ -346,7 +336,7 @@ def test_only_the_window_of_a_large_file_is_read(tmp_path: Path) -> None:
         target.write(np.full((256, 256), 3000, np.uint16), 1, window=RasterWindow(2048, 2048, 256, 256))
     item["assets"]["red"]["proj:shape"] = [side, side]
     one(tmp_path).write_text(json.dumps(item))
-    imagery = open_stac([one(tmp_path)], ImageryOptions())
+    imagery = opened(one(tmp_path))
     # Tiles that reading the window does not need are broken: whoever reads them meets an error.
     with rasterio.open(path, "r+") as target:
         target.write(np.full((256, 256), 1, np.uint16), 1, window=RasterWindow(0, 0, 256, 256))
@@ -371,16 +361,17 @@ def test_tiles_of_two_zones_need_a_grid(tmp_path: Path) -> None:
     make_item(tmp_path, 0, keys=("red",))
     make_item(tmp_path, 1, keys=("red",), epsg=32632)
     with pytest.raises(ImageryError, match=r"EPSG:32633.*EPSG:32632.*`grid`"):
-        open_stac([catalogue(tmp_path)], ImageryOptions())
-    grid = tmp_path / "grid.tif"
-    write(grid, np.zeros((10, 12), np.uint8), 10, WEST)
-    imagery = open_stac([catalogue(tmp_path)], ImageryOptions(grid=str(grid)))
+        opened(catalogue(tmp_path))
+    blank = np.zeros((10, 12), np.uint8)
+    grid = write_raster(tmp_path / "grid.tif", blank, geobox_of(blank, 10, WEST))
+    imagery = opened(catalogue(tmp_path), grid=str(grid))
     assert imagery.shape == (10, 12)
-    np.testing.assert_allclose(
-        imagery.read(0, imagery.window).reflectance[0],
-        (numbers("red", 0, 1, 10)[:10, :12] - 1000.0) / 10_000,
-        atol=1e-4,
-    )
+    wanted = (numbers("red", 0, 1, 10)[:10, :12] - 1000.0) / 10_000
+    np.testing.assert_allclose(imagery.read(0, imagery.window).reflectance[0], wanted, atol=1e-4)
+
+
+def catalogue_with(rel: str, href: str) -> str:
+    return json.dumps({"type": "Catalog", "links": [{"rel": rel, "href": href}]})
 
 
 @pytest.mark.parametrize(
@@ -391,20 +382,18 @@ def test_tiles_of_two_zones_need_a_grid(tmp_path: Path) -> None:
         ('{"type": "Polygon"}', "'Polygon': expected a STAC Item"),
         ('{"type": "Feature"}', "not a STAC Item"),
         ('{"type": "FeatureCollection", "features": []}', "leads to no STAC item"),
-        ('{"type": "Catalog", "links": [{"rel": "items", "href": "x"}]}', "STAC API"),
-        ('{"type": "Catalog", "links": [{"rel": "item", "href": "gone.json"}]}', "cannot read .*gone.json"),
-        ('{"type": "Catalog", "links": [{"rel": "item", "href": "ftp://x/y.json"}]}', "only https and local"),
-        (
-            '{"type": "Catalog", "links": [{"rel": "item", "href": "http://example.com/y.json"}]}',
-            "only https and local",
-        ),
+        (catalogue_with("items", "x"), "STAC API"),
+        (catalogue_with("item", "gone.json"), "cannot read .*gone.json"),
+        (catalogue_with("item", "ftp://x/y.json"), "only https and local"),
+        (catalogue_with("item", "http://example.com/y.json"), "only https and local"),
     ],
+    ids=["a list", "half JSON", "a polygon", "any feature", "no items", "an API", "a lost item", "FTP", "HTTP"],
 )
 def test_what_is_no_stac_is_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "it.json"
     path.write_text(text)
     with pytest.raises(ImageryError, match=words):
-        open_stac([path], ImageryOptions())
+        opened(path)
 
 
 def test_a_remote_document_cannot_name_local_files(served: tuple[Path, str]) -> None:
@@ -413,16 +402,16 @@ def test_a_remote_document_cannot_name_local_files(served: tuple[Path, str]) -> 
     item["assets"]["red"]["href"] = f"file://{folder}/{item['id']}/red.tif"
     one(folder).write_text(json.dumps(item))
     with pytest.raises(ImageryError, match="reached by file"):
-        open_stac([f"{url}/{item['id']}/item.json"], ImageryOptions())
+        opened(f"{url}/{item['id']}/item.json")
 
 
 def test_since_and_until_open_no_file_that_they_leave_out(tmp_path: Path) -> None:
     items = [make_item(tmp_path, 0, day) for day in (1, 2)]
     (tmp_path / items[0]["id"] / "red.tif").unlink()
-    imagery = open_stac([catalogue(tmp_path)], ImageryOptions(since=dt.date(2022, 6, 2)))
+    imagery = opened(catalogue(tmp_path), since=dt.date(2022, 6, 2))
     assert [held.date.day for held in imagery.acquisitions] == [2]
     with pytest.raises(ImageryError, match=r"red.tif .* does not exist"):
-        open_stac([catalogue(tmp_path)], ImageryOptions())
+        opened(catalogue(tmp_path))
 
 
 def test_what_is_not_installed_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import rasterio
 from affine import Affine
 from factories import RegionFactory
+from imagery_factories import write_raster
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -34,24 +35,11 @@ def write(
     *,
     geobox: GeoBox = GRID,
     dtype: str = "uint16",
-    scales: Sequence[float] | None = None,
-    offsets: Sequence[float] | None = None,
-    **profile: Any,
+    **more: Any,
 ) -> Path:
     """A stack whose layers hold one value each."""
-    path.parent.mkdir(exist_ok=True)
-    height, width = geobox.shape
-    values: NDArray[Any] = np.broadcast_to(np.array(layers, dtype)[:, None, None], (len(layers), height, width))
-    where = {"crs": "EPSG:32633", "transform": geobox.affine, "height": height, "width": width}
-    with rasterio.open(path, "w", driver="GTiff", count=len(layers), dtype=dtype, **where, **profile) as target:
-        target.write(values)
-        if names:
-            target.descriptions = tuple(names)
-        if scales:
-            target.scales = tuple(scales)
-        if offsets:
-            target.offsets = tuple(offsets)
-    return path
+    values: NDArray[Any] = np.broadcast_to(np.array(layers, dtype)[:, None, None], (len(layers), *geobox.shape))
+    return write_raster(path, values, geobox, names=names, **more)
 
 
 def opened(*paths: Path, **options: Any) -> PlaneImagery:

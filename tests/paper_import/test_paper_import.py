@@ -20,7 +20,7 @@ import torch
 
 from lianet_user.cli import _run
 from lianet_user.errors import ArtifactError, InputError
-from lianet_user.field.config import FourierTime, HeadConfig, MlpTime, SinusoidalTime, days_since_epoch
+from lianet_user.field.config import FourierTime, HeadConfig, MlpTime, SinusoidalTime, days_since_epoch, preset
 from lianet_user.field.encoding import TimeMlp, TimeWaves
 from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble
 from lianet_user.field.model import NeuralField
@@ -51,8 +51,11 @@ ABOUT: dict[str, Any] = {
 # --- the paper's field, from their folder to the region's answers
 
 
+Parity = tuple[dict[str, Any], dict[str, np.ndarray], Callable[[str, tuple[int, ...]], np.ndarray]]
+
+
 @pytest.fixture(scope="module")
-def parity() -> tuple[dict[str, Any], dict[str, np.ndarray], Callable[[str, tuple[int, ...]], np.ndarray]]:
+def parity() -> Parity:
     """The authors' names and shapes, what their code computed, and the weights it computed with."""
     if not PARITY.is_dir():
         pytest.skip("needs the fixtures of ../shared/parity, which are no part of the repository")
@@ -65,9 +68,7 @@ def parity() -> tuple[dict[str, Any], dict[str, np.ndarray], Callable[[str, tupl
         return json.loads((PARITY / "base.json").read_text()), dict(arrays), module.fill
 
 
-def test_base_computes_what_the_authors_code_computes(
-    parity: tuple[dict[str, Any], dict[str, np.ndarray], Callable[[str, tuple[int, ...]], np.ndarray]], tmp_path: Path
-) -> None:
+def test_base_computes_what_the_authors_code_computes(parity: Parity, tmp_path: Path) -> None:
     description, arrays, fill = parity
     folder = tmp_path / "results"
     state = {
@@ -124,11 +125,7 @@ def head_config(inputs: int, widths: tuple[int, ...], outputs: int, scale: int) 
     return HeadConfig.model_validate(document | {"norm": "group", "scale": scale})
 
 
-def test_every_tensor_of_large_has_a_name_of_theirs(
-    parity: tuple[dict[str, Any], dict[str, np.ndarray], Callable[[str, tuple[int, ...]], np.ndarray]],
-) -> None:
-    from lianet_user.field.config import preset
-
+def test_every_tensor_of_large_has_a_name_of_theirs(parity: Parity) -> None:
     with torch.device("meta"):
         fields = {n: NeuralField(preset(n, height=5000, width=5000, dates=4, bands=12)) for n in ("base", "large")}
     names = {name: {published_name(key, "resunet") for key in field.state_dict()} for name, field in fields.items()}
@@ -345,7 +342,7 @@ def test_the_mlp_reads_days_and_where_in_the_year_they_lie() -> None:
 
 # --- inputs that are wrong
 
-Edit = Callable[[Path], None]
+Edit = Callable[[Path], object]
 
 
 def changed(**changes: object) -> Edit:
@@ -361,10 +358,7 @@ def changed(**changes: object) -> Edit:
 
 
 def options_as(text: str) -> Edit:
-    def edit(folder: Path) -> None:
-        (folder / "used_parameters.json").write_text(text)
-
-    return edit
+    return lambda folder: (folder / "used_parameters.json").write_text(text)
 
 
 def tensors(change: Callable[[dict[str, Any]], object]) -> Edit:
@@ -376,24 +370,20 @@ def tensors(change: Callable[[dict[str, Any]], object]) -> Edit:
     return edit
 
 
+def tensor(name: str, value: object) -> Edit:
+    """A tensor more, or another in its place."""
+    return tensors(lambda state: state.update({name: value}))
+
+
+CHECKPOINT = "latest_validation_checkpoint.pt"
+
+
 def document_as(document: object) -> Edit:
-    def edit(folder: Path) -> None:
-        torch.save(document, folder / "latest_validation_checkpoint.pt")
-
-    return edit
-
-
-def cut_off(folder: Path) -> None:
-    path = folder / "latest_validation_checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:5000])
+    return lambda folder: torch.save(document, folder / CHECKPOINT)
 
 
 def two_checkpoints(folder: Path) -> None:
-    shutil.copy(folder / "latest_validation_checkpoint.pt", folder / "checkpoint_Epoch1_Iteration2.pt")
-
-
-def no_checkpoint(folder: Path) -> None:
-    (folder / "latest_validation_checkpoint.pt").unlink()
+    shutil.copy(folder / CHECKPOINT, folder / "checkpoint_Epoch1_Iteration2.pt")
 
 
 class Executed:
@@ -407,15 +397,17 @@ class Executed:
 
 
 def executable(folder: Path) -> None:
-    torch.save({"model_state_dict": {"a": Executed(folder / "executed")}}, folder / "latest_validation_checkpoint.pt")
+    torch.save({"model_state_dict": {"a": Executed(folder / "executed")}}, folder / CHECKPOINT)
 
 
 def plain_pickle(folder: Path) -> None:
-    with (folder / "latest_validation_checkpoint.pt").open("wb") as file:
-        pickle.dump(Executed(folder / "executed"), file)
+    (folder / CHECKPOINT).write_bytes(pickle.dumps(Executed(folder / "executed")))
 
 
-NO_TENSOR = {"light_head.proj.bias": 3}
+def cut_off(folder: Path) -> None:
+    (folder / CHECKPOINT).write_bytes((folder / CHECKPOINT).read_bytes()[:5000])
+
+
 BAD_FOLDERS: dict[str, tuple[Edit, str]] = {
     "no options": (lambda f: (f / "used_parameters.json").unlink(), r"cannot read .*used_parameters\.json: No such file"),
     "no JSON": (options_as("{"), r"used_parameters\.json is not valid JSON"),
@@ -443,30 +435,30 @@ BAD_FOLDERS: dict[str, tuple[Edit, str]] = {
     "several regions": (changed(num_regions=2), r"'encoder\.tables', which has shape \(4096, 4\), expected \(2, 4096, 4\)"),
     "more blocks": (changed(n_blocks=2), r"6 tensors are missing, extra or misshapen, first 'light_head\.blocks\.1\.block"),
     "other tables": (changed(table_size=5000), r"'encoder\.tables', which has shape \(4096, 4\), expected \(5000, 4\)"),
-    "no checkpoint": (no_checkpoint, r"holds no checkpoint \(\*\.pt\)"),
+    "no checkpoint": (lambda f: (f / CHECKPOINT).unlink(), r"holds no checkpoint \(\*\.pt\)"),
     "two checkpoints": (two_checkpoints, r"holds 2 checkpoints \(checkpoint_Epoch1_Iteration2\.pt, .*`checkpoint`"),
     "code": (executable, "holds more than tensors and numbers"),
     "a plain pickle": (plain_pickle, "holds more than tensors and numbers"),
     "cut off": (cut_off, "is not a whole PyTorch checkpoint"),
     "a list": (document_as([1, 2]), "holds no weights"),
     "no tensors": (document_as({"model_state_dict": {}}), "holds no weights"),
-    "a number": (tensors(lambda s: s.update(NO_TENSOR)), r"'light_head\.proj\.bias' is a int, expected tensors by name"),
+    "a number": (tensor("light_head.proj.bias", 3), r"'light_head\.proj\.bias' is a int, expected tensors by name"),
     "a missing tensor": (tensors(lambda s: s.pop("final_layer.0.bias")), r"first 'final_layer\.0\.bias', which is missing"),
     "an extra tensor": (
-        tensors(lambda s: s.update({"cr_head.final.bias": torch.zeros(1)})),
+        tensor("cr_head.final.bias", torch.zeros(1)),
         r"first 'cr_head\.final\.bias', which is not part of the field",
     ),
     "a misshapen tensor": (
-        tensors(lambda s: s.update({"preproj.bias": torch.zeros(31)})),
+        tensor("preproj.bias", torch.zeros(31)),
         r"1 tensors .* first 'preproj\.bias', which has shape \(31,\), expected \(32,\)",
     ),
     "NaN": (tensors(lambda s: s["preproj.bias"].fill_(math.nan)), r"tensor 'preproj\.bias' holds NaN or infinity"),
     "integers": (
-        tensors(lambda s: s.update({"preproj.bias": torch.zeros(32, dtype=torch.int64)})),
+        tensor("preproj.bias", torch.zeros(32, dtype=torch.int64)),
         r"tensor 'preproj\.bias' holds no numbers of its kind \(torch\.int64",
     ),
     "a sparse tensor": (
-        tensors(lambda s: s.update({"preproj.bias": torch.zeros(32).to_sparse()})),
+        tensor("preproj.bias", torch.zeros(32).to_sparse()),
         r"tensor 'preproj\.bias' holds no numbers of its kind \(torch\.float32, torch\.sparse_coo\)",
     ),
 }  # fmt: skip
@@ -549,7 +541,7 @@ def test_everything_can_be_said_on_the_command_line(tmp_path: Path, capsys: pyte
         "--attribution", "Copernicus", "--crs", "EPSG:32632", "--origin", "600000,5300040", "--pixel-size", "10",
         "--width", "300", "--height", "400", "--dates", "2018-02-16T10:11:31,20180502T102021", "--bands", "B02,B03,B04",
         "--offset", "1000", "--pixel-origin", "corner", "--extent", "20976", "--region-index", "1",
-        "--checkpoint", folder / "latest_validation_checkpoint.pt",
+        "--checkpoint", folder / CHECKPOINT,
     ]  # fmt: skip
     arguments = [str(word) for word in words]
     assert _run(arguments) == 0

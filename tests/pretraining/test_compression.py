@@ -6,12 +6,13 @@ import datetime as dt
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from affine import Affine
-from factories import RegionHeaderFactory, randomize
+from factories import RegionHeaderFactory, randomize, resident
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import ArtifactError, ImageryError
@@ -19,7 +20,7 @@ from lianet_user.field.config import DecoderConfig, FieldConfig, preset
 from lianet_user.field.model import NeuralField
 from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import decode_tables, encode_tables, open_region_file, write_artifact
-from lianet_user.files.header import Acquisition, Band, RegionHeader
+from lianet_user.files.header import Band, RegionHeader
 from lianet_user.geo.grid import Window
 from lianet_user.imagery.grids import block_mean, refine
 from lianet_user.imagery.imagery import Imagery, Patch, Resident
@@ -31,22 +32,7 @@ HEIGHT, WIDTH = 96, 128
 GSD = (10, 10, 20)
 
 
-class Blank(Imagery):
-    """Imagery without pixels: what resident imagery is described like."""
-
-    source = "synthetic"
-
-    def __init__(self, dates: int, gsd: tuple[int, ...], height: int = HEIGHT, width: int = WIDTH) -> None:
-        self.geobox = GeoBox((height, width), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
-        self.bands = tuple(Band(name=f"B{n + 2:02}", gsd_m=float(metres)) for n, metres in enumerate(gsd))
-        self.factors = tuple(metres // 10 for metres in gsd)
-        self.acquisitions = tuple(Acquisition(date=dt.date(2017, 2 + n, 16)) for n in range(dates))
-
-    def read(self, index: int, window: Window) -> Patch:
-        raise NotImplementedError
-
-
-def imagery(dates: int = 2, gsd: tuple[int, ...] = GSD, height: int = HEIGHT, width: int = WIDTH) -> Resident:
+def imagery(dates: int = 2, gsd: tuple[int, ...] = GSD, height: int = HEIGHT, width: int = WIDTH) -> Imagery:
     """Hills and noise in whole digital numbers, with a cloud of nonsense on every date."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
@@ -63,7 +49,16 @@ def imagery(dates: int = 2, gsd: tuple[int, ...] = GSD, height: int = HEIGHT, wi
         valid[:, 20:50, 30:60] = False
         values[~valid] = rng.random(int((~valid).sum()))
         patches.append(Patch(values, valid))
-    return Resident(Blank(dates, gsd, height, width), patches)
+    return resident(
+        patches,
+        geobox=GeoBox((height, width), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633"),
+        bands=bands_of(gsd),
+        dates=[dt.date(2017, 2 + n, 16) for n in range(dates)],
+    )
+
+
+def bands_of(gsd: tuple[int, ...]) -> tuple[Band, ...]:
+    return tuple(Band(name=f"B{n + 2:02}", gsd_m=float(metres)) for n, metres in enumerate(gsd))
 
 
 # --- one byte a number
@@ -98,10 +93,10 @@ def test_each_number_takes_the_nearest_of_its_values() -> None:
     )
 
 
-def saved(path: Path, header: RegionHeader) -> NeuralField:
+def saved(path: Path, header: RegionHeader, tables: Literal["same", "int8"] = "int8") -> NeuralField:
     field = NeuralField(header.field)
     randomize(field)
-    save_region(path, header, field, tables="int8")
+    save_region(path, header, field, tables=tables)
     return field
 
 
@@ -144,49 +139,42 @@ def test_tables_that_all_levels_share_have_one_codebook(region_header: RegionHea
 Edit = Callable[[dict[str, np.ndarray]], object]
 
 
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (
-            lambda t: t.pop("grid.codebook"),
-            r"1 are missing, extra or misshapen, first 'grid\.codebook' \(None, expected",
-        ),
-        (lambda t: t.update({"grid.codebook": np.zeros((5, 4, 255), np.float32)}), r"first 'grid\.codebook'"),
-        (lambda t: t.update({"grid.tables": t["grid.tables"][1:]}), r"first 'grid\.tables'"),
-        (
-            lambda t: t.update({"grid.tables": t["grid.tables"].astype(np.float16)}),
-            r"first 'grid\.codebook' \(.*None\)",
-        ),
-        (
-            lambda t: t.update({"grid.codebook": t["grid.codebook"].astype(np.int8)}),
-            r"'grid\.codebook' is int8, which only",
-        ),
-        (lambda t: t.update({"time.weight": t["time.weight"].astype(np.int8)}), r"'time\.weight' is int8, which only"),
-    ],
-    ids="missing misshapen rows float codes weight".split(),
-)
-def test_coded_tables_are_read_strictly(
-    region_header: RegionHeaderFactory, tmp_path: Path, edit: Edit, message: str
-) -> None:
+def replaced(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Edit:
+    return lambda tensors: tensors.update({name: change(tensors[name])})
+
+
+def as_int8(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.int8)
+
+
+CODED: dict[str, tuple[Edit, str]] = {
+    "no codebook": (
+        lambda t: t.pop("grid.codebook"),
+        r"1 are missing, extra or misshapen, first 'grid\.codebook' \(None, expected",
+    ),
+    "a misshapen codebook": (replaced("grid.codebook", lambda a: a[..., 1:]), r"first 'grid\.codebook'"),
+    "too few rows": (replaced("grid.tables", lambda a: a[1:]), r"first 'grid\.tables'"),
+    "no codes": (replaced("grid.tables", lambda a: a.astype(np.float16)), r"first 'grid\.codebook' \(.*None\)"),
+    "a codebook of codes": (replaced("grid.codebook", as_int8), r"'grid\.codebook' is int8, which only"),
+    "coded weights": (replaced("time.weight", as_int8), r"'time\.weight' is int8, which only"),
+}
+UNCODED: dict[str, tuple[Edit, str]] = {
+    "coded weights and no codebook": (
+        replaced("time.weight", as_int8),
+        r"'time\.weight' is int8, which only a region's grid\.tables may be",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [*CODED, *UNCODED])
+def test_coded_tensors_are_read_strictly(region_header: RegionHeaderFactory, tmp_path: Path, case: str) -> None:
+    edit, message = (CODED | UNCODED)[case]
     path = tmp_path / "region"
-    saved(path, region_header())
+    saved(path, region_header(), tables="int8" if case in CODED else "same")
     tensors = open_region_file(path).tensors()
     edit(tensors)
     write_artifact(path, region_header(), tensors)
     with pytest.raises(ArtifactError, match=message):
-        Region.open(path)
-
-
-def test_int8_weights_are_refused_where_there_is_no_codebook(
-    region_header: RegionHeaderFactory, tmp_path: Path
-) -> None:
-    path = tmp_path / "region"
-    field = NeuralField(region_header().field)
-    save_region(path, region_header(), field)
-    tensors = open_region_file(path).tensors()
-    tensors["time.weight"] = tensors["time.weight"].astype(np.int8)
-    write_artifact(path, region_header(), tensors)
-    with pytest.raises(ArtifactError, match=r"'time\.weight' is int8, which only a region's grid\.tables may be"):
         Region.open(path)
 
 
@@ -267,9 +255,7 @@ def tiny(dates: int, bands: int, tables: str = "per-level") -> FieldConfig:
 @pytest.fixture
 def region_path(region_header: RegionHeaderFactory, tmp_path: Path) -> Path:
     """Three dates, in float32."""
-    header = region_header(
-        dates=3, field=tiny(3, 3), bands=tuple(Band(name=f"B{n + 2:02}", gsd_m=float(m)) for n, m in enumerate(GSD))
-    )
+    header = region_header(dates=3, field=tiny(3, 3), bands=bands_of(GSD))
     field = NeuralField(header.field)
     randomize(field)
     with torch.no_grad():  # so that it answers with something like the imagery

@@ -93,7 +93,8 @@ def norm_inputs() -> tuple[Tensor, Tensor]:
 
 def normed(norm: nn.BatchNorm2d, values: Tensor, weights: Tensor) -> State:
     """Outputs, gradients and running statistics."""
-    norm.load_state_dict(affine(norm))
+    affine = {"weight": torch.tensor([0.5, 1.5, -1.0]), "bias": torch.tensor([0.1, 0.0, -2.0])}
+    norm.load_state_dict(norm.state_dict() | affine)
     values = values.clone().requires_grad_()
     output = norm(values)
     (output * weights).sum().backward()
@@ -108,10 +109,6 @@ def normed(norm: nn.BatchNorm2d, values: Tensor, weights: Tensor) -> State:
         **norm.state_dict(),
         "eval": norm.eval()(values).detach(),
     }
-
-
-def affine(norm: nn.BatchNorm2d) -> State:
-    return norm.state_dict() | {"weight": torch.tensor([0.5, 1.5, -1.0]), "bias": torch.tensor([0.1, 0.0, -2.0])}
 
 
 def uneven(rank: int) -> slice:
@@ -189,7 +186,12 @@ def test_a_norm_over_uneven_shares_is_that_of_the_whole(both: tuple[State, State
         torch.testing.assert_close(total, whole[name], atol=2e-5, rtol=1e-5)
 
 
-# --- alone
+# --- alone, and what cannot be joined
+
+
+def set_variables(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
+    for name, value in zip(VARIABLES, (*values, "127.0.0.1", "29500"), strict=True):
+        monkeypatch.setenv(name, value)
 
 
 def test_without_torchrun_there_is_one_process_and_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,18 +215,12 @@ def test_one_process_started_by_torchrun_needs_no_group(monkeypatch: pytest.Monk
     assert not distributed.is_initialized()
 
 
-def set_variables(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
-    for name, value in zip(VARIABLES, (*values, "127.0.0.1", "29500"), strict=True):
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.parametrize("missing", VARIABLES)
 def test_half_of_torchruns_variables_are_refused(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, "0", "2", "0")
     monkeypatch.delenv(missing)
-    with pytest.raises(
-        InputError, match=f"some of torchrun's variables but not {missing}: start with torchrun, or unset"
-    ):
+    words = f"some of torchrun's variables but not {missing}: start with torchrun, or unset"
+    with pytest.raises(InputError, match=words):
         Processes.join("cpu")
 
 

@@ -35,18 +35,31 @@ def with_patches(imagery: Imagery, **changes: Any) -> Imagery:
 
 
 def encode(
-    imagery: Imagery,
-    output: Path,
-    settings: PretrainSettings = QUICK_PRETRAINING,
-    *,
-    stop_after: int | None = None,
-    resume: bool = False,
+    imagery: Imagery, output: Path, *, stop_after: int | None = None, resume: bool = False, **settings: Any
 ) -> RegionHeader:
+    """With quick settings, of which keywords replace any; interrupted after a step where that is asked for."""
+
     def listener(progress: PretrainProgress) -> None:
         if progress.step == stop_after:
             raise KeyboardInterrupt
 
-    return pretrain(imagery, output, REGION_WORDS, settings=settings, listener=listener, resume=resume)
+    chosen = dataclasses.replace(QUICK_PRETRAINING, **settings)
+    return pretrain(imagery, output, REGION_WORDS, settings=chosen, listener=listener, resume=resume)
+
+
+def interrupted(imagery: Imagery, output: Path, stop_after: int = 3) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        encode(imagery, output, stop_after=stop_after)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "region.safetensors"
+
+
+def same_tensors(first: Path, second: Path) -> bool:
+    one, other = (open_region_file(path).tensors() for path in (first, second))
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def checkpoint_of(output: Path) -> Path:
@@ -72,9 +85,9 @@ def own_psnr(remembered: np.ndarray, imagery: Imagery) -> tuple[list[float], flo
 
 
 @pytest.mark.parametrize("gsd", [GSD, (10, 10, 20)], ids=["five bands", "three bands"])
-def test_a_few_steps_come_far_closer_than_the_images_own_variance(gsd: tuple[int, ...], tmp_path: Path) -> None:
+def test_a_few_steps_come_far_closer_than_the_images_own_variance(gsd: tuple[int, ...], output: Path) -> None:
     imagery = imagery_of(gsd)
-    header = encode(imagery, tmp_path / "region.safetensors")
+    header = encode(imagery, output)
     values = truth(imagery).reflectance
     flat = np.broadcast_to(values.mean((1, 2), keepdims=True), values.shape)
     assert level(header) > own_psnr(flat, imagery)[1] + 12
@@ -88,8 +101,8 @@ def level(header: RegionHeader, index: int = 0) -> float:
 
 def test_starting_from_the_imagery_beats_starting_from_noise(tmp_path: Path) -> None:
     imagery = imagery_of()
-    noise = level(encode(imagery, tmp_path / "noise", dataclasses.replace(QUICK_PRETRAINING, start="noise")))
-    pyramid = level(encode(imagery, tmp_path / "pyramid", dataclasses.replace(QUICK_PRETRAINING, start="pyramid")))
+    noise = level(encode(imagery, tmp_path / "noise", start="noise"))
+    pyramid = level(encode(imagery, tmp_path / "pyramid", start="pyramid"))
     assert pyramid > noise + 6
 
 
@@ -109,12 +122,12 @@ def test_the_pyramid_reproduces_any_number_of_bands_before_any_step(bands: int) 
 # --- several dates
 
 
-def test_several_dates_are_remembered_each_as_it_was(tmp_path: Path) -> None:
+def test_several_dates_are_remembered_each_as_it_was(output: Path) -> None:
     imagery = imagery_of((10, 10, 20), dates=4, holes=True)
-    header = encode(imagery, tmp_path / "region.safetensors")
+    header = encode(imagery, output)
     assert header.field.time.kind == "kriged"
     assert [quality.date for quality in header.quality] == list(header.dates) == [a.date for a in imagery.acquisitions]
-    region = Region.open(tmp_path / "region.safetensors")
+    region = Region.open(output)
     for index, held in enumerate(imagery.acquisitions):
         own = truth(imagery, index)
         errors = [
@@ -142,10 +155,10 @@ def test_initial_codes_reproduce_dates_and_interpolate_between() -> None:
     assert torch.allclose(estimate, torch.einsum("t,tbhw->bhw", weights, found), atol=1e-3)
 
 
-def test_a_region_of_codes_estimates_dates_between_and_no_others(tmp_path: Path) -> None:
+def test_a_region_of_codes_estimates_dates_between_and_no_others(output: Path) -> None:
     imagery = imagery_of((10, 10), dates=5)
-    encode(imagery.only([0, 2, 3, 4]), tmp_path / "region.safetensors")
-    region = Region.open(tmp_path / "region.safetensors")
+    encode(imagery.only([0, 2, 3, 4]), output)
+    region = Region.open(output)
     left_out = imagery.acquisitions[1].date
     with pytest.raises(DateError, match="nearest dates it holds are"):
         region.reconstruct(region.window, left_out)
@@ -159,15 +172,11 @@ def test_a_region_of_codes_estimates_dates_between_and_no_others(tmp_path: Path)
 
 
 @pytest.mark.parametrize("time", ["index", "sinusoidal", "fourier", "mlp"])
-def test_the_other_time_encodings_train_too(time: Any, tmp_path: Path) -> None:
-    header = encode(
-        imagery_of((10, 20), dates=3),
-        tmp_path / "region.safetensors",
-        dataclasses.replace(QUICK_PRETRAINING, time=time),
-    )
+def test_the_other_time_encodings_train_too(time: Any, output: Path) -> None:
+    header = encode(imagery_of((10, 20), dates=3), output, time=time)
     assert header.field.time.kind == time
     assert len(header.quality) == 3
-    region = Region.open(tmp_path / "region.safetensors")
+    region = Region.open(output)
     if time == "index":
         with pytest.raises(DateError, match="knows its 3 dates only"):
             region.reconstruct(region.window, dt.date(2017, 3, 1), between=True)
@@ -175,13 +184,13 @@ def test_the_other_time_encodings_train_too(time: Any, tmp_path: Path) -> None:
         assert region.reconstruct(region.window, dt.date(2017, 3, 1), between=True).isfinite().all()
 
 
-def test_an_area_smaller_than_a_window_is_encoded(tmp_path: Path) -> None:
+def test_an_area_smaller_than_a_window_is_encoded(output: Path) -> None:
     imagery = imagery_of((10, 10), height=50, width=45, dates=3)
-    header = encode(imagery, tmp_path / "region.safetensors", dataclasses.replace(QUICK_PRETRAINING, window=128))
+    header = encode(imagery, output, window=128)
     assert min(level(header, index) for index in range(3)) > 30
 
 
-def test_clouds_are_neither_learned_nor_judged(tmp_path: Path) -> None:
+def test_clouds_are_neither_learned_nor_judged(output: Path) -> None:
     imagery = imagery_of((10, 10), dates=2)
     patches = [truth(imagery, index) for index in range(2)]
     clouds = np.zeros((HEIGHT, WIDTH), bool)
@@ -193,8 +202,8 @@ def test_clouds_are_neither_learned_nor_judged(tmp_path: Path) -> None:
     )
     dates = [held.date for held in imagery.acquisitions]
     masked = resident([cloudy, patches[1]], geobox=imagery.geobox, bands=imagery.bands, dates=dates)
-    header = encode(masked, tmp_path / "region.safetensors")
-    region = Region.open(tmp_path / "region.safetensors")
+    header = encode(masked, output)
+    region = Region.open(output)
     under = region.reconstruct(region.window, dates[0]).numpy()[:, clouds]
     assert under.max() < 0.8  # nothing of the cloud is remembered
     assert level(header) > 30
@@ -202,14 +211,12 @@ def test_clouds_are_neither_learned_nor_judged(tmp_path: Path) -> None:
 
 def test_imagery_that_does_not_fit_into_memory_is_read_window_by_window(tmp_path: Path) -> None:
     imagery = imagery_of((10, 10), dates=2).only([0, 1])  # not in memory, as far as anyone can see
-    settings = dataclasses.replace(QUICK_PRETRAINING, memory_gb=0.0)
-    header = encode(imagery, tmp_path / "lazy", settings)
+    header = encode(imagery, tmp_path / "lazy", memory_gb=0.0)
     assert header.provenance.settings["start"] == "noise"
-    encode(imagery, tmp_path / "resident", dataclasses.replace(QUICK_PRETRAINING, start="noise"))
-    lazy, held = (open_region_file(tmp_path / name).tensors() for name in ("lazy", "resident"))
-    assert all(np.array_equal(lazy[name], held[name]) for name in held)
+    encode(imagery, tmp_path / "resident", start="noise")
+    assert same_tensors(tmp_path / "lazy", tmp_path / "resident")
     with pytest.raises(InputError, match="needs the imagery in memory"):
-        encode(imagery, tmp_path / "region", dataclasses.replace(settings, start="pyramid"))
+        encode(imagery, tmp_path / "region", memory_gb=0.0, start="pyramid")
 
 
 def test_training_stops_at_its_target(tmp_path: Path) -> None:
@@ -230,7 +237,7 @@ def test_training_stops_at_its_target(tmp_path: Path) -> None:
 )
 def test_settings_that_contradict_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        encode(imagery_of(), tmp_path / "region", dataclasses.replace(QUICK_PRETRAINING, **change))
+        encode(imagery_of(), tmp_path / "region", **change)
 
 
 def test_the_papers_presets_take_the_papers_numbers() -> None:
@@ -244,12 +251,12 @@ def test_the_papers_presets_take_the_papers_numbers() -> None:
 
 
 @pytest.mark.parametrize("holes", [False, True])
-def test_quality_is_measured_at_each_bands_own_resolution(holes: bool, tmp_path: Path) -> None:
+def test_quality_is_measured_at_each_bands_own_resolution(holes: bool, output: Path) -> None:
     imagery = imagery_of(holes=holes)
     spoilt = truth(imagery).reflectance.copy()
     spoilt[~truth(imagery).valid] = 0.0  # must count for nothing below
-    header = encode(imagery, tmp_path / "region.safetensors")
-    region = Region.open(tmp_path / "region.safetensors")
+    header = encode(imagery, output)
+    region = Region.open(output)
     (quality,) = header.quality
     bands, overall = own_psnr(region.reconstruct(region.window).numpy(), imagery)
     assert [band.psnr_db for band in quality.bands] == pytest.approx(bands, abs=1e-3)
@@ -267,10 +274,10 @@ def test_quality_is_measured_at_each_bands_own_resolution(holes: bool, tmp_path:
     assert [band.psnr_db for band in again.bands] == pytest.approx(bands, abs=1e-3)
 
 
-def test_a_region_file_says_what_was_encoded_and_how(tmp_path: Path) -> None:
+def test_a_region_file_says_what_was_encoded_and_how(tmp_path: Path, output: Path) -> None:
     imagery = imagery_of()
-    header = encode(imagery, tmp_path / "region.safetensors")
-    assert open_region_file(tmp_path / "region.safetensors").header == header
+    header = encode(imagery, output)
+    assert open_region_file(output).header == header
     assert header.grid.geobox == imagery.geobox
     assert header.bands == imagery.bands
     assert header.dates == (dt.date(2017, 2, 16),)
@@ -290,24 +297,20 @@ def test_progress_is_told_at_every_step_with_a_figure_every_few(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("stop_after", [3, 5, 6])
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(stop_after: int, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(stop_after: int, tmp_path: Path, output: Path) -> None:
     imagery = imagery_of(holes=True)
     encode(imagery, tmp_path / "whole.safetensors")
-    output = tmp_path / "resumed.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        encode(imagery, output, stop_after=stop_after)
+    interrupted(imagery, output, stop_after)
     assert checkpoint_of(output).exists()
     assert not output.exists()
     encode(imagery, output, resume=True)
     assert not checkpoint_of(output).exists()
-    whole, resumed = (open_region_file(tmp_path / f"{name}.safetensors").tensors() for name in ("whole", "resumed"))
-    assert whole.keys() == resumed.keys()
-    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+    assert same_tensors(tmp_path / "whole.safetensors", output)
 
 
 def test_another_seed_is_another_field(tmp_path: Path) -> None:
     for seed in (0, 1):
-        encode(imagery_of(), tmp_path / f"{seed}", dataclasses.replace(QUICK_PRETRAINING, seed=seed))
+        encode(imagery_of(), tmp_path / f"{seed}", seed=seed)
     first, second = (open_region_file(tmp_path / f"{seed}").tensors() for seed in (0, 1))
     assert not np.array_equal(first["grid.tables"], second["grid.tables"])
 
@@ -315,30 +318,27 @@ def test_another_seed_is_another_field(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"steps": 9}, {"seed": 1}, {"rate": 2e-3}, {"start": "noise"}, {"batch": 3}, {"table_size": 2**12}]
 )
-def test_a_checkpoint_of_other_settings_is_refused(change: dict[str, object], tmp_path: Path) -> None:
-    imagery, output = imagery_of(), tmp_path / "region.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        encode(imagery, output, stop_after=3)
+def test_a_checkpoint_of_other_settings_is_refused(change: dict[str, Any], output: Path) -> None:
+    imagery = imagery_of()
+    interrupted(imagery, output)
     with pytest.raises(ArtifactError, match="belongs to another run; what differs: "):
-        encode(imagery, output, dataclasses.replace(QUICK_PRETRAINING, **change), resume=True)  # type: ignore[arg-type]
+        encode(imagery, output, **change, resume=True)
 
 
-def test_a_checkpoint_of_other_imagery_is_refused(tmp_path: Path) -> None:
-    imagery, output = imagery_of(), tmp_path / "region.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        encode(imagery, output, stop_after=3)
+def test_a_checkpoint_of_other_imagery_is_refused(output: Path) -> None:
+    imagery = imagery_of()
+    interrupted(imagery, output)
     with pytest.raises(ArtifactError, match="belongs to another run; what differs: "):
         encode(imagery_of(holes=True), output, resume=True)
-    encode(imagery, output, dataclasses.replace(QUICK_PRETRAINING, checkpoint_every=1, report_every=1), resume=True)
+    encode(imagery, output, checkpoint_every=1, report_every=1, resume=True)
     assert output.exists()
 
 
-def test_a_checkpoint_that_is_not_there_or_cut_off_is_refused(tmp_path: Path) -> None:
-    imagery, output = imagery_of(), tmp_path / "region.safetensors"
+def test_a_checkpoint_that_is_not_there_or_cut_off_is_refused(output: Path) -> None:
+    imagery = imagery_of()
     with pytest.raises(ArtifactError, match="no checkpoint"):
         encode(imagery, output, resume=True)
-    with pytest.raises(KeyboardInterrupt):
-        encode(imagery, output, stop_after=3)
+    interrupted(imagery, output)
     whole = checkpoint_of(output).read_bytes()
     checkpoint_of(output).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ArtifactError, match="not a whole checkpoint"):
@@ -350,7 +350,7 @@ def test_a_checkpoint_that_is_not_there_or_cut_off_is_refused(tmp_path: Path) ->
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_writes_no_region(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="not finite at step"):
-        encode(imagery_of(), tmp_path / "region", dataclasses.replace(QUICK_PRETRAINING, rate=1e30, table_rate=1e30))
+        encode(imagery_of(), tmp_path / "region", rate=1e30, table_rate=1e30)
     assert not (tmp_path / "region").exists()
 
 

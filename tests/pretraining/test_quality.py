@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from affine import Affine
 from factories import RegionFactory
+from imagery_factories import Held
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj.crs import BoundCRS
@@ -24,31 +24,11 @@ from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import Acquisition, Band, BandQuality, Quality
 from lianet_user.geo.grid import Window
 from lianet_user.imagery.grids import block_mean, refine
-from lianet_user.imagery.imagery import Imagery, Patch
 from lianet_user.pretraining.quality import compare, measure_quality
 from lianet_user.region import Region
 
 HEIGHT, WIDTH = 96, 132
 GSD = (10, 20, 60, 10)
-
-
-class Held(Imagery):
-    """Imagery of given values (acquisitions, bands, h, w), which notes the windows that are read."""
-
-    source = "synthetic"
-
-    def __init__(self, values: NDArray[np.float32], valid: NDArray[np.bool_], gsd: tuple[int, ...]) -> None:
-        self.geobox = GeoBox(values.shape[2:], Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
-        self.bands = tuple(Band(name=f"B{n + 2:02}", gsd_m=float(metres)) for n, metres in enumerate(gsd))
-        self.factors = tuple(metres // 10 for metres in gsd)
-        self.acquisitions = tuple(Acquisition(date=dt.date(2017, 2 + n, 16)) for n in range(len(values)))
-        self.values, self.valid = values, valid
-        self.windows: list[tuple[int, Window]] = []
-
-    def read(self, index: int, window: Window) -> Patch:
-        self.windows.append((index, window))
-        rows, cols = window.slices
-        return Patch(self.values[index, :, rows, cols], self.valid[index, :, rows, cols])
 
 
 def imagery(
@@ -225,7 +205,7 @@ def test_only_tiles_are_held_and_only_valid_ones_reconstructed() -> None:
 
     told: list[tuple[int, int]] = []
     compare(truth, read_copy, acquisitions=[0, 1], tile=48, listener=lambda done, most: told.append((done, most)))
-    assert max(window.height for _, window in truth.windows) <= 48 + 2 * 18
+    assert max(window.height for _, window in truth.reads) <= 48 + 2 * 18
     assert [index for index, _ in asked] == [0] * 6 + [1] * 2
     assert told == [(done, 12) for done in range(1, 9)]
 

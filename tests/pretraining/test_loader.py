@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import threading
 import time
@@ -11,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from affine import Affine
-from odc.geo.geobox import GeoBox
+from imagery_factories import Held
 
 from lianet_user.errors import ImageryError, InputError
-from lianet_user.files.header import Acquisition, Band
 from lianet_user.geo.grid import Window
 from lianet_user.imagery.imagery import Imagery, Patch
 from lianet_user.pretraining import loader as module
@@ -25,69 +22,29 @@ HEIGHT, WIDTH, SHAPE = 90, 117, (96, 120)
 BANDS, DATES, SIZE, STRIDE, BATCH = 2, 3, 32, 8, 6
 
 
-class Counted(Imagery):
-    """Pixels whose value says which they are; acquisition 1 is valid in one corner only. It notes when it is read."""
+class Numbered(Held):
+    """Pixels whose value says which they are; acquisition 1 is valid in one corner only, unless all are.
 
-    source = "synthetic"
+    `while_reading` is called with the number of each reading, and may take its time or fail.
+    """
 
-    def __init__(self) -> None:
-        self.geobox = GeoBox((HEIGHT, WIDTH), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
-        self.bands = tuple(Band(name=f"B{band + 2:02}", gsd_m=10.0) for band in range(BANDS))
-        self.factors = (1,) * BANDS
-        self.acquisitions = tuple(Acquisition(date=dt.date(2018, 1 + date, 7)) for date in range(DATES))
+    def __init__(
+        self, while_reading: Callable[[int], object] = lambda number: None, *, all_valid: bool = False
+    ) -> None:
         shape = (DATES, BANDS, HEIGHT, WIDTH)
-        self.values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-        self.valid = np.ones(shape, np.bool_)
-        self.valid[1], self.valid[1, 0, :40, :40] = False, True
-        self.reads: list[tuple[int, Window]] = []
-        self.lock = threading.Lock()
-
-    def read(self, index: int, window: Window) -> Patch:
-        assert window.intersection(self.window) == window  # never asked for what is not there
-        with self.lock:
-            self.reads.append((index, window))
-        rows, cols = window.slices
-        return Patch(self.values[index, :, rows, cols], self.valid[index, :, rows, cols])
-
-
-class Slow(Counted):
-    """Takes a while to read."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
+        super().__init__(np.arange(np.prod(shape), dtype=np.float32).reshape(shape), np.ones(shape, np.bool_))
+        if not all_valid:
+            self.valid[1], self.valid[1, 0, :40, :40] = False, True
+        self.while_reading = while_reading
 
     def read(self, index: int, window: Window) -> Patch:
         patch = super().read(index, window)
-        time.sleep(self.seconds)
+        self.while_reading(len(self.reads))
         return patch
 
 
-class Stuck(Counted):
-    """Reads until it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.released = threading.Event()
-
-    def read(self, index: int, window: Window) -> Patch:
-        patch = super().read(index, window)
-        self.released.wait(30)
-        return patch
-
-
-class Damaged(Counted):
-    """Has one window, by the number of its reading, that cannot be read; after that it can."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-    def read(self, index: int, window: Window) -> Patch:
-        patch = super().read(index, window)
-        if len(self.reads) == self.number:
-            raise ImageryError("cannot read B02.tif: it is damaged")
-        return patch
+def slow(seconds: float) -> Callable[[int], object]:
+    return lambda number: time.sleep(seconds)
 
 
 def load(imagery: Imagery, **arguments: Any) -> Loader:
@@ -116,7 +73,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_windows_hold_the_imagery_and_go_on_past_it_with_its_edge() -> None:
-    imagery = Counted()
+    imagery = Numbered()
     rows, cols = SHAPE[0] - HEIGHT, SHAPE[1] - WIDTH
     values = np.pad(imagery.values, ((0, 0), (0, 0), (0, rows), (0, cols)), mode="edge")
     valid = np.pad(imagery.valid, ((0, 0), (0, 0), (0, rows), (0, cols)))
@@ -137,8 +94,7 @@ def test_windows_hold_the_imagery_and_go_on_past_it_with_its_edge() -> None:
 
 
 def test_every_acquisition_and_every_place_is_drawn_equally_often() -> None:
-    imagery = Counted()
-    imagery.valid[:] = True
+    imagery = Numbered(all_valid=True)
     with load(imagery, batch=1000, prefetch=0) as loader:
         batch = loader.get(0)
     shares = np.bincount(batch.acquisitions, minlength=DATES) / 1000
@@ -150,7 +106,7 @@ def test_every_acquisition_and_every_place_is_drawn_equally_often() -> None:
 
 
 def test_a_window_without_a_valid_pixel_is_drawn_again_at_the_same_date() -> None:
-    imagery = Counted()
+    imagery = Numbered()
     with load(imagery, batch=300, prefetch=0) as loader:
         batch = loader.get(0)
     assert batch.valid.any((1, 2, 3)).all()
@@ -159,7 +115,7 @@ def test_a_window_without_a_valid_pixel_is_drawn_again_at_the_same_date() -> Non
 
 
 def test_drawing_again_ends() -> None:
-    imagery = Counted()
+    imagery = Numbered()
     imagery.valid[:] = False
     with load(imagery, prefetch=0) as loader:
         batch = loader.get(0)
@@ -171,19 +127,18 @@ def test_drawing_again_ends() -> None:
 
 
 def test_a_step_is_the_same_however_many_threads_read() -> None:
-    with load(Counted()) as one, load(Slow(0.001), workers=5, prefetch=0) as other:
+    with load(Numbered()) as one, load(Numbered(slow(0.001)), workers=5, prefetch=0) as other:
         steps = [one.get(step) for step in range(8)]
         for step in (7, 2, 3, 0, 3, 5):
             assert same(steps[step], other.get(step))
-    with load(Counted()) as resumed, load(Counted(), seed=6) as another:
+    with load(Numbered()) as resumed, load(Numbered(), seed=6) as another:
         assert same(resumed.get(4), steps[4])
         assert not same(another.get(4), steps[4])
     assert not any(same(first, second) for first, second in itertools.combinations(steps, 2))
 
 
 def test_going_on_at_a_late_step_reads_nothing_of_those_before() -> None:
-    imagery = Counted()
-    imagery.valid[:] = True
+    imagery = Numbered(all_valid=True)
     with load(imagery, prefetch=0) as loader:
         late = loader.get(100)
     assert len(imagery.reads) == BATCH
@@ -193,10 +148,10 @@ def test_going_on_at_a_late_step_reads_nothing_of_those_before() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3, 6])
 def test_the_shares_of_all_processes_are_the_whole_batch(world: int) -> None:
-    with load(Counted()) as loader:
+    with load(Numbered()) as loader:
         whole = [loader.get(step) for step in range(6)]
     for rank in range(world):
-        with load(Counted(), rank=rank, world=world) as loader:
+        with load(Numbered(), rank=rank, world=world) as loader:
             for step, batch in enumerate(whole):
                 mine = slice(rank, None, world)
                 share = Batch(batch.corners[mine], batch.acquisitions[mine], batch.reflectance[mine], batch.valid[mine])
@@ -207,7 +162,7 @@ def test_shares_that_would_not_be_equal_are_refused() -> None:
     with pytest.raises(
         InputError, match="a batch of 6 windows cannot be shared equally by 4 processes: give a multiple"
     ):
-        load(Counted(), world=4)
+        load(Numbered(), world=4)
 
 
 # --- ahead
@@ -215,8 +170,7 @@ def test_shares_that_would_not_be_equal_are_refused() -> None:
 
 def test_reading_goes_on_while_a_step_is_worked_on() -> None:
     pause, work, steps = 0.02, 0.05, 8
-    imagery = Slow(pause)
-    imagery.valid[:] = True
+    imagery = Numbered(slow(pause), all_valid=True)
     with load(imagery, batch=4, workers=2, prefetch=2) as loader:
         loader.get(0)
         first = loader.waited
@@ -229,8 +183,7 @@ def test_reading_goes_on_while_a_step_is_worked_on() -> None:
 
 
 def test_as_many_steps_are_read_ahead_as_was_asked_for_in_their_order() -> None:
-    imagery = Counted()
-    imagery.valid[:] = True
+    imagery = Numbered(all_valid=True)
     with load(imagery, workers=1, prefetch=3) as loader:
         first = loader.get(10)
         wait_for(lambda: len(imagery.reads) == 4 * BATCH)
@@ -246,9 +199,12 @@ def test_as_many_steps_are_read_ahead_as_was_asked_for_in_their_order() -> None:
 
 
 def test_an_error_comes_out_of_the_step_it_belongs_to_and_of_no_other() -> None:
-    imagery = Damaged(BATCH + 3)
-    imagery.valid[:] = True
-    with load(imagery, workers=1) as loader, load(Counted()) as intact:
+    def fail(number: int) -> None:
+        if number == BATCH + 3:
+            raise ImageryError("cannot read B02.tif: it is damaged")
+
+    imagery = Numbered(fail, all_valid=True)
+    with load(imagery, workers=1) as loader, load(Numbered()) as intact:
         assert loader.get(0).reflectance.any()
         with pytest.raises(ImageryError, match=r"cannot read B02\.tif: it is damaged"):
             loader.get(1)
@@ -259,7 +215,8 @@ def test_an_error_comes_out_of_the_step_it_belongs_to_and_of_no_other() -> None:
 def test_closing_does_not_wait_for_a_read_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.1)
     before = threading.active_count()
-    imagery = Stuck()
+    released = threading.Event()
+    imagery = Numbered(lambda number: released.wait(30))
     loader = load(imagery)
     failures: list[BaseException] = []
 
@@ -276,7 +233,7 @@ def test_closing_does_not_wait_for_a_read_that_does_not_end(monkeypatch: pytest.
     loader.close()
     loader.close()
     assert time.monotonic() - started < 1
-    imagery.released.set()
+    released.set()
     wait_for(lambda: threading.active_count() == before)
     assert [str(error) for error in failures] == ["the loader was closed while it was read from"]
     with pytest.raises(RuntimeError, match="is closed"):
@@ -285,7 +242,7 @@ def test_closing_does_not_wait_for_a_read_that_does_not_end(monkeypatch: pytest.
 
 def test_closing_ends_the_threads_and_what_was_to_be_read_is_not() -> None:
     before = threading.active_count()
-    imagery = Slow(0.01)
+    imagery = Numbered(slow(0.01))
     with load(imagery, batch=40, prefetch=10) as loader:
         loader.get(0)
         assert threading.active_count() == before + 2
@@ -300,7 +257,7 @@ def test_an_error_where_batches_are_used_closes_the_loader() -> None:
     before = threading.active_count()
 
     def train() -> None:
-        with load(Slow(0.01)) as loader:
+        with load(Numbered(slow(0.01))) as loader:
             loader.get(0)
             raise KeyboardInterrupt
 
