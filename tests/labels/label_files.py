@@ -37,10 +37,9 @@ PLAIN = LabelOptions()
 # -- Geometries ---------------------------------------------------------------------------------------------------------
 
 
-def array(geometries: Iterable[Any]) -> Shapes:
-    given = list(geometries)
-    made = np.empty(len(given), object)
-    made[:] = given
+def array(*geometries: Any) -> Shapes:
+    made = np.empty(len(geometries), object)
+    made[:] = geometries
     return made
 
 
@@ -101,6 +100,18 @@ def write_features(path: Path, frame: geopandas.GeoDataFrame, **options: Any) ->
 
 def written(path: Path, geometries: Sequence[Any] = (FIELD, LAKE), crs: str | None = UTM, **columns: Any) -> Path:
     return write_features(path, frame_of(geometries, crs, **columns))
+
+
+def write_shapefile(path: Path, frame: geopandas.GeoDataFrame, encoding: str, cpg: str | None = None) -> Path:
+    """A shapefile that states what `cpg` says, whatever its text is in."""
+    write_features(path, frame, encoding=encoding)
+    table = bytearray(path.with_suffix(".dbf").read_bytes())
+    table[29] = 0  # the language of the table, another place to state an encoding
+    path.with_suffix(".dbf").write_bytes(table)
+    path.with_suffix(".cpg").unlink(missing_ok=True)
+    if cpg is not None:
+        path.with_suffix(".cpg").write_text(cpg)
+    return path
 
 
 def write_raster(path: Path, values: Any, transform: Affine | None = CORNER, crs: Any = UTM, **profile: Any) -> Path:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from label_files import (
     text,
     vector,
     write_features,
+    write_shapefile,
     write_text,
     write_zip,
     written,
@@ -47,18 +48,6 @@ from lianet_user.labels.options import LabelOptions
 from lianet_user.labels.vector import VectorLayer, read_area, read_layer
 
 THIRD = block(12, 12, 4, 4)
-
-
-def shapefile(path: Path, encoding: str, cpg: str | None, labels: Sequence[str], **columns: Any) -> Path:
-    """A shapefile that states what `cpg` says, whatever its text is in."""
-    write_features(path, frame_of(label=list(labels), **columns), encoding=encoding)
-    table = bytearray(path.with_suffix(".dbf").read_bytes())
-    table[29] = 0  # the language of the table, another place to state an encoding
-    path.with_suffix(".dbf").write_bytes(table)
-    path.with_suffix(".cpg").unlink(missing_ok=True)
-    if cpg is not None:
-        path.with_suffix(".cpg").write_text(cpg)
-    return path
 
 
 @contextmanager
@@ -194,18 +183,18 @@ ENCODINGS: dict[str, tuple[str, str | None, list[str], str | None]] = {
 @pytest.mark.parametrize("where", [None, "label <> 'none'"])
 def test_text_of_shapefiles_survives(tmp_path: Path, case: str, where: str | None) -> None:
     encoding, cpg, labels, said = ENCODINGS[case]
-    layer = read(shapefile(tmp_path / "a.shp", encoding, cpg, labels), where=where)
+    layer = read(write_shapefile(tmp_path / "a.shp", frame_of(label=labels), encoding, cpg), where=where)
     assert values_of(layer) == labels
     assert [f"is read as {said}" in note for note in layer.notes] == ([True] if said else [])
 
 
 def test_column_names_and_conditions_are_decoded_too(tmp_path: Path) -> None:
-    path = shapefile(tmp_path / "a.shp", "CP1252", "UTF-8", ["Wälder", "See"], größe=[1, 2])
+    path = write_shapefile(tmp_path / "a.shp", frame_of(label=["Wälder", "See"], größe=[1, 2]), "CP1252", "UTF-8")
     assert values_of(read(path, field="größe", where="label = 'Wälder'")) == [1]
 
 
 def test_encoding_as_asked(tmp_path: Path) -> None:
-    path = shapefile(tmp_path / "a.shp", "CP850", None, ["Wälder", "x"])
+    path = write_shapefile(tmp_path / "a.shp", frame_of(label=["Wälder", "x"]), "CP850")
     layer = read(path, encoding="cp850")
     assert values_of(layer) == ["Wälder", "x"]
     assert layer.notes == ()
