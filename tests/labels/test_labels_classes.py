@@ -14,10 +14,7 @@ from hypothesis import strategies as st
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from lianet_user.errors import LabelError
-from lianet_user.labels.class_tables import (
-    ClassTable,
-    TableEntry,
-)
+from lianet_user.labels.class_tables import ClassTable, TableEntry
 from lianet_user.labels.classes import EXPECTED, QUALITATIVE, Legend, class_colors, make_legend
 from lianet_user.labels.label_values import MANY_NUMBERS, choose_task, plain_labels, plain_numbers, plain_text
 from lianet_user.labels.options import LabelOptions

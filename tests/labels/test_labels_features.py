@@ -76,6 +76,7 @@ def features_of(
     layer: Any = SimpleNamespace(
         path=Path("labels.gpkg"), name="parcels", crs=CRS(crs), column=column, geometries=geometries
     )
+    transformation: Any = Moves(crs, grid.crs) if moves is None else moves
     return features_in_region(
         layer,
         labelled=text.notna().to_numpy(bool),
@@ -83,7 +84,7 @@ def features_of(
         dated=np.ones(count, bool) if dated is None else np.array(dated),
         twins=text.fillna(""),
         geobox=grid,
-        transformation=Moves(crs, grid.crs) if moves is None else moves,
+        transformation=transformation,
         buffer=buffer,
         only_polygons=only_polygons,
     )

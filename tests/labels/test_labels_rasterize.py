@@ -31,7 +31,7 @@ from lianet_user.labels.rasterize import (
     touches_own,
 )
 
-SHAPE = GRID.shape
+SHAPE = (20, 30)
 PIXELS = squares(SHAPE)
 ROTATED = GeoBox(SHAPE, CORNER @ Affine.rotation(25), UTM)
 RULES: tuple[Rule, ...] = ("majority", "center", "all-touched")
@@ -91,7 +91,7 @@ def test_pixels_follow_the_exact_areas(grid: GeoBox, min_coverage: float) -> Non
     polygons = to_pixel_coordinates(placed(outlines, grid.affine), grid)
     decided = classes_of(polygons, classes, min_coverage=min_coverage)
     # What is nearer to a threshold than sub-pixels can tell may fall either way.
-    exact = exact_classes(outlines, classes.tolist(), SHAPE, least=min_coverage, near=0.06)
+    exact = exact_classes(list(outlines), classes.tolist(), SHAPE, least=min_coverage, near=0.06)
     sure = exact.sure
     assert sure.mean() > 0.5
     assert (exact.values[sure] != IGNORE).sum() > 30
