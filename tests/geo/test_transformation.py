@@ -86,8 +86,8 @@ def test_parameters_that_a_file_brings_are_used_and_stated() -> None:
     own = "+proj=tmerc +lat_0=0 +lon_0=12 +k=1 +x_0=4500000 +y_0=0 +ellps=bessel"
     shifted = transformation(CRS(f"{own} +towgs84=612.4,77,440.2,-0.054,0.057,-2.797,2.55"), HAVELLAND)
     assert shifted.accuracy is None
-    assert len(shifted.notes) == 1
-    assert "of unknown accuracy" in shifted.notes[0]
+    (note,) = shifted.notes
+    assert "of unknown accuracy" in note
     known = transformation(CRS("EPSG:31468"), HAVELLAND)
     points = known.invert(np.array(PLACE))
     np.testing.assert_allclose(shifted.apply(points), known.apply(points), rtol=0, atol=0.01)
@@ -97,8 +97,8 @@ def test_parameters_that_a_file_brings_are_used_and_stated() -> None:
 def test_an_unknown_change_of_datum_is_said_plainly(source: str) -> None:
     change = transformation(CRS(source), TIMISOARA)
     assert change.accuracy is None
-    assert len(change.notes) == 1
-    assert "without a change of datum" in change.notes[0]
+    (note,) = change.notes
+    assert "without a change of datum" in note
     assert np.isfinite(change.invert(np.array([[210_000.0, 5_080_000.0]]))).all()
 
 

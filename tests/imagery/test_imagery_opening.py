@@ -26,7 +26,7 @@ DAYS = (1, 5, 9)
 GRID = GeoBox((20, 20), Affine(10, 0, WEST, 0, -10, NORTH), "EPSG:32633")
 
 
-def opened(*places: Path | str, **options: Any) -> formats.Opened:
+def opened(*places: Path | str, **options: Any) -> formats.Selection:
     return open_imagery(places, ImageryOptions(**options))
 
 

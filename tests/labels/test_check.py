@@ -14,13 +14,18 @@ from odc.geo.geobox import GeoBox
 from lianet_user.cli.console import naming_options, print_lines
 from lianet_user.errors import LabelError, TrainingWarning
 from lianet_user.field.config import preset
-from lianet_user.files.header import IGNORE, ClassEntry
+from lianet_user.files.header import IGNORE, ClassEntry, RegionHeader
 from lianet_user.geo.grid import whole
 from lianet_user.labels import LabelMap, Labels, check_labels, split_labels
 
 GRID = GeoBox((300, 400), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
 DEGREES = GeoBox((300, 400), Affine(1e-4, 0.0, 12.5, 0.0, -1e-4, 52.5), "EPSG:4326")
 CLASSES = tuple(ClassEntry(name=name, color=color) for name, color in (("wood", "#00ff00"), ("lake", "#0000ff")))
+
+
+@pytest.fixture
+def region(region_header: RegionHeaderFactory) -> RegionHeader:
+    return region_header(geobox=GRID)
 
 
 def labels(geobox: GeoBox = GRID) -> Labels:
@@ -31,11 +36,11 @@ def labels(geobox: GeoBox = GRID) -> Labels:
     return labels_on(geobox, values, CLASSES)
 
 
-def test_pixels_are_those_of_the_split(region_header: RegionHeaderFactory) -> None:
+def test_pixels_are_those_of_the_split(region: RegionHeader) -> None:
     own, test = labels(), np.zeros((300, 400), bool)
     test[250:, 200:] = True
     asked = {"share": 0.3, "seed": 3, "buffer": 6, "block": 50, "test": test}
-    check = check_labels(own, region_header(geobox=GRID), **asked)  # type: ignore[arg-type]
+    check = check_labels(own, region, **asked)  # type: ignore[arg-type]
     split = split_labels(own, **asked)  # type: ignore[arg-type]
     values = own.maps[0].values
     for counts, ground in (
@@ -51,8 +56,8 @@ def test_pixels_are_those_of_the_split(region_header: RegionHeaderFactory) -> No
     assert check.labelled_blocks == 6 * 8 - 4
 
 
-def test_what_is_said_of_the_split(region_header: RegionHeaderFactory) -> None:
-    check = check_labels(labels(), region_header(geobox=GRID))
+def test_what_is_said_of_the_split(region: RegionHeader) -> None:
+    check = check_labels(labels(), region)
     said = "\n".join(check.lines())
     assert "12 blocks of 128 x 128 px hold labels, 2 of them would be kept" in said
     assert "with a buffer of 10 px (100 m) around them" in said
@@ -64,7 +69,7 @@ def test_what_is_said_of_the_split(region_header: RegionHeaderFactory) -> None:
     assert check.as_dict()["test_pixels"] is None
     test = np.zeros((300, 400), bool)
     test[:50, :70] = True
-    said = "\n".join(check_labels(labels(), region_header(geobox=GRID), test=test).lines())
+    said = "\n".join(check_labels(labels(), region, test=test).lines())
     assert "3,500 pixels in the test area, set aside" in said
 
 
@@ -74,12 +79,12 @@ def test_a_buffer_in_degrees_is_not_said_in_metres(region_header: RegionHeaderFa
     assert any("with a buffer of 10 px around them" in line for line in check.lines())
 
 
-def test_numbers_are_told_by_their_ranges(region_header: RegionHeaderFactory) -> None:
+def test_numbers_are_told_by_their_ranges(region: RegionHeader) -> None:
     numbers = np.random.default_rng(0).uniform(0, 50, (300, 400)).astype(np.float32)
     heights = dataclasses.replace(
         labels(), task="regression", classes=(), maps=(LabelMap(numbers, (dt.date(2017, 2, 16),)),)
     )
-    check = check_labels(heights, region_header(geobox=GRID))
+    check = check_labels(heights, region)
     assert len(check.validation_pixels) == 5
     lows, highs = zip(*(map(float, name.split(" to ")) for name in check.validation_pixels), strict=True)
     assert lows[1:] == highs[:-1]
@@ -87,30 +92,28 @@ def test_numbers_are_told_by_their_ranges(region_header: RegionHeaderFactory) ->
     assert sum(check.validation_pixels.values()) > 0.1 * numbers.size
 
 
-def test_labels_that_cannot_be_trained_on_are_refused(region_header: RegionHeaderFactory) -> None:
+def test_labels_that_cannot_be_trained_on_are_refused(region: RegionHeader) -> None:
     values = np.full((300, 400), IGNORE)
     values[20:25, 20:30] = np.arange(10) % 2
     with pytest.raises(LabelError, match="within one block of"):
-        check_labels(labels_on(GRID, values, CLASSES), region_header(geobox=GRID))
+        check_labels(labels_on(GRID, values, CLASSES), region)
 
 
-def test_what_cannot_be_validated_is_warned_of(region_header: RegionHeaderFactory) -> None:
+def test_what_cannot_be_validated_is_warned_of(region: RegionHeader) -> None:
     values = np.full((300, 400), 0)
     values[20:40, 20:40] = 1
     with pytest.warns(TrainingWarning, match="lake lie in a single block"):
-        check = check_labels(labels_on(GRID, values, CLASSES), region_header(geobox=GRID))
+        check = check_labels(labels_on(GRID, values, CLASSES), region)
     assert check.validation_pixels["lake"] == 0
     assert check.training_pixels["lake"] == 400
 
 
 @pytest.mark.parametrize("name", ["base", "large"])
-def test_the_papers_fields_take_longer_than_lite(region_header: RegionHeaderFactory, name: str) -> None:
-    field = preset(name, height=300, width=400, bands=3)
-    seconds = [
-        check_labels(labels(), header).seconds
-        for header in (region_header(geobox=GRID), region_header(geobox=GRID, field=field))
-    ]
-    assert seconds[1] > 1.2 * seconds[0]
+def test_the_papers_fields_take_longer_than_lite(
+    region: RegionHeader, region_header: RegionHeaderFactory, name: str
+) -> None:
+    slow = region_header(geobox=GRID, field=preset(name, height=300, width=400, bands=3))
+    assert check_labels(labels(), slow).seconds > 1.2 * check_labels(labels(), region).seconds
 
 
 @pytest.mark.parametrize("command", ["check", "evaluate", "finetune"])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +13,37 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pyogrio
-import pyproj
 import pytest
 import rasterio
 import shapely
 import shapely.affinity
 from affine import Affine
+from exact_maps import Exact, Grid, exact_classes, ground_of, shares
 from factories import RegionHeaderFactory
+from label_files import (
+    CORNER,
+    GRID,
+    UTM,
+    Shapes,
+    array,
+    moved,
+    placed,
+    squares,
+    write_features,
+    write_raster,
+    write_shapefile,
+    write_zip,
+)
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import LabelWarning
-from lianet_user.files.header import IGNORE
-from lianet_user.labels import LabelOptions, read_labels
+from lianet_user.files.header import IGNORE, RegionHeader
+from lianet_user.labels import LabelOptions, Labels, read_labels
 
-UTM = "EPSG:32633"
-GRID = GeoBox((20, 30), Affine(10, 0, 330_000, 0, -10, 5_822_040), UTM)
 WORDS = ("forest", "meadow", "water")
-
-Shapes = NDArray[np.object_]
-Grid = NDArray[Any]
 
 
 # -- What is drawn, in pixels of GRID -----------------------------------------------------------------------------------
-
-
-def array(geometries: Sequence[Any]) -> Shapes:
-    made = np.empty(len(geometries), object)
-    made[:] = geometries
-    return made
 
 
 def stars(seed: int, count: int = 14, largest: float = 6.0) -> Shapes:
@@ -53,7 +55,7 @@ def stars(seed: int, count: int = 14, largest: float = 6.0) -> Shapes:
         radius = rng.uniform(0.5, 1.0, 9) * rng.uniform(largest / 4, largest)
         around = radius[:, None] * np.column_stack([np.cos(angles), np.sin(angles)])
         outlines.append(shapely.Polygon(rng.uniform((0, 0), (30, 20)) + around))
-    return array(outlines)
+    return array(*outlines)
 
 
 def rings(seed: int) -> Shapes:
@@ -62,14 +64,14 @@ def rings(seed: int) -> Shapes:
     holed = [shape.difference(shapely.affinity.scale(shape, 0.5, 0.5)) for shape in outer]
     islands = [shapely.affinity.translate(shapely.affinity.scale(shape, 0.3, 0.3), 9, 3) for shape in outer]
     return array(
-        [shapely.multipolygons([*shapely.get_parts(one), two]) for one, two in zip(holed, islands, strict=True)]
+        *[shapely.multipolygons([*shapely.get_parts(one), two]) for one, two in zip(holed, islands, strict=True)]
     )
 
 
 def walks(seed: int, count: int = 9) -> Shapes:
     rng = np.random.default_rng(seed)
     return array(
-        [
+        *[
             shapely.LineString(rng.uniform((0, 0), (30, 20)) + np.cumsum(rng.uniform(-5, 5, (5, 2)), axis=0))
             for _ in range(count)
         ]
@@ -78,158 +80,37 @@ def walks(seed: int, count: int = 9) -> Shapes:
 
 def places(seed: int, count: int = 60) -> Shapes:
     found = np.random.default_rng(seed).uniform((-1, -1), (31, 21), (count, 2))
-    return array([shapely.Point(place) for place in found])
+    return array(*[shapely.Point(place) for place in found])
 
 
 POLYGONS, RINGS, LINES, POINTS = stars(1), rings(2), walks(3), places(4)
-MULTILINES = array([shapely.multilinestrings(list(walks(seed, 3))) for seed in (5, 6, 7)])
-MULTIPOINTS = array([shapely.multipoints(list(places(seed, 20))) for seed in (5, 6, 7)])
-MIXTURE = array([*stars(8, 6), *walks(9, 4), *places(10, 20)])
+MULTILINES = array(*[shapely.multilinestrings(list(walks(seed, 3))) for seed in (5, 6, 7)])
+MULTIPOINTS = array(*[shapely.multipoints(list(places(seed, 20))) for seed in (5, 6, 7)])
+MIXTURE = array(*[*stars(8, 6), *walks(9, 4), *places(10, 20)])
 COLLECTIONS = array(
-    [shapely.GeometryCollection([*stars(seed, 2), *walks(seed, 2), *places(seed, 5)]) for seed in (11, 12, 13)]
+    *[shapely.GeometryCollection([*stars(seed, 2), *walks(seed, 2), *places(seed, 5)]) for seed in (11, 12, 13)]
 )
 QUARTERS = array(
-    [shapely.box(col + 0.7, row + 0.3, col + 4.9, row + 5.1) for row in (0, 7, 14) for col in range(0, 30, 6)]
+    *[shapely.box(col + 0.7, row + 0.3, col + 4.9, row + 5.1) for row in (0, 7, 14) for col in range(0, 30, 6)]
 )
 """No two of them meet."""
 
 
-def block(col: float, row: float, width: float, height: float) -> Any:
-    return shapely.box(col, row, col + width, row + height)
-
-
-def on_earth(shapes: Shapes, crs: str, grid: GeoBox = GRID) -> Shapes:
-    """Shapes in (column, row) of a grid, in a CRS."""
-    a, b, c, d, e, f = tuple(grid.affine)[:6]
-    placed = shapely.transform(shapes, lambda points: points @ np.array([[a, d], [b, e]]) + (c, f))
-    return placed if crs == UTM else geopandas.GeoSeries(placed, crs=UTM).to_crs(crs).to_numpy()
-
-
-# -- What the map has to be, exactly ------------------------------------------------------------------------------------
-
-
-def squares(shape: tuple[int, int]) -> Shapes:
-    """(height, width) of what pixels are."""
-    cols, rows = np.meshgrid(np.arange(shape[1]), np.arange(shape[0]))
-    boxes: Shapes = shapely.box(cols, rows, cols + 1, rows + 1)
-    return boxes
-
-
-def shares(ground: Any, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """(height, width) of each pixel that lies on the ground."""
-    pixels, found = squares(shape), np.zeros(shape)
-    shapely.prepare(ground)
-    some = shapely.intersects(ground, pixels)
-    found[some] = shapely.area(shapely.intersection(pixels[some], ground))
-    return found
-
-
-def ground_of(geometry: Any, shape: tuple[int, int], rule: str = "majority", reach: float = 0.0) -> Any:
-    """The ground that a feature claims: a line whole pixels that it runs through, a point the whole pixel it is in."""
-    claimed = []
-    pixels = squares(shape)
-    for part in shapely.get_parts(shapely.get_parts(geometry)):
-        if part.geom_type == "Polygon":
-            if rule == "majority":
-                claimed.append(part)
-            elif rule == "center":
-                claimed.extend(pixels[shapely.intersects(part, shapely.centroid(pixels))])
-            else:
-                claimed.extend(pixels[shapely.area(shapely.intersection(part, pixels)) > 0])
-        elif part.geom_type == "LineString":
-            claimed.extend(pixels[shapely.length(shapely.intersection(part, pixels)) > 0])
-        else:
-            col, row = np.floor((part.x, part.y)).astype(int)
-            if 0 <= row < shape[0] and 0 <= col < shape[1]:
-                claimed.append(pixels[row, col])
-        if reach and part.geom_type != "Polygon":
-            claimed.append(part.buffer(reach, quad_segs=64))
-    return shapely.union_all(claimed)
-
-
-@dataclass(frozen=True, eq=False)
-class Exact:
-    """The label map by areas, and which pixels it is sure of."""
-
-    values: Grid
-    contradicting: Grid
-    sure: Grid
-    labelled: float
-    contested: float
-
-
-def exact_classes(
-    grounds: Sequence[Any],
-    kinds: Sequence[int | None],
-    shape: tuple[int, int],
-    *,
-    least: float = 0.5,
-    on_conflict: str = "ignore",
-    background: tuple[int, Any] | None = None,
-    near: float = 3 / 64,
-) -> Exact:
-    """The class with the largest share of its own of each pixel, if that is at least `least`.
-
-    Args:
-        grounds: of every feature, in pixels.
-        kinds: class index of every feature, None where it labels nothing.
-        shape: height and width.
-        least: share of a pixel.
-        on_conflict: whose the ground is that several classes claim.
-        background: its class index, and the ground on which it is what nothing else claims.
-        near: shares closer to a threshold than this are left to either side.
-    """
-    whole = shapely.box(0, 0, shape[1], shape[0])
-    present = sorted({kind for kind in kinds if kind is not None})
-    claims = {k: shapely.union_all([g for g, kind in zip(grounds, kinds, strict=True) if kind == k]) for k in present}
-    alone = {k: claims[k].difference(shapely.union_all([claims[j] for j in present if j != k])) for k in present}
-    own = dict(alone)
-    if on_conflict != "ignore":
-        own, taken = {k: shapely.Polygon() for k in present}, shapely.Polygon()
-        order = list(zip(grounds, kinds, strict=True))
-        for ground, kind in order if on_conflict == "first" else reversed(order):
-            if kind is not None:
-                own[kind] = own[kind].union(ground.difference(taken))
-                taken = taken.union(ground)
-    if background is not None:
-        kind, area = background
-        free = area.difference(shapely.union_all(list(grounds)))
-        own[kind] = own.get(kind, shapely.Polygon()).union(free)
-    index = np.array(sorted(own))
-    share = np.array([shares(own[k], shape) for k in index])
-    ranked = np.sort(np.concatenate([np.zeros((2, *shape)), share]), axis=0)
-    first, second = ranked[-1], ranked[-2]
-    borne = (first >= least) & (second < first)
-    values = np.where(borne, index[share.argmax(axis=0)], IGNORE)
-    claimed = np.array([shares(claims[k], shape) for k in present])
-    would = ~borne & (claimed >= least).any(axis=0) & (on_conflict == "ignore")
-    away = np.abs(np.concatenate([share, claimed]) - least).min(axis=0)
-    sure = (away > near) & ((first - second > near) | (first < least))
-    everything = shapely.union_all(list(claims.values())).intersection(whole)
-    undisputed = sum(alone[k].intersection(whole).area for k in present)
-    return Exact(values, would, sure, everything.area, everything.area - undisputed)
+def on_earth(shapes: Shapes, crs: str) -> Shapes:
+    """Shapes in (column, row) of GRID, in a CRS."""
+    return geopandas.GeoSeries(placed(shapes), crs=UTM).to_crs(crs).to_numpy()
 
 
 # -- Files, written by the libraries that people use --------------------------------------------------------------------
 
 
 def save(path: Path, frame: geopandas.GeoDataFrame, **options: Any) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    drivers = {".gdb": "OpenFileGDB", ".kml": "LIBKML"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a missing CRS, and what a format does to the types of columns
-        if path.suffix == ".parquet":
-            frame.to_parquet(path)
-        elif path.suffix == ".zip":
-            parts = save(path.parent / "parts" / "inside.shp", frame, **options).parent
-            with zipfile.ZipFile(path, "w") as archive:
-                for part in parts.iterdir():
-                    archive.write(part, f"folder/{part.name}")
-        else:
-            if path.suffix in drivers:
-                options["driver"] = drivers[path.suffix]
-            pyogrio.write_dataframe(frame, path, **options)
-    return path
+    if path.suffix != ".zip":
+        return write_features(path, frame, **options)
+    inside = path.parent / "folder"
+    inside.mkdir()
+    write_features(inside / "inside.shp", frame, **options)
+    return write_zip(path, inside.iterdir(), path.parent)
 
 
 def by_geojson(path: Path, frame: geopandas.GeoDataFrame) -> Path:
@@ -245,16 +126,6 @@ def points_table(x: str, y: str, **layout: Any) -> Callable[[Path, geopandas.Geo
         return path
 
     return write
-
-
-def undeclared(path: Path, frame: geopandas.GeoDataFrame) -> Path:
-    """A shapefile in Windows-1252 that does not say so."""
-    save(path, frame, encoding="CP1252")
-    path.with_suffix(".cpg").unlink()
-    table = bytearray(path.with_suffix(".dbf").read_bytes())
-    table[29] = 0  # the language of the table, another place to state an encoding
-    path.with_suffix(".dbf").write_bytes(table)
-    return path
 
 
 def styled(path: Path, frame: geopandas.GeoDataFrame) -> Path:
@@ -284,7 +155,7 @@ def two_layers(path: Path, frame: geopandas.GeoDataFrame) -> Path:
 
 
 def area_file(folder: Path) -> str:
-    return str(save(folder / "area.fgb", geopandas.GeoDataFrame(geometry=on_earth(array([AREA]), UTM), crs=UTM)))
+    return str(save(folder / "area.fgb", geopandas.GeoDataFrame(geometry=on_earth(array(AREA), UTM), crs=UTM)))
 
 
 def classes_file(folder: Path) -> Path:
@@ -309,10 +180,8 @@ class Case:
     crs: str = UTM
     words: Sequence[Any] = WORDS
     """What the file calls the classes; the features bear them in turn."""
-    cells: Sequence[Any] | None = None
-    """What the file says of each feature instead."""
     kinds: Sequence[int | None] | None = None
-    """Class index of each feature, None where it labels nothing; in turn by default."""
+    """Class index of each of these words, None where it labels nothing; in turn by default."""
     names: Sequence[str] | None = None
     """Of the classes of the map, in order; what the file calls them by default."""
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
@@ -327,28 +196,21 @@ class Case:
     warns: str = ""
 
     def frame(self) -> geopandas.GeoDataFrame:
-        count = len(self.shapes)
-        cells = self.cells if self.cells is not None else in_turn(self.words, count)
-        more = {name: in_turn(values, count) for name, values in self.columns.items()}
-        return geopandas.GeoDataFrame({"label": cells, **more}, geometry=on_earth(self.shapes, self.crs), crs=self.crs)
+        columns = {"label": self.words, **self.columns}
+        cells = {name: in_turn(values, len(self.shapes)) for name, values in columns.items()}
+        return geopandas.GeoDataFrame(cells, geometry=on_earth(self.shapes, self.crs), crs=self.crs)
 
     def file(self, folder: Path) -> Path:
         return self.write(folder / self.name, self.frame())
-
-    def given(self, folder: Path) -> LabelOptions:
-        return LabelOptions(
-            **{name: value(folder) if callable(value) else value for name, value in self.options.items()}
-        )
 
 
 def in_turn(values: Sequence[Any], count: int) -> list[Any]:
     return [values[index % len(values)] for index in range(count)]
 
 
-def spelled(words: Sequence[Any], count: int) -> dict[str, Any]:
+def spelled(*words: Any) -> dict[str, Any]:
     """Cells that spell three classes in several ways, in turn."""
-    cells = in_turn(words, count)
-    return {"cells": cells, "kinds": [int(float(str(cell).strip())) - 1 for cell in cells], "names": ("1", "2", "3")}
+    return {"words": words, "kinds": [int(float(str(word).strip())) - 1 for word in words], "names": ("1", "2", "3")}
 
 
 NUMBERED: dict[str, Any] = {"words": (1, 2, 3), "names": ("1", "2", "3")}
@@ -407,59 +269,44 @@ CASES: dict[str, Case] = {
     "Web Mercator": Case(crs="EPSG:3857", shapes=POLYGONS, name="labels.fgb", options={"on_conflict": "ignore"}),
     # Labels.
     "whole numbers": Case(**NUMBERED),
-    "numbers in order": Case(words=(10, 9, 100), kinds=in_turn((1, 0, 2), 14), names=("9", "10", "100")),
+    "numbers in order": Case(words=(10, 9, 100), kinds=(1, 0, 2), names=("9", "10", "100")),
     "numbers with gaps": Case(
-        words=(1.0, 2.0, 3.0, None),
-        kinds=in_turn((0, 1, 2, None), 14),
-        names=("1", "2", "3"),
-        counts={"no_label": 3},
+        words=(1.0, 2.0, 3.0, None), kinds=(0, 1, 2, None), names=("1", "2", "3"), counts={"no_label": 3}
     ),
-    "true and false": Case(words=(True, False), kinds=in_turn((1, 0), 14), names=("False", "True")),
+    "true and false": Case(words=(True, False), kinds=(1, 0), names=("False", "True")),
     "spelled in several ways": Case(
-        name="labels.geojson",
-        write=by_geojson,
-        **spelled(("1", 2, 3.0, 1.0, "2", " 3 ", 1), 14),
+        name="labels.geojson", write=by_geojson, **spelled("1", 2, 3.0, 1.0, "2", " 3 ", 1)
     ),
     "text in several spellings": Case(
-        **spelled(("1", "2 ", "3.0", "+1", "2", " 3 ", "1.00"), 14), says="spelling that all share"
+        **spelled("1", "2 ", "3.0", "+1", "2", " 3 ", "1.00"), says="spelling that all share"
     ),
     "stray blanks and nulls": Case(
         words=("forest", " forest ", "water", "", None, "  "),
-        kinds=in_turn((0, 0, 1, None, None, None), 14),
+        kinds=(0, 0, 1, None, None, None),
         names=("forest", "water"),
         counts={"no_label": 6},
     ),
     "umlauts in an undeclared encoding": Case(
         name="labels.shp",
-        write=undeclared,
+        write=partial(write_shapefile, encoding="CP1252"),
         words=("Röhricht", "Wälder", "Äcker"),
         says="read as cp1252",
-        kinds=in_turn((0, 1, 2), 14),
     ),
-    "QGIS style": Case(
-        write=styled, kinds=in_turn((1, 2, 0), 14), names=("See", "Wald", "Wiese"), says="QGIS style 'land'"
-    ),
+    "QGIS style": Case(write=styled, kinds=(1, 2, 0), names=("See", "Wald", "Wiese"), says="QGIS style 'land'"),
     "--classes": Case(
         words=(1, 2, 3),
-        kinds=in_turn((1, 2, 0), 14),
+        kinds=(1, 2, 0),
         names=("Röhricht", "Wald", "Wiese"),
         options={"classes": classes_file},
         says="left out, since the region lacks them: 'Moor'",
     ),
-    "--map merges": Case(
-        kinds=in_turn((0, 1, 0), 14),
-        names=("forest", "meadow"),
-        options={"mapping": (("water", "forest"),)},
-    ),
+    "--map merges": Case(kinds=(0, 1, 0), names=("forest", "meadow"), options={"mapping": (("water", "forest"),)}),
     "--map drops": Case(
-        kinds=in_turn((0, 1, None), 14),
-        names=("forest", "meadow"),
-        options={"mapping": (("water", None),)},
-        counts={"excluded": 4},
+        kinds=(0, 1, None), names=("forest", "meadow"), options={"mapping": (("water", None),)}, counts={"excluded": 4}
     ),
     "--where": Case(
         columns={"year": (2017, 2018)},
-        kinds=[kind if n % 2 else None for n, kind in enumerate(in_turn((0, 1, 2), 14))],
+        kinds=(None, 1, None, 0, None, 2),
         options={"where": "year = 2018", "field": "label"},
     ),
     # Rules.
@@ -475,9 +322,7 @@ CASES: dict[str, Case] = {
     "four times as fine": Case(options={"scale": 4}, shapes=MIXTURE),
     # Background.
     "background in an area": Case(
-        options={"background": "else", "labelled_area": area_file},
-        names=(*WORDS, "else"),
-        background=(3, AREA),
+        options={"background": "else", "labelled_area": area_file}, names=(*WORDS, "else"), background=(3, AREA)
     ),
     "background in the region": Case(
         shapes=LINES,
@@ -488,7 +333,7 @@ CASES: dict[str, Case] = {
     ),
     "no background where something unknown is": Case(
         words=("forest", None, "water", "house"),
-        kinds=in_turn((0, None, 1, None), 14),
+        kinds=(0, None, 1, None),
         options={"background": "else", "labelled_area": area_file, "mapping": (("house", None),)},
         names=("forest", "water", "else"),
         background=(2, AREA),
@@ -502,7 +347,7 @@ def expected_of(case: Case, which: Sequence[int] | None = None) -> Exact:
     scale = case.options.get("scale", 1)
     shape = (20 * scale, 30 * scale)
     rule, reach = case.options.get("rule", "majority"), case.options.get("buffer", 0.0) / 10
-    kinds = case.kinds if case.kinds is not None else in_turn(range(len(case.words)), len(case.shapes))
+    kinds = in_turn(range(len(case.words)) if case.kinds is None else case.kinds, len(case.shapes))
     chosen = range(len(kinds)) if which is None else which
     shapes = shapely.transform(case.shapes, lambda points: points * scale)
     return exact_classes(
@@ -515,19 +360,21 @@ def expected_of(case: Case, which: Sequence[int] | None = None) -> Exact:
     )
 
 
+@pytest.fixture
+def region(region_header: RegionHeaderFactory) -> RegionHeader:
+    return region_header(geobox=GRID)
+
+
+def read(case: Case | RasterCase, folder: Path, region: RegionHeader) -> Labels:
+    options = {name: value(folder) if callable(value) else value for name, value in case.options.items()}
+    with pytest.warns(LabelWarning, match=case.warns) if case.warns else nullcontext():
+        return read_labels(case.file(folder), region, LabelOptions(**options))
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_features_become_the_map_that_their_areas_say(
-    tmp_path: Path, region_header: RegionHeaderFactory, name: str
-) -> None:
+def test_features_become_the_map_that_their_areas_say(tmp_path: Path, region: RegionHeader, name: str) -> None:
     case = CASES[name]
-    if case.name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
-    path, options, region = case.file(tmp_path), case.given(tmp_path), region_header(geobox=GRID)
-    if case.warns:
-        with pytest.warns(LabelWarning, match=case.warns):
-            labels = read_labels(path, region, options)
-    else:
-        labels = read_labels(path, region, options)
+    labels = read(case, tmp_path, region)
     exact, report = expected_of(case), labels.report
 
     assert [entry.name for entry in labels.classes] == list(case.names or case.words)
@@ -599,12 +446,8 @@ class RasterCase:
 
     def file(self, folder: Path) -> Path:
         values = np.array(self.codes, self.dtype)[np.kron(self.patches(), np.ones((self.patch, self.patch), int))]
-        path, (height, width) = folder / "labels.tif", values.shape
-        layout = {"driver": "GTiff", "crs": self.crs, "transform": self.transform(), "height": height, "width": width}
-        with rasterio.open(path, "w", **layout, count=self.bands, dtype=self.dtype, **self.profile) as dataset:
-            for band in range(1, self.bands):
-                dataset.write(np.ones_like(values), band)
-            dataset.write(values, self.bands)
+        bands = np.stack([*[np.ones_like(values)] * (self.bands - 1), values])
+        path = write_raster(folder / "labels.tif", bands, self.transform(), self.crs, **self.profile)
         if self.finish is not None:
             self.finish(path)
         return path
@@ -612,17 +455,8 @@ class RasterCase:
     def grounds(self) -> list[Any]:
         """Of each code, in pixels of GRID."""
         patches, transform = self.patches(), self.transform() @ Affine.scale(self.patch)
-        a, b, c, d, e, f = tuple(transform)[:6]
-        back = pyproj.Transformer.from_crs(self.crs, UTM, always_xy=True)
-
-        def placed(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            x, y = back.transform(*(points @ np.array([[a, d], [b, e]]) + (c, f)).T)
-            return np.column_stack([x - 330_000, 5_822_040 - y]) / 10
-
-        boxes = squares((patches.shape[0], patches.shape[1]))
-        return [
-            shapely.union_all(shapely.transform(boxes[patches == index], placed)) for index in range(len(self.codes))
-        ]
+        boxes = placed(moved(placed(squares((patches.shape[0], patches.shape[1])), transform), self.crs, UTM), ~CORNER)
+        return [shapely.union_all(boxes[patches == index]) for index in range(len(self.codes))]
 
 
 def palette(path: Path) -> None:
@@ -677,21 +511,11 @@ RASTERS: dict[str, RasterCase] = {
 
 
 @pytest.mark.parametrize("name", RASTERS)
-def test_rasters_become_the_map_that_their_areas_say(
-    tmp_path: Path, region_header: RegionHeaderFactory, name: str
-) -> None:
+def test_rasters_become_the_map_that_their_areas_say(tmp_path: Path, region: RegionHeader, name: str) -> None:
     case = RASTERS[name]
-    path, region = case.file(tmp_path), region_header(geobox=GRID)
-    options = LabelOptions(
-        **{name: value(tmp_path) if callable(value) else value for name, value in case.options.items()}
-    )
-    if case.warns:
-        with pytest.warns(LabelWarning, match=case.warns):
-            labels = read_labels(path, region, options)
-    else:
-        labels = read_labels(path, region, options)
+    labels = read(case, tmp_path, region)
     scale = labels.scale
-    shape, grounds = (20 * scale, 30 * scale), shapely.transform(array(case.grounds()), lambda points: points * scale)
+    shape, grounds = (20 * scale, 30 * scale), shapely.transform(array(*case.grounds()), lambda points: points * scale)
     # Rasters are sampled at 4 x 4 places or more.
     exact = exact_classes(list(grounds), case.kinds, shape, near=2 / 16)
     assert [entry.name for entry in labels.classes] == list(case.names)
@@ -748,7 +572,7 @@ def steps(count: int) -> list[float]:
 )
 def test_numbers_are_means_over_the_ground_they_hold_on(
     tmp_path: Path,
-    region_header: RegionHeaderFactory,
+    region: RegionHeader,
     name: str,
     shapes: Shapes,
     crs: str,
@@ -761,9 +585,7 @@ def test_numbers_are_means_over_the_ground_they_hold_on(
         geometry=on_earth(shapes, crs),
         crs=crs,
     )
-    labels = read_labels(
-        save(tmp_path / name, frame), region_header(geobox=GRID), LabelOptions(field="height", **options)
-    )
+    labels = read_labels(save(tmp_path / name, frame), region, LabelOptions(field="height", **options))
     exact, sure = exact_numbers(shapes, numbers, options.get("min_coverage", 0.5))
     (found,) = (each.values for each in labels.maps)
     assert labels.task == "regression"
@@ -793,11 +615,12 @@ def test_numbers_are_means_over_the_ground_they_hold_on(
     ],
 )
 def test_numbers_of_a_raster_are_averaged(
-    tmp_path: Path, region_header: RegionHeaderFactory, dtype: str, crs: str, size: float, options: dict[str, Any]
+    tmp_path: Path, region: RegionHeader, dtype: str, crs: str, size: float, options: dict[str, Any]
 ) -> None:
     codes = (3, 10, 28, -99) if dtype == "int16" else (0.25, 10.5, 3.75, -99.0)
-    case = RasterCase(crs=crs, size=size, patch=int(90 / size), dtype=dtype, codes=codes, profile={"nodata": -99})
-    labels = read_labels(case.file(tmp_path), region_header(geobox=GRID), LabelOptions(**options))
+    layout: dict[str, Any] = {"crs": crs, "size": size, "patch": int(90 / size), "profile": {"nodata": -99}}
+    case = RasterCase(dtype=dtype, codes=codes, options=options, **layout)
+    labels = read(case, tmp_path, region)
     share = np.array([shares(ground, (20, 30)) for ground in case.grounds()[:3]])
     known = share.sum(axis=0)
     exact = (share * np.array(codes[:3])[:, None, None]).sum(axis=0) / np.maximum(known, 1e-9)
@@ -816,12 +639,12 @@ def test_numbers_of_a_raster_are_averaged(
 @pytest.mark.parametrize(("name", "crs"), [("labels.gpkg", UTM), ("labels.zip", "EPSG:4326")])
 @pytest.mark.parametrize("area", ["region", area_file])
 def test_coverage_is_the_share_under_polygons_where_all_was_mapped(
-    tmp_path: Path, region_header: RegionHeaderFactory, name: str, crs: str, area: Any
+    tmp_path: Path, region: RegionHeader, name: str, crs: str, area: Any
 ) -> None:
     frame = geopandas.GeoDataFrame({"name": "x"}, index=range(14), geometry=on_earth(POLYGONS, crs), crs=crs)
     where = area if isinstance(area, str) else area(tmp_path)
     options = LabelOptions(task="coverage", labelled_area=where)
-    labels = read_labels(save(tmp_path / name, frame), region_header(geobox=GRID), options)
+    labels = read_labels(save(tmp_path / name, frame), region, options)
     found = labels.maps[0].values
     mapped = np.ones((20, 30), bool) if area == "region" else shapely.contains_properly(AREA, squares((20, 30)))
     np.testing.assert_array_equal(np.isfinite(found), mapped)

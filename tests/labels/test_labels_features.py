@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import geopandas
 import numpy as np
 import pandas as pd
 import pyproj
@@ -16,6 +15,23 @@ import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from label_files import (
+    BOW_TIE,
+    FAR,
+    FIELD,
+    FLAT,
+    GRID,
+    HAVELLAND,
+    LAKE,
+    LONLAT,
+    NAN,
+    UTM,
+    Shapes,
+    array,
+    block,
+    moved,
+    placed,
+)
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
@@ -25,10 +41,6 @@ from lianet_user.geo.transformation import transformation
 from lianet_user.labels.cover import split_parts, to_pixel_coordinates
 from lianet_user.labels.features import FATES, Area, Features, area_in_region, features_in_region
 from lianet_user.labels.rasterize import PixelRule, decide_classes
-
-UTM = "EPSG:32633"
-GRID = GeoBox((20, 30), Affine(10, 0, 330_000, 0, -10, 5_822_040), UTM)
-HAVELLAND = GeoBox((768, 1536), Affine(10, 0, 330_000, 0, -10, 5_822_040), UTM)
 
 
 class Moves:
@@ -42,22 +54,8 @@ class Moves:
         return points.copy() if self.same else np.column_stack(self.transformer.transform(*points.T))
 
 
-def array(*geometries: Any) -> NDArray[np.object_]:
-    made = np.empty(len(geometries), object)
-    made[:] = geometries
-    return made
-
-
-def block(col: float, row: float, width: float, height: float, grid: GeoBox = GRID) -> Any:
-    """A rectangle of the grid's pixels, in its CRS."""
-    return shapely.transform(
-        shapely.box(col, row, col + width, row + height),
-        lambda points: points * (10, -10) + (grid.affine.c, grid.affine.f),
-    )
-
-
 def at(col: float, row: float) -> Any:
-    return shapely.Point(330_000 + 10 * col, 5_822_040 - 10 * row)
+    return placed(shapely.Point(col, row))
 
 
 def features_of(
@@ -70,17 +68,15 @@ def features_of(
     dated: Any = None,
     buffer: float = 0.0,
     only_polygons: bool = False,
+    moves: Any = None,
 ) -> Features:
     count = len(geometries)
     text = pd.Series(["a"] * count if labels is None else labels, dtype="string")
+    column = SimpleNamespace(name="kind")
     layer: Any = SimpleNamespace(
-        path=Path("labels.gpkg"),
-        name="parcels",
-        crs=CRS(crs),
-        column=SimpleNamespace(name="kind"),
-        geometries=geometries,
+        path=Path("labels.gpkg"), name="parcels", crs=CRS(crs), column=column, geometries=geometries
     )
-    transformation: Any = Moves(crs, grid.crs)
+    transformation: Any = Moves(crs, grid.crs) if moves is None else moves
     return features_in_region(
         layer,
         labelled=text.notna().to_numpy(bool),
@@ -94,18 +90,8 @@ def features_of(
     )
 
 
-def moved(geometry: Any, source: str, target: str) -> Any:
-    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
-    return shapely.transform(geometry, lambda points: np.column_stack(transformer.transform(*points.T)))
-
-
-FIELD, LAKE, FAR = block(0, 0, 10, 10), block(15, 0, 10, 10), block(5000, 0, 10, 10)
-BOW_TIE = shapely.Polygon([(330_010, 5_821_900), (330_090, 5_821_860), (330_090, 5_821_900), (330_010, 5_821_860)])
-FLAT = shapely.Polygon([(330_000, 5_822_000), (330_100, 5_822_000), (330_050, 5_822_000)])
 LINE = shapely.LineString([(330_000, 5_822_000), (330_100, 5_822_000)])
 DOT = shapely.LineString([(330_000, 5_822_000), (330_000, 5_822_000)])
-with np.errstate(invalid="ignore"):
-    NOWHERE = shapely.from_wkt("POLYGON ((330000 5822000, 330100 nan, 330050 5822010, 330000 5822000))")
 PAIR = shapely.GeometryCollection([LINE, block(12, 12, 3, 3)])
 POINT = at(3, 15)
 
@@ -123,7 +109,7 @@ def test_every_feature_has_one_fate() -> None:
         (shapely.Polygon(), "a", "no_geometry"),
         (FLAT, None, "no_geometry"),
         (DOT, "a", "no_geometry"),
-        (NOWHERE, "a", "no_geometry"),
+        (NAN, "a", "no_geometry"),
         (shapely.Point(np.inf, 0), "a", "no_geometry"),
         (BOW_TIE, "a", "used"),
         (PAIR, "a", "used"),
@@ -197,10 +183,10 @@ def test_fates_add_up(data: st.DataObject) -> None:
 
 
 def test_country_wide_features_are_cut_before_they_are_reprojected() -> None:
-    lake = moved(LAKE, UTM, "EPSG:4326")
+    lake = moved(LAKE, UTM, LONLAT)
     land = shapely.box(-179, -89, 179, 89).difference(lake)
     equator = shapely.LineString([(-179, lake.centroid.y), (179, lake.centroid.y)])
-    got = features_of(array(land, lake, equator), ["land", "water", "line"], crs="EPSG:4326")
+    got = features_of(array(land, lake, equator), ["land", "water", "line"], crs=LONLAT)
     assert got.counts.partly_outside == 2
     assert np.isfinite(shapely.bounds(got.geometries)).all()
     inside = shapely.intersection(got.geometries, GRID.extent.geom)
@@ -211,14 +197,14 @@ def test_country_wide_features_are_cut_before_they_are_reprojected() -> None:
 @pytest.mark.parametrize("grid", [GRID, HAVELLAND], ids=["small", "large"])
 def test_long_edges_stay_straight_in_their_own_crs(grid: GeoBox) -> None:
     """A rectangle of one degree whose edges cross the region, against the same with a vertex every metre or so."""
-    west, south, east, north = moved(grid.extent.geom, UTM, "EPSG:4326").bounds
+    west, south, east, north = moved(grid.extent.geom, UTM, LONLAT).bounds
     degree = shapely.box((west + east) / 2 - 1, (south + north) / 2 - 1, (west + east) / 2, (south + north) / 2)
     line = shapely.LineString([(west - 0.4, south), (east + 0.4, north)])
-    got = features_of(array(degree, line), ["a", "b"], crs="EPSG:4326", grid=grid)
+    got = features_of(array(degree, line), ["a", "b"], crs=LONLAT, grid=grid)
     near = shapely.box(west, south, east, north).buffer(0.01)
     region = grid.extent.geom.buffer(-1e-6)
     for shape, original in zip(got.geometries, (shapely.boundary(degree), line), strict=True):
-        truth = moved(shapely.segmentize(original.intersection(near), 1e-5), "EPSG:4326", UTM).intersection(region)
+        truth = moved(shapely.segmentize(original.intersection(near), 1e-5), LONLAT, UTM).intersection(region)
         edge = shape if shape.geom_type == "LineString" else shape.boundary
         assert truth.length > 100
         # In metres: a pixel has ten of them.
@@ -237,22 +223,7 @@ def test_points_that_cannot_be_moved_are_outside() -> None:
         def apply(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
             return np.where(points[:, :1] < 330_100, np.inf, points)
 
-    layer: Any = SimpleNamespace(
-        path=Path("x"), name="", crs=CRS(UTM), column=None, geometries=array(at(5, 5), at(15, 5))
-    )
-    all_of, none_of = np.ones(2, bool), np.zeros(2, bool)
-    transformation: Any = Nowhere()
-    got = features_in_region(
-        layer,
-        labelled=all_of,
-        excluded=none_of,
-        dated=all_of,
-        twins=pd.Series(["", ""], dtype="string"),
-        geobox=GRID,
-        transformation=transformation,
-        buffer=0.0,
-        only_polygons=False,
-    )
+    got = features_of(array(at(5, 5), at(15, 5)), moves=Nowhere())
     assert got.rows.tolist() == [1]
     assert got.counts.outside == 1
 
@@ -285,50 +256,42 @@ def test_a_wide_buffer_brings_in_what_lies_far() -> None:
 
 def test_the_antimeridian_splits_no_region() -> None:
     grid = GeoBox((100, 400), Affine(1000, 0, 500_000, 0, -1000, 7_500_000), "EPSG:32660")
-    transformer = pyproj.Transformer.from_crs("EPSG:32660", "EPSG:4326", always_xy=True)
-    places = np.column_stack(transformer.transform([510_000, 890_000], [7_450_000, 7_450_000]))
-    assert places[0, 0] > 170
-    assert places[1, 0] < -170
-    got = features_of(
-        array(*(shapely.Point(place) for place in places), shapely.Point(0, 67)), crs="EPSG:4326", grid=grid
-    )
+    east, west = (moved(shapely.Point(x, 7_450_000), "EPSG:32660", LONLAT) for x in (510_000, 890_000))
+    assert east.x > 170
+    assert west.x < -170
+    got = features_of(array(east, west, shapely.Point(0, 67)), crs=LONLAT, grid=grid)
     assert got.rows.tolist() == [0, 1]
 
 
-LONLAT_FIELD = moved(FIELD, UTM, "EPSG:4326")
+LONLAT_FIELD = moved(FIELD, UTM, LONLAT)
 SWAPPED = shapely.transform(LONLAT_FIELD, lambda points: points[:, ::-1])
-GEOGRAPHIC = GeoBox((20, 30), Affine(1e-4, 0, 12.4942, 0, -1e-4, 52.5222), "EPSG:4326")
+GEOGRAPHIC = GeoBox((20, 30), Affine(1e-4, 0, 12.4942, 0, -1e-4, 52.5222), LONLAT)
 
-BAD: dict[str, tuple[dict[str, Any], str]] = {
+BAD: dict[str, tuple[Shapes, dict[str, Any], str]] = {
     "outside": (
-        {"geometries": array(FAR, FAR.buffer(10))},
+        array(FAR, FAR.buffer(10)),
+        {},
         r"cover 13\.\d+,52\.\d+,.* in EPSG:4326 \(379990,.*EPSG:32633\), the region 12\.\d+,52\..*\(330000,5821840,.*CRS",
     ),
-    "degrees called metres": (
-        {"geometries": array(LONLAT_FIELD)},
-        r"look like degrees, but .* projected \(EPSG:32633\)",
-    ),
-    "metres called degrees": (
-        {"geometries": array(FIELD), "crs": "EPSG:4326"},
-        r"are not degrees, but .* geographic \(EPSG:4326\)",
-    ),
-    "x and y exchanged": (
-        {"geometries": array(SWAPPED), "crs": "EPSG:4326"},
-        "with x and y exchanged they would lie in",
-    ),
+    "degrees called metres": (array(LONLAT_FIELD), {}, r"look like degrees, but .* projected \(EPSG:32633\)"),
+    "metres called degrees": (array(FIELD), {"crs": LONLAT}, r"are not degrees, but .* geographic \(EPSG:4326\)"),
+    "x and y exchanged": (array(SWAPPED), {"crs": LONLAT}, "with x and y exchanged they would lie in"),
     "no labels": (
-        {"geometries": array(FIELD, LAKE, None), "labels": [None, None, "a"]},
+        array(FIELD, LAKE, None),
+        {"labels": [None, None, "a"]},
         r"none of the 3 features of layer 'parcels' can be used: 1 have no geometry, 2 have no label in the column 'kind'",
     ),
-    "all dropped": ({"geometries": array(FIELD), "excluded": [True]}, "dropped on request"),
-    "no dates": ({"geometries": array(FIELD), "dated": [False]}, "no date that the region holds"),
+    "all dropped": (array(FIELD), {"excluded": [True]}, "dropped on request"),
+    "no dates": (array(FIELD), {"dated": [False]}, "no date that the region holds"),
     "only points": (
-        {"geometries": array(POINT, LINE), "only_polygons": True},
+        array(POINT, LINE),
+        {"only_polygons": True},
         "2 have a point or line where an area is expected: draw or buffer",
     ),
-    "no area": ({"geometries": array(FLAT)}, "1 have no geometry"),
+    "no area": (array(FLAT), {}, "1 have no geometry"),
     "buffer in degrees": (
-        {"geometries": array(POINT), "grid": GEOGRAPHIC, "buffer": 5.0},
+        array(POINT),
+        {"grid": GEOGRAPHIC, "buffer": 5.0},
         r"`buffer` 5: the region's CRS \(EPSG:4326\) is in degrees",
     ),
 }
@@ -336,31 +299,27 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line(case: str) -> None:
-    arguments, message = BAD[case]
+    geometries, options, message = BAD[case]
     with pytest.raises(LabelError, match=message) as caught:
-        features_of(**arguments)
+        features_of(geometries, **options)
     assert "\n" not in str(caught.value)
 
 
 def test_a_region_in_degrees_takes_labels_in_metres() -> None:
     got = features_of(array(block(3, 3, 5, 5), POINT, LINE), grid=GEOGRAPHIC)
     assert got.counts.used == 3
-    back = shapely.area(moved(got.geometries[0], "EPSG:4326", UTM))
+    back = shapely.area(moved(got.geometries[0], LONLAT, UTM))
     assert back == pytest.approx(2500, rel=1e-3)
 
 
 def test_an_area_keeps_its_straight_edges_in_the_crs_of_its_file() -> None:
-    grid = GeoBox((1500, 1500), Affine(10, 0, 330_000, 0, -10, 5_822_000), "EPSG:32633")
-    corners = [(12.3, 52.45), (12.9, 52.45), (12.9, 52.5), (12.3, 52.5)]
-    area = Area(Path("area.gpkg"), CRS("EPSG:4326"), np.array([shapely.Polygon(corners)], object))
+    grid = GeoBox((1500, 1500), Affine(10, 0, 330_000, 0, -10, 5_822_000), UTM)
+    quarter = shapely.Polygon([(12.3, 52.45), (12.9, 52.45), (12.9, 52.5), (12.3, 52.5)])
+    area = Area(Path("area.gpkg"), CRS(LONLAT), array(quarter))
     inside = area_in_region(area, grid, transformation(area.crs, grid))
-    dense = geopandas.GeoSeries([shapely.segmentize(shapely.Polygon(corners), 1e-4)], crs="EPSG:4326").to_crs(
-        "EPSG:32633"
-    )
-    expected = shapely.intersection(dense[0], grid.extent.geom)
-    assert (
-        shapely.area(shapely.symmetric_difference(inside, expected)) / 100 < 0.05 * 1500
-    )  # less than 0.05 px along an edge
-    far = Area(Path("area.gpkg"), CRS("EPSG:32633"), np.array([shapely.box(0, 0, 1, 1)], object))
+    expected = shapely.intersection(moved(shapely.segmentize(quarter, 1e-4), LONLAT, UTM), grid.extent.geom)
+    # In pixels along an edge of the region.
+    assert shapely.area(shapely.symmetric_difference(inside, expected)) / 100 / 1500 < 0.05
+    far = Area(Path("area.gpkg"), CRS(UTM), array(shapely.box(0, 0, 1, 1)))
     with pytest.raises(LabelError, match=r"area\.gpkg: the area lies outside the region"):
         area_in_region(far, grid, transformation(far.crs, grid))

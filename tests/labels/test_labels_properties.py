@@ -11,10 +11,10 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from affine import Affine
 from factories import RegionHeaderFactory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from label_files import CORNER, DEMO, HAVELLAND, UTM, array, frame_of, placed, squares
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -25,10 +25,7 @@ from lianet_user.labels import LabelOptions, Labels, check_labels, read_labels
 pytestmark = pytest.mark.filterwarnings("ignore:.*no pixel bears:lianet_user.errors.LabelWarning")
 
 DATA = Path(__file__).parents[3] / "shared/data/havelland/osm_landuse.gpkg"
-DEMO = Path(__file__).parents[2] / "tutorials/data/havelland_landcover.gpkg"
-UTM = "EPSG:32633"
-HAVELLAND = GeoBox((768, 1536), Affine(10, 0, 330_000, 0, -10, 5_822_040), UTM)
-GRID = GeoBox((24, 32), Affine(10, 0, 330_000, 0, -10, 5_822_040), UTM)
+GRID = GeoBox((24, 32), CORNER, UTM)
 NAMES = ("forest", "meadow", "water")
 
 repeated = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -53,8 +50,7 @@ def features(draw: st.DrawFn) -> geopandas.GeoDataFrame:
     words = draw(st.lists(st.sampled_from(NAMES), min_size=len(shapes), max_size=len(shapes)))
     # Something of two classes that is always there: labels of one class alone are refused.
     shapes += [shapely.box(0.1, 0.2, 3.3, 3.1), shapely.box(9.2, 9.1, 12.4, 12.3), shapely.box(20.4, 1.7, 23.9, 4.8)]
-    on_earth = shapely.transform(np.array(shapes, object), lambda points: points * (10, -10) + (330_000, 5_822_040))
-    return geopandas.GeoDataFrame({"label": [*words, *NAMES]}, geometry=on_earth, crs=UTM)
+    return frame_of(placed(array(*shapes)), label=[*words, *NAMES])
 
 
 def read(path: Path, region_header: RegionHeaderFactory, grid: GeoBox = GRID, **options: Any) -> Labels:
@@ -77,9 +73,7 @@ def names_on(labels: Labels) -> NDArray[np.object_]:
 def touched(frame: geopandas.GeoDataFrame, grow: float, *, borders: bool = False) -> NDArray[np.bool_]:
     """Pixels of GRID within so many metres of features, or of their borders."""
     shapes = frame.geometry.boundary.where(frame.geom_type == "Polygon", frame.geometry) if borders else frame.geometry
-    cols, rows = np.meshgrid(np.arange(32), np.arange(24))
-    pixels = shapely.box(330_000 + 10 * cols, 5_822_030 - 10 * rows, 330_010 + 10 * cols, 5_822_040 - 10 * rows)
-    found: NDArray[np.bool_] = shapely.dwithin(pixels, shapely.union_all(shapes.to_numpy()), grow)
+    found: NDArray[np.bool_] = shapely.dwithin(placed(squares((24, 32))), shapely.union_all(shapes.to_numpy()), grow)
     return found
 
 
@@ -129,12 +123,8 @@ def test_every_feature_has_one_fate(
             "dropped": {"label": "road"},
         }
         rows.append({"label": "forest", "geometry": ground, **changes[fault]})
-    if rows:
-        frame = geopandas.GeoDataFrame(
-            {"label": [*frame.label, *(row["label"] for row in rows)]},
-            geometry=[*frame.geometry, *(row["geometry"] for row in rows)],
-            crs=UTM,
-        )
+    shapes, words = ([*frame[name], *(row[name] for row in rows)] for name in ("geometry", "label"))
+    frame = frame_of(shapes, label=words)
     path = saved(tmp_path, frame)
     mapping = (("road", None),) if "dropped" in faults else ()
     labels = read(path, region_header, mapping=mapping)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +15,39 @@ import pyogrio
 import pytest
 import rasterio
 import rasterio.shutil
+import shapely
 from affine import Affine
+from label_files import CORNER, LONLAT, PLAIN, UTM, bad, placed, raster, shorten, text, write_raster
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.control import GroundControlPoint
-from rasterio.errors import NotGeoreferencedWarning
 
 from lianet_user.errors import LabelError
 from lianet_user.files.header import IGNORE
 from lianet_user.geo.transformation import transformation
-from lianet_user.labels.class_tables import TableEntry
+from lianet_user.labels.class_tables import ClassTable, TableEntry
 from lianet_user.labels.label_options import LabelOptions
 from lianet_user.labels.raster import RasterBand, open_raster, raster_classes, raster_numbers, sample_values
 
-GRID = GeoBox((40, 60), Affine(10, 0, 330_000, 0, -10, 5_822_040), "EPSG:32633")
-ROTATED = GeoBox((40, 60), GRID.affine @ Affine.rotation(25), "EPSG:32633")
-PLAIN = LabelOptions()
+GRID = GeoBox((40, 60), CORNER, UTM)
+ROTATED = GeoBox((40, 60), CORNER @ Affine.rotation(25), UTM)
+ONES = np.ones(GRID.shape, np.uint8)
+RANDOM = np.random.default_rng(0).integers(0, 5, GRID.shape).astype(np.uint8)
 
 
-def written(
-    path: Path, values: Any, transform: Affine | None = GRID.affine, crs: Any = "EPSG:32633", **profile: Any
-) -> Path:
-    """A GeoTIFF, or another format with `driver`, of (rows, columns) or (bands, rows, columns)."""
-    values = np.asarray(values)
-    bands = values if values.ndim == 3 else values[None]
-    count, height, width = bands.shape
-    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(
-            path, "w", **{"driver": "GTiff", "crs": crs, "transform": transform, **shape, **profile}
-        ) as file:
-            file.write(bands)
-    return path
+def opened(
+    folder: Path, values: Any = ONES, transform: Affine | None = CORNER, crs: Any = UTM, **more: Any
+) -> RasterBand:
+    """A GeoTIFF with these values, opened without options."""
+    return open_raster(write_raster(folder / "labels.tif", values, transform, crs, **more), PLAIN)
+
+
+@contextmanager
+def edited(path: Path, values: Any = ONES, **layout: Any) -> Iterator[Any]:
+    """A GeoTIFF that has just been written, open for what is written afterwards."""
+    with rasterio.open(write_raster(path, values, **layout), "r+") as dataset:
+        yield dataset
 
 
 def covering(grid: GeoBox, crs: str, size: float, turn: float = 0.0) -> tuple[Affine, tuple[int, int]]:
@@ -71,11 +71,9 @@ def source_pixels(raster: RasterBand, grid: GeoBox, n: int) -> NDArray[np.float6
     """(2, h * n, w * n) column and row under every sub-pixel's centre, each transformed by itself."""
     height, width = grid.shape
     cols, rows = np.meshgrid((np.arange(width * n) + 0.5) / n, (np.arange(height * n) + 0.5) / n)
-    a, b, c, d, e, f = tuple(grid.affine)[:6]
-    points = np.column_stack([(a * cols + b * rows + c).ravel(), (d * cols + e * rows + f).ravel()])
-    x, y = transformation(raster.crs, grid).invert(points).T
-    a, b, c, d, e, f = tuple(~raster.transform)[:6]
-    return np.stack([a * x + b * y + c, d * x + e * y + f]).reshape(2, *cols.shape)
+    places = placed(shapely.points(cols.ravel(), rows.ravel()), grid.affine)
+    x, y = transformation(raster.crs, grid).invert(shapely.get_coordinates(places)).T
+    return np.stack(~raster.transform @ (x, y)).reshape(2, *cols.shape)
 
 
 def borne(fine: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:
@@ -109,7 +107,7 @@ def test_every_pixel_is_where_it_belongs(
     # Patches about as large as a pixel, no two neighbours alike, so that a shift of one pixel shows everywhere.
     patch = n if n > 4 else 1
     values = ((3 * (cols // patch) + 2 * (rows // patch)) % 5).astype(np.uint8)
-    raster = open_raster(written(tmp_path / "labels.tif", values, transform, crs), PLAIN)
+    raster = opened(tmp_path, values, transform, crs)
     col, row = source_pixels(raster, grid, n)
     edge = np.minimum(*(patch * np.abs(axis / patch - np.round(axis / patch)) for axis in (col, row))) < 2e-3
     unsure = edge.reshape(grid.shape[0], n, grid.shape[1], n).any(axis=(1, 3))
@@ -125,44 +123,43 @@ def test_every_pixel_is_where_it_belongs(
 
 def test_the_same_grid_is_read_straight(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 5, (50, 70)).astype(np.uint8)
-    shifted = GRID.affine @ Affine.translation(-4, -3)
-    found = classes(open_raster(written(tmp_path / "labels.tif", values, shifted), PLAIN))
+    shifted = CORNER @ Affine.translation(-4, -3)
+    found = classes(opened(tmp_path, values, shifted))
     np.testing.assert_array_equal(found.values, values[3:43, 4:64])
     assert (found.nodata_ground, found.outside_ground, found.excluded_ground) == (0, 0, 0)
 
 
 def test_a_grid_that_counts_rows_from_the_south(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).integers(0, 5, GRID.shape).astype(np.uint8)
-    upward = GRID.affine @ Affine(1, 0, 0, 0, -1, GRID.shape[0])
-    found = classes(open_raster(written(tmp_path / "labels.tif", values[::-1], upward), PLAIN))
-    np.testing.assert_array_equal(found.values, values)
+    upward = CORNER @ Affine(1, 0, 0, 0, -1, GRID.shape[0])
+    found = classes(opened(tmp_path, RANDOM[::-1], upward))
+    np.testing.assert_array_equal(found.values, RANDOM)
 
 
 def test_half_a_pixel_counts(tmp_path: Path) -> None:
     """A raster of the same pixel, half of one to the east: each pixel sees two values in exact halves."""
     values = np.tile(np.arange(60, dtype=np.uint8) % 5, (40, 1))
-    path = written(tmp_path / "labels.tif", values, GRID.affine @ Affine.translation(0.5, 0))
-    assert (classes(open_raster(path, PLAIN)).values[:, 1:] == IGNORE).all()
+    half = opened(tmp_path, values, CORNER @ Affine.translation(0.5, 0))
+    assert (classes(half).values[:, 1:] == IGNORE).all()
     # A quarter is not half.
-    path = written(tmp_path / "quarter.tif", values, GRID.affine @ Affine.translation(0.25, 0))
-    np.testing.assert_array_equal(classes(open_raster(path, PLAIN)).values, values)
+    quarter = opened(tmp_path, values, CORNER @ Affine.translation(0.25, 0))
+    np.testing.assert_array_equal(classes(quarter).values, values)
 
 
 def test_center_asks_the_centre_alone(tmp_path: Path) -> None:
     """Thin lines through the centres of the pixels: the centre sees them, the area does not."""
     values = np.zeros((400, 600), np.uint8)
     values[:, 5::10] = 1
-    raster = open_raster(written(tmp_path / "lines.tif", values, GRID.affine @ Affine.scale(0.1)), PLAIN)
+    raster = opened(tmp_path, values, CORNER @ Affine.scale(0.1))
     assert (classes(raster, rule="center").values == 1).all()
     assert (classes(raster).values == 0).all()
 
 
 def test_no_rule_meets_a_value_that_was_not_told(tmp_path: Path) -> None:
     """Fifty pixels in one: the area is known from a sixteenth of its length, and the centre lies between."""
-    region = GeoBox((4, 6), GRID.affine, GRID.crs)
+    region = GeoBox((4, 6), CORNER, GRID.crs)
     values = np.zeros((200, 300), np.uint8)
     values[25::50, 25::50] = 1
-    raster = open_raster(written(tmp_path / "dots.tif", values, GRID.affine @ Affine.scale(0.02)), PLAIN)
+    raster = opened(tmp_path, values, CORNER @ Affine.scale(0.02))
     assert sample_values(raster, region).index.tolist() == [0, 1]
     assert (classes(raster, region, "center").values == 1).all()
     assert (classes(raster, region).values == 0).all()
@@ -171,7 +168,7 @@ def test_no_rule_meets_a_value_that_was_not_told(tmp_path: Path) -> None:
 def test_tiles_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transform, shape = covering(GRID, "EPSG:4326", 3e-5)
     values = np.random.default_rng(1).integers(0, 2, shape).astype(np.uint8)
-    raster = open_raster(written(tmp_path / "labels.tif", values, transform, "EPSG:4326", nodata=1), PLAIN)
+    raster = opened(tmp_path, values, transform, "EPSG:4326", nodata=1)
     at_once = raster_numbers(raster, GRID, 0.25, "majority")
     monkeypatch.setattr("lianet_user.labels.raster.TILE_SUBPIXELS", 7 * 11)
     monkeypatch.setattr("lianet_user.labels.raster.TILE_PIXELS", 500)
@@ -183,7 +180,7 @@ def test_tiles_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_ground_is_counted(tmp_path: Path) -> None:
     values = np.zeros((40, 60), np.uint8)
     values[:10], values[10:20], values[20:30] = 9, 1, 2
-    raster = open_raster(written(tmp_path / "labels.tif", values[:, :45], nodata=9), PLAIN)
+    raster = opened(tmp_path, values[:, :45], nodata=9)
     found = raster_classes(raster, GRID, {0.0: 0, 1.0: None, 2.0: 1}, 0.5, "majority")
     assert (found.nodata_ground, found.outside_ground, found.excluded_ground) == (450, 600, 450)
     expected = np.full(GRID.shape, IGNORE)
@@ -197,7 +194,7 @@ def test_ground_is_counted(tmp_path: Path) -> None:
 def test_only_values_in_the_region_are_told(tmp_path: Path) -> None:
     values = np.full((80, 120), 7, np.uint16)
     values[20:60, 30:90] = np.random.default_rng(0).integers(1000, 1003, (40, 60))
-    raster = open_raster(written(tmp_path / "labels.tif", values, GRID.affine @ Affine.translation(-30, -20)), PLAIN)
+    raster = opened(tmp_path, values, CORNER @ Affine.translation(-30, -20))
     assert sample_values(raster, GRID).index.tolist() == [1000, 1001, 1002]
 
 
@@ -206,7 +203,7 @@ def test_only_values_in_the_region_are_told(tmp_path: Path) -> None:
 )
 def test_every_type_of_number(tmp_path: Path, dtype: str) -> None:
     values = np.random.default_rng(0).integers(1, 5, GRID.shape).astype(dtype)
-    raster = open_raster(written(tmp_path / "labels.tif", values), PLAIN)
+    raster = opened(tmp_path, values)
     np.testing.assert_array_equal(classes(raster).values, values)
     counts = sample_values(raster, GRID)
     assert counts.to_dict() == {value: int((values == value).sum()) for value in range(1, 5)}
@@ -216,7 +213,7 @@ def test_every_type_of_number(tmp_path: Path, dtype: str) -> None:
 def test_numbers_are_means_of_what_is_known(tmp_path: Path) -> None:
     values = np.random.default_rng(0).uniform(-5, 50, (160, 240)).astype(np.float32)
     values[::4], values[1, 5], values[2, 6] = np.nan, np.inf, -9999
-    raster = open_raster(written(tmp_path / "n.tif", values, GRID.affine @ Affine.scale(0.25), nodata=-9999), PLAIN)
+    raster = opened(tmp_path, values, CORNER @ Affine.scale(0.25), nodata=-9999)
     found = raster_numbers(raster, GRID, 0.5, "majority")
     unknown = ~np.isfinite(values) | (values == -9999)
     blocks = np.where(unknown, np.nan, values).reshape(40, 4, 60, 4)
@@ -229,7 +226,7 @@ def test_everything_that_means_nodata(tmp_path: Path) -> None:
     values = np.zeros(GRID.shape, np.float32)
     values[0], values[1], values[2], values[3], values[4] = -1, -2, -3, np.nan, 5
     options = LabelOptions(nodata=(-2.0, -3.0, float("nan")))
-    raster = open_raster(written(tmp_path / "labels.tif", values, nodata=-1), options)
+    raster = open_raster(write_raster(tmp_path / "labels.tif", values, nodata=-1), options)
     assert sample_values(raster, GRID).index.tolist() == [0, 5]
     assert raster_numbers(raster, GRID, 0.5, "majority").nodata_ground == 4 * 60
     (note,) = raster.notes
@@ -238,14 +235,13 @@ def test_everything_that_means_nodata(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["mask", "alpha"])
 def test_masks_mean_nodata(tmp_path: Path, kind: str) -> None:
-    values, shown = np.ones(GRID.shape, np.uint8), np.full(GRID.shape, 255, np.uint8)
+    shown = np.full(GRID.shape, 255, np.uint8)
     shown[:10] = 0
     path = tmp_path / "labels.tif"
     if kind == "alpha":
-        written(path, np.stack([values, shown]), alpha="yes")
+        write_raster(path, np.stack([ONES, shown]), alpha="yes")
     else:
-        written(path, values)
-        with rasterio.open(path, "r+") as file:
+        with edited(path) as file:
             file.write_mask(shown)
     raster = open_raster(path, PLAIN)
     assert raster.band == 1
@@ -254,16 +250,16 @@ def test_masks_mean_nodata(tmp_path: Path, kind: str) -> None:
 
 
 def test_nothing_but_nodata_in_the_region(tmp_path: Path) -> None:
-    path = written(tmp_path / "labels.tif", np.zeros(GRID.shape, np.uint8), nodata=0)
+    raster = opened(tmp_path, nodata=1)
     with pytest.raises(LabelError, match=r"labels.tif: band 1 holds nothing but nodata in the region"):
-        sample_values(open_raster(path, PLAIN), GRID)
+        sample_values(raster, GRID)
 
 
 @pytest.mark.parametrize(
     ("dtype", "value"), [("uint8", 256), ("uint8", -1), ("uint8", 0.5), ("int16", float("nan")), ("float32", 1e300)]
 )
 def test_nodata_that_no_pixel_can_hold(tmp_path: Path, dtype: str, value: float) -> None:
-    path = written(tmp_path / "labels.tif", np.zeros(GRID.shape, dtype))
+    path = write_raster(tmp_path / "labels.tif", ONES.astype(dtype))
     with pytest.raises(LabelError, match=f"`nodata` .* of type {dtype} and cannot hold this value"):
         open_raster(path, LabelOptions(nodata=(value,)))
 
@@ -272,12 +268,12 @@ def test_longitudes_from_0_to_360_and_across_the_antimeridian(tmp_path: Path) ->
     region = GeoBox((40, 60), Affine(1000, 0, 620_000, 0, -1000, 7_200_000), "EPSG:32660")
     rows, cols = np.mgrid[:1800, :3600]
     by_place = ((cols // 5 + rows // 3) % 5).astype(np.uint8)
-    west = written(tmp_path / "west.tif", by_place, Affine(0.1, 0, -180, 0, -0.1, 90), "EPSG:4326")
-    east = written(tmp_path / "east.tif", np.roll(by_place, 1800, 1), Affine(0.1, 0, 0, 0, -0.1, 90), "EPSG:4326")
-    first, second = (classes(open_raster(path, PLAIN), region) for path in (west, east))
-    lon, lat = Transformer.from_crs("EPSG:32660", "EPSG:4326", always_xy=True).transform(
-        *(axis + 0.0 for axis in (620_500 + 1000 * np.mgrid[:40, :60][1], 7_199_500 - 1000 * np.mgrid[:40, :60][0]))
+    first, second = (
+        classes(opened(tmp_path, np.roll(by_place, shift, 1), Affine(0.1, 0, west, 0, -0.1, 90), LONLAT), region)
+        for west, shift in ((-180, 0), (0, 1800))
     )
+    row, col = np.mgrid[:40, :60] + 0.5
+    lon, lat = Transformer.from_crs("EPSG:32660", LONLAT, always_xy=True).transform(*(region.affine @ (col, row)))
     assert lon.min() < -179
     assert lon.max() > 179
     expected = by_place[((90 - lat) / 0.1).astype(int), ((lon + 180) / 0.1).astype(int)]
@@ -291,17 +287,16 @@ def test_longitudes_from_0_to_360_and_across_the_antimeridian(tmp_path: Path) ->
 def test_a_region_around_a_pole(tmp_path: Path) -> None:
     region = GeoBox((40, 40), Affine(10_000, 0, -200_000, 0, -10_000, 200_000), "EPSG:3413")
     quadrant = np.broadcast_to(np.arange(3600) // 900, (1800, 3600)).astype(np.uint8)
-    path = written(tmp_path / "labels.tif", quadrant, Affine(0.1, 0, -180, 0, -0.1, 90), "EPSG:4326")
-    found = classes(open_raster(path, PLAIN), region, "center").values
-    cols, rows = np.meshgrid(np.arange(40), np.arange(40))
-    x, y = -195_000 + 10_000 * cols, 195_000 - 10_000 * rows
-    lon, _ = Transformer.from_crs("EPSG:3413", "EPSG:4326", always_xy=True).transform(x, y)
+    raster = opened(tmp_path, quadrant, Affine(0.1, 0, -180, 0, -0.1, 90), LONLAT)
+    found = classes(raster, region, "center").values
+    row, col = np.mgrid[:40, :40] + 0.5
+    lon, _ = Transformer.from_crs("EPSG:3413", LONLAT, always_xy=True).transform(*(region.affine @ (col, row)))
     np.testing.assert_array_equal(found, ((lon + 180) // 90).astype(np.uint8) % 4)
 
 
 def test_several_bands_want_a_choice(tmp_path: Path) -> None:
-    path = written(tmp_path / "labels.tif", np.stack([np.full(GRID.shape, n, np.uint8) for n in range(4, 6)]))
-    with rasterio.open(path, "r+") as file:
+    path = tmp_path / "labels.tif"
+    with edited(path, np.stack([4 * ONES, 5 * ONES])) as file:
         file.descriptions = ("2017", "2018")
     with pytest.raises(LabelError, match=r"labels.tif has 2 bands: 1 \(2017\), 2 \(2018\); choose .* with `band`"):
         open_raster(path, PLAIN)
@@ -313,85 +308,74 @@ def test_several_bands_want_a_choice(tmp_path: Path) -> None:
             open_raster(path, LabelOptions(band=band))
 
 
-def test_a_picture_is_no_label(tmp_path: Path) -> None:
-    path = written(tmp_path / "photo.tif", np.zeros((3, *GRID.shape), np.uint8), photometric="RGB")
-    with pytest.raises(LabelError, match="a picture, not labels"):
-        open_raster(path, PLAIN)
+POINTS = [GroundControlPoint(row, col, col, -row) for row, col in ((0, 0), (0, 60), (40, 0))]
+OF_FEATURES: dict[str, dict[str, Any]] = {
+    "layer": {"layer": "x"},
+    "field": {"field": "x"},
+    "where": {"where": "x > 1"},
+    "date_field": {"date_field": "x"},
+    "buffer": {"buffer": 10.0},
+    "encoding": {"encoding": "utf-8"},
+    "on_conflict": {"on_conflict": "last"},
+    "rule": {"rule": "all-touched"},
+    "background": {"background": "rest", "labelled_area": "region"},
+    "labelled_area": {"labelled_area": "region", "task": "coverage"},
+}
+BAD = {
+    "a picture": bad(raster(np.zeros((3, 20, 30)), photometric="RGB"), "a picture, not labels"),
+    "complex numbers": bad(raster(dtype="complex64"), "band 1 holds complex numbers"),
+    "no CRS": bad(raster(crs=None), r"states no coordinate reference system: .* `labels_crs`"),
+    "no CRS, and nonsense for it": bad(
+        raster(crs=None), "`labels_crs` 'nonsense' is not a coordinate reference system", labels_crs="nonsense"
+    ),
+    "another CRS": bad(raster(), "states EPSG:32633, but `labels_crs` is EPSG:25833", labels_crs="EPSG:25833"),
+    "no place": bad(raster(transform=Affine.identity()), "is not georeferenced: nothing at all"),
+    "control points": bad(raster(transform=None, gcps=POINTS), "is not georeferenced: control points"),
+    **{
+        f"{name} is given": bad(raster(), f"is a raster, and `{name}`.* is for features", **options)
+        for name, options in OF_FEATURES.items()
+    },
+    "text": bad(text("text.tif", "no raster at all"), r"text.tif cannot be read as a raster: expected a GeoTIFF"),
+    "absent": bad(lambda folder: folder / "absent.tif", "is not a file: expected a raster"),
+    "a folder": bad(lambda folder: folder, "is not a file: expected a raster"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_raster_of_labels_is_refused(tmp_path: Path, case: str) -> None:
+    make, message, options = BAD[case]
+    with pytest.raises(LabelError, match=message):
+        open_raster(make(tmp_path), LabelOptions(**options))
+
+
+def test_a_band_of_a_picture_can_be_chosen(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "photo.tif", np.stack([ONES] * 3), photometric="RGB")
     assert open_raster(path, LabelOptions(band=2)).band == 2
 
 
-def test_complex_numbers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="band 1 holds complex numbers"):
-        open_raster(written(tmp_path / "radar.tif", np.zeros(GRID.shape, np.complex64)), PLAIN)
-
-
-def test_a_crs_is_stated_once(tmp_path: Path) -> None:
-    values = np.ones(GRID.shape, np.uint8)
-    bare = written(tmp_path / "bare.tif", values, crs=None)
-    with pytest.raises(LabelError, match=r"states no coordinate reference system: .* `labels_crs`"):
-        open_raster(bare, PLAIN)
-    raster = open_raster(bare, LabelOptions(labels_crs="EPSG:32633"))
-    assert raster.notes[0] == "Coordinates: EPSG:32633 as given with `labels_crs`; the file states none"
-    assert (classes(raster).values == 1).all()
-    with pytest.raises(LabelError, match="`labels_crs` 'nonsense' is not a coordinate reference system"):
-        open_raster(bare, LabelOptions(labels_crs="nonsense"))
-    stated = written(tmp_path / "stated.tif", values)
-    assert len(open_raster(stated, LabelOptions(labels_crs="EPSG:32633")).notes) == 1
-    with pytest.raises(LabelError, match="states EPSG:32633, but `labels_crs` is EPSG:25833"):
-        open_raster(stated, LabelOptions(labels_crs="EPSG:25833"))
-
-
-def test_pixels_need_a_place(tmp_path: Path) -> None:
-    values = np.ones(GRID.shape, np.uint8)
-    with pytest.raises(LabelError, match="is not georeferenced: nothing at all"):
-        open_raster(written(tmp_path / "bare.tif", values, Affine.identity()), PLAIN)
-    points = [GroundControlPoint(row, col, col, -row) for row, col in ((0, 0), (0, 60), (40, 0))]
-    with pytest.raises(LabelError, match="is not georeferenced: control points"):
-        open_raster(written(tmp_path / "gcps.tif", values, None, gcps=points), PLAIN)
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("layer", "x"),
-        ("field", "x"),
-        ("where", "x > 1"),
-        ("date_field", "x"),
-        ("buffer", 10.0),
-        ("encoding", "utf-8"),
-        ("on_conflict", "last"),
-        ("rule", "all-touched"),
-    ],
-)
-def test_options_for_features_are_refused(tmp_path: Path, option: str, value: Any) -> None:
-    path = written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8))
-    with pytest.raises(LabelError, match=f"is a raster, and `{option}`.* is for features"):
-        open_raster(path, LabelOptions(**{option: value}))
-
-
-def test_a_background_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8))
-    with pytest.raises(LabelError, match="and `background` is for features"):
-        open_raster(path, LabelOptions(background="rest", labelled_area="region"))
-    with pytest.raises(LabelError, match="and `labelled_area` is for features"):
-        open_raster(path, LabelOptions(task="coverage", labelled_area="region"))
+def test_a_crs_is_given_where_the_file_states_none(tmp_path: Path) -> None:
+    given = LabelOptions(labels_crs=UTM)
+    bare = open_raster(write_raster(tmp_path / "bare.tif", ONES, crs=None), given)
+    assert bare.notes[0] == "Coordinates: EPSG:32633 as given with `labels_crs`; the file states none"
+    assert (classes(bare).values == 1).all()
+    assert len(open_raster(write_raster(tmp_path / "stated.tif", ONES), given).notes) == 1
 
 
 def test_outside_is_said_with_both_extents(tmp_path: Path) -> None:
-    away = GRID.affine @ Affine.translation(1000, 0)
-    raster = open_raster(written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8), away), PLAIN)
+    away = CORNER @ Affine.translation(1000, 0)
+    raster = opened(tmp_path, ONES, away)
     match = r"lie outside the region. The labels cover 12.*EPSG:4326 \(340000,5821640,.*, the region 12.*\(330000,"
     with pytest.raises(LabelError, match=match):
         sample_values(raster, GRID)
     with pytest.raises(LabelError, match=match):
         raster_numbers(raster, GRID, 0.5, "majority")
-    degrees = written(tmp_path / "degrees.tif", np.ones((4, 4), np.uint8), Affine(0.1, 0, 12, 0, -0.1, 53))
+    degrees = opened(tmp_path, ONES[:4, :4], Affine(0.1, 0, 12, 0, -0.1, 53))
     with pytest.raises(LabelError, match="look like degrees, but the CRS that the file states is projected"):
-        sample_values(open_raster(degrees, PLAIN), GRID)
+        sample_values(degrees, GRID)
 
 
-def test_files_that_are_no_raster_or_only_point_to_one(tmp_path: Path) -> None:
-    target = written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8))
+def test_files_that_only_point_to_a_raster_are_refused(tmp_path: Path) -> None:
+    target = write_raster(tmp_path / "labels.tif", ONES)
     vrt = tmp_path / "labels.vrt"
     vrt.write_text(
         '<VRTDataset rasterXSize="60" rasterYSize="40"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
@@ -399,31 +383,22 @@ def test_files_that_are_no_raster_or_only_point_to_one(tmp_path: Path) -> None:
     )
     with pytest.raises(LabelError, match="a VRT only points to other files: give the file itself"):
         open_raster(vrt, PLAIN)
-    text = tmp_path / "text.tif"
-    text.write_text("no raster at all")
-    with pytest.raises(LabelError, match=r"text.tif cannot be read as a raster: expected a GeoTIFF"):
-        open_raster(text, PLAIN)
-    for missing in (tmp_path / "absent.tif", tmp_path):
-        with pytest.raises(LabelError, match="is not a file: expected a raster"):
-            open_raster(missing, PLAIN)
 
 
 def test_a_file_that_ends_too_early(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (400, 600)).astype(np.uint8)
-    path = written(tmp_path / "labels.tif", values)
-    path.write_bytes(path.read_bytes()[:100_000])
+    path = shorten(write_raster(tmp_path / "labels.tif", values), 0.4)
     with pytest.raises(LabelError, match="cannot be read to its end"):
-        sample_values(open_raster(path, PLAIN), GeoBox(values.shape, GRID.affine, GRID.crs))
-    raw = written(tmp_path / "labels.img", values, driver="ENVI")
-    raw.write_bytes(raw.read_bytes()[:100_000])
-    with pytest.raises(LabelError, match="is 100000 bytes long, and its header says 240000 or more"):
+        sample_values(open_raster(path, PLAIN), GeoBox(values.shape, CORNER, GRID.crs))
+    raw = shorten(write_raster(tmp_path / "labels.img", values, driver="ENVI"), 0.5)
+    with pytest.raises(LabelError, match="is 120000 bytes long, and its header says 240000 or more"):
         open_raster(raw, PLAIN)
 
 
 @pytest.mark.parametrize(("width", "height"), [(2**21, 2**20), (2**15, 2**19)])
 def test_sizes_that_no_labels_have(tmp_path: Path, width: int, height: int) -> None:
     """Sparse files of a few kilobytes that declare terabytes, or gigabytes within the region."""
-    path, fine = tmp_path / "huge.tif", GRID.affine @ Affine.scale(2**-12)
+    path, fine = tmp_path / "huge.tif", CORNER @ Affine.scale(2**-12)
     shape = {"width": width, "height": height, "count": 1, "dtype": "uint8", "transform": fine, "crs": "EPSG:32633"}
     layout = {"sparse_ok": True, "bigtiff": "YES", "tiled": True, "blockxsize": 2**14, "blockysize": 2**14}
     with rasterio.open(path, "w", driver="GTiff", **shape, **layout):
@@ -434,20 +409,25 @@ def test_sizes_that_no_labels_have(tmp_path: Path, width: int, height: int) -> N
     assert time.perf_counter() - start < 5
 
 
-@pytest.mark.parametrize("driver", ["HFA", "AAIGrid", "ENVI", "EHdr", "SAGA", "RST"])
-def test_formats(tmp_path: Path, driver: str) -> None:
-    values = np.random.default_rng(0).integers(0, 5, GRID.shape).astype(np.uint8)
-    suffix = {"HFA": "img", "AAIGrid": "asc", "SAGA": "sdat", "RST": "rst"}.get(driver, "bil")
-    tif = written(tmp_path / "labels.tif", values)
-    path = tmp_path / f"labels.{suffix}"
+@pytest.mark.parametrize(
+    ("driver", "suffix"),
+    [("HFA", ".img"), ("AAIGrid", ".asc"), ("ENVI", ".bil"), ("EHdr", ".bil"), ("SAGA", ".sdat"), ("RST", ".rst")],
+)
+def test_formats(tmp_path: Path, driver: str, suffix: str) -> None:
+    tif = write_raster(tmp_path / "labels.tif", RANDOM)
+    path = tif.with_suffix(suffix)
     rasterio.shutil.copy(tif, path, driver=driver)
-    found = classes(open_raster(path, LabelOptions()))
-    np.testing.assert_array_equal(found.values, values)
+    np.testing.assert_array_equal(classes(open_raster(path, PLAIN)).values, RANDOM)
 
 
 def test_names_are_taken_from_where_they_are(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).integers(1, 3, GRID.shape).astype(np.uint8)
-    path = written(tmp_path / "labels.tif", values)
+    path = write_raster(tmp_path / "labels.tif", ONES)
+
+    def table() -> ClassTable:
+        found = open_raster(path, PLAIN).table
+        assert found is not None
+        return found
+
     assert open_raster(path, PLAIN).table is None
 
     frame = pd.DataFrame({"VALUE": [1, 2], "COUNT": [5, 6], "NAME": ["Wald", "Röhricht"], "RED": [0, 9]})
@@ -455,65 +435,55 @@ def test_names_are_taken_from_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "labels.tif.dbf").rename(tmp_path / "labels.tif.vat.dbf")
     for leftover in tmp_path.glob("labels.tif.cpg"):
         leftover.rename(tmp_path / "labels.tif.vat.cpg")
-    table = open_raster(path, PLAIN).table
-    assert table is not None
-    assert table.source == "attribute table labels.tif.vat.dbf"
-    assert table.entries == (TableEntry("1", "Wald"), TableEntry("2", "Röhricht"))
+    assert table().source == "attribute table labels.tif.vat.dbf"
+    assert table().entries == (TableEntry("1", "Wald"), TableEntry("2", "Röhricht"))
 
     sidecar = tmp_path / "labels.tif.aux.xml"
     names = "<CategoryNames><Category></Category><Category>wood</Category><Category>reed</Category></CategoryNames>"
     sidecar.write_text(f'<PAMDataset><PAMRasterBand band="1">{names}</PAMRasterBand></PAMDataset>')
-    table = open_raster(path, PLAIN).table
-    assert table is not None
-    assert table.entries == (TableEntry("1", "wood"), TableEntry("2", "reed"))
+    assert table().entries == (TableEntry("1", "wood"), TableEntry("2", "reed"))
 
     fields = (("Value", 5), ("Class", 2), ("R", 6), ("G", 7), ("B", 8))
     columns = "".join(f"<FieldDefn><Name>{name}</Name><Usage>{usage}</Usage></FieldDefn>" for name, usage in fields)
     cells = "".join(f"<F>{cell}</F>" for cell in (2, "reeds", 255, 128, 0))
     rat = f"<GDALRasterAttributeTable>{columns}<Row>{cells}</Row></GDALRasterAttributeTable>"
     sidecar.write_text(f'<PAMDataset><PAMRasterBand band="1">{names}{rat}</PAMRasterBand></PAMDataset>')
-    table = open_raster(path, PLAIN).table
-    assert table is not None
-    assert table.entries == (TableEntry("2", "reeds", "#ff8000"),)
+    assert table().entries == (TableEntry("2", "reeds", "#ff8000"),)
 
     palette = '<paletteEntry value="1" label="trees" color="#112233" alpha="255"/>'
     qml = (
         f'<qgis><pipe><rasterrenderer type="paletted" band="1"><colorPalette>{palette}</colorPalette></rasterrenderer>'
     )
     (tmp_path / "labels.qml").write_text(f"{qml}</pipe></qgis>")
-    table = open_raster(path, PLAIN).table
-    assert table is not None
-    assert table.entries == (TableEntry("1", "trees", "#112233"),)
+    assert table().entries == (TableEntry("1", "trees", "#112233"),)
 
     with rasterio.open(path, "r+") as file:
         file.update_tags(CLASSES=json.dumps([{"value": 0, "name": "water", "color": "#2b7bba", "code": "411"}]))
-    table = open_raster(path, PLAIN).table
-    assert table is not None
-    assert table.entries == (TableEntry("0", "water", "#2b7bba"),)
+    assert table().entries == (TableEntry("0", "water", "#2b7bba"),)
 
 
-@pytest.mark.parametrize("text", ["5", "null", "[5]", '{"a": 1}', '[{"value": 1}]', "[", "[]"])
-def test_a_tag_of_another_program_names_nothing(tmp_path: Path, text: str) -> None:
-    path = written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8))
-    with rasterio.open(path, "r+") as file:
-        file.update_tags(CLASSES=text)
-    assert open_raster(path, PLAIN).table is None
+@pytest.mark.parametrize("tag", ["5", "null", "[5]", '{"a": 1}', '[{"value": 1}]', "[", "[]"])
+def test_a_tag_of_another_program_names_nothing(tmp_path: Path, tag: str) -> None:
+    with edited(tmp_path / "labels.tif") as file:
+        file.update_tags(CLASSES=tag)
+    assert open_raster(tmp_path / "labels.tif", PLAIN).table is None
 
 
 def test_sidecars_are_not_trusted(tmp_path: Path) -> None:
-    path = written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8))
+    path = write_raster(tmp_path / "labels.tif", ONES)
     sidecar = tmp_path / "labels.tif.aux.xml"
-    sidecar.write_text('<!DOCTYPE a [<!ENTITY b "c">]><PAMDataset/>')
-    with pytest.raises(LabelError, match="declares entities"):
-        open_raster(path, PLAIN)
-    sidecar.write_text("<PAMDataset>")
-    with pytest.raises(LabelError, match=r"labels.tif.aux.xml is not readable XML"):
-        open_raster(path, PLAIN)
+    for content, message in (
+        ('<!DOCTYPE a [<!ENTITY b "c">]><PAMDataset/>', "declares entities"),
+        ("<PAMDataset>", r"labels.tif.aux.xml is not readable XML"),
+    ):
+        sidecar.write_text(content)
+        with pytest.raises(LabelError, match=message):
+            open_raster(path, PLAIN)
 
 
 def test_colors_of_the_colour_table_make_no_classes(tmp_path: Path) -> None:
-    path = written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8), photometric="palette")
-    with rasterio.open(path, "r+") as file:
+    path = tmp_path / "labels.tif"
+    with edited(path, photometric="palette") as file:
         file.write_colormap(1, {1: (255, 0, 0, 255), 2: (0, 128, 255, 255)})
     raster = open_raster(path, PLAIN)
     assert raster.table is None
@@ -522,17 +492,15 @@ def test_colors_of_the_colour_table_make_no_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tag", ["TIFFTAG_COPYRIGHT", "attribution"])
 def test_attribution_is_kept(tmp_path: Path, tag: str) -> None:
-    path = written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8))
-    with rasterio.open(path, "r+") as file:
+    with edited(tmp_path / "labels.tif") as file:
         file.update_tags(**{tag: "© those who drew it"})
-    assert open_raster(path, PLAIN).attribution == "© those who drew it"
+    assert open_raster(tmp_path / "labels.tif", PLAIN).attribution == "© those who drew it"
 
 
 def test_a_scale_is_not_applied_silently(tmp_path: Path) -> None:
-    path = written(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8))
-    with rasterio.open(path, "r+") as file:
+    with edited(tmp_path / "labels.tif") as file:
         file.scales = (0.5,)
-    assert any("not applied" in note for note in open_raster(path, PLAIN).notes)
+    assert any("not applied" in note for note in open_raster(tmp_path / "labels.tif", PLAIN).notes)
 
 
 def test_tree_cover_of_romania_keeps_its_mean(shared_data: Path) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
+from exact_maps import exact_classes, shares
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from label_files import CORNER, GRID, UTM, array, placed, squares
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -29,17 +31,11 @@ from lianet_user.labels.rasterize import (
 )
 
 SHAPE = (20, 30)
-GRID = GeoBox(SHAPE, Affine(10, 0, 330_000, 0, -10, 5_822_040), "EPSG:32633")
-ROTATED = GeoBox(SHAPE, GRID.affine @ Affine.rotation(25), "EPSG:32633")
+PIXELS = squares(SHAPE)
+ROTATED = GeoBox(SHAPE, CORNER @ Affine.rotation(25), UTM)
 RULES: tuple[Rule, ...] = ("majority", "center", "all-touched")
 NEAR = 2 / SUBPIXELS
 """Share of a pixel that sub-pixels may be wrong by, where an outline crosses it."""
-
-
-def array(*geometries: Any) -> NDArray[np.object_]:
-    made = np.empty(len(geometries), object)
-    made[:] = geometries
-    return made
 
 
 def classes_of(
@@ -55,17 +51,6 @@ def numbers_of(
     geometries: NDArray[np.object_], numbers: Any, shape: tuple[int, int] = SHAPE, rule: Rule = "majority", **given: Any
 ) -> Decided:
     return decide_numbers(split_parts(geometries), np.asarray(numbers, np.float64), shape, PixelRule(rule, **given))
-
-
-def pixels(shape: tuple[int, int] = SHAPE) -> NDArray[np.object_]:
-    """(height, width) the squares that pixels are."""
-    cols, rows = np.meshgrid(np.arange(shape[1]), np.arange(shape[0]))
-    return shapely.box(cols, rows, cols + 1, rows + 1)
-
-
-def shares(shape: Any) -> NDArray[np.float64]:
-    covered: NDArray[np.float64] = shapely.area(shapely.intersection(pixels(), shape))
-    return covered
 
 
 def blobs(seed: int, count: int) -> NDArray[np.object_]:
@@ -101,33 +86,20 @@ def mixed(seed: int) -> NDArray[np.object_]:
 @pytest.mark.parametrize("min_coverage", [0.2, 0.5, 0.9])
 @pytest.mark.parametrize("grid", [GRID, ROTATED], ids=["north-up", "rotated"])
 def test_pixels_follow_the_exact_areas(grid: GeoBox, min_coverage: float) -> None:
-    a, b, c, d, e, f = tuple(grid.affine)[:6]
-    outlines = blobs(0, 60)
-    on_earth = shapely.transform(outlines, lambda points: points @ np.array([[a, d], [b, e]]) + (c, f))
-    polygons, classes = to_pixel_coordinates(on_earth, grid), np.arange(60) % 3
+    outlines, classes = blobs(0, 60), np.arange(60) % 3
+    polygons = to_pixel_coordinates(placed(outlines, grid.affine), grid)
     decided = classes_of(polygons, classes, min_coverage=min_coverage)
-
-    union = [shapely.union_all(outlines[classes == index]) for index in range(3)]
-    alone = [union[index].difference(shapely.union_all([*union[:index], *union[index + 1 :]])) for index in range(3)]
-    covered, uncontested = (np.array([shares(shape) for shape in shapes]) for shapes in (union, alone))
-    second, first = np.sort(uncontested, axis=0)[1:]
-    borne = (first >= min_coverage) & (second < first)
-    expected = np.where(borne, uncontested.argmax(axis=0), IGNORE)
-    would = ~borne & (covered >= min_coverage).any(axis=0)
-
     # What is nearer to a threshold than sub-pixels can tell may fall either way.
-    plain = (np.abs(np.concatenate([covered, uncontested]) - min_coverage) > 0.06).all(axis=0)
-    plain &= (first - second > 0.06) | (first < min_coverage)
-    assert plain.mean() > 0.5
-    assert (expected[plain] != IGNORE).sum() > 30
-    assert would[plain].sum() > 10
-    np.testing.assert_array_equal(decided.values[plain], expected[plain])
-    np.testing.assert_array_equal(decided.contradicting[plain], would[plain])
+    exact = exact_classes(list(outlines), classes.tolist(), SHAPE, least=min_coverage, near=0.06)
+    sure = exact.sure
+    assert sure.mean() > 0.5
+    assert (exact.values[sure] != IGNORE).sum() > 30
+    assert exact.contradicting[sure].sum() > 10
+    np.testing.assert_array_equal(decided.values[sure], exact.values[sure])
+    np.testing.assert_array_equal(decided.contradicting[sure], exact.contradicting[sure])
     assert (decided.values[decided.contradicting] == IGNORE).all()
-    everything = shapely.intersection(shapely.box(0, 0, 30, 20), shapely.union_all(outlines))
-    undisputed = shapely.area(shapely.intersection(shapely.box(0, 0, 30, 20), array(*alone))).sum()
-    assert decided.labelled_ground == pytest.approx(shapely.area(everything), rel=0.01)
-    assert decided.contested_ground == pytest.approx(shapely.area(everything) - undisputed, rel=0.02)
+    assert decided.labelled_ground == pytest.approx(exact.labelled, rel=0.01)
+    assert decided.contested_ground == pytest.approx(exact.contested, rel=0.02)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -154,9 +126,7 @@ def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch, rule: Rule, on_confl
 
 @pytest.mark.parametrize("rule", RULES)
 def test_windows_make_up_the_whole(rule: Rule) -> None:
-    a, b, c, d, e, f = tuple(ROTATED.affine)[:6]
-    features = shapely.transform(mixed(4), lambda points: points @ np.array([[a, d], [b, e]]) + (c, f))
-    classes = np.arange(60) % 4
+    features, classes = placed(mixed(4), ROTATED.affine), np.arange(60) % 4
     whole = classes_of(to_pixel_coordinates(features, ROTATED), classes, rule=rule)
     for rows, cols in ((slice(0, 9), slice(0, 30)), (slice(9, 20), slice(0, 13)), (slice(9, 20), slice(13, 30))):
         window = ROTATED[rows, cols]
@@ -168,10 +138,9 @@ def test_windows_make_up_the_whole(rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_lines_claim_exactly_the_pixels_they_run_through(rule: Rule) -> None:
-    """Against shapely, for lines that run along no edge of a pixel."""
     for line in walks(5, 40):
-        along = shapely.intersection(line, pixels())
-        expected = (shapely.length(along) > 1e-6) & ~shapely.covered_by(along, shapely.boundary(pixels()))
+        along = shapely.intersection(line, PIXELS)
+        expected = (shapely.length(along) > 1e-6) & ~shapely.covered_by(along, shapely.boundary(PIXELS))
         got = classes_of(array(line), [3], rule=rule).values == 3
         np.testing.assert_array_equal(got, expected)
 
@@ -219,12 +188,8 @@ def test_rounding_moves_nothing_across_an_edge() -> None:
 def test_center_is_what_the_middle_of_the_pixel_says() -> None:
     polygons, classes = blobs(6, 30), np.arange(30) % 3
     decided = classes_of(polygons, classes, rule="center")
-    held = np.array(
-        [
-            shapely.contains(shapely.union_all(polygons[classes == index]), shapely.centroid(pixels()))
-            for index in range(3)
-        ]
-    )
+    unions = [shapely.union_all(polygons[classes == index]) for index in range(3)]
+    held = np.array([shapely.contains(union, shapely.centroid(PIXELS)) for union in unions])
     expected = np.where(held.sum(axis=0) == 1, held.argmax(axis=0), IGNORE)
     np.testing.assert_array_equal(decided.values, expected)
     np.testing.assert_array_equal(decided.contradicting, held.sum(axis=0) > 1)
@@ -235,7 +200,7 @@ def test_center_is_what_the_middle_of_the_pixel_says() -> None:
 def test_all_touched_is_every_pixel_with_some_of_the_ground() -> None:
     polygons, classes = blobs(7, 30), np.arange(30) % 3
     decided = classes_of(polygons, classes, rule="all-touched")
-    held = np.array([shares(shapely.union_all(polygons[classes == index])) > 1e-9 for index in range(3)])
+    held = np.array([shares(shapely.union_all(polygons[classes == index]), SHAPE) > 1e-9 for index in range(3)])
     np.testing.assert_array_equal(decided.values, np.where(held.sum(axis=0) == 1, held.argmax(axis=0), IGNORE))
     np.testing.assert_array_equal(decided.contradicting, held.sum(axis=0) > 1)
 
@@ -254,8 +219,8 @@ def test_half_a_pixel_is_enough_and_less_is_not() -> None:
     # The last pixel is shared in exact halves: no class covers most of it, and none contradicts the other.
     assert decided.values.tolist() == [[0, IGNORE, IGNORE]]
     assert not decided.contradicting.any()
-    assert classes_of(boxes, [0, 1, 0, 1], (1, 3), min_coverage=0.25).values.tolist() == [[0, 1, IGNORE]]
-    assert classes_of(boxes, [0, 1, 0, 1], (1, 3), min_coverage=0.75).values.tolist() == [[IGNORE] * 3]
+    for least, expected in ((0.25, [0, 1, IGNORE]), (0.75, [IGNORE] * 3)):
+        assert classes_of(boxes, [0, 1, 0, 1], (1, 3), min_coverage=least).values.tolist() == [expected]
 
 
 def test_a_third_class_under_two_others_is_seen() -> None:
@@ -396,7 +361,7 @@ def test_more_numbers_than_a_byte_holds() -> None:
 def test_coverage_is_the_share_of_the_union() -> None:
     polygons = np.append(blobs(9, 30), [shapely.Point(1, 1), shapely.LineString([(0, 19.5), (30, 19.5)])])
     got = decide_coverage(split_parts(polygons), SHAPE, None)
-    exact = shares(shapely.union_all(blobs(9, 30)))
+    exact = shares(shapely.union_all(blobs(9, 30)), SHAPE)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, exact, atol=1 / SUBPIXELS)
     np.testing.assert_array_equal(got[exact == 0], 0)
@@ -407,7 +372,7 @@ def test_coverage_is_the_share_of_the_union() -> None:
 def test_coverage_is_unknown_where_not_all_was_mapped() -> None:
     area = shapely.box(2.001, 3, 20, 10).difference(shapely.box(5.4, 5.4, 5.45, 5.45)).union(blobs(10, 4)[3])
     got = decide_coverage(split_parts(blobs(9, 5)), SHAPE, area)
-    np.testing.assert_array_equal(np.isfinite(got), shapely.covers(area, pixels()))
+    np.testing.assert_array_equal(np.isfinite(got), shapely.covers(area, PIXELS))
 
 
 def test_parts_of_nested_collections_keep_their_feature_and_order() -> None:
@@ -428,17 +393,14 @@ def test_parts_of_nested_collections_keep_their_feature_and_order() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_every_trace_is_found(rule: Rule) -> None:
     features, classes = mixed(11), np.arange(60) % 3
-    values = classes_of(features, classes, rule=rule).values
-    traces = touches_own(split_parts(features), classes, values, 60)
+    values, numbers = (make(features, classes, rule=rule).values for make in (classes_of, numbers_of))
+    of_class = touches_own(split_parts(features), classes, values, 60)
+    of_any = touches_own(split_parts(features), None, numbers, 60)
     for index in range(60):
         ground = classes_of(features[[index]], [0], rule="all-touched").values == 0
-        assert traces[index] == (values[ground] == classes[index]).any()
-    assert 0 < traces.sum() < 60
-    numbers = numbers_of(features, classes, rule=rule).values
-    traces = touches_own(split_parts(features), None, numbers, 60)
-    for index in range(60):
-        ground = classes_of(features[[index]], [0], rule="all-touched").values == 0
-        assert traces[index] == np.isfinite(numbers[ground]).any()
+        assert of_class[index] == (values[ground] == classes[index]).any()
+        assert of_any[index] == np.isfinite(numbers[ground]).any()
+    assert 0 < of_class.sum() < 60
 
 
 def test_a_trace_in_the_middle_counts() -> None:
@@ -479,7 +441,7 @@ def test_clipping_changes_no_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = shapely.difference(shapely.Polygon(ring), shapely.union_all(blobs(13, 40)))
     whole = classes_of(array(shape), [0]).values
     centres = classes_of(array(shape), [0], rule="center").values
-    np.testing.assert_array_equal(centres == 0, shapely.contains(shape, shapely.centroid(pixels())))
+    np.testing.assert_array_equal(centres == 0, shapely.contains(shape, shapely.centroid(PIXELS)))
     for size in (3, 5, 11):
         monkeypatch.setattr("lianet_user.labels.rasterize.TILE", size)
         np.testing.assert_array_equal(classes_of(array(shape), [0]).values, whole)

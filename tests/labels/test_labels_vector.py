@@ -1,24 +1,44 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
 import sqlite3
 import struct
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import pandas as pd
 import pyogrio
 import pyproj
 import pytest
-import rasterio
 import shapely
+from label_files import (
+    BOW_TIE,
+    DEMO,
+    FIELD,
+    LAKE,
+    UTM,
+    Bad,
+    Make,
+    bad,
+    block,
+    cut,
+    empty_layer,
+    frame_of,
+    raster,
+    renamed,
+    shorten,
+    text,
+    vector,
+    write_features,
+    write_shapefile,
+    write_text,
+    write_zip,
+    written,
+    zipped,
+)
 from odc.geo.crs import CRS
 
 from lianet_user.errors import LabelError
@@ -28,40 +48,7 @@ from lianet_user.labels.formats import find_format, is_raster
 from lianet_user.labels.label_options import LabelOptions
 from lianet_user.labels.vector import VectorLayer, read_layer
 
-UTM = "EPSG:32633"
-ONE, TWO, THREE = (shapely.box(330_000 + x, 5_820_000, 330_010 + x, 5_820_010) for x in (0, 20, 40))
-DEMO = Path(__file__).parents[2] / "tutorials/data/havelland_landcover.gpkg"
-needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
-
-
-def frame_of(geometries: Sequence[Any] = (ONE, TWO), crs: str | None = UTM, **columns: Any) -> geopandas.GeoDataFrame:
-    return geopandas.GeoDataFrame(columns, geometry=list(geometries), crs=crs)
-
-
-def written(path: Path, geometries: Sequence[Any] = (ONE, TWO), crs: str | None = UTM, **columns: Any) -> Path:
-    write(path, frame_of(geometries, crs, **columns))
-    return path
-
-
-def write(path: Path, frame: geopandas.GeoDataFrame, **options: Any) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a missing CRS, and what a format does to the types of columns
-        drivers = {".gdb": "OpenFileGDB", ".kml": "LIBKML"}
-        if path.suffix in drivers:
-            options["driver"] = drivers[path.suffix]
-        pyogrio.write_dataframe(frame, path, **options)
-
-
-def shapefile(path: Path, encoding: str, cpg: str | None, labels: Sequence[str], **columns: Any) -> Path:
-    """A shapefile that states what `cpg` says, whatever its text is in."""
-    write(path, frame_of(label=list(labels), **columns), encoding=encoding)
-    table = bytearray(path.with_suffix(".dbf").read_bytes())
-    table[29] = 0  # the language of the table, another place to state an encoding
-    path.with_suffix(".dbf").write_bytes(table)
-    path.with_suffix(".cpg").unlink(missing_ok=True)
-    if cpg is not None:
-        path.with_suffix(".cpg").write_text(cpg)
-    return path
+THIRD = block(12, 12, 4, 4)
 
 
 @contextmanager
@@ -72,18 +59,6 @@ def edited(path: Path) -> Iterator[sqlite3.Connection]:
             database.execute(f'DROP TRIGGER "{trigger}"')
         yield database
         database.commit()
-
-
-def zipped(path: Path, files: Sequence[Path], root: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in files:
-            archive.write(file, file.relative_to(root))
-    return path
-
-
-def text_file(path: Path, text: str | bytes) -> Path:
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
 
 
 def read(path: Path, **options: Any) -> VectorLayer:
@@ -105,12 +80,9 @@ def choice_of(layer: VectorLayer) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", ["a.gpkg", "a.shp", "a.gdb", "a.geojson", "a.fgb", "a.kml", "a.gml", "a.parquet"])
 def test_every_format_gives_the_same_layer(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    if path.suffix == ".parquet":
-        pytest.importorskip("pyarrow")
     # FlatGeobuf keeps its own order; KML and GML have columns of their own beside the one with the usual name.
-    frame = frame_of((ONE, TWO, THREE), label=["Wälder", None, "See"])
-    frame.to_parquet(path) if path.suffix == ".parquet" else write(path, frame)
+    frame = frame_of((FIELD, LAKE, THIRD), label=["Wälder", None, "See"])
+    path = write_features(tmp_path / name, frame)
     assert not is_raster(path)
     layer = read(path)
     assert len(layer.geometries) == len(values_of(layer)) == 3
@@ -127,13 +99,15 @@ def test_every_format_gives_the_same_layer(tmp_path: Path, name: str) -> None:
 
 
 def test_every_feature_is_there_whatever_its_geometry(tmp_path: Path) -> None:
-    bowtie = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])
-    geometries = [ONE, None, shapely.Point(), bowtie, shapely.Point(1, 2, 3), shapely.LineString([(0, 0), (np.inf, 1)])]
-    path = tmp_path / "a.gpkg"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        written(path, geometries, label=list("abcdef"))
-    layer = read(path)
+    geometries = [
+        FIELD,
+        None,
+        shapely.Point(),
+        BOW_TIE,
+        shapely.Point(1, 2, 3),
+        shapely.LineString([(0, 0), (np.inf, 1)]),
+    ]
+    layer = read(written(tmp_path / "a.gpkg", geometries, label=list("abcdef")))
     assert values_of(layer) == list("abcdef")
     assert [None if each is None else each.geom_type for each in layer.geometries] == [
         *("Polygon", None, "Point", "Polygon", "Point", "LineString")
@@ -162,32 +136,31 @@ def test_zip_of_one_or_several_layers(tmp_path: Path) -> None:
     both = sorted((tmp_path / "data").iterdir())
     one = [file for file in both if file.stem == "one"]
     for name in ("one.zip", "one.shz", "odd {name}.zip"):
-        layer = read(zipped(tmp_path / name, one, tmp_path))
+        layer = read(write_zip(tmp_path / name, one, tmp_path))
         assert (layer.name, values_of(layer)) == ("one", ["one", "x"])
-    several = zipped(tmp_path / "several.zip", both, tmp_path)
+    several = write_zip(tmp_path / "several.zip", both, tmp_path)
     assert values_of(read(several, layer="two")) == ["two", "x"]
     with pytest.raises(LabelError, match=r"several\.zip has 2 layers \((one, two|two, one)\): choose one with `layer`"):
         read(several)
     written(tmp_path / "g.gdb", label=["g", "x"])
-    packed = zipped(tmp_path / "g.zip", sorted((tmp_path / "g.gdb").iterdir()), tmp_path)
+    packed = write_zip(tmp_path / "g.zip", sorted((tmp_path / "g.gdb").iterdir()), tmp_path)
     assert values_of(read(packed)) == ["g", "x"]
     written(tmp_path / "a.gpkg", label=["gp", "x"])
-    readme = text_file(tmp_path / "readme.txt", "licence")
-    assert values_of(read(zipped(tmp_path / "gp.zip", [tmp_path / "a.gpkg", readme], tmp_path))) == ["gp", "x"]
+    readme = write_text(tmp_path / "readme.txt", "licence")
+    assert values_of(read(write_zip(tmp_path / "gp.zip", [tmp_path / "a.gpkg", readme], tmp_path))) == ["gp", "x"]
 
 
-@needs_pyarrow
 def test_parquet_keeps_index_and_categories(tmp_path: Path) -> None:
     frame = frame_of(code=[1, 2], label=pd.Categorical(["x", None])).set_index("code")
-    frame.to_parquet(tmp_path / "a.parquet")
-    assert values_of(read(tmp_path / "a.parquet")) == ["x", None]
-    assert values_of(read(tmp_path / "a.parquet", field="code")) == [1, 2]
+    path = write_features(tmp_path / "a.parquet", frame)
+    assert values_of(read(path)) == ["x", None]
+    assert values_of(read(path, field="code")) == [1, 2]
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LabelError, match=r"pip install 'lianet-user\[parquet\]'"):
-        read(text_file(tmp_path / "a.parquet", b"PAR1"))
+        read(write_text(tmp_path / "a.parquet", b"PAR1"))
 
 
 # -- Encodings ----------------------------------------------------------------------------------------------------------
@@ -211,23 +184,23 @@ ENCODINGS: dict[str, tuple[str, str | None, list[str], str | None]] = {
 @pytest.mark.parametrize("where", [None, "label <> 'none'"])
 def test_text_of_shapefiles_survives(tmp_path: Path, case: str, where: str | None) -> None:
     encoding, cpg, labels, said = ENCODINGS[case]
-    layer = read(shapefile(tmp_path / "a.shp", encoding, cpg, labels), where=where)
+    layer = read(write_shapefile(tmp_path / "a.shp", frame_of(label=labels), encoding, cpg), where=where)
     assert values_of(layer) == labels
     assert [f"is read as {said}" in note for note in layer.notes] == ([True] if said else [])
 
 
 def test_column_names_and_conditions_are_decoded_too(tmp_path: Path) -> None:
-    path = shapefile(tmp_path / "a.shp", "CP1252", "UTF-8", ["Wälder", "See"], größe=[1, 2])
+    path = write_shapefile(tmp_path / "a.shp", frame_of(label=["Wälder", "See"], größe=[1, 2]), "CP1252", "UTF-8")
     assert values_of(read(path, field="größe", where="label = 'Wälder'")) == [1]
 
 
 def test_encoding_as_asked(tmp_path: Path) -> None:
-    path = shapefile(tmp_path / "a.shp", "CP850", None, ["Wälder", "x"])
+    path = write_shapefile(tmp_path / "a.shp", frame_of(label=["Wälder", "x"]), "CP850")
     layer = read(path, encoding="cp850")
     assert values_of(layer) == ["Wälder", "x"]
     assert layer.notes == ()
     assert values_of(read(path, encoding="latin1")) == ["W\x84lder", "x"]
-    table = text_file(tmp_path / "a.csv", "lon,lat,label\n1,2,Wälder\n".encode("cp850"))
+    table = write_text(tmp_path / "a.csv", "lon,lat,label\n1,2,Wälder\n".encode("cp850"))
     assert values_of(read(table, encoding="cp850")) == ["Wälder"]
     for name in (path, table):
         with pytest.raises(LabelError, match=r"`encoding` 'klingon' is not known"):
@@ -249,23 +222,14 @@ def test_geojson_that_is_not_utf8(tmp_path: Path) -> None:
 # -- Conditions ---------------------------------------------------------------------------------------------------------
 
 
-def _as_table(path: Path, frame: geopandas.GeoDataFrame) -> None:
-    points = frame.geometry.centroid
-    plain = pd.DataFrame(frame.drop(columns="geometry")).assign(x=points.x, y=points.y)
-    plain.to_csv(path, index=False)
-
-
 @pytest.fixture(params=["a.gpkg", "a.shp", "a.gdb", "a.geojson", "a.csv", "a.parquet"])
 def with_years(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path: Path = tmp_path / request.param
-    frame = frame_of((ONE, TWO, THREE), label=["a", "b", "c"], year=[2017, 2018, 2018])
-    if path.suffix == ".parquet":
-        pytest.importorskip("pyarrow")
-        frame.to_parquet(path)
-    elif path.suffix == ".csv":
-        _as_table(path, frame)
-    else:
-        write(path, frame)
+    frame = frame_of((FIELD, LAKE, THIRD), label=["a", "b", "c"], year=[2017, 2018, 2018])
+    if path.suffix != ".csv":
+        return write_features(path, frame)
+    points = frame.geometry.centroid
+    pd.DataFrame(frame.drop(columns="geometry")).assign(x=points.x, y=points.y).to_csv(path, index=False)
     return path
 
 
@@ -276,7 +240,7 @@ def read_with_years(path: Path, **options: Any) -> VectorLayer:
 def test_conditions_choose_features(with_years: Path) -> None:
     layer = read_with_years(with_years, where="year = 2018 AND label <> 'c'")
     assert values_of(layer) == ["b"]
-    assert [shapely.intersects(TWO, geometry) for geometry in layer.geometries] == [True]
+    assert [shapely.intersects(LAKE, geometry) for geometry in layer.geometries] == [True]
 
 
 @pytest.mark.parametrize(
@@ -293,7 +257,7 @@ def test_bad_conditions_are_one_line(with_years: Path, where: str, message: str)
 
 
 def test_conditions_on_tables_are_single_statements(tmp_path: Path) -> None:
-    path = text_file(tmp_path / "a.csv", "lon,lat,label\n1,2,a\n3,4,b\n")
+    path = write_text(tmp_path / "a.csv", "lon,lat,label\n1,2,a\n3,4,b\n")
     assert values_of(read(path, where="lat > 3")) == ["b"]
     with pytest.raises(LabelError, match="cannot be used"):
         read(path, where="1 = 1; DROP TABLE labels")
@@ -345,7 +309,7 @@ def test_regression_with_several_numbers_needs_a_choice(tmp_path: Path) -> None:
 
 def test_true_and_false_survive_nulls(tmp_path: Path) -> None:
     whole = written(tmp_path / "a.gpkg", label=[True, False])
-    holed = written(tmp_path / "b.gpkg", (ONE, TWO, THREE), label=pd.array([True, None, False], "boolean"))
+    holed = written(tmp_path / "b.gpkg", (FIELD, LAKE, THIRD), label=pd.array([True, None, False], "boolean"))
     assert values_of(read(whole)) == [True, False]
     assert [str(value) for value in values_of(read(holed))] == ["True", "None", "False"]
 
@@ -363,19 +327,19 @@ LOCAL = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
 
 @pytest.mark.parametrize("crs", [None, LOCAL])
 def test_labels_crs_stands_in_for_a_missing_one(tmp_path: Path, crs: str | None) -> None:
-    path = written(tmp_path / "a.gpkg", crs=crs, label=["a", "b"])
+    path = written(tmp_path / "a.gpkg", crs=crs)
     with pytest.raises(LabelError, match=r"has no coordinate reference system.*`labels_crs`, for instance EPSG"):
         read(path)
     layer = read(path, labels_crs="EPSG:25833")
     assert layer.crs == CRS("EPSG:25833")
     assert any("EPSG:25833" in note and "`labels_crs`" in note for note in layer.notes)
-    for bad in ("utm 33", "EPSG:999999", "EPSG:4978", LOCAL):
+    for wrong in ("utm 33", "EPSG:999999", "EPSG:4978", LOCAL):
         with pytest.raises(LabelError, match=r"`labels_crs` .* is not a geographic or projected"):
-            read(path, labels_crs=bad)
+            read(path, labels_crs=wrong)
 
 
 def test_labels_crs_must_agree_with_the_file(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.shp", label=["a", "b"])
+    path = written(tmp_path / "a.shp")
     layer = read(path, labels_crs="EPSG:32633")
     assert (layer.crs, layer.notes) == (CRS(UTM), ())
     with pytest.raises(
@@ -386,12 +350,12 @@ def test_labels_crs_must_agree_with_the_file(tmp_path: Path) -> None:
 
 def test_missing_prj_is_named(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"the \.prj file is missing\): give it with `labels_crs`"):
-        read(written(tmp_path / "a.shp", crs=None, label=["a", "b"]))
+        read(written(tmp_path / "a.shp", crs=None))
 
 
 @pytest.mark.parametrize(("given", "flat"), [("EPSG:25832+7837", 25832), ("EPSG:4979", 4326)])
 def test_heights_are_no_part_of_the_crs(tmp_path: Path, given: str, flat: int) -> None:
-    layer = read(written(tmp_path / "a.gpkg", crs=given, label=["a", "b"]))
+    layer = read(written(tmp_path / "a.gpkg", crs=given))
     assert layer.crs.proj.equals(pyproj.CRS(flat), ignore_axis_order=True)
     assert len(layer.crs.proj.axis_info) == 2
 
@@ -415,13 +379,7 @@ TEXTS = ["2018-06-04", "20180604", "2018/06/04", "2018-06-04T10:20:30Z", " 2018-
 )
 @pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.parquet"])
 def test_dates_as_people_write_them(tmp_path: Path, cells: Any, name: str) -> None:
-    path, frame = tmp_path / name, frame_of(label=["a", "b"], seen=cells)
-    if path.suffix == ".parquet":
-        pytest.importorskip("pyarrow")
-        frame.to_parquet(path)
-    else:
-        write(path, frame)
-    layer = read(path, date_field="seen")
+    layer = read(written(tmp_path / name, label=["a", "b"], seen=cells), date_field="seen")
     assert layer.dates is not None
     assert layer.dates.tolist() == [JUNE, None]
     assert layer.dates.dtype == object
@@ -456,7 +414,7 @@ def test_unreadable_dates_are_named(tmp_path: Path, cell: Any) -> None:
 def test_tables_of_points(tmp_path: Path, delimiter: str, encoding: str) -> None:
     lines = [["Label", "Longitude", "LAT"], ["Wälder", "12.5", "52.4"], ['"Acker; grün, nass|kalt"', "1e1", "-5"]]
     text = "\r\n".join(delimiter.join(line) for line in lines) + "\r\n\r\n"
-    layer = read(text_file(tmp_path / "a.csv", text.encode(encoding)))
+    layer = read(write_text(tmp_path / "a.csv", text.encode(encoding)))
     assert values_of(layer) == ["Wälder", "Acker; grün, nass|kalt"]
     assert [(point.x, point.y) for point in layer.geometries] == [(12.5, 52.4), (10, -5)]
     assert layer.crs == CRS("EPSG:4326")
@@ -470,7 +428,7 @@ def test_tables_of_points(tmp_path: Path, delimiter: str, encoding: str) -> None
     ["x,y", "Easting,Northing", "RECHTSWERT,HOCHWERT", "ostwert,nordwert", "coord_x,coord_y", "E,N"],
 )
 def test_projected_tables_need_a_crs(tmp_path: Path, pair: str) -> None:
-    path = text_file(tmp_path / "a.tsv", f"{pair},label\n330000,5820000,a\n".replace(",", "\t"))
+    path = write_text(tmp_path / "a.tsv", f"{pair},label\n330000,5820000,a\n".replace(",", "\t"))
     with pytest.raises(LabelError, match=r"a\.tsv has no coordinate reference system: give it with `labels_crs`"):
         read(path)
     layer = read(path, labels_crs=UTM)
@@ -479,11 +437,11 @@ def test_projected_tables_need_a_crs(tmp_path: Path, pair: str) -> None:
 
 @pytest.mark.parametrize("name", ["lon", "long", "lng", "Laenge", "Länge"])
 def test_names_of_longitude(tmp_path: Path, name: str) -> None:
-    assert read(text_file(tmp_path / "a.txt", f"{name};breite;label\n1;2;a\n")).crs == CRS("EPSG:4326")
+    assert read(write_text(tmp_path / "a.txt", f"{name};breite;label\n1;2;a\n")).crs == CRS("EPSG:4326")
 
 
 def test_decimal_commas_are_read_and_announced(tmp_path: Path) -> None:
-    path = text_file(tmp_path / "a.csv", "lon;lat;value;list\n12,5;52,4;0,25;1,2,3\n13;52,5;;4\n")
+    path = write_text(tmp_path / "a.csv", "lon;lat;value;list\n12,5;52,4;0,25;1,2,3\n13;52,5;;4\n")
     layer = read(path, field="value")
     assert [(point.x, point.y) for point in layer.geometries] == [(12.5, 52.4), (13, 52.5)]
     assert values_of(layer) == [0.25, None]
@@ -506,24 +464,24 @@ def test_decimal_commas_are_read_and_announced(tmp_path: Path) -> None:
     ],
 )
 def test_labels_of_a_table_are_what_they_look_like(tmp_path: Path, cells: list[str], expected: list[Any]) -> None:
-    path = text_file(tmp_path / "a.csv", "lon,lat,label\n" + "".join(f"1,2,{cell}\n" for cell in cells))
+    path = write_text(tmp_path / "a.csv", "lon,lat,label\n" + "".join(f"1,2,{cell}\n" for cell in cells))
     found = values_of(read(path))
     assert found == expected
     assert [isinstance(value, str) for value in found] == [isinstance(value, str) for value in expected]
 
 
 def test_rows_without_coordinates_are_kept(tmp_path: Path) -> None:
-    path = text_file(tmp_path / "a.csv", "lon,lat,label\n1,2,a\n,2,b\n1, ,c\nNaN,nan,d\n,,\n")
+    path = write_text(tmp_path / "a.csv", "lon,lat,label\n1,2,a\n,2,b\n1, ,c\nNaN,nan,d\n,,\n")
     layer = read(path)
     assert values_of(layer) == ["a", "b", "c", "d", None]
     assert [geometry is None for geometry in layer.geometries] == [False, True, True, True, True]
 
 
 def test_excel_says_its_delimiter(tmp_path: Path) -> None:
-    path = text_file(tmp_path / "a.csv", "sep=;\nlon;lat;label;\n1;2;a;\n3;4;b;\n")
+    path = write_text(tmp_path / "a.csv", "sep=;\nlon;lat;label;\n1;2;a;\n3;4;b;\n")
     assert values_of(read(path)) == ["a", "b"]
     with pytest.raises(LabelError, match="line 3 has 3 cells"):
-        read(text_file(tmp_path / "b.csv", "sep=;\nlon;lat\n1;2;3\n"))
+        read(write_text(tmp_path / "b.csv", "sep=;\nlon;lat\n1;2;3\n"))
 
 
 BAD_TABLES = {
@@ -550,11 +508,11 @@ BAD_TABLES = {
 @pytest.mark.parametrize("text", BAD_TABLES)
 def test_bad_tables_are_one_line(tmp_path: Path, text: str | bytes) -> None:
     with pytest.raises(LabelError, match=BAD_TABLES[text]):
-        read(text_file(tmp_path / "a.csv", text))
+        read(write_text(tmp_path / "a.csv", text))
 
 
 def test_a_given_crs_settles_what_lon_and_lat_are(tmp_path: Path) -> None:
-    path = text_file(tmp_path / "a.csv", "lon,lat,label\n330000,5820000,a\n")
+    path = write_text(tmp_path / "a.csv", "lon,lat,label\n330000,5820000,a\n")
     assert read(path, labels_crs=UTM).crs == CRS(UTM)
     with pytest.raises(LabelError, match="not a longitude and latitude in degrees"):
         read(path, labels_crs="EPSG:4258")
@@ -565,218 +523,150 @@ def test_a_given_crs_settles_what_lon_and_lat_are(tmp_path: Path) -> None:
 # -- What is wrong with files -------------------------------------------------------------------------------------------
 
 
-def _tiff(path: Path, driver: str = "GTiff") -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with rasterio.open(path, "w", driver=driver, width=4, height=4, count=1, dtype="uint8") as dataset:
-            dataset.write(np.ones((1, 4, 4), np.uint8))
-    return path
-
-
-def _renamed(path: Path, suffix: str) -> Path:
-    return path.rename(path.with_suffix(suffix))
-
-
-def _gpkg(path: Path) -> Path:
-    return written(path / "a.gpkg", label=["a", "b"])
-
-
-def _without(path: Path, suffix: str) -> Path:
-    written(path, label=["a", "b"]).with_suffix(suffix).unlink()
-    return path
-
-
-def _cut(path: Path, share: float) -> Path:
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    return path
-
-
-def _tables_only(path: Path) -> Path:
-    pyogrio.write_dataframe(pd.DataFrame({"label": ["a"]}), path)
-    return path
-
-
-def _two_layers(path: Path) -> Path:
-    written(path, label=["a", "b"])
-    write(path, frame_of(label=["a", "b"]), layer="other", append=True)
-    return path
-
-
-def _no_features(path: Path) -> Path:
-    write(path, frame_of((), label=pd.Series([], dtype=str)), geometry_type="Polygon")
-    return path
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir()
-    return path
-
-
+VRT = '<?xml version="1.0"?>\n<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource>{}</SrcDataSource></OGRVRTLayer>'
+PIPELINE = '{"type": "gdal_streamed_alg", "command_line": "gdal vector"}'
 ODD_NAME = """{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"geometry": "x"},
 "geometry": {"type": "Point", "coordinates": [1, 2]}}]}"""
-VRT = '<?xml version="1.0"?>\n<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource>{}</SrcDataSource></OGRVRTLayer>'
+GPKG, SHAPEFILE, TIFF = vector("a.gpkg"), vector("a.shp"), raster(name="a.tif")
+TWO_LAYERS = vector("a.gpkg", layers=("a", "other"))
 
-BAD_FILES: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
-    "missing": (lambda tmp: tmp / "a.gpkg", {}, "does not exist"),
-    "remote": (lambda tmp: Path("http://localhost/a.geojson"), {}, "does not exist"),
-    "remote vsi": (lambda tmp: Path("/vsicurl/http://localhost/a.gpkg"), {}, "does not exist"),
-    "empty": (lambda tmp: text_file(tmp / "a.gpkg", ""), {}, r"is empty \(0 bytes\)"),
-    "text": (
-        lambda tmp: text_file(tmp / "a.gpkg", "no"),
-        {},
-        r"called \.gpkg but looks like plain text: expected a GeoPack",
+
+def without(suffix: str) -> Make:
+    """A shapefile that has lost one of its files."""
+
+    def make(folder: Path) -> Path:
+        SHAPEFILE(folder).with_suffix(suffix).unlink()
+        return folder / "a.shp"
+
+    return make
+
+
+def empty_folder(folder: Path) -> Path:
+    (folder / "a.gdb").mkdir()
+    return folder / "a.gdb"
+
+
+def spreadsheet(folder: Path) -> Path:
+    (folder / "xl").mkdir()
+    return zipped("a.xlsx", text("xl/workbook.xml", "<x/>"))(folder)
+
+
+def no_geometries(folder: Path) -> Path:
+    pyogrio.write_dataframe(pd.DataFrame({"label": ["a"]}), folder / "a.gpkg")
+    return folder / "a.gpkg"
+
+
+def no_columns(folder: Path) -> Path:
+    return write_features(folder / "a.gpkg", frame_of()[["geometry"]])
+
+
+BAD_FILES: dict[str, Bad] = {
+    "missing": bad(lambda tmp: tmp / "a.gpkg", "does not exist"),
+    "remote": bad(lambda tmp: Path("http://localhost/a.geojson"), "does not exist"),
+    "remote vsi": bad(lambda tmp: Path("/vsicurl/http://localhost/a.gpkg"), "does not exist"),
+    "empty": bad(text("a.gpkg", ""), r"is empty \(0 bytes\)"),
+    "text": bad(text("a.gpkg", "no"), r"called \.gpkg but looks like plain text: expected a GeoPack"),
+    "text, unknown ending": bad(text("a.foo", "no"), "cannot be read as a vector file"),
+    "binary": bad(text("a.foo", b"\x00\x01\x02"), "cannot be read as a vector file"),
+    "GeoPackage as TIFF": bad(renamed(GPKG, "a.tif"), r"called \.tif but looks like a GeoPackage"),
+    "TIFF as shapefile": bad(renamed(TIFF, "a.shp"), "looks like a TIFF image"),
+    "web page": bad(text("a.geojson", "<!DOCTYPE html><html>"), "is a web page"),
+    "VRT": bad(text("a.vrt", VRT), "only points to other files: give the file itself"),
+    "VRT as GML": bad(text("a.gml", VRT), "only points to other files: give the file itself"),
+    "VRT behind a comment": bad(text("a.kml", f"<kml><!-- {VRT} -->"), "only points to other"),
+    "pipeline": bad(text("a.json", PIPELINE), "is a GDAL pipeline"),
+    "service": bad(text("a.xml", "<OGRWFSDataSource><URL/>"), "only points to a server"),
+    "WMS": bad(text("a.xml", '<GDAL_WMS><Service name="WMS">'), "only points to a server"),
+    "style": bad(text("a.qml", "<!DOCTYPE qgis PUBLIC ''>\n<qgis>"), "is a QGIS style"),
+    "raster": bad(TIFF, "is a TIFF image: expected vectors"),
+    "gzip": bad(text("a.geojson.gz", b"\x1f\x8b\x08"), "compressed archive: unpack it"),
+    "PDF": bad(text("a.pdf", b"%PDF-1.4"), "is a PDF"),
+    "folder": bad(empty_folder, r"is a folder and not a file geodatabase \(\.gdb\)"),
+    "part of a shapefile": bad(
+        lambda tmp: SHAPEFILE(tmp).with_suffix(".dbf"), r"is only a part of a shapefile: give the \.shp"
     ),
-    "text, unknown ending": (lambda tmp: text_file(tmp / "a.foo", "no"), {}, "cannot be read as a vector file"),
-    "binary": (lambda tmp: text_file(tmp / "a.foo", b"\x00\x01\x02"), {}, "cannot be read as a vector file"),
-    "GeoPackage as TIFF": (lambda tmp: _renamed(_gpkg(tmp), ".tif"), {}, r"called \.tif but looks like a GeoPackage"),
-    "TIFF as shapefile": (lambda tmp: _tiff(tmp / "a.tif").rename(tmp / "a.shp"), {}, "looks like a TIFF image"),
-    "web page": (lambda tmp: text_file(tmp / "a.geojson", "<!DOCTYPE html><html>"), {}, "is a web page"),
-    "VRT": (lambda tmp: text_file(tmp / "a.vrt", VRT), {}, "only points to other files: give the file itself"),
-    "VRT as GML": (lambda tmp: text_file(tmp / "a.gml", VRT), {}, "only points to other files: give the file itself"),
-    "VRT behind a comment": (lambda tmp: text_file(tmp / "a.kml", f"<kml><!-- {VRT} -->"), {}, "only points to other"),
-    "pipeline": (
-        lambda tmp: text_file(tmp / "a.json", '{"type": "gdal_streamed_alg", "command_line": "gdal vector"}'),
-        {},
-        "is a GDAL pipeline",
+    "no .shx": bad(without(".shx"), r"its \.shx file is missing"),
+    "no .dbf": bad(without(".dbf"), r"no column that can hold labels \(its \.dbf file is miss"),
+    "cut shapefile": bad(cut(SHAPEFILE, 0.8), r"cut off: it has \d+ bytes"),
+    "cut GeoPackage": bad(cut(GPKG, 0.2), "cannot be read"),
+    "cut GeoJSON": bad(cut(vector("a.geojson"), 0.7), "cannot be read"),
+    "cut FlatGeobuf": bad(cut(vector("a.fgb"), 0.9), "cannot be read.*is the file"),
+    "cut zip": bad(cut(zipped("a.zip", GPKG), 0.5), "damaged zip archive"),
+    "zip of text": bad(zipped("a.zip", text("b.txt", "x")), r"zip with no vector file in it \(b\.txt\): unpack it"),
+    "zip of several": bad(
+        zipped("a.zip", GPKG, vector("b.fgb")), r"zip with 2 vector files in it \(a\.gpkg, b\.fgb\): unpack it"
     ),
-    "service": (lambda tmp: text_file(tmp / "a.xml", "<OGRWFSDataSource><URL/>"), {}, "only points to a server"),
-    "WMS": (lambda tmp: text_file(tmp / "a.xml", '<GDAL_WMS><Service name="WMS">'), {}, "only points to a server"),
-    "style": (lambda tmp: text_file(tmp / "a.qml", "<!DOCTYPE qgis PUBLIC ''>\n<qgis>"), {}, "is a QGIS style"),
-    "raster": (lambda tmp: _tiff(tmp / "a.tif"), {}, "is a TIFF image: expected vectors"),
-    "gzip": (lambda tmp: text_file(tmp / "a.geojson.gz", b"\x1f\x8b\x08"), {}, "compressed archive: unpack it"),
-    "PDF": (lambda tmp: text_file(tmp / "a.pdf", b"%PDF-1.4"), {}, "is a PDF"),
-    "folder": (lambda tmp: _folder(tmp / "a.gdb"), {}, r"is a folder and not a file geodatabase \(\.gdb\)"),
-    "part of a shapefile": (
-        lambda tmp: written(tmp / "a.shp", label=["a", "b"]).with_suffix(".dbf"),
-        {},
-        r"is only a part of a shapefile: give the \.shp",
+    "zip of a VRT": bad(zipped("a.zip", text("b.gml", VRT)), "b.gml is a VRT"),
+    "spreadsheet": bad(spreadsheet, "is a spreadsheet or a document: save the table as CSV"),
+    "exclamation mark": bad(renamed(GPKG, "a!b.gpkg"), "exclamation mark: rename"),
+    "images only": bad(
+        raster(name="a.gpkg", driver="GPKG"), "a GeoPackage with images only has to be saved as GeoTIFF"
     ),
-    "no .shx": (lambda tmp: _without(tmp / "a.shp", ".shx"), {}, r"its \.shx file is missing"),
-    "no .dbf": (
-        lambda tmp: _without(tmp / "a.shp", ".dbf"),
-        {},
-        r"no column that can hold labels \(its \.dbf file is miss",
-    ),
-    "cut shapefile": (
-        lambda tmp: _cut(written(tmp / "a.shp", label=["a", "b"]), 0.8),
-        {},
-        r"cut off: it has \d+ bytes",
-    ),
-    "cut GeoPackage": (lambda tmp: _cut(_gpkg(tmp), 0.2), {}, "cannot be read"),
-    "cut GeoJSON": (lambda tmp: _cut(written(tmp / "a.geojson", label=["a", "b"]), 0.7), {}, "cannot be read"),
-    "cut FlatGeobuf": (
-        lambda tmp: _cut(written(tmp / "a.fgb", label=["a", "b"]), 0.9),
-        {},
-        "cannot be read.*is the file",
-    ),
-    "cut zip": (
-        lambda tmp: _cut(zipped(tmp / "a.zip", [_gpkg(tmp)], tmp), 0.5),
-        {},
-        "damaged zip archive",
-    ),
-    "zip of text": (
-        lambda tmp: zipped(tmp / "a.zip", [text_file(tmp / "b.txt", "x")], tmp),
-        {},
-        r"zip with no vector file in it \(b\.txt\): unpack it",
-    ),
-    "zip of several": (
-        lambda tmp: zipped(tmp / "a.zip", [_gpkg(tmp), written(tmp / "b.fgb", label=["a", "b"])], tmp),
-        {},
-        r"zip with 2 vector files in it \(a\.gpkg, b\.fgb\): unpack it",
-    ),
-    "zip of a VRT": (
-        lambda tmp: zipped(tmp / "a.zip", [text_file(tmp / "b.gml", VRT)], tmp),
-        {},
-        "b.gml is a VRT",
-    ),
-    "spreadsheet": (
-        lambda tmp: zipped(tmp / "a.xlsx", [text_file(_folder(tmp / "xl") / "workbook.xml", "<x/>")], tmp),
-        {},
-        "is a spreadsheet or a document: save the table as CSV",
-    ),
-    "exclamation mark": (lambda tmp: _gpkg(tmp).rename(tmp / "a!b.gpkg"), {}, "exclamation mark: rename"),
-    "images only": (
-        lambda tmp: _tiff(tmp / "a.gpkg", "GPKG"),
-        {},
-        "a GeoPackage with images only has to be saved as GeoTIFF",
-    ),
-    "column called geometry": (
-        lambda tmp: text_file(tmp / "a.geojson", ODD_NAME),
-        {"field": "geometry"},
+    "column called geometry": bad(
+        text("a.geojson", ODD_NAME),
         "a column called 'geometry' cannot be read beside the geometries: rename it",
+        field="geometry",
     ),
-    "tables only": (lambda tmp: _tables_only(tmp / "a.gpkg"), {}, "has no layer with geometries"),
-    "several layers": (lambda tmp: _two_layers(tmp / "a.gpkg"), {}, r"2 layers \(a, other\): choose one with `layer`"),
-    "no such layer": (
-        lambda tmp: _two_layers(tmp / "a.gpkg"),
-        {"layer": "Othr"},
-        "'Othr': it has a, other; did.*'other'",
-    ),
-    "empty layer": (lambda tmp: _no_features(tmp / "a.gpkg"), {}, "layer 'a' is empty"),
-    "no such column": (
-        lambda tmp: written(tmp / "a.gpkg", fclass=["a", "b"], code=[1, 2]),
-        {"field": "class"},
+    "tables only": bad(no_geometries, "has no layer with geometries"),
+    "several layers": bad(TWO_LAYERS, r"2 layers \(a, other\): choose one with `layer`"),
+    "no such layer": bad(TWO_LAYERS, "'Othr': it has a, other; did.*'other'", layer="Othr"),
+    "empty layer": bad(empty_layer, "layer 'labels' is empty"),
+    "no such column": bad(
+        vector(fclass=["a", "b"], code=[1, 2]),
         "no column 'class': it has fclass, code; did you mean 'fclass'",
+        field="class",
     ),
-    "no columns": (lambda tmp: written(tmp / "a.gpkg"), {}, "no column that can hold labels: it has none"),
-    "only the date": (
-        lambda tmp: written(tmp / "a.gpkg", seen=["2018-06-04", None]),
-        {"date_field": "seen"},
-        "no column that can hold labels: it has seen",
+    "no columns": bad(no_columns, "no column that can hold labels: it has none"),
+    "only the date": bad(
+        vector(seen=["2018-06-04", None]), "no column that can hold labels: it has seen", date_field="seen"
     ),
 }
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_bad_files_are_one_line(tmp_path: Path, case: str) -> None:
-    make, options, message = BAD_FILES[case]
+    make, message, options = BAD_FILES[case]
     with pytest.raises(LabelError, match=message) as caught:
         read(make(tmp_path), **options)
     assert "\n" not in str(caught.value)
 
 
-@needs_pyarrow
 def test_bad_parquet_is_one_line(tmp_path: Path) -> None:
+    whole = written(tmp_path / "cut.parquet")
     pd.DataFrame({"label": ["a"]}).to_parquet(tmp_path / "plain.parquet")
-    frame_of(label=["a", "b"]).to_parquet(tmp_path / "cut.parquet")
-    _cut(tmp_path / "cut.parquet", 0.5)
-    for name in ("plain", "cut"):
+    for path in (tmp_path / "plain.parquet", shorten(whole, 0.5)):
         with pytest.raises(
             LabelError, match=r"cannot be read as GeoParquet \(.+\): expected a whole file with geometries"
         ):
-            read(tmp_path / f"{name}.parquet")
+            read(path)
 
 
 def test_rasters_are_told_by_content(tmp_path: Path) -> None:
-    assert is_raster(_tiff(tmp_path / "a.tif"))
-    assert is_raster(_tiff(tmp_path / "no_ending"))
-    assert is_raster(text_file(tmp_path / "grid.asc", "ncols 2\nnrows 1\nxllcorner 0\nyllcorner 0\ncellsize 1\n1 2\n"))
-    assert is_raster(text_file(tmp_path / "a.png", b"\x89PNG\r\n\x1a\n"))
-    text_file(tmp_path / "raw.hdr", "ENVI")
-    assert is_raster(text_file(tmp_path / "raw.dat", b"\0\1\0\1"))
-    assert not is_raster(_gpkg(tmp_path))
-    assert not is_raster(text_file(tmp_path / "a.csv", "lon,lat\n"))
-    assert find_format(text_file(tmp_path / "b.json", '\ufeff {"type": "FeatureCollection"}')).words.startswith(
-        "GeoJSON"
-    )
+    assert is_raster(TIFF(tmp_path))
+    assert is_raster(renamed(TIFF, "no_ending")(tmp_path))
+    assert is_raster(write_text(tmp_path / "grid.asc", "ncols 2\nnrows 1\nxllcorner 0\nyllcorner 0\ncellsize 1\n1 2\n"))
+    assert is_raster(write_text(tmp_path / "a.png", b"\x89PNG\r\n\x1a\n"))
+    write_text(tmp_path / "raw.hdr", "ENVI")
+    assert is_raster(write_text(tmp_path / "raw.dat", b"\0\1\0\1"))
+    assert not is_raster(GPKG(tmp_path))
+    assert not is_raster(write_text(tmp_path / "a.csv", "lon,lat\n"))
+    marked = write_text(tmp_path / "b.json", '\ufeff {"type": "FeatureCollection"}')
+    assert find_format(marked).words.startswith("GeoJSON")
     # Web pages inside of attributes are common in KML.
-    assert not is_raster(text_file(tmp_path / "a.kml", "<kml><description><![CDATA[<html>]]></description></kml>"))
+    assert not is_raster(write_text(tmp_path / "a.kml", "<kml><description><![CDATA[<html>]]></description></kml>"))
 
 
 # -- Areas --------------------------------------------------------------------------------------------------------------
 
 
 def test_area_is_the_polygons_of_one_layer(tmp_path: Path) -> None:
-    bowtie = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])
-    path = tmp_path / "a.gpkg"
-    frame = frame_of((ONE, None, bowtie, shapely.Point(1, 1), shapely.MultiPolygon([TWO])))
-    write(path, frame)
-    write(path, frame_of((shapely.Point(1, 1),)), layer="points", append=True)
+    path = written(tmp_path / "a.gpkg", (FIELD, None, BOW_TIE, shapely.Point(1, 1), shapely.MultiPolygon([LAKE])))
+    write_features(path, frame_of((shapely.Point(1, 1),)), layer="points", append=True)
     area = read_area(path)
     assert [geometry.geom_type for geometry in area.geometries] == ["Polygon", "Polygon", "MultiPolygon"]
     assert area.crs == CRS(UTM)
     assert any("2 of 5 features of a.gpkg are not polygons" in note for note in area.notes)
-    write(path, frame_of((THREE,)), layer="second", append=True)
+    write_features(path, frame_of((THIRD,)), layer="second", append=True)
     with pytest.raises(LabelError, match=r"has 2 layers with polygons \(a, second\)"):
         read_area(path)
 
@@ -784,20 +674,18 @@ def test_area_is_the_polygons_of_one_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda tmp: written(tmp / "a.gpkg", (shapely.Point(1, 1),)), "no layer with polygons .it has a."),
-        (lambda tmp: written(tmp / "a.gpkg", crs=None), "no coordinate reference system"),
-        (lambda tmp: written(tmp / "a.gpkg", (shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)]),)), "no valid polygon"),
-        (lambda tmp: text_file(tmp / "a.csv", "lon,lat\n1,2\n"), "a.csv has no valid polygon"),
-        (lambda tmp: _tiff(tmp / "a.tif"), "is a TIFF image: expected vectors"),
-        (lambda tmp: tmp / "a.gpkg", "does not exist"),
+        (vector("a.gpkg", [shapely.Point(1, 1)]), "no layer with polygons .it has a."),
+        (vector(crs=None), "no coordinate reference system"),
+        (vector(geometries=[BOW_TIE]), "no valid polygon"),
+        (text("a.csv", "lon,lat\n1,2\n"), "a.csv has no valid polygon"),
+        (TIFF, "is a TIFF image: expected vectors"),
+        (lambda folder: folder / "a.gpkg", "does not exist"),
     ],
 )
-def test_bad_areas_are_one_line(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
+def test_bad_areas_are_one_line(tmp_path: Path, make: Make, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         read_area(make(tmp_path))
 
 
-@needs_pyarrow
 def test_area_from_parquet(tmp_path: Path) -> None:
-    frame_of().to_parquet(tmp_path / "a.parquet")
-    assert len(read_area(tmp_path / "a.parquet").geometries) == 2
+    assert len(read_area(written(tmp_path / "a.parquet")).geometries) == 2

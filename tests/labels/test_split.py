@@ -6,23 +6,22 @@ import dataclasses
 import datetime as dt
 import tracemalloc
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
-import geopandas
 import numpy as np
 import pytest
 import shapely
 from affine import Affine
 from factories import RegionHeaderFactory, labels_on
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from label_files import UTM, Make, moved, vector, written
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from scipy.ndimage import distance_transform_cdt
 
 from lianet_user.errors import LabelError, LabelWarning, TrainingWarning
-from lianet_user.files.header import IGNORE, ClassEntry
+from lianet_user.files.header import IGNORE, ClassEntry, RegionHeader
 from lianet_user.geo.grid import Window, whole
 from lianet_user.labels import BLOCK, LabelMap, Labels, Split, read_test_area, split_folds, split_labels
 from lianet_user.labels.split import count_zones, strata_of
@@ -61,6 +60,20 @@ def mosaic(height: int, width: int, classes: int, seed: int, patch: int = 10) ->
     """A label on every pixel, in square patches."""
     patches = np.random.default_rng(seed).integers(0, classes, (-(-height // patch), -(-width // patch)))
     return classes_of(patches.repeat(patch, 0).repeat(patch, 1)[:height, :width], classes)
+
+
+def side_by_side() -> Labels:
+    """Two blocks of 16 px with labels, beside each other."""
+    values = np.full((40, 40), IGNORE)
+    values[:16, :32] = np.arange(32) // 4 % 2
+    return classes_of(values, 2)
+
+
+def rectangle(shape: tuple[int, int], rows: slice, cols: slice = slice(None)) -> BoolArray:
+    """Ground that is set aside."""
+    ground = np.zeros(shape, bool)
+    ground[rows, cols] = True
+    return ground
 
 
 def window_of(labels: Labels) -> Window:
@@ -107,7 +120,6 @@ def splits(draw: st.DrawFn) -> Split:
 
 
 @given(splits())
-@settings(deadline=None)
 def test_every_pixel_has_one_fate_and_buffers_are_as_wide_as_they_say(split: Split) -> None:
     window = Window(0, 0, *split.shape)
     trained, validated, tested = split.trained(window), split.validated(window), split.tested(window)
@@ -119,7 +131,6 @@ def test_every_pixel_has_one_fate_and_buffers_are_as_wide_as_they_say(split: Spl
 
 
 @given(splits(), st.data())
-@settings(deadline=None)
 def test_windows_see_what_the_whole_region_sees(split: Split, data: st.DataObject) -> None:
     (height, width), whole_region = split.shape, Window(0, 0, *split.shape)
     row, col = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
@@ -204,16 +215,18 @@ def test_labels_of_which_no_block_can_be_spared_are_refused() -> None:
         split_labels(one_block_each(1, 3, common=False), share=0.3, block=BLOCK)
 
 
-def test_labels_within_one_block_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("size", "asked"),
+    [
+        pytest.param(BLOCK, {"block": BLOCK}, id="a whole block of labels"),
+        pytest.param(16, {}, id="so few labels that no smaller blocks would help"),
+    ],
+)
+def test_labels_within_one_block_are_refused(size: int, asked: dict[str, int]) -> None:
     values = np.full((3 * BLOCK, 3 * BLOCK), IGNORE)
-    values[BLOCK : 2 * BLOCK, BLOCK : 2 * BLOCK] = np.arange(BLOCK) % 2
+    values[BLOCK : BLOCK + size, BLOCK : BLOCK + size] = np.arange(size) % 2
     with pytest.raises(LabelError, match="within one block of 128 x 128 pixels"):
-        split_labels(classes_of(values, 2), block=BLOCK)
-    values = np.full((3 * BLOCK, 3 * BLOCK), IGNORE)
-    values[BLOCK : BLOCK + 16, BLOCK : BLOCK + 16] = np.arange(16) % 2
-    # No smaller blocks would help, so none are taken.
-    with pytest.raises(LabelError, match="within one block of 128 x 128 pixels"):
-        split_labels(classes_of(values, 2))
+        split_labels(classes_of(values, 2), **asked)  # type: ignore[arg-type]
 
 
 # --- blocks
@@ -235,9 +248,8 @@ def test_small_regions_get_small_blocks(height: int, width: int, block: int) -> 
 def test_blocks_are_halved_as_far_as_that_brings_more_of_them() -> None:
     values = np.full((4 * BLOCK, 4 * BLOCK), IGNORE)
     # Three places in three blocks, one of which is cut by the edge between two of 64 px.
-    values[10:14, 10:14] = np.arange(4) % 2
-    values[200:204, 190:194] = np.arange(4) % 2
-    values[300:304, 300:304] = np.arange(4) % 2
+    for row, col in ((10, 10), (200, 190), (300, 300)):
+        values[row : row + 4, col : col + 4] = np.arange(4) % 2
     assert split_labels(classes_of(values, 2), buffer=0).block == 64
 
 
@@ -272,7 +284,6 @@ def test_numbers_out_of_range_are_refused(asked: dict[str, object], message: str
     buffer=st.integers(0, 50),
     seed=st.integers(0, 2**32),
 )
-@settings(deadline=None)
 def test_zones_count_what_a_buffer_leaves(height: int, width: int, block: int, buffer: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = patches(height, width, 3, seed, count=12)
@@ -303,10 +314,8 @@ def test_every_class_keeps_pixels_outside_the_buffer(seed: int) -> None:
 
 
 def test_a_buffer_that_leaves_nothing_to_train_on_is_halved_with_a_warning() -> None:
-    values = np.full((40, 40), IGNORE)
-    values[:16, :32] = np.arange(32) // 4 % 2
-    labels = classes_of(values, 2)
-    # Two blocks of 16 px beside each other. A buffer of 16 px takes all of the other one; of 8, half of it.
+    labels = side_by_side()
+    # A buffer of 16 px takes all of the other one; of 8, half of it.
     with pytest.warns(TrainingWarning, match=r"a buffer of 33 px .* would leave nothing of some class .* it is 8 px"):
         split = split_labels(labels, buffer=33, block=16)
     assert split.buffer == 8
@@ -327,8 +336,7 @@ def test_small_blocks_have_small_buffers_unless_one_is_asked_for(block: int, buf
 
 def test_ground_set_aside_takes_no_part() -> None:
     labels = mosaic(400, 500, 3, 0)
-    test = np.zeros((400, 500), bool)
-    test[130:270, 100:420] = True
+    test = rectangle((400, 500), slice(130, 270), slice(100, 420))
     split = split_labels(labels, test=test, block=32, buffer=10)
     masks = [ground(window_of(labels)) for ground in (split.trained, split.validated)]
     assert all((far_from(test, 10) | ~mask).all() for mask in masks)
@@ -342,26 +350,25 @@ def test_ground_set_aside_takes_no_part() -> None:
     assert np.array_equal(split.validation, again.validation)
 
 
-def test_test_areas_that_do_not_suit_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (slice(120, 180), "test area of 18,000 pixels holds no labels"),
+        (slice(120, None), r"test area holds all labelled pixels of class 1 \(30,000\): leave some"),
+        (slice(None), "test area holds all 60,000 labelled pixels"),
+    ],
+)
+def test_test_areas_that_do_not_suit_are_refused(rows: slice, message: str) -> None:
     values = np.full((300, 300), IGNORE)
-    values[:100] = 0
-    values[200:] = 1
-    labels, test = classes_of(values, 2), np.zeros((300, 300), bool)
-    test[120:180] = True
-    with pytest.raises(LabelError, match="test area of 18,000 pixels holds no labels"):
-        split_labels(labels, test=test)
-    test[120:] = True
-    with pytest.raises(LabelError, match=r"test area holds all labelled pixels of class 1 \(30,000\): leave some"):
-        split_labels(labels, test=test)
-    with pytest.raises(LabelError, match="test area holds all 60,000 labelled pixels"):
-        split_labels(labels, test=np.ones((300, 300), bool))
+    values[:100], values[200:] = 0, 1
+    with pytest.raises(LabelError, match=message):
+        split_labels(classes_of(values, 2), test=rectangle((300, 300), rows))
 
 
 def test_the_buffer_around_a_test_area_is_halved_before_it_takes_a_class() -> None:
     values = np.full((200, 200), 0)
     values[100:104, :80] = 1
-    test = np.zeros((200, 200), bool)
-    test[104:140] = True
+    test = rectangle((200, 200), slice(104, 140))
     # All of class 1 lies within 4 px of the test area.
     with pytest.warns(TrainingWarning, match="10 px .* would leave nothing of some class .* it is 2 px"):
         split = split_labels(classes_of(values, 2), test=test, block=16, buffer=10)
@@ -381,10 +388,7 @@ def test_numbers_are_split_so_that_both_parts_hold_low_and_high_ones() -> None:
     assert np.quantile(validated, 0.9) > 0.75 * 6 * BLOCK
 
 
-@given(
-    st.lists(st.integers(-3, 3).map(float) | st.floats(-1e6, 1e6, width=32), min_size=1, max_size=60),
-)
-@settings(deadline=None)
+@given(st.lists(st.integers(-3, 3).map(float) | st.floats(-1e6, 1e6, width=32), min_size=1, max_size=60))
 def test_strata_of_numbers_are_never_empty_and_keep_their_order(numbers: list[float]) -> None:
     strata = strata_of(numbers_of(np.array([numbers])))
     stratum = strata.of(np.array(sorted(numbers), np.float32))
@@ -406,8 +410,7 @@ def test_labels_on_a_finer_grid_are_split_on_the_regions() -> None:
     labels = patches(3 * BLOCK, 5 * BLOCK - 11, 3, 0)
     values = labels.maps[0].values.repeat(4, 0).repeat(4, 1)
     fine = dataclasses.replace(labels, scale=4, maps=(LabelMap(values, DATES[:1]),))
-    test = np.zeros(labels.maps[0].values.shape, bool)
-    test[40:150, 30:290] = True
+    test = rectangle(labels.maps[0].values.shape, slice(40, 150), slice(30, 290))
     coarse_split, fine_split = (split_labels(each, test=test) for each in (labels, fine))
     assert fine_split.shape == coarse_split.shape == (3 * BLOCK, 5 * BLOCK - 11)
     assert np.array_equal(fine_split.validation, coarse_split.validation)
@@ -513,8 +516,7 @@ def test_a_class_in_fewer_blocks_than_folds_is_named() -> None:
 
 def test_a_test_area_is_in_no_fold() -> None:
     labels = mosaic(256, 256, 2, 0)
-    test = np.zeros((256, 256), bool)
-    test[:100, :100] = True
+    test = rectangle((256, 256), slice(100), slice(100))
     splits = split_folds(labels, 4, test=test)
     validated = np.stack([split.validated(window_of(labels)) for split in splits])
     assert np.array_equal(validated.sum(0), far_from(test, 10).astype(int))
@@ -533,22 +535,17 @@ def test_too_few_blocks_for_the_folds_are_refused(folds: int, message: str) -> N
 
 
 def test_folds_of_labels_side_by_side_have_a_narrower_buffer() -> None:
-    values = np.full((40, 40), IGNORE)
-    values[:16, :32] = np.arange(32) // 4 % 2
     with pytest.warns(TrainingWarning, match=r"a buffer of 16 px .* it is 8 px"):
-        splits = split_folds(classes_of(values, 2), 2, buffer=16, block=16)
+        splits = split_folds(side_by_side(), 2, buffer=16, block=16)
     assert [split.buffer for split in splits] == [8, 8]
 
 
 # --- the file of a test area
 
 
-def polygons(path: Path, *shapes: shapely.Geometry, crs: str | None = "EPSG:32633", to: str | None = None) -> Path:
-    frame = geopandas.GeoDataFrame(geometry=list(shapes), crs=crs)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
-        (frame if to is None else frame.to_crs(to)).to_file(path)
-    return path
+@pytest.fixture
+def region(region_header: RegionHeaderFactory) -> RegionHeader:
+    return region_header(geobox=grid(60, 80))
 
 
 def star(x: float, y: float, radius: float) -> shapely.Polygon:
@@ -558,13 +555,10 @@ def star(x: float, y: float, radius: float) -> shapely.Polygon:
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
-def test_a_pixel_is_set_aside_if_its_centre_lies_inside(
-    crs: str, region_header: RegionHeaderFactory, tmp_path: Path
-) -> None:
-    region = region_header(geobox=grid(60, 80))
+def test_a_pixel_is_set_aside_if_its_centre_lies_inside(crs: str, region: RegionHeader, tmp_path: Path) -> None:
     # The second reaches beyond the region, the third overlaps the first.
     shapes = star(330_300, 5_819_700, 187), star(330_790, 5_819_410, 143), star(330_350, 5_819_650, 91)
-    mask = read_test_area(polygons(tmp_path / "area.gpkg", *shapes, to=crs), region)
+    mask = read_test_area(written(tmp_path / "area.gpkg", [moved(shape, UTM, crs) for shape in shapes], crs), region)
     rows, cols = np.mgrid[:60, :80]
     x, y = ORIGIN @ (cols + 0.5, rows + 0.5)
     expected = shapely.contains_xy(shapely.union_all(shapes), x, y)
@@ -577,22 +571,20 @@ def test_a_pixel_is_set_aside_if_its_centre_lies_inside(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: polygons(path, star(330_300, 5_819_700, 100), crs=None), "no coordinate reference system"),
-        (lambda path: polygons(path, shapely.Point(330_300, 5_819_700)), "no layer with polygons"),
-        (lambda path: polygons(path, star(430_300, 5_819_700, 100)), "the area lies outside the region"),
-        (lambda path: polygons(path, shapely.box(330_301, 5_819_701, 330_304, 5_819_704)), "the centre of no pixel"),
+        (vector("area.gpkg", [star(330_300, 5_819_700, 100)], crs=None), "no coordinate reference system"),
+        (vector("area.gpkg", [shapely.Point(330_300, 5_819_700)]), "no layer with polygons"),
+        (vector("area.gpkg", [star(430_300, 5_819_700, 100)]), "the area lies outside the region"),
+        (vector("area.gpkg", [shapely.box(330_301, 5_819_701, 330_304, 5_819_704)]), "the centre of no pixel"),
     ],
 )
-def test_areas_that_hold_nothing_are_refused(
-    make: Callable[[Path], Path], message: str, region_header: RegionHeaderFactory, tmp_path: Path
-) -> None:
+def test_areas_that_hold_nothing_are_refused(make: Make, message: str, region: RegionHeader, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=message):
-        read_test_area(make(tmp_path / "area.gpkg"), region_header(geobox=grid(60, 80)))
+        read_test_area(make(tmp_path), region)
 
 
-def test_what_is_no_polygon_is_left_out_with_a_warning(region_header: RegionHeaderFactory, tmp_path: Path) -> None:
+def test_what_is_no_polygon_is_left_out_with_a_warning(region: RegionHeader, tmp_path: Path) -> None:
     shapes = shapely.box(330_100, 5_819_700, 330_200, 5_819_800), shapely.Point(330_500, 5_819_700)
-    path = polygons(tmp_path / "area.geojson", *shapes)
+    path = written(tmp_path / "area.geojson", shapes)
     with pytest.warns(LabelWarning, match="1 of 2 features .* are not polygons and are left out"):
-        mask = read_test_area(path, region_header(geobox=grid(60, 80)))
+        mask = read_test_area(path, region)
     assert mask.sum() == 100
