@@ -122,7 +122,11 @@ def test_creation_options_leave_numbers_as_they_are(
 
 @pytest.mark.parametrize(
     ("values", "numbers"),
-    [(np.zeros((96, 128), np.uint8), None), (np.float32([[np.nan]]), HEIGHTS), (np.float32([[0.0]]), HEIGHTS)],
+    [
+        (np.zeros((96, 128), np.uint8), None),
+        (np.array([[np.nan]], np.float32), HEIGHTS),
+        (np.zeros((1, 1), np.float32), HEIGHTS),
+    ],
     ids=["other classes", "a number that is none", "another number"],
 )
 def test_a_map_that_reads_back_different_is_not_kept(
