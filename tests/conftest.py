@@ -15,13 +15,23 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from factories import Folder, RegionFactory, RegionHeaderFactory, randomize
+from factories import (
+    SCORES,
+    Folder,
+    RegionFactory,
+    RegionHeaderFactory,
+    make_head,
+    patchy,
+    saved_region,
+    write_class_map,
+)
 from odc.geo.geobox import GeoBox
 
 from lianet_user.field.config import preset
-from lianet_user.field.model import NeuralField, answering_autocast
-from lianet_user.field.weights import save_region
+from lianet_user.field.model import answering_autocast
 from lianet_user.files.header import Acquisition, Band, GridHeader, Provenance, RegionHeader
+from lianet_user.head import Head
+from lianet_user.maps import engine, picture
 from lianet_user.region import Region
 
 # How long an example takes says how busy the machine is, nothing about the code.
@@ -51,6 +61,18 @@ def native_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"lianet_user.{module}.answering_autocast", answering_autocast)
 
 
+@pytest.fixture
+def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes the most time of a small map, and hardly a test looks at the picture."""
+    monkeypatch.setattr(picture, "DPI", 30)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of many maps whose pictures nobody opens."""
+    monkeypatch.setattr(engine, "_draw", lambda job, geobox, made: made.png.touch())
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real imagery and labels that models are made from; they lie beside the repository and are no part of it."""
@@ -60,13 +82,13 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_geobox() -> GeoBox:
     """96 x 128 pixels of 10 m in UTM zone 33: its north-west corner is 330000 E, 5820000 N."""
     return GeoBox((96, 128), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def region_header(small_geobox: GeoBox) -> RegionHeaderFactory:
     """Builds a valid header of a `lite` region on `small_geobox`; keywords replace any of its fields."""
 
@@ -99,14 +121,29 @@ def make_region(region_header: RegionHeaderFactory, small_geobox: GeoBox, tmp_pa
     """Saves a `lite` region with random weights and opens it; `name` is the file's, the rest as in `region_header`."""
 
     def make(*, geobox: GeoBox = small_geobox, name: str = "region", seed: int = 0, **fields: object) -> Region:
-        header = region_header(geobox=geobox, **fields)
-        field = NeuralField(header.field)
-        randomize(field, seed)
-        path = tmp_path / f"{name}.safetensors"
-        save_region(path, header, field)
-        return Region.open(path)
+        return saved_region(region_header(geobox=geobox, **fields), tmp_path / f"{name}.safetensors", seed)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def head(region_header: RegionHeaderFactory, tmp_path_factory: pytest.TempPathFactory) -> Head:
+    """Of three classes on a region of two dates; made once, because it takes a second or two and nothing changes it."""
+    return make_head(region_header(dates=2), tmp_path_factory.mktemp("head"), scores=SCORES)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An empty folder for what a test writes."""
+    path = tmp_path / "out"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def class_map(tmp_path: Path, small_geobox: GeoBox) -> Path:
+    """A finished map of `patchy` classes, `map.tif`."""
+    return write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
 
 
 @pytest.fixture(scope="session")

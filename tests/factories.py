@@ -7,7 +7,8 @@ import dataclasses
 import datetime as dt
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +44,7 @@ from lianet_user.files.header import (
     RegionRef,
     Scores,
 )
-from lianet_user.geo.grid import Window, finer
+from lianet_user.geo.grid import Window, bounds_of, finer, window_geobox
 from lianet_user.head import Head
 from lianet_user.imagery import Imagery, Patch, Resident
 from lianet_user.imagery.grids import block_mean, refine
@@ -56,9 +57,10 @@ from lianet_user.pretraining import PretrainSettings, RegionWords
 from lianet_user.region import Region
 
 RegionHeaderFactory = Callable[..., RegionHeader]
-
-
 RegionFactory = Callable[..., Region]
+
+FIRST, LAST = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
+"""The dates of a region of two."""
 
 
 @torch.no_grad()
@@ -103,7 +105,7 @@ def labels_on(
     geobox: GeoBox,
     values: np.ndarray,
     classes: Sequence[ClassEntry],
-    dates: Sequence[dt.date] = (dt.date(2017, 2, 16),),
+    dates: Sequence[dt.date] = (FIRST,),
 ) -> Labels:
     """Labels whose one map is `values`, (height, width) index of a class or IGNORE."""
     report = LabelReport(
@@ -168,6 +170,14 @@ def refused(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPa
     return problem, lines[0]
 
 
+def saved_region(header: RegionHeader, path: Path, seed: int = 0) -> Region:
+    """A region with random weights, written and opened."""
+    field = NeuralField(header.field)
+    randomize(field, seed)
+    save_region(path, header, field)
+    return Region.open(path)
+
+
 CLASSES = (
     ClassEntry(name="water", color="#2b7bba"),
     ClassEntry(name='wood & "scrub" <5 m', color="#14532d"),
@@ -190,10 +200,7 @@ def make_head(
 
     With `numbers` it answers with numbers, and without `classes`.
     """
-    field = NeuralField(header.field)
-    randomize(field)
-    save_region(folder / "region.safetensors", header, field)
-    region = Region.open(folder / "region.safetensors")
+    region = saved_region(header, folder / "region.safetensors")
     config = HeadConfig(
         inputs=("features",),
         in_channels=region.channels(("features",)),
@@ -228,14 +235,44 @@ def predict(head: Head, output: Path, *, area: MapArea | None = None, **options:
     return result
 
 
+def box_of(region: Region, window: Window) -> dict[str, Any]:
+    """A window of a region, as the area of a map."""
+    return {"bbox": bounds_of(window_geobox(region.geobox, window)), "bbox_crs": str(region.geobox.crs)}
+
+
+def windows_asked(owner: object, method: str, monkeypatch: pytest.MonkeyPatch) -> list[Window]:
+    """The windows for which a method is called from now on."""
+    asked: list[Window] = []
+    original = getattr(owner, method)
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        asked.append(next(each for each in arguments if isinstance(each, Window)))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, method, noted)
+    return asked
+
+
+@contextlib.contextmanager
+def ignoring(category: type[Warning] = Warning) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
+
+
+def read_raster(path: Path, band: int | None = None) -> np.ndarray:
+    """The pixels of one band, (height, width), or of all, (bands, height, width)."""
+    with rasterio.open(path) as dataset:
+        values: np.ndarray = dataset.read(band)
+    return values
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, hidden ones included."""
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 HEIGHTS = Numbers(unit="m", offset=2.0, scale=20.0, low=0.0, high=30.0)
-
-
 WEST, NORTH = 330_000.0, 5_820_000.0  # corner of the region
 
 
@@ -325,17 +362,9 @@ SENTINEL_BANDS = tuple(
 
 
 HEIGHT, WIDTH = 96, 132  # the width is no multiple of the stride
-
-
 GSD = (10, 10, 20, 20, 60)
-
-
 QUICK_PRETRAINING = PretrainSettings(steps=8, batch=2, window=48, warmup=2, checkpoint_every=3, report_every=4)
-
-
 REGION_WORDS = RegionWords(name="tiny", title="A tiny region", licence="CC-BY-4.0", attribution="nobody")
-
-
 DATES = ("2017-02-16", "2017-03-20", "2017-04-20", "2017-06-24", "2018-02-10")
 
 
@@ -378,26 +407,23 @@ def truth(imagery: Imagery, index: int = 0) -> Patch:
 DEGREES = GeoBox((40, 60), Affine(0.01, 0, 12.0, 0, -0.005, 52.5), "EPSG:4326")
 
 
+def write_raster(path: Path, geobox: GeoBox, values: np.ndarray, tags: Mapping[str, str], **profile: Any) -> Path:
+    """A GeoTIFF of one band; `profile` has more of what rasterio.open takes, or something else."""
+    crs = None if geobox.crs is None else rasterio.CRS.from_wkt(geobox.crs.to_wkt())
+    height, width = values.shape
+    layout = {"driver": "GTiff", "count": 1, "dtype": values.dtype, "crs": crs, "transform": geobox.affine, **profile}
+    with rasterio.open(path, "w", height=height, width=width, **layout) as dataset:
+        dataset.write(values, 1)
+        dataset.update_tags(**tags)
+    return path
+
+
 def write_class_map(
     path: Path, geobox: GeoBox, values: np.ndarray, classes: tuple[ClassEntry, ...] = CLASSES, **more: str
 ) -> Path:
     """As predict writes it, in the parts that count here."""
-    assert geobox.crs is not None
-    tags: Mapping[str, str] = style.class_tags(classes) if classes else {}
-    profile = {
-        "driver": "GTiff",
-        "height": values.shape[0],
-        "width": values.shape[1],
-        "count": 1,
-        "dtype": values.dtype,
-        "nodata": 255,
-        "crs": rasterio.CRS.from_wkt(geobox.crs.to_wkt()),
-        "transform": geobox.affine,
-    }
-    with rasterio.open(path, "w", **profile) as dataset:
-        dataset.write(values, 1)
-        dataset.update_tags(**tags, **more)
-    return path
+    tags = style.class_tags(classes) if classes else {}
+    return write_raster(path, geobox, values, {**tags, **more}, nodata=255)
 
 
 def patchy(shape: tuple[int, int], seed: int = 0) -> np.ndarray:

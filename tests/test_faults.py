@@ -50,21 +50,47 @@ training = importlib.import_module("lianet_user.finetuning.finetune")  # the pac
 QUICK = "--steps 4 --members 1 --batch 2 --crop 16 --block 16 --no-picture --no-report -q".split()
 FINETUNE = ["finetune", "region.safetensors", "labels.tif", "-o", "new.safetensors", "--overwrite", *QUICK]
 PREDICT = ["predict", "head.safetensors", "-o", "map.tif", "--overwrite", "-q"]
+FETCH = ["models", "fetch", "romania", "--catalog", str(Path(__file__).parents[1] / "models")]
 EARLIER = b"an earlier file"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="faults as POSIX systems have them")
 
 
-@contextmanager
-def failing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number: int) -> Iterator[None]:
-    """A function of the system that fails."""
+Preparation = Callable[[Folder, pytest.MonkeyPatch], list[str]]
+
+
+def failing_with(number: int) -> Callable[..., Any]:
+    """A function that fails as the system does."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number))
 
+    return fail
+
+
+@contextmanager
+def failing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number: int) -> Iterator[None]:
+    """A function of the system that fails."""
     with monkeypatch.context() as patched:
-        patched.setattr(owner, name, fail)
+        patched.setattr(owner, name, failing_with(number))
         yield
+
+
+def commanded(*words: str) -> Preparation:
+    """No fault but what the command itself asks for."""
+    return lambda folder, patch: list(words)
+
+
+def written_to(output: str) -> Preparation:
+    return commanded(*FINETUNE[:3], "-o", output, *QUICK)
+
+
+def disk_full_at(name: str, command: list[str]) -> Preparation:
+    def prepare(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
+        patch.setattr(name, failing_with(errno.ENOSPC))
+        return command
+
+    return prepare
 
 
 def disk_full_at_the_write(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
@@ -76,17 +102,7 @@ def disk_full_at_the_write(folder: Folder, patch: pytest.MonkeyPatch) -> list[st
     return FINETUNE
 
 
-def disk_full_at_the_checkpoint(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    from lianet_user.files import checkpoint
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    patch.setattr(checkpoint, "write_container", full)
-    return FINETUNE
-
-
-def failing_call(name: str, number: int) -> Callable[[Folder, pytest.MonkeyPatch], list[str]]:
+def failing_call(name: str, number: int) -> Preparation:
     """A call of the system that fails while the head is written."""
 
     def prepare(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
@@ -103,15 +119,6 @@ def failing_call(name: str, number: int) -> Callable[[Folder, pytest.MonkeyPatch
         return FINETUNE
 
     return prepare
-
-
-def read_only_folder(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    # Where even root may not write.
-    return [*FINETUNE[:3], "-o", "/proc/self/new.safetensors", *QUICK]
-
-
-def folder_under_a_file(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    return [*FINETUNE[:3], "-o", "labels.tif/new.safetensors", *QUICK]
 
 
 def vanished_folder(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
@@ -141,62 +148,48 @@ def replaced_region(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     return PREDICT
 
 
-def replaced_while_read(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    """By a file as good as it, between its header and its tensors."""
+def while_read(change: Callable[[Path], object]) -> Preparation:
+    """The region's file changes between its header and its tensors."""
     from lianet_user.field import weights
 
     check = weights.check_stored
 
-    def late(*arguments: Any) -> None:
-        check(*arguments)
-        path = folder.path / "region.safetensors"
-        other = folder.file(path.read_bytes(), "other")
-        other.rename(path)
+    def prepare(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
+        def late(*arguments: Any) -> None:
+            check(*arguments)
+            change(folder.path / "region.safetensors")
 
-    patch.setattr(weights, "check_stored", late)
-    return FINETUNE
+        patch.setattr(weights, "check_stored", late)
+        return FINETUNE
 
-
-def shrinking_region(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    """Cut off between its header and its tensors: a mapped file would end the process."""
-    from lianet_user.field import weights
-
-    check = weights.check_stored
-
-    def late(*arguments: Any) -> None:
-        check(*arguments)
-        os.truncate(folder.path / "region.safetensors", 50_000)
-
-    patch.setattr(weights, "check_stored", late)
-    return FINETUNE
+    return prepare
 
 
-def two_runs(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    held = only_run(folder.path / "new.safetensors")
-    held.__enter__()
-    patch.setattr(lock, "_held_by_test", held, raising=False)  # kept until the test ends
-    return FINETUNE
+def replace_by_a_copy(path: Path) -> None:
+    """As good as the file itself."""
+    shutil.copy(path, path.with_name("other"))
+    path.with_name("other").rename(path)
 
 
-def two_runs_on_a_map(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    two_runs(folder, patch)
-    held = only_run(folder.path / "map.tif")
-    held.__enter__()
-    patch.setattr(lock, "_held_by_test_too", held, raising=False)
-    return PREDICT
+def another_run_on(output: str, command: list[str]) -> Preparation:
+    def prepare(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
+        held = only_run(folder.path / output)
+        held.__enter__()
+        patch.setattr(lock, "_held_by_test", held, raising=False)  # kept until the test ends
+        return command
+
+    return prepare
 
 
 def a_kept_tile_that_is_a_pickle(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """Left by a run that was stopped, and then exchanged: `pytest.fail` is not called."""
     from lianet_user.maps import engine as writing
 
-    stop = KeyboardInterrupt()
-
-    def late(*_: object) -> None:
-        raise stop
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as own:
-        own.setattr(writing, "_write", late)
+        own.setattr(writing, "_write", stop)
         assert folder.run(*PREDICT) == errors.EXIT_INTERRUPTED
     (tile,) = (folder.path / ".map.tif.unfinished").glob("*.npz")
     np.savez(tile, np.array([Trap()], dtype=object))
@@ -210,14 +203,6 @@ class Trap:
         return pytest.fail, ("a pickle was loaded",)
 
 
-def disk_full_at_the_tiles(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    patch.setattr("lianet_user.maps.geotiff.write_raw", full)
-    return PREDICT
-
-
 def disk_fails_in_libtiff(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     """Which prints it, while GDAL says nothing."""
     patch.setattr(rasterio.shutil, "copy", lambda *_, **__: os.write(2, b"_tiffWriteProc: Input/output error.\n"))
@@ -227,50 +212,38 @@ def disk_fails_in_libtiff(folder: Folder, patch: pytest.MonkeyPatch) -> list[str
 def no_room_in_the_cache(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     patch.setenv("LIANET_CACHE", str(folder.path / "cache"))
     patch.setattr("lianet_user.catalog.resolve.SPARE", 2**60)
-    return ["models", "fetch", "romania", "--catalog", str(Path(__file__).parents[1] / "models")]
+    return FETCH
 
 
 def cache_that_is_a_file(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
     patch.setenv("LIANET_CACHE", str(folder.path / "labels.tif"))
-    return ["models", "fetch", "romania", "--catalog", str(Path(__file__).parents[1] / "models")]
+    return FETCH
 
 
-def nothing_to_resume(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    return [*FINETUNE, "--resume"]
+def resumed(change: Callable[[Folder], object], *options: str) -> Preparation:
+    """A run that was stopped at its second step goes on after something has changed."""
+
+    def prepare(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
+        stop_at_the_second_step(folder)
+        change(folder)
+        return [*FINETUNE, "--resume", *options]
+
+    return prepare
 
 
-def other_settings(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    stop_at_the_second_step(folder)
-    return [*FINETUNE, "--resume", "--rate", "0.5"]
-
-
-def other_labels(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    stop_at_the_second_step(folder)
+def turn_the_labels_over(folder: Folder) -> None:
     with rasterio.open(folder.path / "labels.tif", "r+") as file:
         file.write(file.read(1)[::-1], 1)
-    return [*FINETUNE, "--resume"]
 
 
-def half_a_checkpoint(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    stop_at_the_second_step(folder)
-    path = head_checkpoint_path(folder.path / "new.safetensors")
-    path.write_bytes(path.read_bytes()[:-100])
-    return [*FINETUNE, "--resume"]
+def checkpoint_with(change: Callable[[bytes], bytes]) -> Preparation:
+    """The checkpoint is written over."""
 
+    def rewrite(folder: Folder) -> None:
+        path = head_checkpoint_path(folder.path / "new.safetensors")
+        path.write_bytes(change(path.read_bytes()))
 
-def checkpoint_of_other_layers(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    """Whole, and of the same fingerprint, and still not this run's."""
-    stop_at_the_second_step(folder)
-    path = head_checkpoint_path(folder.path / "new.safetensors")
-    path.write_bytes(path.read_bytes().replace(b"member.0.0.weight", b"member.0.0.wEight"))
-    return [*FINETUNE, "--resume"]
-
-
-def checkpoint_of_no_step(folder: Folder, patch: pytest.MonkeyPatch) -> list[str]:
-    stop_at_the_second_step(folder)
-    path = head_checkpoint_path(folder.path / "new.safetensors")
-    path.write_bytes(path.read_bytes().replace(b'\\"step\\": 2', b'\\"step\\":-2'))
-    return [*FINETUNE, "--resume"]
+    return resumed(rewrite)
 
 
 def stop_at_the_second_step(folder: Folder) -> None:
@@ -300,30 +273,39 @@ class Fault:
         says: what the line has to say.
     """
 
-    prepare: Callable[[Folder, pytest.MonkeyPatch], list[str]]
+    prepare: Preparation
     error: type[LianetError]
     says: str
 
 
+ANOTHER_RUN = f"another run (process {os.getpid()}) is writing"
 FAULTS: dict[str, Fault] = {
     "the disk is full": Fault(disk_full_at_the_write, OutputError, "No space left on device: make room on that disk"),
-    "the disk is full at a checkpoint": Fault(disk_full_at_the_checkpoint, OutputError, "make room on that disk"),
+    "the disk is full at a checkpoint": Fault(
+        disk_full_at("lianet_user.files.checkpoint.write_container", FINETUNE), OutputError, "make room on that disk"
+    ),
     "the disk fails to flush": Fault(failing_call("fsync", errno.EIO), OutputError, "that disk fails: choose another"),
     "the disk turns read-only": Fault(failing_call("replace", errno.EROFS), OutputError, "can only be read"),
     "a quota is used up": Fault(failing_call("fsync", errno.EDQUOT), OutputError, "within your quota"),
-    "a folder that cannot be written": Fault(read_only_folder, OutputError, "with --output"),
-    "a folder under a file": Fault(folder_under_a_file, OutputError, "does not exist"),
+    # Where even root may not write.
+    "a folder that cannot be written": Fault(written_to("/proc/self/new.safetensors"), OutputError, "with --output"),
+    "a folder under a file": Fault(written_to("labels.tif/new.safetensors"), OutputError, "does not exist"),
     "the folder vanishes": Fault(vanished_folder, OutputError, "No such file or directory"),
     "the region vanishes": Fault(vanished_region, ArtifactError, "say where it is with --region"),
     "the region is replaced after finetune": Fault(replaced_region, RegionMismatchError, "was updated since"),
-    "the region is replaced while it is read": Fault(replaced_while_read, ArtifactError, "was replaced or rewritten"),
-    "the region shrinks while it is read": Fault(shrinking_region, ArtifactError, "was replaced or rewritten"),
-    "two runs on one output": Fault(two_runs, OutputError, f"another run (process {os.getpid()}) is writing"),
-    "two runs on one map": Fault(
-        two_runs_on_a_map, OutputError, f"another run (process {os.getpid()}) is writing map.tif"
+    "the region is replaced while it is read": Fault(
+        while_read(replace_by_a_copy), ArtifactError, "was replaced or rewritten"
     ),
+    # A mapped file would end the process.
+    "the region shrinks while it is read": Fault(
+        while_read(lambda path: os.truncate(path, 50_000)), ArtifactError, "was replaced or rewritten"
+    ),
+    "two runs on one output": Fault(another_run_on("new.safetensors", FINETUNE), OutputError, ANOTHER_RUN),
+    "two runs on one map": Fault(another_run_on("map.tif", PREDICT), OutputError, f"{ANOTHER_RUN} map.tif"),
     "the disk is full at the tiles": Fault(
-        disk_full_at_the_tiles, OutputError, "write map.tif: No space left on device"
+        disk_full_at("lianet_user.maps.geotiff.write_raw", PREDICT),
+        OutputError,
+        "write map.tif: No space left on device",
     ),
     "the disk fails in libtiff": Fault(
         disk_fails_in_libtiff, OutputError, "Input/output error: that disk fails: choose"
@@ -331,13 +313,24 @@ FAULTS: dict[str, Fault] = {
     "a kept tile that is a pickle": Fault(a_kept_tile_that_is_a_pickle, OutputError, "does not read back as it was"),
     "no room in the cache": Fault(no_room_in_the_cache, OutputError, "MB free, and romania needs 3.5 MB: make room"),
     "a cache that is a file": Fault(cache_that_is_a_file, OutputError, "with LIANET_CACHE"),
-    "nothing to resume": Fault(nothing_to_resume, ArtifactError, "start without --resume"),
-    "resumed with other settings": Fault(other_settings, ArtifactError, "what differs: rate (then"),
-    "resumed with other labels": Fault(other_labels, ArtifactError, "what differs: labels (then"),
-    "a checkpoint that was cut off": Fault(half_a_checkpoint, ArtifactError, "100 bytes are missing"),
-    "a checkpoint of other layers": Fault(checkpoint_of_other_layers, ArtifactError, "is not a whole checkpoint"),
+    "nothing to resume": Fault(commanded(*FINETUNE, "--resume"), ArtifactError, "start without --resume"),
+    "resumed with other settings": Fault(
+        resumed(lambda folder: None, "--rate", "0.5"), ArtifactError, "what differs: rate (then"
+    ),
+    "resumed with other labels": Fault(resumed(turn_the_labels_over), ArtifactError, "what differs: labels (then"),
+    "a checkpoint that was cut off": Fault(
+        checkpoint_with(lambda content: content[:-100]), ArtifactError, "100 bytes are missing"
+    ),
+    # Whole, and of the same fingerprint, and still not this run's.
+    "a checkpoint of other layers": Fault(
+        checkpoint_with(lambda content: content.replace(b"member.0.0.weight", b"member.0.0.wEight")),
+        ArtifactError,
+        "is not a whole checkpoint",
+    ),
     "a checkpoint of no step": Fault(
-        checkpoint_of_no_step, ArtifactError, "step -2 of member 1 is not a step of this run"
+        checkpoint_with(lambda content: content.replace(b'\\"step\\": 2', b'\\"step\\":-2')),
+        ArtifactError,
+        "step -2 of member 1 is not a step of this run",
     ),
 }
 
@@ -621,11 +614,7 @@ def test_log_files_do_not_heap_up_and_need_no_folder(tmp_path: Path, monkeypatch
     ("problem", "code", "says"),
     [
         (MemoryError("Unable to allocate 9 GiB"), errors.EXIT_FAILURE, "memory does not suffice (Unable to allocate 9"),
-        (
-            OSError(errno.ENOSPC, "No space left on device", "/x/y"),
-            errors.EXIT_BAD_INPUT,
-            "cannot write /x/y: No space",
-        ),
+        (OSError(errno.ENOSPC, "No space", "/x/y"), errors.EXIT_BAD_INPUT, "cannot write /x/y: No space"),
         (OSError(errno.EIO, "Input/output error"), errors.EXIT_BAD_INPUT, "that disk fails"),
         (KeyboardInterrupt(), errors.EXIT_INTERRUPTED, "interrupted"),
         (ArtifactError("no"), errors.EXIT_BAD_INPUT, "no"),

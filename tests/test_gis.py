@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import math
 import os
@@ -15,14 +14,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
-from factories import CLASSES, HEIGHTS, SENTINEL_BANDS, RegionFactory, RegionHeaderFactory, make_head
+from factories import (
+    CLASSES,
+    FIRST,
+    HEIGHTS,
+    LAST,
+    SENTINEL_BANDS,
+    RegionHeaderFactory,
+    make_head,
+    read_raster,
+    saved_region,
+)
 from rio_cogeo.cogeo import cog_validate
 
 from lianet_user.head import Head
 from lianet_user.maps import change, picture, predict, reconstruct
 
-FIRST, LAST = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
 COLORS = [entry.color for entry in CLASSES]
 NAMES = [entry.name for entry in CLASSES]
 
@@ -53,39 +60,28 @@ PRODUCTS = {
 
 
 @pytest.fixture(scope="module")
-def kept() -> dict[str, Path]:
-    return {}
-
-
-@pytest.fixture
-def folder(
-    region_header: RegionHeaderFactory,
-    make_region: RegionFactory,
-    tmp_path_factory: pytest.TempPathFactory,
-    kept: dict[str, Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
+def folder(region_header: RegionHeaderFactory, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All products of small regions with arbitrary weights; made once, because nothing changes them."""
-    if not kept:
-        monkeypatch.setattr(picture, "DPI", 30)
-        folder = tmp_path_factory.mktemp("products")
+    folder = tmp_path_factory.mktemp("products")
 
-        def head(name: str, **options: Any) -> Head:
-            (folder / name).mkdir()
-            return make_head(region_header(dates=2, name=name), folder / name, **options)
+    def head(name: str, **options: Any) -> Head:
+        (folder / name).mkdir()
+        return make_head(region_header(dates=2, name=name), folder / name, **options)
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture, "DPI", 30)
         classes = head("classes")
         predict(classes, folder / "map.tif", dates=(FIRST,), probabilities=True, uncertainty="entropy")
         change(classes, folder / "transitions.tif", first=FIRST, last=LAST)
         predict(head("numbers", numbers=HEIGHTS, classes=()), folder / "heights.tif", dates=(FIRST,))
         predict(head("finer", scale=4), folder / "finer.tif", dates=(FIRST,))
-        region = make_region(dates=2, band_count=4, bands=SENTINEL_BANDS)
+        header = region_header(dates=2, band_count=4, bands=SENTINEL_BANDS)
+        region = saved_region(header, folder / "region.safetensors")
         reconstruct(region, folder / "reflectance.tif", dates=(FIRST,))
         reconstruct(region, folder / "colors.tif", dates=(FIRST,), rgb=True)
         reconstruct(region, folder / "ndvi.tif", dates=(FIRST,), indices=("ndvi",))
         change(region, folder / "change.tif", first=FIRST, last=LAST)
-        kept["folder"] = folder
-    return kept["folder"]
+    return folder
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
@@ -116,25 +112,20 @@ def test_gdal_reads_names_colours_and_counts_of_classes(
     (band,) = read["bands"]
     assert band["categories"] == NAMES
     assert [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue, _ in band["colorTable"]["entries"][:3]] == COLORS
-    with rasterio.open(folder / name) as dataset:
-        counts = np.bincount(dataset.read(1).ravel(), minlength=len(CLASSES))
+    counts = np.bincount(read_raster(folder / name, 1).ravel(), minlength=len(CLASSES))
     assert [row["f"][:3] for row in read["rat"]["row"]] == [[n, NAMES[n], counts[n]] for n in range(len(CLASSES))]
 
 
 def test_gdal_reads_units_scales_and_statistics(folder: Path, gdalinfo: Callable[[Path], Any]) -> None:
     (heights,) = gdalinfo(folder / "heights.tif")["bands"]
     assert heights["unit"] == "m"
-    with rasterio.open(folder / "heights.tif") as dataset:
-        values = dataset.read(1)
+    values = read_raster(folder / "heights.tif", 1)
     assert (heights["minimum"], heights["maximum"]) == pytest.approx((values.min(), values.max()), abs=0.001)
     assert heights["mean"] == pytest.approx(values.mean(), abs=0.001)
     for name, scale in (("map_probabilities.tif", 0.005), ("reflectance.tif", 0.0001)):
         assert {band["scale"] for band in gdalinfo(folder / name)["bands"]} == {scale}
-    assert [band["colorInterpretation"] for band in gdalinfo(folder / "colors.tif")["bands"]] == [
-        "Red",
-        "Green",
-        "Blue",
-    ]
+    colors = gdalinfo(folder / "colors.tif")["bands"]
+    assert [band["colorInterpretation"] for band in colors] == ["Red", "Green", "Blue"]
 
 
 def test_gdal_puts_a_finer_map_where_the_other_lies(folder: Path, gdalinfo: Callable[[Path], Any]) -> None:
@@ -157,8 +148,8 @@ def test_qgis_shows_every_product_in_the_style_beside_it(
         assert about["bands"] == [f"Band {number}: {band}" for number, band in enumerate(expected.bands, start=1)]
     for name in ("map.tif", "finer.tif"):
         assert seen[name]["entries"] == [list(pair) for pair in zip(NAMES, COLORS, strict=True)]
-        with rasterio.open(folder / name) as dataset:
-            shares = np.bincount(dataset.read(1).ravel(), minlength=len(CLASSES)) / (dataset.width * dataset.height)
+        values = read_raster(folder / name, 1)
+        shares = np.bincount(values.ravel(), minlength=len(CLASSES)) / values.size
         drawn = {color for color, share in zip(COLORS, shares, strict=True) if share > 0.01}
         assert drawn <= set(seen[name]["colors"]), name
     for name in ("map_probabilities.tif", "map_uncertainty.tif", "heights.tif", "ndvi.tif", "change.tif"):

@@ -14,44 +14,34 @@ import pytest
 import rasterio
 import rasterio.shutil
 from agreement import assert_same_classes
-from factories import CLASSES, RegionFactory, RegionHeaderFactory, make_head
+from factories import CLASSES, FIRST, LAST, RegionFactory, RegionHeaderFactory, box_of, make_head, read_raster
 
 from lianet_user.cli import _run
 from lianet_user.errors import DateError, InputError, OutputError
 from lianet_user.field.config import HeadInput
 from lianet_user.files.header import BandQuality, ClassEntry, Numbers, Quality
-from lianet_user.geo.grid import Window, bounds_of, window_geobox
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
-from lianet_user.maps import MapArea, picture
+from lianet_user.maps import MapArea
 from lianet_user.maps.change import ChangeResult, TransitionProduct
 from lianet_user.maps.change import change as map_change
 from lianet_user.maps.summary import NumberStatistics
 from lianet_user.region import Region
 
-FIRST, LAST = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
 COUNT = len(CLASSES)
 
-
-@pytest.fixture(autouse=True)
-def _coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture, "DPI", 30)
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Head]:
-    return {}
-
-
-@pytest.fixture
-def head(region_header: RegionHeaderFactory, tmp_path_factory: pytest.TempPathFactory, kept: dict[str, Head]) -> Head:
-    """Of three classes on a region of two dates; made once, because nothing changes it."""
-    if not kept:
-        kept["head"] = make_head(region_header(dates=2), tmp_path_factory.mktemp("head"))
-    return kept["head"]
+pytestmark = pytest.mark.usefixtures("coarse_figures")
 
 
 def change(source: Region | Head, output: Path, **options: Any) -> ChangeResult:
     return map_change(source, output, **({"first": FIRST, "last": LAST} | options))
+
+
+def styled_span(path: Path) -> tuple[float, float]:
+    """The lowest and the highest number that a QGIS style tells apart."""
+    style = ElementTree.parse(path).find("pipe/rasterrenderer")
+    assert style is not None
+    return float(style.attrib["classificationMin"]), float(style.attrib["classificationMax"])
 
 
 def test_change_of_a_region_is_the_mean_difference_of_its_bands(make_region: RegionFactory, tmp_path: Path) -> None:
@@ -67,27 +57,20 @@ def test_change_of_a_region_is_the_mean_difference_of_its_bands(make_region: Reg
     assert isinstance(result.summary, NumberStatistics)
     assert result.table is None
     assert result.noise is None
-    style = ElementTree.parse(tmp_path / "change.qml").find("pipe/rasterrenderer")
-    assert style is not None
-    assert float(style.attrib["classificationMin"]) == 0
-    assert 0 < float(style.attrib["classificationMax"]) <= result.summary.maximum
+    low, high = styled_span(tmp_path / "change.qml")
+    assert low == 0
+    assert 0 < high <= result.summary.maximum
 
 
 def test_noise_is_what_two_independent_errors_differ_by_on_average(make_region: RegionFactory, tmp_path: Path) -> None:
-    errors = {FIRST: 0.003, LAST: 0.004}
-    quality = tuple(
-        Quality(
-            date=date,
-            psnr_db=None,
-            bands=tuple(
-                BandQuality(band=f"B{n + 2:02}", psnr_db=None, rmse=error, rmse_over_std=None, ssim=None)
-                for n in range(3)
-            ),
-        )
-        for date, error in errors.items()
-    )
-    noise = change(make_region(dates=2, quality=quality), tmp_path / "change.tif").noise
-    draws = np.random.default_rng(0).normal(0, list(errors.values()), (100_000, 2))
+    def quality(date: dt.date, error: float) -> Quality:
+        unknown = {"psnr_db": None, "rmse_over_std": None, "ssim": None}
+        bands = tuple(BandQuality(band=f"B{n + 2:02}", rmse=error, **unknown) for n in range(3))
+        return Quality(date=date, psnr_db=None, bands=bands)
+
+    region = make_region(dates=2, quality=(quality(FIRST, 0.003), quality(LAST, 0.004)))
+    noise = change(region, tmp_path / "change.tif").noise
+    draws = np.random.default_rng(0).normal(0, (0.003, 0.004), (100_000, 2))
     assert noise == pytest.approx(np.abs(draws[:, 0] - draws[:, 1]).mean(), rel=0.01)
 
 
@@ -123,12 +106,9 @@ def test_other_programs_read_the_names_of_changes(head: Head, tmp_path: Path) ->
     rasterio.shutil.copy(result.path, tmp_path / "change.vrt", driver="VRT")
     names = [element.text for element in ElementTree.parse(tmp_path / "change.vrt").iter("Category")]
     assert names == [f"{b.name} -> {a.name}" if a != b else f"{b.name} (unchanged)" for b in CLASSES for a in CLASSES]
-    entries = {
-        int(entry.attrib["value"]): entry.attrib["label"]
-        for entry in ElementTree.parse(tmp_path / "change.qml").iter("paletteEntry")
-    }
-    occurring = np.flatnonzero(result.pixels.ravel())
-    assert entries == {int(code): names[code] for code in occurring}
+    palette = ElementTree.parse(tmp_path / "change.qml").iter("paletteEntry")
+    entries = {int(entry.attrib["value"]): entry.attrib["label"] for entry in palette}
+    assert entries == {int(code): names[code] for code in np.flatnonzero(result.pixels.ravel())}
     with rasterio.open(result.path) as dataset:
         colors = dataset.colormap(1)
     kept, changed = colors[0][:3], colors[COUNT][:3]
@@ -162,11 +142,10 @@ def test_areas_are_those_on_the_ground_whatever_the_grid(head: Head, tmp_path: P
 
 def test_a_box_holds_what_the_whole_map_holds_there(head: Head, tmp_path: Path) -> None:
     window = Window(20, 30, 40, 50)
-    area = MapArea(bbox=bounds_of(window_geobox(head.region.geobox, window)), bbox_crs="EPSG:32633")
-    change(head, tmp_path / "part.tif", area=area)
+    change(head, tmp_path / "part.tif", area=MapArea(**box_of(head.region, window)))
     change(head, tmp_path / "whole.tif")
-    with rasterio.open(tmp_path / "part.tif") as part, rasterio.open(tmp_path / "whole.tif") as full:
-        found = [np.divmod(part.read(1), COUNT), np.divmod(full.read(1)[window.slices], COUNT)]
+    part, full = (read_raster(tmp_path / name, 1) for name in ("part.tif", "whole.tif"))
+    found = [np.divmod(part, COUNT), np.divmod(full[window.slices], COUNT)]
     for date, *classes in zip((FIRST, LAST), *found, strict=True):
         answers = head.answers(window, date)
         for each in classes:
@@ -183,9 +162,8 @@ def test_numbers_differ_by_last_minus_first(
     with rasterio.open(result.path) as dataset:
         assert np.abs(dataset.read(1) - (after - before)).max() < 1e-3
         assert dataset.units == ("m",)
-    style = ElementTree.parse(tmp_path / "change.qml").find("pipe/rasterrenderer")
-    assert style is not None
-    assert float(style.attrib["classificationMin"]) == -float(style.attrib["classificationMax"])
+    low, high = styled_span(tmp_path / "change.qml")
+    assert low == -high
     assert (result.table, result.classes) == (None, ())
 
 
@@ -224,14 +202,17 @@ def test_a_table_that_exists_is_not_replaced_unasked(head: Head, tmp_path: Path)
 
 
 def test_one_command_tells_a_region_from_a_head(head: Head, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(source: Path, name: str) -> int:
+        dates = ["--from", str(FIRST), "--to", str(LAST)]
+        return _run(["change", str(source), *dates, "--json", "-o", str(tmp_path / name)])
+
     head.save(tmp_path / "head.safetensors")
-    dates = ["--from", str(FIRST), "--to", str(LAST), "--json"]
-    assert _run(["change", str(tmp_path / "head.safetensors"), *dates, "-o", str(tmp_path / "a.tif")]) == 0
+    assert run(tmp_path / "head.safetensors", "a.tif") == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["classes"] == [entry.name for entry in CLASSES]
     assert np.sum(answer["pixels_from_to"]) == 96 * 128
-    assert _run(["change", str(head.region.path), *dates, "-o", str(tmp_path / "b.tif")]) == 0
+    assert run(Path(str(head.region.path)), "b.tif") == 0
     assert "statistics" in json.loads(capsys.readouterr().out)
     (tmp_path / "other.safetensors").write_bytes(b"nothing of ours")
-    assert _run(["change", str(tmp_path / "other.safetensors"), *dates, "-o", str(tmp_path / "c.tif")]) == 2
+    assert run(tmp_path / "other.safetensors", "c.tif") == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

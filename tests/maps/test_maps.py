@@ -6,10 +6,9 @@ import datetime as dt
 import errno
 import json
 import shutil
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,64 +17,25 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from agreement import assert_same_classes
-from factories import CLASSES, RegionHeaderFactory, contents, make_head, predict
+from factories import CLASSES, box_of, contents, ignoring, predict, read_raster
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from rio_cogeo.cogeo import cog_validate
 
 from lianet_user.errors import AreaError, DateError, OutputError, PartlyOutsideWarning
-from lianet_user.files.header import (
-    IGNORE,
-    ClassEntry,
-)
+from lianet_user.files.header import IGNORE, ClassEntry
 from lianet_user.geo.grid import Window, bounds_of, whole, window_geobox
 from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.head import Head
-from lianet_user.maps import ClassCounts, geotiff, picture, style
-from lianet_user.maps.product import ClassProduct
+from lianet_user.maps import ClassCounts, picture, style
 from lianet_user.maps.resume_store import store_path
 
 SIDECARS = ("map.tif.aux.xml", "map.qml", "map.png")
 
-
-LAYER = ClassProduct(CLASSES).profile
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Head]:
-    return {}
+pytestmark = pytest.mark.usefixtures("coarse_figures")
 
 
-@pytest.fixture
-def head(region_header: RegionHeaderFactory, tmp_path_factory: pytest.TempPathFactory, kept: dict[str, Head]) -> Head:
-    """Made once, because it takes a second or two and nothing changes it."""
-    if not kept:
-        kept["head"] = make_head(region_header(dates=2), tmp_path_factory.mktemp("head"))
-    return kept["head"]
-
-
-@pytest.fixture(autouse=True)
-def _coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes the most time of a small map, and no test looks at the picture."""
-    monkeypatch.setattr(picture, "DPI", 30)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """An empty folder for the map."""
-    path = tmp_path / "out"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def grid() -> GeoBox:
-    """700 x 1300 pixels, which takes several tiles and has overviews."""
-    return GeoBox((700, 1300), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
-
-
-def test_the_map_of_a_whole_region_holds_its_classes_on_its_grid(head: Head, folder: Path) -> None:
-    result = predict(head, folder / "map.tif")
+def test_the_map_of_a_whole_region_holds_its_classes_on_its_grid(head: Head, out: Path) -> None:
+    result = predict(head, out / "map.tif")
     expected = head.values(head.region.window)
     with rasterio.open(result.path) as dataset:
         assert np.array_equal(dataset.read(1), expected)
@@ -91,44 +51,42 @@ def test_the_map_of_a_whole_region_holds_its_classes_on_its_grid(head: Head, fol
 
 
 @pytest.mark.parametrize("window", [Window(0, 0, 1, 1), Window(13, 7, 31, 45), Window(95, 127, 1, 1)])
-def test_a_box_maps_exactly_its_pixels_wherever_it_begins(head: Head, folder: Path, window: Window) -> None:
-    geobox = window_geobox(head.region.geobox, window)
-    result = predict(head, folder / "map.tif", bbox=bounds_of(geobox), bbox_crs="EPSG:32633")
+def test_a_box_maps_exactly_its_pixels_wherever_it_begins(head: Head, out: Path, window: Window) -> None:
+    result = predict(head, out / "map.tif", **box_of(head.region, window))
     assert result.window == window
     with rasterio.open(result.path) as dataset:
-        assert dataset.transform.almost_equals(geobox.affine)
+        assert dataset.transform.almost_equals(window_geobox(head.region.geobox, window).affine)
         assert np.array_equal(dataset.read(1), head.values(window))
 
 
-def test_a_box_in_degrees_is_covered(head: Head, folder: Path) -> None:
+def test_a_box_in_degrees_is_covered(head: Head, out: Path) -> None:
     window = Window(20, 30, 40, 50)
     geobox = window_geobox(head.region.geobox, window)
-    result = predict(head, folder / "map.tif", bbox=bounds_of(geobox, CRS("EPSG:4326")))
+    result = predict(head, out / "map.tif", bbox=bounds_of(geobox, CRS("EPSG:4326")))
     assert result.window is not None
     assert result.window.intersection(window) == window
 
 
-def test_a_map_in_tiles_is_the_map_in_one(head: Head, folder: Path) -> None:
+def test_a_map_in_tiles_is_the_map_in_one(head: Head, out: Path) -> None:
     progress: list[tuple[int, int]] = []
-    predict(head, folder / "map.tif", listener=lambda done, total: progress.append((done, total)), tile=80)
-    with rasterio.open(folder / "map.tif") as dataset:
-        assert_same_classes(dataset.read(1), head.answers(head.region.window))
+    predict(head, out / "map.tif", listener=lambda done, total: progress.append((done, total)), tile=80)
+    assert_same_classes(read_raster(out / "map.tif", 1), head.answers(head.region.window))
     assert len(progress) == 5
     assert progress[0] == (0, 96 * 128)
     assert progress == sorted(progress)
     assert progress[-1] == (96 * 128, 96 * 128)
 
 
-def test_a_head_maps_any_date_of_its_region_and_no_other(head: Head, folder: Path) -> None:
-    assert predict(head, folder / "map.tif", dates=[dt.date(2017, 3, 16)]).date == dt.date(2017, 3, 16)
-    with rasterio.open(folder / "map.tif") as dataset:
+def test_a_head_maps_any_date_of_its_region_and_no_other(head: Head, out: Path) -> None:
+    assert predict(head, out / "map.tif", dates=[dt.date(2017, 3, 16)]).date == dt.date(2017, 3, 16)
+    with rasterio.open(out / "map.tif") as dataset:
         assert dataset.tags()["DATE"] == "2017-03-16"
     with pytest.raises(DateError, match="does not hold 2018-01-01"):
-        predict(head, folder / "other.tif", dates=["2018-01-01"])
+        predict(head, out / "other.tif", dates=["2018-01-01"])
 
 
-def test_a_map_tells_where_it_comes_from(head: Head, folder: Path) -> None:
-    with rasterio.open(predict(head, folder / "map.tif").path) as dataset:
+def test_a_map_tells_where_it_comes_from(head: Head, out: Path) -> None:
+    with rasterio.open(predict(head, out / "map.tif").path) as dataset:
         tags = dataset.tags()
     assert tags["REGION"] == "small"
     assert tags["REGION_SHA256"] == head.region.sha256
@@ -137,14 +95,14 @@ def test_a_map_tells_where_it_comes_from(head: Head, folder: Path) -> None:
     assert json.loads(tags["CLASSES"])[2] == {"value": 2, "name": "Röhricht", "color": "#f2d64b", "code": "411"}
 
 
-def test_other_programs_read_names_and_colours(head: Head, folder: Path) -> None:
-    predict(head, folder / "map.tif")
-    with rasterio.open(folder / "map.tif") as dataset:
+def test_other_programs_read_names_and_colours(head: Head, out: Path) -> None:
+    predict(head, out / "map.tif")
+    with rasterio.open(out / "map.tif") as dataset:
         colors = dataset.colormap(1)
     assert [colors[value][:3] for value in range(3)] == [(43, 123, 186), (20, 83, 45), (242, 214, 75)]
     # rasterio does not show category names; GDAL writes those it has read into a VRT.
-    rasterio.shutil.copy(folder / "map.tif", folder / "map.vrt", driver="VRT")
-    names = [element.text for element in ElementTree.parse(folder / "map.vrt").iter("Category")]
+    rasterio.shutil.copy(out / "map.tif", out / "map.vrt", driver="VRT")
+    names = [element.text for element in ElementTree.parse(out / "map.vrt").iter("Category")]
     assert names == [entry.name for entry in CLASSES]
 
 
@@ -166,152 +124,86 @@ def test_what_xml_cannot_hold_in_a_name_leaves_the_sidecars_readable(tmp_path: P
     assert ElementTree.parse(tmp_path / "map.qml").find(".//paletteEntry") is not None
 
 
-def test_a_large_map_is_a_cog_whose_overviews_hold_the_most_frequent_class(grid: GeoBox, tmp_path: Path) -> None:
-    values = np.zeros((700, 1300), np.uint8)
-    values[:, ::3] = 2  # two thirds are 0: a mean would make 1 of it
-    write_map(tmp_path / "map.tif", grid, values)
-    with rasterio.open(tmp_path / "map.tif") as dataset:
-        assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-        assert dataset.overviews(1) == [2, 4]
-        assert dataset.block_shapes == [(512, 512)]
-        assert np.array_equal(dataset.read(1), values)
-        assert 1 not in dataset.read(1, out_shape=(175, 325))
-    assert geotiff.read_decimated(tmp_path / "map.tif", 325, LAYER).shape == (1, 175, 325)
-    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
-
-
-def test_others_call_it_a_cog(head: Head, grid: GeoBox, folder: Path) -> None:
-    values = np.arange(700 * 1300, dtype=np.uint32).reshape(700, 1300).astype(np.uint8) % 3
-    write_map(folder / "large.tif", grid, values)
-    predict(head, folder / "map.tif")
-    for name in ("large.tif", "map.tif"):
-        assert cog_validate(folder / name, strict=True, quiet=True) == (True, [], [])
-
-
-@pytest.mark.parametrize(
-    "options", [{"COMPRESS": "none"}, {"compress": "LZW"}, {"BLOCKSIZE": "128", "OVERVIEWS": "NONE"}]
-)
-def test_creation_options_reach_the_file_and_leave_the_values(
-    grid: GeoBox, tmp_path: Path, options: dict[str, str], caplog: pytest.LogCaptureFixture
-) -> None:
-    values = np.arange(700 * 1300, dtype=np.uint32).reshape(700, 1300).astype(np.uint8) % 3
-    write_map(tmp_path / "map.tif", grid, values, options)
-    with rasterio.open(tmp_path / "map.tif") as dataset:
-        assert np.array_equal(dataset.read(1), values)
-        compression = dataset.compression.value if dataset.compression else "NONE"
-        assert compression == {key.upper(): value.upper() for key, value in options.items()}.get("COMPRESS", "DEFLATE")
-        assert bool(dataset.overviews(1)) == ("OVERVIEWS" not in options)
-    assert not caplog.records
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("COMPRES", "LZW", "no such option"),
-        ("COMPRESS", "JPEG", "expected one of DEFLATE, LZMA, LZW, NONE, ZSTD"),
-        ("BLOCKSIZE", "abc", "no such value"),
-        ("NUM_THREADS", "0", "expected one of ALL_CPUS, 1 to 64"),
-    ],
-)
-def test_a_creation_option_that_gdal_would_pass_over_is_refused(name: str, value: str, message: str) -> None:
-    with pytest.raises(OutputError, match=f"`creation_options` {name}={value.upper()}: .*{message}|{message}"):
-        geotiff.checked_options({name: value}, LAYER)
-
-
 @pytest.mark.parametrize("there", ["map.tif", *SIDECARS])
-def test_whatever_lies_where_a_map_goes_is_not_replaced_unasked(head: Head, folder: Path, there: str) -> None:
-    (folder / there).write_bytes(b"earlier")
+def test_whatever_lies_where_a_map_goes_is_not_replaced_unasked(head: Head, out: Path, there: str) -> None:
+    (out / there).write_bytes(b"earlier")
     with pytest.raises(
         OutputError, match=f"{there} exists: choose another name with `output`, or replace it with `overwrite`"
     ):
-        predict(head, folder / "map.tif")
-    assert contents(folder) == {there: b"earlier"}
-    predict(head, folder / "map.tif", overwrite=True)
-    assert contents(folder).keys() == {"map.tif", *SIDECARS}
-    assert (folder / there).read_bytes() != b"earlier"
+        predict(head, out / "map.tif")
+    assert contents(out) == {there: b"earlier"}
+    predict(head, out / "map.tif", overwrite=True)
+    assert contents(out).keys() == {"map.tif", *SIDECARS}
+    assert (out / there).read_bytes() != b"earlier"
 
 
-def test_overviews_of_an_earlier_map_do_not_outlive_it(head: Head, folder: Path) -> None:
-    (folder / "map.tif.ovr").write_bytes(b"earlier")
-    predict(head, folder / "map.tif", overwrite=True)
-    assert not (folder / "map.tif.ovr").exists()
+def test_overviews_of_an_earlier_map_do_not_outlive_it(head: Head, out: Path) -> None:
+    (out / "map.tif.ovr").write_bytes(b"earlier")
+    predict(head, out / "map.tif", overwrite=True)
+    assert not (out / "map.tif.ovr").exists()
 
 
-@pytest.mark.parametrize("name", ["map.png", "map", "map.gpkg"])
-def test_a_map_is_a_tif(head: Head, folder: Path, name: str) -> None:
-    with pytest.raises(OutputError, match=r"expected a name that ends in \.tif"):
-        predict(head, folder / name)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("map.png", r"expected a name that ends in \.tif"),
+        ("map", r"expected a name that ends in \.tif"),
+        ("map.gpkg", r"expected a name that ends in \.tif"),
+        ("nowhere/map.tif", "nowhere does not exist"),
+    ],
+)
+def test_a_map_is_a_tif_in_a_folder_that_exists(head: Head, out: Path, name: str, message: str) -> None:
+    with pytest.raises(OutputError, match=message):
+        predict(head, out / name)
 
 
-def test_a_folder_that_does_not_exist_is_named(head: Head, folder: Path) -> None:
-    with pytest.raises(OutputError, match="nowhere does not exist"):
-        predict(head, folder / "nowhere" / "map.tif")
-
-
-def test_a_failure_leaves_the_earlier_map_as_it_was(head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predict(head, folder / "map.tif")
-    earlier = contents(folder)
+def test_a_failure_leaves_the_earlier_map_as_it_was(head: Head, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict(head, out / "map.tif")
+    earlier = contents(out)
 
     def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(rasterio.shutil, "copy", full)
     with pytest.raises(OutputError, match=r"cannot write .*map\.tif: No space left on device"):
-        predict(head, folder / "map.tif", overwrite=True)
-    shutil.rmtree(store_path(folder / "map.tif"))
-    assert contents(folder) == earlier
+        predict(head, out / "map.tif", overwrite=True)
+    shutil.rmtree(store_path(out / "map.tif"))
+    assert contents(out) == earlier
 
 
-def test_an_interruption_before_anything_was_computed_leaves_nothing(head: Head, folder: Path) -> None:
+def test_an_interruption_before_anything_was_computed_leaves_nothing(head: Head, out: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict(head, folder / "map.tif", listener=interrupt)
-    assert contents(folder) == {}
+        predict(head, out / "map.tif", listener=interrupt)
+    assert contents(out) == {}
 
 
-def test_a_map_that_reads_back_different_is_not_kept(head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    translate = rasterio.shutil.copy
-
-    def damage(source: Path, target: Path, **options: str) -> None:
-        with rasterio.open(source, "r+") as dataset:
-            dataset.write(np.zeros((96, 128), np.uint8), 1)
-        translate(source, target, **options)
-
-    monkeypatch.setattr(rasterio.shutil, "copy", damage)
-    with pytest.raises(OutputError, match=r"map\.tif was written, but its pixels came back different"):
-        predict(head, folder / "map.tif")
-    assert contents(folder) == {}
-
-
-def test_a_disk_without_room_is_found_before_the_work(
-    head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_without_room_is_found_early(head: Head, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     monkeypatch.setattr(head, "answers", None)
     with pytest.raises(OutputError, match="GB free, a map of 12288 pixels may need"):
-        predict(head, folder / "map.tif")
+        predict(head, out / "map.tif")
 
 
-def test_a_box_outside_the_region_is_refused(head: Head, folder: Path) -> None:
+def test_a_box_outside_the_region_is_refused(head: Head, out: Path) -> None:
     with pytest.raises(AreaError, match="lies outside the region"):
-        predict(head, folder / "map.tif", bbox=(20.0, 50.0, 20.1, 50.1))
+        predict(head, out / "map.tif", bbox=(20.0, 50.0, 20.1, 50.1))
     with pytest.raises(AreaError, match="'EPSG:zzz' is no coordinate reference system"):
-        predict(head, folder / "map.tif", bbox=(12.0, 52.0, 13.0, 53.0), bbox_crs="EPSG:zzz")
-    assert contents(folder) == {}
+        predict(head, out / "map.tif", bbox=(12.0, 52.0, 13.0, 53.0), bbox_crs="EPSG:zzz")
+    assert contents(out) == {}
 
 
-def test_a_box_partly_outside_is_mapped_inside_with_a_warning(head: Head, folder: Path) -> None:
+def test_a_box_partly_outside_is_mapped_inside_with_a_warning(head: Head, out: Path) -> None:
     west, south, east, north = bounds_of(head.region.geobox)
-    bbox = (west - (east - west), south, east, north)
+    area: dict[str, Any] = {"bbox": (west - (east - west), south, east, north), "bbox_crs": "EPSG:32633"}
     # Not pytest.warns, which would raise again, as errors, what pyproject.toml ignores in others' modules.
     with pytest.raises(PartlyOutsideWarning, match=r"50\.0% of the box lies outside the region 'small'"):
-        predict(head, folder / "map.tif", bbox=bbox, bbox_crs="EPSG:32633")
-    assert contents(folder) == {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PartlyOutsideWarning)
-        result = predict(head, folder / "map.tif", bbox=bbox, bbox_crs="EPSG:32633")
+        predict(head, out / "map.tif", **area)
+    assert contents(out) == {}
+    with ignoring(PartlyOutsideWarning):
+        result = predict(head, out / "map.tif", **area)
     assert result.window == head.region.window
     assert result.outside == pytest.approx(0.5)
 
@@ -358,8 +250,3 @@ def test_a_quicklook_bears_any_shape_and_any_name(tmp_path: Path, shape: tuple[i
     figure = picture.class_figure(values, geobox, classes, [1] * 204, title="A $ region", attribution="© $ all " * 300)
     picture.save_png(figure, tmp_path / "map.png")
     assert max(figure.get_size_inches()) < 16
-
-
-def write_map(path: Path, geobox: GeoBox, values: np.ndarray, options: Mapping[str, str] | None = None) -> None:
-    tiles = ((tile, values[tile.slices][None]) for tile in whole(geobox).tiles(512))
-    geotiff.write_map(path, geobox, tiles, LAYER, {"REGION": "small"}, geotiff.checked_options(options or {}, LAYER))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,20 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from factories import HEIGHTS, NORTH, WEST, RegionHeaderFactory, answer_slope, contents, make_head, slope
+from factories import (
+    HEIGHTS,
+    NORTH,
+    WEST,
+    RegionHeaderFactory,
+    answer_slope,
+    contents,
+    ignoring,
+    make_head,
+    read_raster,
+    slope,
+    windows_asked,
+    write_raster,
+)
 from factories import predict as predict_map
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
@@ -22,45 +34,29 @@ from lianet_user.geo.grid import Window, bounds_of, offset_on, whole
 from lianet_user.geo.resample import place
 from lianet_user.head import Head
 from lianet_user.maps import MapArea, MapResult
-from lianet_user.maps import engine as writing
 from lianet_user.maps.area import Destination, destination
 
 UTM33, UTM32, DEGREES, LAEA = "EPSG:32633", "EPSG:32632", "EPSG:4326", "EPSG:3035"
 GRID = GeoBox((96, 128), Affine(10.0, 0.0, WEST, 0.0, -10.0, NORTH), UTM33)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "out"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes the most time of a small map, and no test here looks at the picture."""
-    monkeypatch.setattr(writing, "_draw", lambda job, geobox, made: made.png.touch())
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")
-def kept() -> dict[str, Head]:
-    return {}
+def made_heads(region_header: RegionHeaderFactory, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Head]:
+    return {
+        "numbers": make_head(region_header(), tmp_path_factory.mktemp("numbers"), numbers=HEIGHTS),
+        "classes": make_head(region_header(), tmp_path_factory.mktemp("classes")),
+    }
 
 
 @pytest.fixture
-def heads(
-    region_header: RegionHeaderFactory,
-    tmp_path_factory: pytest.TempPathFactory,
-    kept: dict[str, Head],
-    monkeypatch: pytest.MonkeyPatch,
-) -> dict[str, Head]:
+def heads(made_heads: dict[str, Head], monkeypatch: pytest.MonkeyPatch) -> dict[str, Head]:
     """A head of numbers and one of classes, whose answers follow from the coordinates alone."""
-    if not kept:
-        kept["numbers"] = make_head(region_header(), tmp_path_factory.mktemp("numbers"), numbers=HEIGHTS)
-        kept["classes"] = make_head(region_header(), tmp_path_factory.mktemp("classes"))
-    for head in kept.values():
+    for head in made_heads.values():
         answer_slope(head, monkeypatch)
-    return kept
+    return made_heads
 
 
 def predict(head: Head, output: Path, *, tile: int = 50, **options: Any) -> MapResult:
@@ -72,8 +68,7 @@ def where(area: MapArea, *grids: GeoBox) -> Destination:
 
 
 def quietly(area: MapArea, *grids: GeoBox) -> Destination:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PartlyOutsideWarning)
+    with ignoring(PartlyOutsideWarning):
         return where(area, *grids)
 
 
@@ -85,6 +80,17 @@ def centres(dataset: Any, crs: str = UTM33) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(moved[0]), np.asarray(moved[1])
 
 
+def placed(path: Path) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """The pixels of a map, and x and y of their centres in the region's CRS."""
+    with rasterio.open(path) as dataset:
+        return dataset.read(1), centres(dataset)
+
+
+def within(col: np.ndarray, row: np.ndarray, margin: float = 0.0) -> np.ndarray:
+    """Whether places on the region's grid lie inside it, by more than so many pixels."""
+    return (col > margin) & (row > margin) & (col < 128 - margin) & (row < 96 - margin)
+
+
 def on_grid(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns and rows of places on the region's grid."""
     return (x - WEST) / 10, (NORTH - y) / 10
@@ -94,17 +100,17 @@ def on_grid(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("crs", [UTM33, UTM32, DEGREES, LAEA])
-def test_numbers_lie_on_their_places_in_any_crs(heads: dict[str, Head], folder: Path, crs: str) -> None:
-    result = predict(heads["numbers"], folder / "map.tif", area=MapArea(crs=crs))
+def test_numbers_lie_on_their_places_in_any_crs(heads: dict[str, Head], out: Path, crs: str) -> None:
+    result = predict(heads["numbers"], out / "map.tif", area=MapArea(crs=crs))
     with rasterio.open(result.path) as dataset:
         assert dataset.crs == rasterio.CRS.from_user_input(crs)
         found = dataset.read(1)
         x, y = centres(dataset)
     col, row = on_grid(x, y)
-    inside = (col > 0) & (row > 0) & (col < 128) & (row < 96)
+    inside = within(col, row)
     assert np.array_equal(np.isfinite(found), inside)
     # Half a pixel beside its place a number would be off by 5 or 15.
-    well = (col > 0.6) & (row > 0.6) & (col < 127.4) & (row < 95.4)
+    well = within(col, row, 0.6)
     assert well.sum() > 5000
     assert np.abs(found - slope(x, y))[well].max() < 0.1
     assert (result.window is None) == (crs != UTM33)
@@ -112,12 +118,11 @@ def test_numbers_lie_on_their_places_in_any_crs(heads: dict[str, Head], folder: 
 
 
 @pytest.mark.parametrize("crs", [UTM32, DEGREES])
-def test_classes_are_those_of_the_pixel_underneath(heads: dict[str, Head], folder: Path, crs: str) -> None:
-    result = predict(heads["classes"], folder / "map.tif", area=MapArea(crs=crs))
-    with rasterio.open(result.path) as dataset:
-        found = dataset.read(1)
-        col, row = on_grid(*centres(dataset))
-    inside = (col > 0) & (row > 0) & (col < 128) & (row < 96)
+def test_classes_are_those_of_the_pixel_underneath(heads: dict[str, Head], out: Path, crs: str) -> None:
+    result = predict(heads["classes"], out / "map.tif", area=MapArea(crs=crs))
+    found, places = placed(result.path)
+    col, row = on_grid(*places)
+    inside = within(col, row)
     assert np.array_equal(found != 255, inside)
     plain = inside & (np.abs(col - np.rint(col)) > 0.01) & (np.abs(row - np.rint(row)) > 0.01)
     expected = slope(WEST + 10 * (np.floor(col) + 0.5), NORTH - 10 * (np.floor(row) + 0.5)) // 100 % 3
@@ -126,28 +131,25 @@ def test_classes_are_those_of_the_pixel_underneath(heads: dict[str, Head], folde
 
 
 def test_a_finer_head_lies_as_well(
-    region_header: RegionHeaderFactory, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    region_header: RegionHeaderFactory, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = make_head(region_header(), tmp_path, numbers=HEIGHTS, scale=4)
     answer_slope(head, monkeypatch)
-    result = predict(head, folder / "map.tif", area=MapArea(crs=DEGREES))
-    with rasterio.open(result.path) as dataset:
-        found = dataset.read(1)
-        x, y = centres(dataset)
+    result = predict(head, out / "map.tif", area=MapArea(crs=DEGREES))
+    found, (x, y) = placed(result.path)
     col, row = on_grid(x, y)
-    well = (col > 0.2) & (row > 0.2) & (col < 127.8) & (row < 95.8)
+    well = within(col, row, 0.2)
     assert well.sum() > 80_000
     assert np.abs(found - slope(x, y))[well].max() < 0.1
 
 
-def test_coarse_pixels_hold_the_mean_and_the_most_frequent_class(heads: dict[str, Head], folder: Path) -> None:
-    predict(heads["numbers"], folder / "mean.tif", area=MapArea(resolution=40))
-    with rasterio.open(folder / "mean.tif") as dataset:
+def test_coarse_pixels_hold_the_mean_and_the_most_frequent_class(heads: dict[str, Head], out: Path) -> None:
+    predict(heads["numbers"], out / "mean.tif", area=MapArea(resolution=40))
+    with rasterio.open(out / "mean.tif") as dataset:
         assert dataset.res == (40, 40)
         assert np.allclose(dataset.read(1), slope(*centres(dataset)), atol=0.01)
-    predict(heads["classes"], folder / "mode.tif", area=MapArea(resolution=40))
-    with rasterio.open(folder / "mode.tif") as dataset:
-        found = dataset.read(1)
+    predict(heads["classes"], out / "mode.tif", area=MapArea(resolution=40))
+    found = read_raster(out / "mode.tif", 1)
     fine = heads["classes"].values(Window(0, 0, 96, 128))
     counts = np.stack([(fine == value).reshape(24, 4, 32, 4).sum((1, 3)) for value in range(3)])
     decided = np.sort(counts, 0)[2] > np.sort(counts, 0)[1]
@@ -194,49 +196,39 @@ def test_pixel_edges_are_multiples_of_the_resolution() -> None:
 # --- the grid of a raster
 
 
-def raster(path: Path, geobox: GeoBox, crs: object = UTM33) -> Path:
-    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": geobox.height, "width": geobox.width}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the refusal is about
-        with rasterio.open(path, "w", crs=crs, transform=geobox.affine, **profile) as dataset:
-            dataset.write(np.zeros(dataset.shape, np.uint8), 1)
-    return path
+def raster(path: Path, geobox: GeoBox, **profile: object) -> Path:
+    with ignoring():  # of what the refusal is about
+        return write_raster(path, geobox, np.zeros(geobox.shape, np.uint8), {}, **profile)
 
 
 def test_a_map_like_a_raster_has_its_grid_and_nothing_outside_the_region(
-    heads: dict[str, Head], folder: Path, tmp_path: Path
+    heads: dict[str, Head], out: Path, tmp_path: Path
 ) -> None:
     turned = Affine.translation(WEST + 500, NORTH - 300) @ Affine.rotation(30) @ Affine.scale(7.0, -9.0)
     grid = GeoBox((90, 110), turned, UTM33)
     like = raster(tmp_path / "like.tif", grid)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PartlyOutsideWarning)
-        result = predict(heads["numbers"], folder / "map.tif", area=MapArea(like=like))
-    with rasterio.open(result.path) as dataset:
-        assert (dataset.transform, dataset.shape) == (turned, (90, 110))
-        found = dataset.read(1)
-        x, y = centres(dataset)
+    with ignoring(PartlyOutsideWarning):
+        result = predict(heads["numbers"], out / "map.tif", area=MapArea(like=like))
+    found, (x, y) = placed(result.path)
     col, row = on_grid(x, y)
-    inside = (col > 0) & (row > 0) & (col < 128) & (row < 96)
+    inside = within(col, row)
     assert 0 < inside.mean() < 1
     assert np.array_equal(np.isfinite(found), inside)
     assert result.outside == pytest.approx(1 - inside.mean(), abs=0.01)
     with rasterio.open(result.path) as dataset:
+        assert (dataset.transform, dataset.shape) == (turned, (90, 110))
         assert float(dataset.tags(1)["STATISTICS_VALID_PERCENT"]) == pytest.approx(100 * inside.mean())
-    well = (col > 0.6) & (row > 0.6) & (col < 127.4) & (row < 95.4)
+    well = within(col, row, 0.6)
     assert np.abs(found - slope(x, y))[well].max() < 0.1
 
 
-def test_a_raster_on_the_regions_own_pixels_is_not_resampled(
-    heads: dict[str, Head], folder: Path, tmp_path: Path
-) -> None:
+def test_a_raster_on_the_regions_own_pixels_is_not_resampled(heads: dict[str, Head], out: Path, tmp_path: Path) -> None:
     grid = GeoBox((40, 60), GRID.affine @ Affine.translation(-20, 70), UTM33)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PartlyOutsideWarning)
+    with ignoring(PartlyOutsideWarning):
         area = MapArea(like=raster(tmp_path / "like.tif", grid))
-        result = predict(heads["numbers"], folder / "map.tif", area=area)
-    with rasterio.open(result.path) as dataset:
-        found, expected = dataset.read(1), slope(*centres(dataset)).astype(np.float32)
+        result = predict(heads["numbers"], out / "map.tif", area=area)
+    found, places = placed(result.path)
+    expected = slope(*places).astype(np.float32)
     assert np.isnan(found[26:]).all()
     assert np.isnan(found[:, :20]).all()
     assert np.array_equal(found[:26, 20:], expected[:26, 20:])
@@ -254,8 +246,7 @@ def star(x: float, y: float, radius: float) -> shapely.Polygon:
 
 def polygons(path: Path, *shapes: shapely.Geometry, to: str | None = UTM33) -> Path:
     frame = gpd.GeoDataFrame(geometry=list(shapes), crs=UTM33 if to else None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # geopandas warns of a missing CRS
+    with ignoring():  # geopandas warns of a missing CRS
         (frame.to_crs(to) if to and to != UTM33 else frame).to_file(path)
     return path
 
@@ -263,15 +254,14 @@ def polygons(path: Path, *shapes: shapely.Geometry, to: str | None = UTM33) -> P
 @pytest.mark.parametrize("crs", [UTM33, DEGREES])
 @pytest.mark.parametrize("onto", [None, UTM32])
 def test_only_pixels_with_centres_in_the_polygons_are_mapped(
-    heads: dict[str, Head], folder: Path, tmp_path: Path, crs: str, onto: str | None
+    heads: dict[str, Head], out: Path, tmp_path: Path, crs: str, onto: str | None
 ) -> None:
     shapes = star(WEST + 300, NORTH - 300, 187), star(WEST + 1000, NORTH - 700, 143)
     area = MapArea(aoi=polygons(tmp_path / "area.gpkg", *shapes, to=crs), crs=onto)
-    result = predict(heads["classes"], folder / "map.tif", area=area)
+    result = predict(heads["classes"], out / "map.tif", area=area)
     assert result.outside == pytest.approx(0, abs=1e-3)
-    with rasterio.open(result.path) as dataset:
-        found = dataset.read(1) != 255
-        x, y = centres(dataset)
+    values, (x, y) = placed(result.path)
+    found = values != 255
     together = shapely.union_all(shapes)
     expected = shapely.contains_xy(together, x, y)
     close = shapely.distance(together.boundary, shapely.points(x, y)) < 0.05
@@ -284,36 +274,27 @@ def test_only_pixels_with_centres_in_the_polygons_are_mapped(
 
 
 def test_ground_outside_the_polygons_is_not_computed(
-    heads: dict[str, Head], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    heads: dict[str, Head], out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head, computed = heads["classes"], []
-    answers = head.answers
-
-    def counted(window: Window, *arguments: Any, **options: Any) -> Any:
-        computed.append(window)
-        return answers(window, *arguments, **options)
-
-    monkeypatch.setattr(head, "answers", counted)
+    head = heads["classes"]
+    computed = windows_asked(head, "answers", monkeypatch)
     corners = (
         shapely.box(WEST, NORTH - 95, WEST + 95, NORTH),
         shapely.box(WEST + 1205, NORTH - 960, WEST + 1280, NORTH - 900),
     )
     area = MapArea(aoi=polygons(tmp_path / "area.gpkg", *corners))
     progress: list[tuple[int, int]] = []
-    predict(head, folder / "map.tif", area=area, listener=lambda done, total: progress.append((done, total)), tile=20)
+    predict(head, out / "map.tif", area=area, listener=lambda *at: progress.append(at), tile=20)
     assert len(computed) == 2
     assert progress[-1] == (96 * 128, 96 * 128)
 
 
-def test_polygons_on_the_grid_of_a_raster_leave_it_as_it_is(
-    heads: dict[str, Head], folder: Path, tmp_path: Path
-) -> None:
+def test_polygons_on_the_grid_of_a_raster_leave_it_as_it_is(heads: dict[str, Head], out: Path, tmp_path: Path) -> None:
     like = raster(tmp_path / "like.tif", GRID[10:60, 20:90])
     area = MapArea(like=like, aoi=polygons(tmp_path / "area.gpkg", star(WEST + 500, NORTH - 300, 100)))
-    result = predict(heads["classes"], folder / "map.tif", area=area)
+    result = predict(heads["classes"], out / "map.tif", area=area)
     assert result.geobox == GRID[10:60, 20:90]
-    with rasterio.open(result.path) as dataset:
-        assert 0 < (dataset.read(1) != 255).sum() < 400
+    assert 0 < (read_raster(result.path, 1) != 255).sum() < 400
 
 
 def test_the_share_of_polygons_outside_is_that_of_the_ground(tmp_path: Path) -> None:
@@ -370,7 +351,7 @@ def test_what_contradicts_itself_is_refused(tmp_path: Path) -> None:
         (MapArea(bbox=(float("nan"), 52.5, 12.5, 52.6)), "empty, inverted or not finite"),
         (MapArea(crs="EPSG:zzz"), "`crs` 'EPSG:zzz' is no coordinate reference system"),
         (MapArea(like=there), "somewhere.gpkg cannot be read as a raster"),
-        (MapArea(like=raster(tmp_path / "bare.tif", GRID, None)), "is not georeferenced"),
+        (MapArea(like=raster(tmp_path / "bare.tif", GRID, crs=None)), "is not georeferenced"),
     ):
         with pytest.raises(AreaError, match=message):
             where(area)
@@ -407,7 +388,7 @@ def test_regions_beside_each_other_are_mapped_together_on_the_firsts_grid() -> N
     assert not inside[:20, :100].any()
 
 
-def test_a_refused_map_leaves_nothing(heads: dict[str, Head], folder: Path) -> None:
+def test_a_refused_map_leaves_nothing(heads: dict[str, Head], out: Path) -> None:
     with pytest.raises(AreaError):
-        predict(heads["classes"], folder / "map.tif", area=MapArea(bbox=(20.0, 50.0, 20.1, 50.1)))
-    assert contents(folder) == {}
+        predict(heads["classes"], out / "map.tif", area=MapArea(bbox=(20.0, 50.0, 20.1, 50.1)))
+    assert contents(out) == {}

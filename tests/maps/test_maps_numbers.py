@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -24,9 +24,11 @@ from factories import (
     WEST,
     RegionHeaderFactory,
     answer_slope,
+    box_of,
     contents,
     make_head,
     predict,
+    read_raster,
     slope,
 )
 from matplotlib import colormaps
@@ -37,15 +39,14 @@ from odc.geo.xr import ODCExtension  # noqa: F401  # gives arrays their `odc`
 from lianet_user.cli import _run
 from lianet_user.errors import DateError, OutputError
 from lianet_user.files.header import IGNORE, Numbers
-from lianet_user.geo.grid import Window, bounds_of, whole, window_geobox
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.maps import ClassCounts, NumberStatistics, geotiff, picture, style
 from lianet_user.maps.product import NumberProduct
 
-LAYER = NumberProduct(HEIGHTS, "regression").profile
-
-
 HeadFactory = Callable[..., Head]
+
+pytestmark = pytest.mark.usefixtures("coarse_figures")
 
 
 @pytest.fixture
@@ -53,31 +54,9 @@ def made(region_header: RegionHeaderFactory, tmp_path: Path) -> HeadFactory:
     """Makes a head; keywords as in `make_head`."""
 
     def make(**options: Any) -> Head:
-        folder = tmp_path / "head"
-        folder.mkdir(exist_ok=True)
-        return make_head(region_header(dates=2), folder, **options)
+        return make_head(region_header(dates=2), tmp_path, **options)
 
     return make
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """An empty folder for the map."""
-    path = tmp_path / "out"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes the most time of a small map."""
-    monkeypatch.setattr(picture, "DPI", 30)
-
-
-@pytest.fixture
-def grid() -> GeoBox:
-    """700 x 1300 pixels, which takes several tiles and has overviews."""
-    return GeoBox((700, 1300), Affine(10.0, 0.0, WEST, 0.0, -10.0, NORTH), "EPSG:32633")
 
 
 # --- in the right place
@@ -90,7 +69,7 @@ def grid() -> GeoBox:
 )
 def test_every_pixel_lies_where_its_value_belongs(
     made: HeadFactory,
-    folder: Path,
+    out: Path,
     monkeypatch: pytest.MonkeyPatch,
     window: Window,
     kind: str,
@@ -98,11 +77,11 @@ def test_every_pixel_lies_where_its_value_belongs(
 ) -> None:
     head = made(scale=scale, numbers=HEIGHTS if kind == "numbers" else None)
     answer_slope(head, monkeypatch)
-    box = bounds_of(window_geobox(head.region.geobox, window))
-    result = predict(head, folder / "map.tif", bbox=box, bbox_crs="EPSG:32633", tile=60)
+    box = box_of(head.region, window)
+    result = predict(head, out / "map.tif", **box, tile=60)
     with rasterio.open(result.path) as dataset:
         assert (dataset.height, dataset.width) == (scale * window.height, scale * window.width)
-        assert tuple(dataset.bounds) == pytest.approx(box)
+        assert tuple(dataset.bounds) == pytest.approx(box["bbox"])
         rows, cols = np.indices(dataset.shape)
         x, y = dataset.transform @ (cols + 0.5, rows + 0.5)
         expected = slope(x, y) if kind == "numbers" else slope(x, y) // 100 % 3
@@ -110,7 +89,7 @@ def test_every_pixel_lies_where_its_value_belongs(
     assert np.array_equal(found, expected)
     assert result.window == window
     assert result.geobox.shape == found.shape
-    memory = head.predict(box, "EPSG:32633", tile=60)
+    memory = head.predict(box["bbox"], box["bbox_crs"], tile=60)
     assert memory.dtype == found.dtype
     assert memory.to_numpy().tobytes() == found.tobytes()
     assert memory.odc.geobox == result.geobox
@@ -118,18 +97,16 @@ def test_every_pixel_lies_where_its_value_belongs(
 
 @pytest.mark.parametrize("scale", [1, 4])
 @pytest.mark.parametrize("kind", ["numbers", "classes"])
-def test_a_file_holds_what_the_layers_answer(made: HeadFactory, folder: Path, kind: str, scale: Literal[1, 4]) -> None:
+def test_a_file_holds_what_the_layers_answer(made: HeadFactory, out: Path, kind: str, scale: Literal[1, 4]) -> None:
     head = made(scale=scale, numbers=HEIGHTS if kind == "numbers" else None)
     window = Window(3, 50, 90, 71)
     together = head.values(window)
     assert len(np.unique(together)) > 1
-    box = bounds_of(window_geobox(head.region.geobox, window))
+    box = box_of(head.region, window)
     progress: list[tuple[int, int]] = []
-    listener = lambda done, total: progress.append((done, total))  # noqa: E731
-    predict(head, folder / "map.tif", bbox=box, bbox_crs="EPSG:32633", listener=listener, tile=148)
-    with rasterio.open(folder / "map.tif") as dataset:
-        found = dataset.read(1)
-    assert found.tobytes() == head.predict(box, "EPSG:32633", tile=148).to_numpy().tobytes()
+    predict(head, out / "map.tif", **box, listener=lambda *at: progress.append(at), tile=148)
+    found = read_raster(out / "map.tif", 1)
+    assert found.tobytes() == head.predict(box["bbox"], box["bbox_crs"], tile=148).to_numpy().tobytes()
     if kind == "numbers":
         np.testing.assert_allclose(found, together, atol=1e-4 * HEIGHTS.scale, rtol=0)
     else:
@@ -146,12 +123,12 @@ def test_maps_in_memory_say_what_they_hold(made: HeadFactory) -> None:
     assert (classes.attrs["flag_values"].tolist(), classes.odc.nodata) == ([0, 1, 2], IGNORE)
 
 
-def test_a_head_of_several_dates_asks_for_one(made: HeadFactory, folder: Path) -> None:
+def test_a_head_of_several_dates_asks_for_one(made: HeadFactory, out: Path) -> None:
     head = made(numbers=HEIGHTS, dates=2)
     with pytest.raises(DateError, match="none was chosen: give one with `date`"):
-        predict(head, folder / "map.tif")
-    assert contents(folder) == {}
-    assert predict(head, folder / "map.tif", dates=[head.header.dates[1]]).date == head.header.dates[1]
+        predict(head, out / "map.tif")
+    assert contents(out) == {}
+    assert predict(head, out / "map.tif", dates=[head.header.dates[1]]).date == head.header.dates[1]
 
 
 # --- what other programs read
@@ -159,10 +136,10 @@ def test_a_head_of_several_dates_asks_for_one(made: HeadFactory, folder: Path) -
 
 @pytest.mark.parametrize(("task", "unit", "name"), [("regression", "m³/ha", "value"), ("coverage", "", "coverage")])
 def test_other_programs_read_type_unit_and_statistics(
-    made: HeadFactory, folder: Path, task: str, unit: str, name: str
+    made: HeadFactory, out: Path, task: str, unit: str, name: str
 ) -> None:
     head = made(numbers=HEIGHTS.model_copy(update={"unit": unit}), task=task)
-    result = predict(head, folder / "map.tif", tile=50)
+    result = predict(head, out / "map.tif", tile=50)
     with rasterio.open(result.path) as dataset:
         values = dataset.read(1).astype(np.float64)
         assert (dataset.dtypes, dataset.descriptions, dataset.units[0] or "") == (("float32",), (name,), unit)
@@ -192,78 +169,32 @@ def test_statistics_of_large_numbers_do_not_cancel() -> None:
     assert product.summary.deviation == pytest.approx(values.astype(np.float64).std(), rel=1e-12)
 
 
-def test_a_map_of_numbers_replaces_a_map_of_classes_and_its_sidecars(made: HeadFactory, folder: Path) -> None:
-    predict(made(), folder / "map.tif")
-    assert b"Category" in contents(folder)["map.tif.aux.xml"]
-    predict(made(numbers=HEIGHTS), folder / "map.tif", overwrite=True)
-    assert b"Category" not in contents(folder)["map.tif.aux.xml"]
-    assert b"paletted" not in contents(folder)["map.qml"]
+def test_a_map_of_numbers_replaces_a_map_of_classes_and_its_sidecars(made: HeadFactory, out: Path) -> None:
+    predict(made(), out / "map.tif")
+    assert b"Category" in contents(out)["map.tif.aux.xml"]
+    predict(made(numbers=HEIGHTS), out / "map.tif", overwrite=True)
+    assert b"Category" not in contents(out)["map.tif.aux.xml"]
+    assert b"paletted" not in contents(out)["map.qml"]
 
 
-def test_overviews_hold_means_and_pixels_every_bit(grid: GeoBox, tmp_path: Path) -> None:
-    values = np.random.default_rng(0).normal(10, 5, (700, 1300)).astype(np.float32)
-    values[100:104, 200:204] = np.nan
-    values[0, :3] = -0.0, np.inf, np.finfo(np.float32).smallest_subnormal
-    write_map(tmp_path / "map.tif", grid, values)
-    with rasterio.open(tmp_path / "map.tif") as dataset:
-        assert dataset.overviews(1) == [2, 4]
-        assert dataset.block_shapes == [(512, 512)]
-        assert dataset.read(1).tobytes() == values.tobytes()
-    with rasterio.open(tmp_path / "map.tif", overview_level=0) as dataset:
-        half = dataset.read(1)
-    blocks = values.reshape(350, 2, 650, 2)[1:]
-    assert np.isnan(half[50:52, 100:102]).all()
-    np.testing.assert_allclose(half[1:], blocks.mean((1, 3)), rtol=1e-5, atol=1e-5)
-    assert geotiff.read_decimated(tmp_path / "map.tif", 650, LAYER).shape == (1, 350, 650)
-
-
-@pytest.mark.parametrize("damaged", [np.nan, 0.0])
-def test_numbers_that_read_back_different_are_not_kept(
-    made: HeadFactory, folder: Path, monkeypatch: pytest.MonkeyPatch, damaged: float
-) -> None:
-    translate = rasterio.shutil.copy
-
-    def damage(source: Path, target: Path, **options: str) -> None:
-        with rasterio.open(source, "r+") as dataset:
-            dataset.write(np.full((1, 1), damaged, np.float32), 1, window=((5, 6), (7, 8)))
-        translate(source, target, **options)
-
-    monkeypatch.setattr(rasterio.shutil, "copy", damage)
-    with pytest.raises(OutputError, match=r"map\.tif was written, but its pixels came back different"):
-        predict(made(numbers=HEIGHTS), folder / "map.tif")
-    assert contents(folder) == {}
-
-
-@pytest.mark.parametrize("compression", geotiff.OPTIONS["COMPRESS"])
-@pytest.mark.parametrize("predictor", geotiff.OPTIONS["PREDICTOR"])
-def test_creation_options_leave_numbers_as_they_are(
-    grid: GeoBox, tmp_path: Path, compression: str, predictor: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    values = np.linspace(0, 30, 700 * 1300, dtype=np.float32).reshape(700, 1300)
-    write_map(tmp_path / "map.tif", grid, values, {"COMPRESS": compression, "PREDICTOR": predictor})
-    with rasterio.open(tmp_path / "map.tif") as dataset:
-        assert dataset.read(1).tobytes() == values.tobytes()
-    assert not caplog.records
-
-
-def test_numbers_have_no_most_frequent_one_and_classes_no_mean(made: HeadFactory, folder: Path) -> None:
+def test_numbers_have_no_most_frequent_one_and_classes_no_mean(made: HeadFactory, out: Path) -> None:
     with pytest.raises(OutputError, match="OVERVIEW_RESAMPLING=MODE: no such value, expected one of AVERAGE, NEAREST"):
-        predict(made(numbers=HEIGHTS), folder / "map.tif", creation_options={"OVERVIEW_RESAMPLING": "mode"})
+        predict(made(numbers=HEIGHTS), out / "map.tif", creation_options={"OVERVIEW_RESAMPLING": "mode"})
     with pytest.raises(OutputError, match="OVERVIEW_RESAMPLING=AVERAGE: no such value, expected one of MODE, NEAREST"):
-        predict(made(), folder / "map.tif", creation_options={"OVERVIEW_RESAMPLING": "average"})
+        predict(made(), out / "map.tif", creation_options={"OVERVIEW_RESAMPLING": "average"})
 
 
 @pytest.mark.parametrize(("kind", "size"), [("numbers", 4), ("classes", 1)])
 def test_room_on_the_disk_is_that_of_the_finer_map_in_its_type(
-    made: HeadFactory, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, size: int
+    made: HeadFactory, out: Path, monkeypatch: pytest.MonkeyPatch, kind: str, size: int
 ) -> None:
     head = made(numbers=HEIGHTS if kind == "numbers" else None, scale=4)
     needed = math.ceil(96 * 128 * 16 * size * 11 / 3) + geotiff.SPARE_BYTES
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
     with pytest.raises(OutputError, match="GB free, a map of 196608 pixels may need"):
-        predict(head, folder / "map.tif")
+        predict(head, out / "map.tif")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
-    predict(head, folder / "map.tif")
+    predict(head, out / "map.tif")
 
 
 # --- what people see
@@ -338,17 +269,16 @@ def test_a_quicklook_names_unit_and_figures(
 
 
 def test_the_command_maps_numbers_on_the_finer_grid(
-    made: HeadFactory, folder: Path, capsys: pytest.CaptureFixture[str]
+    made: HeadFactory, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made(numbers=HEIGHTS, scale=4).save(folder / "head.safetensors")
-    arguments = ["predict", str(folder / "head.safetensors"), "-o", str(folder / "map.tif")]
+    made(numbers=HEIGHTS, scale=4).save(out / "head.safetensors")
+    arguments = ["predict", str(out / "head.safetensors"), "-o", str(out / "map.tif")]
     assert _run(arguments) == 0
-    with rasterio.open(folder / "map.tif") as dataset:
-        values = dataset.read(1).astype(np.float64)
+    values = read_raster(out / "map.tif", 1).astype(np.float64)
     said, told = capsys.readouterr()
     assert "(512 x 384 px, 2017-02-16," in said
     assert f"{values.min():.4g} m to {values.max():.4g} m, mean {values.mean():.4g} m" in said
-    assert f"next: open {folder / 'map.tif'} in QGIS, which shows its colours and unit" in told
+    assert f"next: open {out / 'map.tif'} in QGIS, which shows its colours and unit" in told
     assert _run([*arguments, "--overwrite", "--json"]) == 0
     (document,) = json.loads(capsys.readouterr().out)["maps"]
     assert (document["width"], document["height"]) == (512, 384)
@@ -363,8 +293,3 @@ def test_summaries_read_as_sentences() -> None:
     assert found.line() == "0 m to 1,234 m, mean 12.35 m, standard deviation 3 m"
     counts = ClassCounts({entry.name: pixels for entry, pixels in zip(CLASSES, (1, 0, 3), strict=True)})
     assert counts.line() == 'water 25%, wood & "scrub" <5 m 0%, Röhricht 75%'
-
-
-def write_map(path: Path, geobox: GeoBox, values: np.ndarray, options: Mapping[str, str] | None = None) -> None:
-    tiles = ((tile, values[tile.slices][None]) for tile in whole(geobox).tiles(300))
-    geotiff.write_map(path, geobox, tiles, LAYER, {"REGION": "small"}, geotiff.checked_options(options or {}, LAYER))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -11,7 +12,7 @@ import pyogrio
 import pytest
 import shapely
 from affine import Affine
-from factories import CLASSES, DEGREES, patchy, write_class_map
+from factories import CLASSES, DEGREES, RegionHeaderFactory, patchy, read_raster, write_class_map
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 from lianet_user.cli import app
 from lianet_user.errors import AreaWarning, MapError, OutputError
+from lianet_user.files.header import ClassEntry
 from lianet_user.geo.ground_area import Ground
 from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.labels.class_tables import stored_style
@@ -32,34 +34,28 @@ def read(path: Path) -> geopandas.GeoDataFrame:
 
 
 @pytest.mark.parametrize("simplify", [0.0, 2.0, 20.0])
-def test_polygons_tile_what_is_mapped_and_no_more(tmp_path: Path, small_geobox: GeoBox, simplify: float) -> None:
-    values = patchy((96, 128))
-    write_class_map(tmp_path / "map.tif", small_geobox, values)
-    result = polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", simplify=simplify)
-    frame = read(result.path)
+def test_polygons_tile_what_is_mapped_and_no_more(class_map: Path, small_geobox: GeoBox, simplify: float) -> None:
+    frame = read(polygons(class_map, class_map.with_suffix(".gpkg"), simplify=simplify).path)
     assert frame.crs == small_geobox.crs
     assert shapely.is_valid(frame.geometry.to_numpy()).all()
     assert shapely.coverage_is_valid(frame.geometry.to_numpy())
     outline = shapely.union_all(frame.geometry.to_numpy())
-    everything = shapely.box(330_000, 5_819_040, 331_280, 5_820_000)
-    mapped = everything - shapely.box(331_280 - 90, 5_820_000 - 70, 331_280, 5_820_000)
+    mapped = shapely.box(330_000, 5_819_040, 331_280, 5_820_000) - shapely.box(
+        331_280 - 90, 5_820_000 - 70, 331_280, 5_820_000
+    )
     assert shapely.symmetric_difference(outline, mapped).area == pytest.approx(0, abs=1e-6)
 
 
-def test_hectares_are_those_of_the_pixels_however_smooth_the_borders(tmp_path: Path, small_geobox: GeoBox) -> None:
-    values = patchy((96, 128))
-    write_class_map(tmp_path / "map.tif", small_geobox, values)
-    result = polygons(tmp_path / "map.tif", tmp_path / "map.gpkg")
+def test_hectares_are_those_of_the_pixels_however_smooth_the_borders(class_map: Path) -> None:
+    values = read_raster(class_map, 1)
+    result = polygons(class_map, class_map.with_suffix(".gpkg"))
     frame = read(result.path)
     for value, entry in enumerate(CLASSES):
         hectares = (values == value).sum() / 100
         assert frame.loc[frame["class"] == entry.name, "area_ha"].sum() == pytest.approx(hectares, rel=1e-12)
         assert result.hectares[entry.name] == pytest.approx(hectares, rel=1e-12)
-    assert set(zip(frame["class"], frame["code"], strict=True)) == {
-        ("water", "0"),
-        (CLASSES[1].name, "1"),
-        ("Röhricht", "411"),
-    }
+    codes = {("water", "0"), (CLASSES[1].name, "1"), ("Röhricht", "411")}
+    assert set(zip(frame["class"], frame["code"], strict=True)) == codes
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -118,17 +114,16 @@ def test_feet_are_not_metres(tmp_path: Path) -> None:
     assert result.hectares[CLASSES[1].name] == pytest.approx(1600 * 0.3048006**2 / 1e4, rel=1e-6)
 
 
-def test_qgis_and_finetune_find_names_and_colours(tmp_path: Path, small_geobox: GeoBox, region_header: object) -> None:
-    values = patchy((96, 128))
-    write_class_map(tmp_path / "map.tif", small_geobox, values)
-    polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", simplify=0)
+def test_qgis_and_finetune_find_names_and_colours(
+    class_map: Path, tmp_path: Path, region_header: RegionHeaderFactory
+) -> None:
+    polygons(class_map, tmp_path / "map.gpkg", simplify=0)
     table = stored_style(tmp_path / "map.gpkg", "polygons")
     assert table is not None
     assert table.column == "class"
     assert [(each.name, each.color) for each in table.entries] == [(each.name, each.color) for each in CLASSES]
-    header = region_header()  # type: ignore[operator]
-    labels = read_labels(tmp_path / "map.gpkg", header, LabelOptions())
-    assert np.array_equal(labels.maps[0].values, values)
+    labels = read_labels(tmp_path / "map.gpkg", region_header(), LabelOptions())
+    assert np.array_equal(labels.maps[0].values, read_raster(class_map, 1))
     assert [(each.name, each.color) for each in labels.classes] == [(each.name, each.color) for each in CLASSES]
 
 
@@ -144,33 +139,38 @@ def test_attribution_goes_along(tmp_path: Path, small_geobox: GeoBox) -> None:
     assert info["layer_metadata"]["ATTRIBUTION"] == "© all who mapped"
 
 
-def test_what_is_no_map_of_classes_is_refused(tmp_path: Path, small_geobox: GeoBox) -> None:
-    write_class_map(tmp_path / "map.tif", small_geobox, np.full((96, 128), 255, np.uint8))
-    with pytest.raises(MapError, match="has no pixel with a class"):
-        polygons(tmp_path / "map.tif", tmp_path / "map.gpkg")
-    write_class_map(tmp_path / "numbers.tif", small_geobox, np.ones((96, 128), np.float32), classes=())
-    with pytest.raises(MapError, match="is a map of numbers: polygons are made of classes"):
-        polygons(tmp_path / "numbers.tif", tmp_path / "map.gpkg")
-    write_class_map(tmp_path / "codes.tif", small_geobox, np.ones((96, 128), np.uint8), classes=())
-    with pytest.raises(MapError, match="states neither classes nor a unit"):
-        polygons(tmp_path / "codes.tif", tmp_path / "map.gpkg")
-    (tmp_path / "text.tif").write_text("no map")
-    with pytest.raises(MapError, match="cannot be read as a map"):
-        polygons(tmp_path / "text.tif", tmp_path / "map.gpkg")
-    with pytest.raises(MapError, match="does not exist"):
-        polygons(tmp_path / "nothing.tif", tmp_path / "map.gpkg")
+@pytest.mark.parametrize(
+    ("value", "classes", "message"),
+    [
+        (np.uint8(255), CLASSES, "has no pixel with a class"),
+        (np.float32(1), (), "is a map of numbers: polygons are made of classes"),
+        (np.uint8(1), (), "states neither classes nor a unit"),
+        ("no map", (), "cannot be read as a map"),
+        (None, (), "does not exist"),
+    ],
+    ids=["nothing is mapped", "a map of numbers", "classes without names", "a text", "no file"],
+)
+def test_what_is_no_map_of_classes_is_refused(
+    tmp_path: Path, small_geobox: GeoBox, value: Any, classes: tuple[ClassEntry, ...], message: str
+) -> None:
+    path = tmp_path / "map.tif"
+    if isinstance(value, str):
+        path.write_text(value)
+    elif value is not None:
+        write_class_map(path, small_geobox, np.full((96, 128), value), classes)
+    with pytest.raises(MapError, match=message):
+        polygons(path, tmp_path / "map.gpkg")
     assert not list(tmp_path.glob("*.gpkg"))
 
 
 def test_nothing_is_replaced_unasked_or_written_by_half(
-    tmp_path: Path, small_geobox: GeoBox, monkeypatch: pytest.MonkeyPatch
+    class_map: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
     (tmp_path / "map.gpkg").write_bytes(b"earlier")
     with pytest.raises(OutputError, match=r"map\.gpkg exists"):
-        polygons(tmp_path / "map.tif", tmp_path / "map.gpkg")
+        polygons(class_map, tmp_path / "map.gpkg")
     with pytest.raises(OutputError, match=r"expected a name that ends in \.gpkg"):
-        polygons(tmp_path / "map.tif", tmp_path / "map.shp")
+        polygons(class_map, tmp_path / "map.shp")
 
     def full(*args: object, **options: object) -> None:
         raise pyogrio.errors.FeatureError("disk full")
@@ -178,25 +178,22 @@ def test_nothing_is_replaced_unasked_or_written_by_half(
     with monkeypatch.context() as patched:
         patched.setattr(pyogrio, "write_dataframe", full)
         with pytest.raises(OutputError, match=r"cannot write .*map\.gpkg: disk full"):
-            polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", overwrite=True)
+            polygons(class_map, tmp_path / "map.gpkg", overwrite=True)
     assert (tmp_path / "map.gpkg").read_bytes() == b"earlier"
-    polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", overwrite=True)
+    polygons(class_map, tmp_path / "map.gpkg", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.gpkg", "map.tif"]
 
 
-def test_batches_are_one_layer(tmp_path: Path, small_geobox: GeoBox, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = patchy((96, 128))
-    write_class_map(tmp_path / "map.tif", small_geobox, values)
-    whole = read(polygons(tmp_path / "map.tif", tmp_path / "whole.gpkg").path)
+def test_batches_are_one_layer(class_map: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read(polygons(class_map, tmp_path / "whole.gpkg").path)
     monkeypatch.setattr("lianet_user.maps.polygons.BATCH", 50)
-    parts = read(polygons(tmp_path / "map.tif", tmp_path / "parts.gpkg").path)
+    parts = read(polygons(class_map, tmp_path / "parts.gpkg").path)
     assert len(whole) > 100
     assert parts.equals(whole)
 
 
-def test_the_command_says_what_it_wrote(tmp_path: Path, small_geobox: GeoBox) -> None:
-    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
-    command = ["polygons", str(tmp_path / "map.tif"), "-o", str(tmp_path / "map.gpkg"), "--json"]
+def test_the_command_says_what_it_wrote(class_map: Path, tmp_path: Path) -> None:
+    command = ["polygons", str(class_map), "-o", str(tmp_path / "map.gpkg"), "--json"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
     document = json.loads(result.stdout)

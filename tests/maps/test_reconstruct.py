@@ -13,25 +13,21 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from factories import SENTINEL_BANDS, RegionFactory
+from factories import FIRST, LAST, SENTINEL_BANDS, RegionFactory, box_of, read_raster, windows_asked
 
 from lianet_user.cli import _run
 from lianet_user.errors import DateError, EstimateWarning, InputError, OutputError
 from lianet_user.files.header import Band
-from lianet_user.geo.grid import Window, bounds_of, window_geobox
+from lianet_user.geo.grid import Window
 from lianet_user.maps import MapArea, picture
 from lianet_user.maps.geotiff import MapFiles
 from lianet_user.maps.reconstruct import reconstruct
 from lianet_user.maps.spectral_indices import spectral_index
 from lianet_user.region import Region
 
-FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
 BETWEEN = dt.date(2017, 3, 1)
 
-
-@pytest.fixture(autouse=True)
-def _coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture, "DPI", 30)
+pytestmark = pytest.mark.usefixtures("coarse_figures")
 
 
 @pytest.fixture
@@ -41,9 +37,8 @@ def region(make_region: RegionFactory) -> Region:
 
 
 @pytest.fixture
-def continuous(make_region: RegionFactory, monkeypatch: pytest.MonkeyPatch) -> Region:
-    """Of two dates, with an answer for those between: what it is does not matter here."""
-    region = make_region(dates=2, band_count=4, bands=SENTINEL_BANDS)
+def continuous(region: Region, monkeypatch: pytest.MonkeyPatch) -> Region:
+    """The same with an answer for the dates between: what it is does not matter here."""
     time = region.header.field.time.model_copy(update={"kind": "fourier"})
     field = region.header.field.model_copy(update={"time": time})
     region.header = region.header.model_copy(update={"field": field})
@@ -56,18 +51,11 @@ def continuous(make_region: RegionFactory, monkeypatch: pytest.MonkeyPatch) -> R
     return region
 
 
-def read(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        values: np.ndarray = dataset.read()
-    return values
-
-
 def test_reflectance_is_what_the_region_says_to_half_a_step(region: Region, tmp_path: Path) -> None:
     window = Window(10, 20, 30, 40)
-    box = bounds_of(window_geobox(region.geobox, window))
-    area = MapArea(bbox=box, bbox_crs="EPSG:32633")
-    (result,) = reconstruct(region, tmp_path / "image.tif", area=area, dates=[SECOND], bands=["B08", "b02"])
-    expected = region.reconstruct(window, SECOND)[[3, 0]].numpy()
+    area = MapArea(**box_of(region, window))
+    (result,) = reconstruct(region, tmp_path / "image.tif", area=area, dates=[LAST], bands=["B08", "b02"])
+    expected = region.reconstruct(window, LAST)[[3, 0]].numpy()
     with rasterio.open(result.path) as dataset:
         values = dataset.read()
         assert (dataset.dtypes, dataset.nodata, dataset.scales) == (("uint16",) * 2, 65535, (1e-4,) * 2)
@@ -82,7 +70,7 @@ def test_reflectance_is_what_the_region_says_to_half_a_step(region: Region, tmp_
 
 def test_float32_holds_every_digit(region: Region, tmp_path: Path) -> None:
     (result,) = reconstruct(region, tmp_path / "image.tif", dates=[FIRST], float32=True)
-    assert np.array_equal(read(result.path), region.reconstruct(region.window, FIRST).numpy())
+    assert np.array_equal(read_raster(result.path), region.reconstruct(region.window, FIRST).numpy())
 
 
 def test_an_image_for_the_eye_states_its_stretch_and_keeps_to_it(region: Region, tmp_path: Path) -> None:
@@ -95,7 +83,7 @@ def test_an_image_for_the_eye_states_its_stretch_and_keeps_to_it(region: Region,
         assert (dataset.dtypes, dataset.nodata) == (("uint8",) * 3, 0)
     assert np.abs(values - (1 + 254 * np.clip((reflectance - 0.1) / 0.8, 0, 1))).max() < 0.51
     (chosen,) = reconstruct(region, tmp_path / "auto.tif", dates=[FIRST], rgb=True)
-    for band, values in zip(reflectance, read(chosen.path), strict=True):
+    for band, values in zip(reflectance, read_raster(chosen.path), strict=True):
         assert 0.0 < np.mean(values == 255) < 0.1
         assert np.corrcoef(band.ravel(), values.ravel())[0, 1] > 0.9
 
@@ -146,7 +134,7 @@ def test_without_spyndex_one_line_says_what_to_install(monkeypatch: pytest.Monke
 
 def test_several_dates_and_kinds_go_to_a_folder(region: Region, tmp_path: Path) -> None:
     results = reconstruct(region, tmp_path / "images", dates=["all"], bands=["B04"], rgb=True, indices=["ndvi"])
-    names = [f"{kind}_{date}.tif" for date in (FIRST, SECOND) for kind in ("reflectance", "rgb", "NDVI")]
+    names = [f"{kind}_{date}.tif" for date in (FIRST, LAST) for kind in ("reflectance", "rgb", "NDVI")]
     assert [result.path.name for result in results] == names
     assert all(result.path.is_file() and result.quicklook.is_file() for result in results)
     assert not any(path.name.startswith(".") for path in (tmp_path / "images").iterdir())
@@ -157,19 +145,15 @@ def test_several_dates_and_kinds_go_to_a_folder(region: Region, tmp_path: Path) 
 def test_a_date_between_is_an_estimate_and_says_so_everywhere(
     continuous: Region, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    titles = []
-
-    def title(self: picture.Sheet, text: str) -> None:
-        titles.append(text)
-
-    monkeypatch.setattr(picture.Sheet, "title", title)
+    titles: list[str] = []
+    monkeypatch.setattr(picture.Sheet, "title", lambda self, text: titles.append(text))
     with pytest.warns(EstimateWarning, match="between 2017-02-16 and 2017-03-16"):
         (result,) = reconstruct(continuous, tmp_path / "image.tif", dates=[BETWEEN])
     assert result.estimated
     assert "2017-03-01 (estimated)" in titles[0]
     with rasterio.open(result.path) as dataset:
         assert "estimated" in dataset.tags()["ESTIMATED"]
-    (seen,) = reconstruct(continuous, tmp_path / "seen.tif", dates=[SECOND])
+    (seen,) = reconstruct(continuous, tmp_path / "seen.tif", dates=[LAST])
     with rasterio.open(seen.path) as dataset:
         assert "ESTIMATED" not in dataset.tags()
 
@@ -191,7 +175,7 @@ def test_a_region_that_numbers_its_dates_estimates_none(region: Region, tmp_path
 def test_another_grid_and_an_area_leave_nothing_outside(region: Region, tmp_path: Path) -> None:
     area = MapArea(crs="EPSG:4326", resolution=0.0002)
     (result,) = reconstruct(region, tmp_path / "image.tif", area=area, dates=[FIRST])
-    values = read(result.path)
+    values = read_raster(result.path)
     empty = values == 65535
     assert empty.any()
     assert np.array_equal(empty.all(0), empty.any(0))
@@ -219,18 +203,11 @@ def test_an_interrupted_run_goes_on_to_the_same_image(
 
     with pytest.raises(KeyboardInterrupt):
         reconstruct(region, tmp_path / "image.tif", dates=[FIRST], listener=stop, tile=64)
-    asked: list[Window] = []
-    plain = region.reconstruct
-
-    def noted(window: Window, *rest: Any, **more: Any) -> torch.Tensor:
-        asked.append(window)
-        return plain(window, *rest, **more)
-
-    monkeypatch.setattr(region, "reconstruct", noted)
+    expected = region.reconstruct(region.window, FIRST).numpy()
+    asked = windows_asked(region, "reconstruct", monkeypatch)
     (result,) = reconstruct(region, tmp_path / "image.tif", dates=[FIRST], resume=True, tile=64)
     assert 0 < len(asked) < 4
-    expected = plain(region.window, FIRST).numpy()
-    assert np.abs(read(result.path) * 1e-4 - expected).max() < 1e-3
+    assert np.abs(read_raster(result.path) * 1e-4 - expected).max() < 1e-3
 
 
 @pytest.mark.parametrize(

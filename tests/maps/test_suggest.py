@@ -13,41 +13,25 @@ import pyogrio
 import pytest
 import shapely
 import torch
-from factories import CLASSES, RegionHeaderFactory, make_head
+from factories import CLASSES, FIRST, RegionHeaderFactory, box_of, make_head
 from torch import Tensor
 from typer.testing import CliRunner
 
 from lianet_user.cli import app
 from lianet_user.errors import AreaError, InputError, LabelError, LabelWarning, OutputError
 from lianet_user.files.header import Numbers
-from lianet_user.geo.grid import Window, bounds_of, window_geobox
+from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.labels.class_tables import stored_style
 from lianet_user.maps import picture
-from lianet_user.maps.suggest import (
-    Suggestions,
-    chosen_places,
-    labelled_ground,
-    suggest,
-    write_suggestions,
-)
+from lianet_user.maps.suggest import Suggestions, chosen_places, labelled_ground, suggest, write_suggestions
 from lianet_user.report.figures import suggestions_figure
 
 NUMBERS = Numbers(unit="m", offset=2.0, scale=30.0, low=0.0, high=40.0)
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Head]:
-    return {}
-
-
-@pytest.fixture
-def head(region_header: RegionHeaderFactory, tmp_path_factory: pytest.TempPathFactory, kept: dict[str, Head]) -> Head:
-    """Made once, because it takes a second or two and nothing changes it."""
-    if not kept:
-        kept["head"] = make_head(region_header(), tmp_path_factory.mktemp("head"))
-    return kept["head"]
+pytestmark = pytest.mark.usefixtures("coarse_figures")
 
 
 def answering(head: Head, probable: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +121,7 @@ def test_no_place_lies_where_labels_are_or_outside_the_box(head: Head) -> None:
     away[:, :64] = True
     away[50, 100] = True
     inside = Window(20, 30, 60, 90)
-    box = bounds_of(window_geobox(head.region.geobox, inside))
-    found = suggest(head, 6, bbox=box, bbox_crs="EPSG:32633", away=away)
+    found = suggest(head, 6, away=away, **box_of(head.region, inside))
     assert found.window == inside
     for place in found.places:
         assert place.window.intersection(inside) == place.window
@@ -157,9 +140,7 @@ def test_fewer_places_than_asked_for_are_a_warning(head: Head) -> None:
     assert f"room for {len(found.places)} places only, of 30" in str(caught[0].message)
 
 
-def test_labels_of_any_kind_keep_places_away(
-    tmp_path: Path, region_header: RegionHeaderFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_of_any_kind_keep_places_away(tmp_path: Path, region_header: RegionHeaderFactory) -> None:
     header = region_header()
     shapes = [shapely.box(330_100, 5_819_800, 330_200, 5_819_900), shapely.Point(330_505, 5_819_505)]
     frame = geopandas.GeoDataFrame({"a": ["x", None], "b": [1, 2]}, geometry=shapes, crs="EPSG:32633")
@@ -213,16 +194,14 @@ def test_a_finer_head_is_asked_on_its_own_grid(region_header: RegionHeaderFactor
     assert place.uncertainty == pytest.approx(float(np.median(1 - (ordered[-1] - ordered[-2]))), abs=1e-3)
 
 
-def test_the_file_is_filled_in_and_given_back(
-    head: Head, tmp_path: Path, region_header: RegionHeaderFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_file_is_filled_in_and_given_back(head: Head, tmp_path: Path) -> None:
     found = suggest(head, 6)
     path = tmp_path / "suggest.gpkg"
     write_suggestions(found, head, path)
     with pytest.raises(OutputError, match=r"suggest\.gpkg exists"):
         write_suggestions(found, head, path)
     with pytest.raises(LabelError, match=r"none of the 6 features.*6 have no label in the column 'class'"):
-        read_labels(path, head.region.header, LabelOptions())
+        read_labels(path, head.region.header, LabelOptions(dates=(str(FIRST),)))
     frame = pyogrio.read_dataframe(path, layer="suggest", fid_as_index=True)
     assert frame["place"].tolist() == [1, 2, 3, 4, 5, 6]
     assert frame["class"].isna().all()
@@ -233,7 +212,7 @@ def test_the_file_is_filled_in_and_given_back(
 
     frame["class"] = [CLASSES[0].name, CLASSES[2].name, None, CLASSES[2].name, "", None]
     pyogrio.write_dataframe(frame, path, layer="suggest", append=False)
-    labels = read_labels(path, head.region.header, LabelOptions())
+    labels = read_labels(path, head.region.header, LabelOptions(dates=(str(FIRST),)))
     assert labels.report.features is not None
     assert (labels.report.features.used, labels.report.features.no_label) == (3, 3)
     assert [entry.name for entry in labels.classes] == [CLASSES[0].name, CLASSES[2].name]
@@ -245,7 +224,6 @@ def test_the_file_is_filled_in_and_given_back(
 
 def test_the_picture_shows_every_place(head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Suggestions] = []
-    monkeypatch.setattr(picture, "DPI", 30)
     monkeypatch.setattr("lianet_user.report.figures.SIDE", 50)
     save = picture.save_png
 
@@ -262,10 +240,7 @@ def test_the_picture_shows_every_place(head: Head, tmp_path: Path, monkeypatch: 
     assert (tmp_path / "suggest.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_does_all_of_it(
-    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, region_header: RegionHeaderFactory
-) -> None:
-    monkeypatch.setattr(picture, "DPI", 30)
+def test_the_command_does_all_of_it(head: Head, tmp_path: Path) -> None:
     head.save(tmp_path / "head.safetensors")
     output = tmp_path / "next.gpkg"
     command = ["suggest", str(tmp_path / "head.safetensors"), "-n", "4", "--spacing", "200", "-o", str(output)]

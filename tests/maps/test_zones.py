@@ -16,16 +16,14 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from factories import CLASSES, DEGREES, patchy, write_class_map
+from factories import CLASSES, DEGREES, read_raster, windows_asked, write_class_map, write_raster
 from odc.geo.geobox import GeoBox
 from pyproj import Geod
-from rasterio.io import DatasetReader
 from typer.testing import CliRunner
 
 from lianet_user.cli import app
 from lianet_user.errors import LabelError, MapError, OutputError, PartlyOutsideWarning
 from lianet_user.files.header import ClassEntry
-from lianet_user.geo.grid import Window
 from lianet_user.maps import zones as module
 from lianet_user.maps.map_reader import FinishedMap
 from lianet_user.maps.zones import zones
@@ -43,21 +41,7 @@ def write_zones(path: Path, *outlines: shapely.Geometry, crs: object = "EPSG:326
 
 
 def write_number_map(path: Path, geobox: GeoBox, values: np.ndarray, **more: object) -> Path:
-    assert geobox.crs is not None
-    profile = {
-        "driver": "GTiff",
-        "height": values.shape[0],
-        "width": values.shape[1],
-        "count": 1,
-        "dtype": values.dtype,
-        "crs": rasterio.CRS.from_wkt(geobox.crs.to_wkt()),
-        "transform": geobox.affine,
-        **more,
-    }
-    with rasterio.open(path, "w", **profile) as dataset:
-        dataset.write(values, 1)
-        dataset.update_tags(UNIT="m")
-    return path
+    return write_raster(path, geobox, values, {"UNIT": "m"}, **more)
 
 
 def covered(outline: shapely.Geometry, geobox: GeoBox) -> np.ndarray:
@@ -78,11 +62,11 @@ def partly_outside() -> Iterator[None]:
     assert [each.category for each in caught] == [PartlyOutsideWarning]
 
 
-def test_classes_are_counted_by_the_exact_share_of_each_pixel(tmp_path: Path, small_geobox: GeoBox) -> None:
-    values = patchy((96, 128))
-    write_class_map(tmp_path / "map.tif", small_geobox, values)
-    write_zones(tmp_path / "zones.gpkg", BOX, RING, PARTS)
-    table = zones(tmp_path / "map.tif", tmp_path / "zones.gpkg")
+def test_classes_are_counted_by_the_exact_share_of_each_pixel(
+    class_map: Path, small_geobox: GeoBox, tmp_path: Path
+) -> None:
+    values = read_raster(class_map, 1)
+    table = zones(class_map, write_zones(tmp_path / "zones.gpkg", BOX, RING, PARTS))
     for row, outline in enumerate((BOX, RING, PARTS)):
         share = covered(outline, small_geobox)
         found = table.frame.iloc[row]
@@ -100,8 +84,7 @@ def test_classes_are_counted_by_the_exact_share_of_each_pixel(tmp_path: Path, sm
 def test_numbers_are_weighed_by_the_exact_share_of_each_pixel(tmp_path: Path, small_geobox: GeoBox) -> None:
     values = np.random.default_rng(0).gamma(2, 10, (96, 128)).astype(np.float32)
     write_number_map(tmp_path / "map.tif", small_geobox, values, nodata=math.nan)
-    write_zones(tmp_path / "zones.gpkg", BOX, PARTS)
-    table = zones(tmp_path / "map.tif", tmp_path / "zones.gpkg")
+    table = zones(tmp_path / "map.tif", write_zones(tmp_path / "zones.gpkg", BOX, PARTS))
     assert table.unit == "m"
     for row, outline in enumerate((BOX, PARTS)):
         share = covered(outline, small_geobox)
@@ -118,22 +101,21 @@ def test_scaled_integers_are_numbers(tmp_path: Path, small_geobox: GeoBox) -> No
     write_number_map(tmp_path / "map.tif", small_geobox, np.full((96, 128), 100, np.uint8), nodata=255)
     with rasterio.open(tmp_path / "map.tif", "r+") as dataset:
         dataset.scales, dataset.offsets = (0.005,), (1.0,)
-    write_zones(tmp_path / "zones.gpkg", BOX)
-    found = zones(tmp_path / "map.tif", tmp_path / "zones.gpkg").frame.iloc[0]
+    found = zones(tmp_path / "map.tif", write_zones(tmp_path / "zones.gpkg", BOX)).frame.iloc[0]
     assert (found["mean"], found["min"]) == (pytest.approx(1.5), pytest.approx(1.5))
 
 
 def test_what_is_not_mapped_is_a_column_and_a_warning(tmp_path: Path, small_geobox: GeoBox) -> None:
     values = np.zeros((96, 128), np.uint8)
     values[:10] = 255
-    write_class_map(tmp_path / "map.tif", small_geobox, values)
+    classes = write_class_map(tmp_path / "map.tif", small_geobox, values)
     inside = shapely.box(LEFT + 100, TOP - 400, LEFT + 200, TOP - 300)
     half_outside = shapely.box(LEFT - 100, TOP - 400, LEFT + 100, TOP - 300)
     tenth_nodata = shapely.box(LEFT + 100, TOP - 325, LEFT + 200, TOP - 75)
     away = shapely.box(LEFT + 5000, TOP - 375, LEFT + 5200, TOP)
     write_zones(tmp_path / "zones.gpkg", inside, half_outside, tenth_nodata, away)
     with partly_outside():
-        table = zones(tmp_path / "map.tif", tmp_path / "zones.gpkg")
+        table = zones(classes, tmp_path / "zones.gpkg")
     assert table.frame["unmapped"].tolist() == [0, pytest.approx(0.5), pytest.approx(0.1), 1]
     assert table.incomplete == 3
     assert table.frame["majority"].isna().tolist() == [False, False, False, True]
@@ -148,7 +130,7 @@ def test_what_is_not_mapped_is_a_column_and_a_warning(tmp_path: Path, small_geob
     assert math.isnan(table.frame["min"].tolist()[3])
 
 
-def test_a_zone_is_where_its_own_crs_puts_it(tmp_path: Path, small_geobox: GeoBox) -> None:
+def test_a_zone_is_where_its_own_crs_puts_it(tmp_path: Path) -> None:
     """A long edge along a parallel bends in the map's grid: the same zone with many vertices has the same sums."""
     geobox = GeoBox((300, 400), Affine(1000, 0, 300_000, 0, -1000, 5_900_000), "EPSG:32633")
     row, _ = np.indices((300, 400))
@@ -167,12 +149,9 @@ def test_a_zone_is_where_its_own_crs_puts_it(tmp_path: Path, small_geobox: GeoBo
     assert frame.geometry[0].equals(plain)
 
 
-def test_overlapping_zones_are_each_counted_alone(tmp_path: Path, small_geobox: GeoBox) -> None:
-    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
-    write_zones(tmp_path / "one.gpkg", BOX)
-    write_zones(tmp_path / "many.gpkg", RING, BOX, BOX)
-    alone = zones(tmp_path / "map.tif", tmp_path / "one.gpkg").frame
-    among = zones(tmp_path / "map.tif", tmp_path / "many.gpkg").frame
+def test_overlapping_zones_are_each_counted_alone(class_map: Path, tmp_path: Path) -> None:
+    alone = zones(class_map, write_zones(tmp_path / "one.gpkg", BOX)).frame
+    among = zones(class_map, write_zones(tmp_path / "many.gpkg", RING, BOX, BOX)).frame
     columns = [column for column in alone if column not in ("zone", "stand", "geometry")]
     for row in (1, 2):
         assert among.loc[row, columns].tolist() == alone.loc[0, columns].tolist()
@@ -181,10 +160,9 @@ def test_overlapping_zones_are_each_counted_alone(tmp_path: Path, small_geobox: 
 def test_a_map_in_degrees_is_measured_on_the_ellipsoid(tmp_path: Path) -> None:
     values = np.zeros((40, 60), np.uint8)
     values[:, 30:] = 1
-    write_class_map(tmp_path / "map.tif", DEGREES, values)
+    source = write_class_map(tmp_path / "map.tif", DEGREES, values)
     outline = shapely.box(12.153, 52.331, 12.402, 52.459)
-    write_zones(tmp_path / "zones.gpkg", outline, crs="EPSG:4326")
-    found = zones(tmp_path / "map.tif", tmp_path / "zones.gpkg").frame.iloc[0]
+    found = zones(source, write_zones(tmp_path / "zones.gpkg", outline, crs="EPSG:4326")).frame.iloc[0]
     geod = Geod(ellps="WGS84")
 
     def ground(outline: shapely.Geometry) -> float:
@@ -197,28 +175,18 @@ def test_a_map_in_degrees_is_measured_on_the_ellipsoid(tmp_path: Path) -> None:
 
 
 def test_a_zone_as_large_as_the_map_is_read_in_parts(
-    tmp_path: Path, small_geobox: GeoBox, monkeypatch: pytest.MonkeyPatch
+    class_map: Path, tmp_path: Path, small_geobox: GeoBox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = patchy((96, 128))
-    write_class_map(tmp_path / "map.tif", small_geobox, values)
-    write_zones(tmp_path / "zones.gpkg", small_geobox.extent.geom.buffer(-1), RING)
-    at_once = zones
-    reads: list[int] = []
-    original = FinishedMap.read
-
-    def counted(self: FinishedMap, dataset: DatasetReader, window: Window) -> object:
-        reads.append(window.pixels)
-        return original(self, dataset, window)
-
-    monkeypatch.setattr(FinishedMap, "read", counted)
+    outlines = write_zones(tmp_path / "zones.gpkg", small_geobox.extent.geom.buffer(-1), RING)
+    reads = windows_asked(FinishedMap, "read", monkeypatch)
     with partly_outside():
-        whole = at_once(tmp_path / "map.tif", tmp_path / "zones.gpkg").frame
-    assert max(reads) == values.size
+        whole = zones(class_map, outlines).frame
+    assert max(window.pixels for window in reads) == 96 * 128
     reads.clear()
     monkeypatch.setattr(module, "CELLS", 1000)
     with partly_outside():
-        parts = zones(tmp_path / "map.tif", tmp_path / "zones.gpkg").frame
-    assert max(reads) <= 1000
+        parts = zones(class_map, outlines).frame
+    assert max(window.pixels for window in reads) <= 1000
     numbers = [column for column in whole if column.startswith(("ha_", "share_", "unmapped"))]
     assert parts[numbers].to_numpy() == pytest.approx(whole[numbers].to_numpy(), abs=1e-5)
 
@@ -234,10 +202,9 @@ def test_every_class_of_the_map_is_a_column_whether_it_occurs_or_not(tmp_path: P
     table.write(tmp_path / "table.gpkg")  # which tells no Wood from wood
 
 
-def test_the_table_goes_to_csv_or_geopackage_with_the_zones_fields(tmp_path: Path, small_geobox: GeoBox) -> None:
-    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
-    write_zones(tmp_path / "zones.gpkg", BOX, PARTS, fid=[7, 3], owner=["Ä, B", None])
-    table = zones(tmp_path / "map.tif", tmp_path / "zones.gpkg")
+def test_the_table_goes_to_csv_or_geopackage_with_the_zones_fields(class_map: Path, tmp_path: Path) -> None:
+    outlines = write_zones(tmp_path / "zones.gpkg", BOX, PARTS, fid=[7, 3], owner=["Ä, B", None])
+    table = zones(class_map, outlines)
     table.write(tmp_path / "table.csv")
     table.write(tmp_path / "table.gpkg")
     text = pd.read_csv(tmp_path / "table.csv")
@@ -247,9 +214,8 @@ def test_the_table_goes_to_csv_or_geopackage_with_the_zones_fields(tmp_path: Pat
         assert read["owner"].isna().sum() == 1
         assert "Ä, B" in read["owner"].tolist()
         for name in table.columns:
-            assert read[name].tolist() == table.frame[name].tolist() or read[name].to_numpy() == pytest.approx(
-                table.frame[name].to_numpy()
-            )
+            written, expected = read[name], table.frame[name]
+            assert written.tolist() == expected.tolist() or written.to_numpy() == pytest.approx(expected.to_numpy())
     assert shapely.equals(drawn.geometry.to_numpy(), table.frame.geometry.to_numpy()).all()
     with pytest.raises(OutputError, match=r"table\.csv exists"):
         table.write(tmp_path / "table.csv")
@@ -257,12 +223,11 @@ def test_the_table_goes_to_csv_or_geopackage_with_the_zones_fields(tmp_path: Pat
         table.write(tmp_path / "table.xlsx")
 
 
-def test_fields_of_the_same_name_need_a_prefix(tmp_path: Path, small_geobox: GeoBox) -> None:
-    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
-    write_zones(tmp_path / "zones.gpkg", BOX, Majority=["mine"])
+def test_fields_of_the_same_name_need_a_prefix(class_map: Path, tmp_path: Path) -> None:
+    outlines = write_zones(tmp_path / "zones.gpkg", BOX, Majority=["mine"])
     with pytest.raises(LabelError, match=r"fields with the names of columns of the result \(Majority\).*`prefix`"):
-        zones(tmp_path / "map.tif", tmp_path / "zones.gpkg")
-    table = zones(tmp_path / "map.tif", tmp_path / "zones.gpkg", prefix="map_")
+        zones(class_map, outlines)
+    table = zones(class_map, outlines, prefix="map_")
     assert table.frame["Majority"].tolist() == ["mine"]
     assert "map_majority" in table.columns
 
@@ -285,30 +250,26 @@ BOW_TIE = shapely.Polygon([(330_100, 5_819_100), (330_200, 5_819_200), (330_200,
     ],
 )
 def test_zones_that_cannot_be_used_are_refused_in_one_line(
-    tmp_path: Path, small_geobox: GeoBox, outlines: list[shapely.Geometry], crs: str | None, message: str
+    class_map: Path, tmp_path: Path, outlines: list[shapely.Geometry], crs: str | None, message: str
 ) -> None:
-    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
     frame = geopandas.GeoDataFrame({"n": range(len(outlines))}, geometry=outlines, crs=crs)
     path = tmp_path / ("zones.gpkg" if crs else "zones.shp")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
         frame.to_file(path)
     with pytest.raises(LabelError, match=message) as caught:
-        zones(tmp_path / "map.tif", path)
+        zones(class_map, path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_band_that_is_not_there_is_refused(tmp_path: Path, small_geobox: GeoBox) -> None:
-    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
-    write_zones(tmp_path / "zones.gpkg", BOX)
+def test_a_band_that_is_not_there_is_refused(class_map: Path, tmp_path: Path) -> None:
     with pytest.raises(MapError, match="no band 2: expected `band` from 1 to 1"):
-        zones(tmp_path / "map.tif", tmp_path / "zones.gpkg", band=2)
+        zones(class_map, write_zones(tmp_path / "zones.gpkg", BOX), band=2)
 
 
-def test_the_command_writes_the_table_and_counts_zones(tmp_path: Path, small_geobox: GeoBox) -> None:
-    write_class_map(tmp_path / "map.tif", small_geobox, patchy((96, 128)))
-    write_zones(tmp_path / "zones.gpkg", BOX, RING)
-    command = ["zones", str(tmp_path / "map.tif"), str(tmp_path / "zones.gpkg"), "-o", str(tmp_path / "table.csv")]
+def test_the_command_writes_the_table_and_counts_zones(class_map: Path, tmp_path: Path) -> None:
+    outlines = write_zones(tmp_path / "zones.gpkg", BOX, RING)
+    command = ["zones", str(class_map), str(outlines), "-o", str(tmp_path / "table.csv")]
     result = CliRunner().invoke(app, [*command, "--json"])
     assert result.exit_code == 0
     document = json.loads(result.stdout)

@@ -12,12 +12,9 @@ import numpy as np
 import pytest
 from factories import (
     CLASSES,
-    SCORES,
-    RegionHeaderFactory,
     figure_words,
     head_of,
     labels_on,
-    make_head,
     numbers_on,
     split_of,
 )
@@ -39,19 +36,6 @@ from lianet_user.maps.picture import number_image
 from lianet_user.maps.style import RAMP, rgb
 from lianet_user.report import figures, finetune_figure, labels_figure, map_view
 from lianet_user.report import mapped_view as view
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Head]:
-    return {}
-
-
-@pytest.fixture
-def head(region_header: RegionHeaderFactory, tmp_path_factory: pytest.TempPathFactory, kept: dict[str, Head]) -> Head:
-    """Made once, because it takes a second or two and nothing changes it."""
-    if not kept:
-        kept["head"] = make_head(region_header(), tmp_path_factory.mktemp("head"), scores=SCORES)
-    return kept["head"]
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import io
 import itertools
 import re
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from factories import (
     CLASSES,
+    FIRST,
+    LAST,
     SCORES,
-    RegionFactory,
     RegionHeaderFactory,
     figure_words,
     head_of,
@@ -45,6 +46,8 @@ HISTORY = (
     History(0, [(10, 1.5), (20, 0.5)], [(10, 0.4), (20, 0.6)], 20),
     History(1, [(10, 1.2), (20, 0.7)], [(10, 0.55), (20, 0.5)], 10),
 )
+pytestmark = pytest.mark.usefixtures("coarse_figures")
+
 MARKUP = "<script>alert('x')</script>\"> & $x^2$"
 HOSTILE = f"{MARKUP} \x1b[31mred\x1b[0m \u202ereversed"
 """What steers a terminal no header holds, but a path may, and what is no header."""
@@ -88,28 +91,12 @@ class Page(HTMLParser):
         return [decoded(str(source)) for source in sources]
 
 
+Reported = Callable[..., Page]
+
+
 def decoded(uri: str) -> np.ndarray:
     kind, data = re.fullmatch(r"data:image/(png|webp);base64,([A-Za-z0-9+/=]+)", uri).groups()  # type: ignore[union-attr]
     return np.asarray(imread(io.BytesIO(base64.b64decode(data)), format=kind))
-
-
-@pytest.fixture(autouse=True)
-def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes the most time."""
-    monkeypatch.setattr(picture, "DPI", 40)
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Head]:
-    return {}
-
-
-@pytest.fixture
-def head(region_header: RegionHeaderFactory, tmp_path_factory: pytest.TempPathFactory, kept: dict[str, Head]) -> Head:
-    """Made once, because it takes a second or two and nothing changes it."""
-    if not kept:
-        kept["head"] = make_head(region_header(), tmp_path_factory.mktemp("head"), scores=SCORES)
-    return kept["head"]
 
 
 @pytest.fixture
@@ -120,6 +107,26 @@ def labels(head: Head) -> Labels:
     return labels_on(head.region.geobox, values, CLASSES)
 
 
+@pytest.fixture
+def reported(head: Head, labels: Labels, tmp_path: Path) -> Reported:
+    """Writes a report and reads it as a page; `header` replaces fields of the head's, the rest is as in `write_report`."""
+
+    def report(
+        source: Head = head,
+        found: Labels = labels,
+        split: Split | None = None,
+        history: Sequence[History] = (),
+        *,
+        head_path: Path | None = None,
+        **header: object,
+    ) -> Page:
+        path = tmp_path / "head.html"
+        write_report(saying(source, **header), found, path, split, history, head_path=head_path)
+        return Page(path)
+
+    return report
+
+
 def saying(head: Head, **header: object) -> Head:
     """The head with other figure_words in its header."""
     return Head(head.header.model_copy(update=header), head.layers, head.region)
@@ -128,9 +135,8 @@ def saying(head: Head, **header: object) -> Head:
 # --- the page
 
 
-def test_the_report_is_one_file_that_needs_no_other(head: Head, labels: Labels, tmp_path: Path) -> None:
-    write_report(head, labels, tmp_path / "head.html", split_of(head.region, buffer=4), HISTORY)
-    page = Page(tmp_path / "head.html")
+def test_the_report_is_one_file_that_needs_no_other(head: Head, reported: Reported, tmp_path: Path) -> None:
+    page = reported(split=split_of(head.region, buffer=4), history=HISTORY)
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form", "a"}
     named = [value for _, each in page.elements for name, value in each.items() if name in ("src", "href", "srcset")]
@@ -141,10 +147,9 @@ def test_the_report_is_one_file_that_needs_no_other(head: Head, labels: Labels, 
     assert [path.name for path in tmp_path.iterdir()] == ["head.html"]
 
 
-def test_the_report_states_the_figures_and_what_they_are_worth(head: Head, labels: Labels, tmp_path: Path) -> None:
+def test_the_report_states_the_figures_and_what_they_are_worth(head: Head, reported: Reported) -> None:
     split = split_of(head.region, buffer=4)
-    write_report(head, labels, tmp_path / "head.html", split, head_path=Path("my maps/it's.safetensors"))
-    page = Page(tmp_path / "head.html")
+    page = reported(split=split, head_path=Path("my maps/it's.safetensors"))
     assert "A small region" in page.text
     assert "macro F1 on labels kept for validation 0.654 The mean of F1 over 3 classes" in page.text
     assert (
@@ -162,59 +167,52 @@ def test_the_report_states_the_figures_and_what_they_are_worth(head: Head, label
 
 
 @pytest.mark.parametrize(
-    ("where", "expected"), [("buffer", "There is no buffer"), ("folds", "Cross-validation in 5 parts")]
+    ("settings", "buffer", "expected"),
+    [({}, 0, "There is no buffer"), ({"folds": 5}, 4, "Cross-validation in 5 parts")],
+    ids=["no buffer", "folds"],
 )
 def test_what_the_figures_do_not_say_is_said(
-    head: Head, labels: Labels, tmp_path: Path, where: str, expected: str
+    head: Head, reported: Reported, settings: dict[str, int], buffer: int, expected: str
 ) -> None:
-    settings = {"folds": 5} if where == "folds" else {}
     provenance = head.header.provenance.model_copy(update={"settings": settings})
-    split = split_of(head.region, buffer=0 if where == "buffer" else 4)
-    write_report(saying(head, provenance=provenance), labels, tmp_path / "head.html", split)
-    text = Page(tmp_path / "head.html").text
+    text = reported(split=split_of(head.region, buffer=buffer), provenance=provenance).text
     assert expected in text
-    assert ("macro F1 in cross-validation" in text) == (where == "folds")
+    assert ("macro F1 in cross-validation" in text) == ("folds" in settings)
 
 
-def test_settings_are_listed(head: Head, labels: Labels, tmp_path: Path) -> None:
+def test_settings_are_listed(head: Head, reported: Reported) -> None:
     provenance = head.header.provenance.model_copy(
         update={"settings": {"weight_decay": 0.01, "steps": 500, "clip": None, "loss": "dice+focal"}, "seconds": 61.4}
     )
-    write_report(saying(head, provenance=provenance), labels, tmp_path / "head.html", None)
-    text = Page(tmp_path / "head.html").text
+    text = reported(provenance=provenance).text
     assert "weight decay 0.01 steps 500 clip - loss dice+focal" in text
     assert "2025-01-01 00:00 UTC, in 61 s" in text
 
 
-def test_a_head_that_was_not_validated_gets_no_figures(head: Head, labels: Labels, tmp_path: Path) -> None:
+def test_a_head_that_was_not_validated_gets_no_figures(head: Head, reported: Reported) -> None:
     split = Split(head.region.shape, 128, np.zeros((1, 1), bool))
-    history = [History(0, [(10, 1.5)], [], 10)]
-    write_report(saying(head, scores=None), labels, tmp_path / "head.html", split, history)
-    page = Page(tmp_path / "head.html")
+    page = reported(split=split, history=[History(0, [(10, 1.5)], [], 10)], scores=None)
     assert "Not validated" in page.text
     assert "F1" not in page.text
     assert not page.images("Confusion")
     assert page.images("Loss by step")
 
 
-def test_a_class_without_validation_pixels_is_named(head: Head, labels: Labels, tmp_path: Path) -> None:
+def test_a_class_without_validation_pixels_is_named(head: Head, reported: Reported) -> None:
     only = ClassScore(name="water", pixels=9, iou=1.0, accuracy=1.0, f1=1.0, precision=1.0)
     none = [ClassScore(name=each.name, pixels=0, iou=None, accuracy=None, f1=None) for each in CLASSES[1:]]
     confusion = ((9, 0, 0), (0, 0, 0), (0, 0, 0))
     scores = Scores(pixels=9, accuracy=1.0, macro_iou=1.0, macro_f1=1.0, classes=(only, *none), confusion=confusion)
-    write_report(saying(head, scores=scores), labels, tmp_path / "head.html", split_of(head.region))
-    page = Page(tmp_path / "head.html")
+    page = reported(split=split_of(head.region), scores=scores)
     assert 'No validation labels, and so no figures, for wood & "scrub" <5 m, Röhricht' in page.text
     assert "Only one class was judged" in page.text
     assert ["Röhricht", "0", "-", "-", "-", "-"] in page.rows
 
 
-def test_dates_and_the_test_area_have_tables_of_their_own(head: Head, labels: Labels, tmp_path: Path) -> None:
-    dated = [DatedScores(date=dt.date(2017, month, 16), scores=SCORES) for month in (2, 3)]
+def test_dates_and_the_test_area_have_tables_of_their_own(head: Head, reported: Reported) -> None:
+    dated = tuple(DatedScores(date=date, scores=SCORES) for date in (FIRST, LAST))
     tested = SCORES.model_copy(update={"macro_f1": 0.321})
-    made = saying(head, scores_by_date=tuple(dated), scores_of_mean=SCORES, test_scores=tested)
-    write_report(made, labels, tmp_path / "head.html", split_of(head.region))
-    page = Page(tmp_path / "head.html")
+    page = reported(split=split_of(head.region), scores_by_date=dated, scores_of_mean=SCORES, test_scores=tested)
     assert ["2017-03-16", "100", "0.900", "0.500", "0.654"] in page.rows
     assert ["mean over the dates", "100", "0.900", "0.500", "0.654"] in page.rows
     assert "in the test area, where nothing was trained or chosen on 0.321" in page.text
@@ -222,17 +220,16 @@ def test_dates_and_the_test_area_have_tables_of_their_own(head: Head, labels: La
     assert len(page.images("Confusion matrix")) == 2
 
 
-def test_a_head_of_several_dates_is_mapped_at_one(head: Head, labels: Labels, tmp_path: Path) -> None:
-    dates = (dt.date(2017, 2, 16), dt.date(2017, 3, 16))
-    write_report(saying(head, dates=dates), labels, tmp_path / "head.html", None)
-    assert "lianet-user predict HEAD --date 2017-03-16 -o map.tif" in Page(tmp_path / "head.html").text
+def test_a_head_of_several_dates_is_mapped_at_one(reported: Reported) -> None:
+    assert "lianet-user predict HEAD --date 2017-03-16 -o map.tif" in reported(dates=(FIRST, LAST)).text
 
 
-def test_the_maps_show_the_head_s_answers_in_the_classes_colours(head: Head, labels: Labels, tmp_path: Path) -> None:
-    write_report(head, labels, tmp_path / "head.html", None)
-    page = Page(tmp_path / "head.html")
+def test_the_maps_show_the_answers_in_the_classes_colours(
+    head: Head, reported: Reported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture, "DPI", 100)  # or the colours of neighbours mix
     answers = head.values(Window(5, 5, 85, 115))
-    (predicted,) = page.images("Prediction")[:1]
+    predicted = reported().images("Prediction")[0]
     for value, color in ((0, (0x2B, 0x7B, 0xBA)), (1, (0x14, 0x53, 0x2D)), (2, (0xF2, 0xD6, 0x4B))):
         drawn = np.isclose(predicted[..., :3], np.array(color) / 255, atol=0.01).all(2).mean()
         assert drawn == pytest.approx((answers == value).mean(), abs=0.1)
@@ -242,7 +239,7 @@ def test_the_maps_show_the_head_s_answers_in_the_classes_colours(head: Head, lab
 
 
 def test_what_files_say_is_text_and_nothing_else(
-    make_region: RegionFactory, region_header: RegionHeaderFactory, tmp_path: Path
+    region_header: RegionHeaderFactory, reported: Reported, tmp_path: Path
 ) -> None:
     header = region_header(title=MARKUP, licence=MARKUP, attribution=MARKUP)
     classes = [ClassEntry(name=f"{MARKUP} {number}", color="#123456") for number in range(2)]
@@ -254,11 +251,8 @@ def test_what_files_say_is_text_and_nothing_else(
     )
     values = np.zeros(made.region.shape, np.uint8)
     values[:, 64:] = 1
-    hostile = saying(made, provenance=provenance)
-    labels = labels_on(made.region.geobox, values, classes)
-    path = tmp_path / "head.html"
-    write_report(hostile, labels, path, split_of(made.region), HISTORY, head_path=Path(HOSTILE))
-    page = Page(path)
+    drawn = labels_on(made.region.geobox, values, classes)
+    page = reported(made, drawn, split_of(made.region), HISTORY, head_path=Path(HOSTILE), provenance=provenance)
     assert "script" not in {tag for tag, _ in page.elements}
     assert not any(name.startswith("on") for _, each in page.elements for name in each)
     assert all(
@@ -280,7 +274,7 @@ def test_a_place_that_cannot_be_written_is_named(head: Head, labels: Labels, tmp
 
 @pytest.mark.parametrize("scale", [1, 4])
 def test_numbers_on_validation_ground_are_put_against_their_reference(
-    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: Literal[1, 4]
+    head: Head, reported: Reported, monkeypatch: pytest.MonkeyPatch, scale: Literal[1, 4]
 ) -> None:
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     draw = charts.predicted_against_reference
@@ -293,7 +287,7 @@ def test_numbers_on_validation_ground_are_put_against_their_reference(
     values = np.full((96 * scale, 128 * scale), np.nan, np.float32)
     values[: 60 * scale, : 70 * scale] = np.random.default_rng(0).random((60 * scale, 70 * scale)) * 30
     numbers, split = head_of(head, scale=scale), split_of(head.region)
-    write_report(numbers, numbers_on(head.region, values, scale), tmp_path / "head.html", split)
+    page = reported(numbers, numbers_on(head.region, values, scale), split)
     answers = numbers.values(Window(0, 0, 60, 70))
     expected = [
         (values[row, col], answers[row, col])
@@ -303,7 +297,6 @@ def test_numbers_on_validation_ground_are_put_against_their_reference(
     reference, predicted = np.array(expected).T
     assert np.array_equal(pairs[0][0], reference)
     np.testing.assert_allclose(pairs[0][1], predicted, atol=1e-3)
-    page = Page(tmp_path / "head.html")
     assert page.images("Predicted against reference")
     assert ["mean absolute error (MAE)", "2.314 m"] in page.rows
     assert ["mean squared error (MSE)", "9 m²"] in page.rows
@@ -311,12 +304,11 @@ def test_numbers_on_validation_ground_are_put_against_their_reference(
     assert "Where labels and map differ most" in page.text
 
 
-def test_numbers_by_date_are_in_their_unit(head: Head, tmp_path: Path) -> None:
+def test_numbers_by_date_are_in_their_unit(head: Head, reported: Reported) -> None:
     scores = NumberScores(pixels=7, mae=1.5, mse=4.0, rmse=2.0, r2=None, bias=0.5)
-    numbers = head_of(head, scores_by_date=(DatedScores(date=dt.date(2017, 2, 16), scores=scores),))
+    numbers = head_of(head, scores_by_date=(DatedScores(date=FIRST, scores=scores),))
     values = np.full((96, 128), 3.0, np.float32)
-    write_report(numbers, numbers_on(head.region, values), tmp_path / "head.html", None)
-    page = Page(tmp_path / "head.html")
+    page = reported(numbers, numbers_on(head.region, values))
     assert ["2017-02-16", "7", "1.5 m", "2 m", "0.5 m", "-"] in page.rows
     assert not page.images("Predicted against reference")  # nobody knows what was kept
 
@@ -397,7 +389,7 @@ def test_numbers_that_are_all_the_same_are_drawn() -> None:
 def doubting(doubt: np.ndarray, window: Window, scale: int = 1) -> MappedView:
     """A view whose doubt is given."""
     values = np.zeros(doubt.shape, np.uint8)
-    view = View(window, dt.date(2017, 2, 16), scale, values, True)
+    view = View(window, FIRST, scale, values, True)
     return MappedView(view, np.zeros((window.height, window.width, 3), np.uint8), values, doubt.astype(np.float32))
 
 
