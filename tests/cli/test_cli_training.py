@@ -154,9 +154,7 @@ main()
 
 
 @pytest.mark.usefixtures("native_answers")  # as in the process that is stopped
-def test_a_terminated_finetune_says_how_to_go_on_and_ends_on_the_same_head(
-    region: Region, classes: Path, tmp_path: Path
-) -> None:
+def test_a_terminated_finetune_can_be_resumed_to_the_same_head(region: Region, classes: Path, tmp_path: Path) -> None:
     command = ("finetune", region.path, classes, "--date", "2017-02-16", *QUICK, "--steps", 150, "-o")
     whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
     lianet(*command, whole)

@@ -251,9 +251,7 @@ def test_features_are_standardised_and_one_value_everywhere_does_no_harm(small_g
     assert (found[1] == 0).all()
 
 
-def test_a_raster_that_does_not_cover_the_labels_is_refused_with_its_share(
-    small_geobox: GeoBox, tmp_path: Path
-) -> None:
+def test_a_raster_that_covers_too_few_labels_is_refused_with_its_share(small_geobox: GeoBox, tmp_path: Path) -> None:
     labelled = np.zeros(small_geobox.shape, bool)
     labelled[10:20, 30:70] = True  # columns 30 to 69, of which the raster has those up to 59
     part = small_geobox[:, :60]
