@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from command_line import lianet
 
 from lianet_user import doctor, errors
-from lianet_user.cli import _run
 from lianet_user.doctor import CHECKS, Finding, is_broken
 from lianet_user.field import torchvision_ops
 
@@ -43,23 +43,19 @@ def test_everything_that_is_not_fine_says_what_to_do(findings: list[Finding]) ->
     assert all(finding.advice for finding in findings if finding.level != "fine")
 
 
-def test_what_is_broken_ends_with_1_and_the_rest_is_still_said(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_broken_ends_with_1_and_the_rest_is_still_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CHECKS", {"disk": lambda: [BROKEN], "versions": lambda: [FINE]})
-    assert _run(["doctor"]) == errors.EXIT_FAILURE
-    said = capfd.readouterr().out
+    said = lianet("doctor", code=errors.EXIT_FAILURE).out
     assert "-> make room" in said
     assert "all well" in said
     assert "\x1b[2J" not in said
-    assert _run(["doctor", "--json"]) == errors.EXIT_FAILURE
-    assert json.loads(capfd.readouterr().out)["findings"][1]["found"] == "all well"
+    told = json.loads(lianet("doctor", "--json", code=errors.EXIT_FAILURE).out)
+    assert told["findings"][1]["found"] == "all well"
 
 
-def test_nothing_broken_ends_with_0(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_broken_ends_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CHECKS", {"versions": lambda: [FINE]})
-    assert _run(["doctor"]) == errors.EXIT_OK
-    assert "nothing is broken" in capfd.readouterr().out
+    assert "nothing is broken" in lianet("doctor").out
 
 
 def test_a_look_that_fails_is_a_finding() -> None:
@@ -72,9 +68,7 @@ def test_a_look_that_fails_is_a_finding() -> None:
     assert finding.advice
 
 
-def test_missing_or_old_packages_are_named_with_the_cure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_missing_or_old_packages_are_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.metadata.version
 
     def version(name: str) -> str:

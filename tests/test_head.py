@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -11,16 +12,16 @@ import pytest
 import torch
 from affine import Affine
 from agreement import assert_same_classes
-from factories import RegionFactory, randomize
+from factories import RegionFactory
+from heads import entries, random_head
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import ODCExtension  # noqa: F401  # gives arrays their `odc`
 
 from lianet_user.errors import AreaError, ArtifactError, DateError, RegionMismatchError
-from lianet_user.field.config import HeadConfig, HeadInput, preset
-from lianet_user.field.head import HeadEnsemble
+from lianet_user.field.config import HeadInput, preset
 from lianet_user.files.artifact import open_head_file, write_artifact
-from lianet_user.files.header import IGNORE, ClassEntry, HeadHeader, Numbers, Provenance, RegionRef
+from lianet_user.files.header import IGNORE, Numbers
 from lianet_user.geo.grid import Window, bounds_of, window_geobox
 from lianet_user.head import Head
 from lianet_user.region import Region
@@ -28,6 +29,9 @@ from lianet_user.region import Region
 pytestmark = pytest.mark.numerics
 
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
+
+
+CLASSES = entries(("water", "wood and scrub", "field", "town"))
 
 
 def make_head(
@@ -39,38 +43,13 @@ def make_head(
     scale: Literal[1, 4] = 1,
 ) -> Head:
     """A head of random layers; with `numbers` it answers with a number."""
-    classes = () if numbers else ("water", "wood and scrub", "field", "town")
-    config = HeadConfig(
-        inputs=inputs,
-        in_channels=region.channels(inputs),
-        widths=(16, 8),
-        outputs=1 if numbers else len(classes),
-        norm="batch",
-        members=2,
-        scale=scale,
-        output="number" if numbers else "logits",
-    )
-    layers = HeadEnsemble(config)
-    randomize(layers, seed=3)
+    classes = () if numbers else CLASSES
+    head = random_head(region, inputs, classes=classes, numbers=numbers, members=2, scale=scale, dates=dates, seed=3)
     if numbers:  # above zero, where LeakyReLU lets all of it through
         with torch.no_grad():
-            for member in layers.members:
+            for member in head.layers.members:
                 list(member.parameters())[-1].fill_(2.0)
-    assert region.sha256 is not None
-    header = HeadHeader(
-        task="regression" if numbers else "segmentation",
-        numbers=numbers,
-        classes=tuple(ClassEntry(name=name, color=f"#00000{n}") for n, name in enumerate(classes)),
-        head=config,
-        region=RegionRef(
-            name=region.header.name, lineage=region.header.lineage, sha256=region.sha256, path=str(region.path)
-        ),
-        dates=dates,
-        scores=None,
-        provenance=Provenance(created=dt.datetime(2025, 1, 1, tzinfo=dt.UTC), source="x", settings={}, software={}),
-        attribution="",
-    )
-    return Head(header, layers, region)
+    return Head(head.header, head.layers, region)
 
 
 @pytest.fixture
@@ -83,13 +62,31 @@ def head(region: Region) -> Head:
     return make_head(region)
 
 
+@pytest.fixture
+def saved(head: Head, tmp_path: Path) -> Path:
+    """The head's file."""
+    head.save(tmp_path / "head.safetensors")
+    return tmp_path / "head.safetensors"
+
+
+@pytest.fixture
+def apart(head: Head, tmp_path: Path) -> Path:
+    """The head's file in a folder where its region is not."""
+    (tmp_path / "elsewhere").mkdir()
+    head.save(tmp_path / "elsewhere" / "head.safetensors")
+    return tmp_path / "elsewhere" / "head.safetensors"
+
+
+def path_of(region: Region) -> Path:
+    assert region.path is not None
+    return region.path
+
+
 # --- files
 
 
-def test_an_opened_head_classifies_as_the_saved_one(head: Head, tmp_path: Path) -> None:
-    head.save(tmp_path / "head.safetensors")
-    opened = Head.open(tmp_path / "head.safetensors")
-    window = head.region.window
+def test_an_opened_head_classifies_as_the_saved_one(head: Head, saved: Path) -> None:
+    opened, window = Head.open(saved), head.region.window
     classes = head.values(window)
     assert len(np.unique(classes)) >= 3
     assert np.array_equal(opened.values(window), classes)
@@ -98,77 +95,61 @@ def test_an_opened_head_classifies_as_the_saved_one(head: Head, tmp_path: Path) 
     assert opened.region.path == head.region.path
 
 
-def test_a_head_file_holds_the_layers_as_they_were_trained(head: Head, tmp_path: Path) -> None:
-    head.save(tmp_path / "head.safetensors")
-    stored = open_head_file(tmp_path / "head.safetensors").tensors()
+def test_a_head_file_holds_the_layers_as_they_were_trained(head: Head, saved: Path) -> None:
+    stored = open_head_file(saved).tensors()
     trained = {n: t.numpy() for n, t in head.layers.state_dict().items() if not n.endswith("num_batches_tracked")}
     assert any(name.endswith("running_var") for name in trained)  # not folded
     assert stored.keys() == trained.keys()
     assert all(np.array_equal(stored[name], trained[name]) for name in trained)
 
 
-def test_a_head_with_a_missing_tensor_is_refused(head: Head, tmp_path: Path) -> None:
-    path = tmp_path / "head.safetensors"
-    head.save(path)
-    tensors = open_head_file(path).tensors()
+def test_a_head_with_a_missing_tensor_is_refused(head: Head, saved: Path) -> None:
+    tensors = open_head_file(saved).tensors()
     del tensors["members.1.3.bias"]
-    write_artifact(path, head.header, tensors)
+    write_artifact(saved, head.header, tensors)
     with pytest.raises(ArtifactError, match=r"members\.1\.3\.bias"):
-        Head.open(path)
+        Head.open(saved)
 
 
 def test_a_head_refuses_a_region_that_it_was_not_trained_on(
-    head: Head, make_region: RegionFactory, tmp_path: Path
+    head: Head, saved: Path, make_region: RegionFactory
 ) -> None:
-    head.save(tmp_path / "head.safetensors")
     other = make_region(name="other", seed=1, lineage="1" * 32)
     with pytest.raises(RegionMismatchError, match=r"other\.safetensors is not the region") as caught:
-        Head.open(tmp_path / "head.safetensors", other.path)
+        Head.open(saved, other.path)
     assert head.header.region.sha256[:12] in str(caught.value)
     assert str(other.sha256)[:12] in str(caught.value)
 
 
 def test_a_region_encoded_anew_under_the_same_path_is_refused(
-    head: Head, make_region: RegionFactory, tmp_path: Path
+    head: Head, saved: Path, make_region: RegionFactory
 ) -> None:
-    head.save(tmp_path / "head.safetensors")
     assert make_region(seed=1, lineage="1" * 32).path == head.region.path
     with pytest.raises(RegionMismatchError, match="is not the region"):
-        Head.open(tmp_path / "head.safetensors")
+        Head.open(saved)
 
 
-def test_a_region_that_moved_is_found_beside_the_head(head: Head, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    head.save(elsewhere / "head.safetensors")
-    assert head.region.path is not None
-    head.region.path.rename(elsewhere / head.region.path.name)
-    opened = Head.open(elsewhere / "head.safetensors")
-    assert opened.region.path == elsewhere / head.region.path.name
+def test_a_region_that_moved_is_found_beside_the_head(head: Head, apart: Path) -> None:
+    moved = path_of(head.region).rename(apart.with_name(path_of(head.region).name))
+    opened = Head.open(apart)
+    assert opened.region.path == moved
     assert np.array_equal(opened.values(head.region.window), head.values(head.region.window))
 
 
-def test_a_region_that_is_given_is_taken_before_the_recorded_one(head: Head, tmp_path: Path) -> None:
-    head.save(tmp_path / "head.safetensors")
-    assert head.region.path is not None
-    copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(head.region.path.read_bytes())
-    assert Head.open(tmp_path / "head.safetensors", copy).region.path == copy
+def test_a_region_that_is_given_is_taken_before_the_recorded_one(head: Head, saved: Path) -> None:
+    copy = Path(shutil.copy(path_of(head.region), saved.with_name("copy.safetensors")))
+    assert Head.open(saved, copy).region.path == copy
 
 
-def test_a_missing_region_is_one_line_with_the_places_searched(head: Head, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    head.save(elsewhere / "head.safetensors")
-    assert head.region.path is not None
-    head.region.path.unlink()
+def test_a_missing_region_is_one_line_with_the_places_searched(head: Head, apart: Path) -> None:
+    recorded = path_of(head.region)
+    recorded.unlink()
     with pytest.raises(ArtifactError) as caught:
-        Head.open(elsewhere / "head.safetensors")
+        Head.open(apart)
     message = str(caught.value)
     assert "\n" not in message
-    assert str(head.region.path) in message
-    assert str(elsewhere / head.region.path.name) in message
-    assert "`region`" in message
+    for place in (str(recorded), str(apart.with_name(recorded.name)), "`region`"):
+        assert place in message
 
 
 # --- windows
@@ -184,33 +165,28 @@ def test_answers_are_the_trained_layers_on_the_whole_region(head: Head) -> None:
     torch.testing.assert_close(found.exp().sum(0), torch.ones(96, 128), atol=1e-5, rtol=0)
 
 
-def test_answers_of_a_window_are_that_part_of_the_whole(make_region: RegionFactory) -> None:
-    geobox = GeoBox((101, 253), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
-    field = preset("lite", height=101, width=253, dates=1, bands=3, table_size=2**12)
-    head = make_head(make_region(geobox=geobox, field=field), inputs=("features", "bands", "context"))
-    whole = head.answers(head.region.window)
-    assert whole.std() > 0.1
-    for tile in (Window(0, 0, 50, 83), Window(50, 83, 50, 83), Window(100, 166, 1, 87), Window(31, 120, 1, 1)):
-        part = head.answers(tile)
-        torch.testing.assert_close(part, whole[(slice(None), *tile.slices)], atol=1e-4, rtol=0)
-        assert np.array_equal(head.values(tile), part.argmax(0).numpy())
-
-
-@pytest.mark.parametrize("numbers", [None, Numbers(offset=5.0, scale=2.0, low=0.0, high=10.0)])
-def test_finer_answers_of_a_window_are_that_part_of_the_whole(
-    make_region: RegionFactory, numbers: Numbers | None
+@pytest.mark.parametrize(
+    ("numbers", "scale"),
+    [
+        pytest.param(None, 1, id="classes"),
+        pytest.param(None, 4, id="classes on a finer grid"),
+        pytest.param(Numbers(offset=5.0, scale=2.0, low=0.0, high=10.0), 4, id="numbers on a finer grid"),
+    ],
+)
+def test_answers_of_a_window_are_that_part_of_the_whole(
+    make_region: RegionFactory, numbers: Numbers | None, scale: Literal[1, 4]
 ) -> None:
     geobox = GeoBox((101, 253), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
     field = preset("lite", height=101, width=253, dates=1, bands=3, table_size=2**12)
     region = make_region(geobox=geobox, field=field)
-    head = make_head(region, inputs=("features", "bands", "context"), numbers=numbers, scale=4)
+    head = make_head(region, inputs=("features", "bands", "context"), numbers=numbers, scale=scale)
     whole = head.answers(region.window)
-    assert whole.shape == (1 if numbers else 4, 404, 1012)
+    assert whole.shape == (1 if numbers else 4, 101 * scale, 253 * scale)
     assert whole.std() > 0.1
     for tile in (Window(0, 0, 50, 83), Window(50, 83, 50, 83), Window(100, 166, 1, 87), Window(31, 120, 1, 1)):
-        rows = slice(4 * tile.row, 4 * (tile.row + tile.height))
-        cols = slice(4 * tile.col, 4 * (tile.col + tile.width))
-        torch.testing.assert_close(head.answers(tile), whole[:, rows, cols], atol=1e-4, rtol=0)
+        part = head.answers(tile)
+        torch.testing.assert_close(part, whole[(slice(None), *tile.scaled(scale).slices)], atol=1e-4, rtol=0)
+        assert np.array_equal(head.values(tile), (part[0] if numbers else part.argmax(0)).numpy())
 
 
 def test_numbers_are_answered_in_their_unit(region: Region) -> None:

@@ -11,14 +11,12 @@ import pytest
 import rasterio
 import torch
 from agreement import assert_same_answers, assert_same_classes
-from factories import randomize
+from heads import entries, random_head
 from torch import Tensor
 
-from lianet_user.field.config import HeadConfig
-from lianet_user.field.head import HeadEnsemble
+from lianet_user.field.config import HeadInput
 from lianet_user.field.model import computed_in
 from lianet_user.files.artifact import open_region_file
-from lianet_user.files.header import ClassEntry, HeadHeader, RegionRef
 from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.region import Region
@@ -43,33 +41,11 @@ def havelland() -> Region:
 @pytest.fixture(scope="module")
 def head(havelland: Region) -> Head:
     """Six random layers that decide for each of the classes somewhere: as sensitive to what they read as trained ones."""
-    config = HeadConfig(
-        inputs=("features", "bands", "context"),
-        in_channels=havelland.channels(("features", "bands", "context")),
-        widths=(128, 128, 64, 64, 32),
-        outputs=6,
-        norm="batch",
-    )
-    assert havelland.sha256 is not None
-    header = HeadHeader(
-        task="segmentation",
-        classes=tuple(ClassEntry(name=f"class {i}", color=f"#0000{i:02x}") for i in range(6)),
-        head=config,
-        region=RegionRef(
-            name=havelland.header.name,
-            lineage=havelland.header.lineage,
-            sha256=havelland.sha256,
-            path=str(havelland.path),
-        ),
-        dates=havelland.header.dates,
-        scores=None,
-        provenance=havelland.header.provenance,
-        attribution="",
-    )
-    layers = HeadEnsemble(config)
-    randomize(layers)
+    inputs: tuple[HeadInput, ...] = ("features", "bands", "context")
+    head = random_head(havelland, inputs, classes=entries(6), widths=(128, 128, 64, 64, 32))
+    layers = head.layers
     with torch.inference_mode():
-        read = havelland.head_input(SAMPLE, None, config.inputs)
+        read = havelland.head_input(SAMPLE, None, inputs)
         layers.mean.copy_(read.mean((1, 2), keepdim=True))
         layers.std.copy_(read.std((1, 2), keepdim=True))
         *before, last = layers.members[0].children()
@@ -79,7 +55,7 @@ def head(havelland: Region) -> Head:
         for parameter in last.parameters():  # each class's scores to the mean 0 and the deviation 1
             parameter.div_(scores.std(1).reshape(-1, *[1] * (parameter.dim() - 1)))
         last.bias.sub_(scores.mean(1) / scores.std(1))
-    return Head(header, layers, havelland)
+    return Head(head.header, layers, havelland)
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,19 @@
-"""A server whose faults are scripted, for tests of what comes over the network."""
+"""A server whose faults are scripted and documents to be spoiled, for tests of what comes over the network."""
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
+MODELS = Path(__file__).resolve().parents[1] / "models"
+ROMANIA = MODELS / "romania.safetensors"
 Answer = Callable[["Request"], None]
 
 
@@ -50,6 +55,11 @@ class Web:
     def put(self, path: str, *answers: Answer | bytes) -> str:
         self.answers[path] = [whole(answer) if isinstance(answer, bytes) else answer for answer in answers]
         return self.url + path
+
+    def host(self, folder: Path) -> None:
+        """Every file of a folder, where it lies there."""
+        for path in folder.rglob("*.*"):
+            self.put(f"/{path.relative_to(folder)}", path.read_bytes())
 
 
 @contextmanager
@@ -155,3 +165,11 @@ def claiming(length: int, data: bytes) -> Answer:
         request.send(data)
 
     return answer
+
+
+@contextmanager
+def editing(path: Path) -> Iterator[dict[str, Any]]:
+    """What a JSON file holds, to be changed while the block runs and then written back."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    yield document
+    path.write_text(json.dumps(document), encoding="utf-8")

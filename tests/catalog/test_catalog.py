@@ -18,7 +18,8 @@ import pytest
 from affine import Affine
 from factories import RegionFactory
 from odc.geo.geobox import GeoBox
-from shapely.geometry import Point
+from shapely.geometry import Point, mapping
+from web import MODELS, editing
 
 from lianet_user.catalog import Model, Provider, chosen_place, open_catalog, publish
 from lianet_user.catalog.coverage import SAME_PLACE, View, coverage_figure, is_land, marks, place_of, sketch
@@ -29,7 +30,6 @@ from lianet_user.files.artifact import open_region_file
 from lianet_user.geo.grid import LONLAT, bounds_of
 
 pystac = pytest.importorskip("pystac")
-MODELS = Path(__file__).resolve().parents[2] / "models"
 Document = dict[str, Any]
 
 
@@ -125,18 +125,18 @@ def test_ground_across_the_antimeridian_is_cut_in_two(make_region: RegionFactory
 
 
 def test_publishing_refuses_and_leaves_nothing(make_region: RegionFactory, tmp_path: Path) -> None:
-    make_region(name="a")
-    make_region(name="b", seed=1)
+    for seed, name in enumerate("ab"):
+        make_region(name=name, seed=seed)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(CatalogError, match=r"both regions named 'small'"):
         publish(tmp_path)
-    (tmp_path / "b.safetensors").write_bytes(b"cut off")
-    with pytest.raises(ArtifactError, match=r"b\.safetensors"):
-        publish(tmp_path)
-    whole = (tmp_path / "a.safetensors").read_bytes()
-    (tmp_path / "b.safetensors").write_bytes(whole[:-1])
-    with pytest.raises(ArtifactError, match="cut off"):
-        publish(tmp_path)
-    (tmp_path / "empty").mkdir()
+    for content, message in (
+        (b"cut off", r"b\.safetensors"),
+        ((tmp_path / "a.safetensors").read_bytes()[:-1], "cut off"),
+    ):
+        (tmp_path / "b.safetensors").write_bytes(content)
+        with pytest.raises(ArtifactError, match=message):
+            publish(tmp_path)
     with pytest.raises(CatalogError, match="holds no region file"):
         publish(tmp_path / "empty")
     assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors", "b.safetensors", "empty"}
@@ -161,19 +161,16 @@ def test_a_catalogue_is_replaced_only_when_asked_and_says_what_it_left(
 # --- reading what anybody wrote
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a catalogue of one region, `romania`."""
-    folder = tmp_path_factory.mktemp("original")
-    shutil.copy(MODELS / "romania.safetensors", folder)
-    publish(folder)
-    return folder
-
-
 @pytest.fixture
 def published(original: Path, tmp_path: Path) -> Path:
-    """A copy of it to be spoiled."""
+    """The folder of a catalogue of one region, `romania`, to be spoiled."""
     return Path(shutil.copytree(original, tmp_path / "published"))
+
+
+def linked(catalogue: Path, *hrefs: object, rel: str = "item") -> None:
+    """Put more links into a catalogue."""
+    with editing(catalogue) as document:
+        document["links"] += [{"rel": rel, "href": href} for href in hrefs]
 
 
 def changed(document: Document, path: str, value: object) -> Document:
@@ -308,10 +305,10 @@ BAD_CATALOGUES: dict[str, tuple[bytes | Callable[[Document], object], str]] = {
 @pytest.mark.parametrize("fault", BAD_CATALOGUES)
 def test_what_is_no_catalogue_is_refused_in_a_line(published: Path, fault: str) -> None:
     root = published / "catalog.json"
-    content, message = BAD_CATALOGUES[fault]
-    root.write_bytes(
-        content if isinstance(content, bytes) else json.dumps(content(json.loads(root.read_text()))).encode()
-    )
+    spoiled, message = BAD_CATALOGUES[fault]
+    if callable(spoiled):
+        spoiled = json.dumps(spoiled(json.loads(root.read_text()))).encode()
+    root.write_bytes(spoiled)
     with pytest.raises(CatalogError, match=message) as error:
         open_catalog(str(root))
     assert len(str(error.value)) < 1_000
@@ -319,21 +316,10 @@ def test_what_is_no_catalogue_is_refused_in_a_line(published: Path, fault: str) 
 
 def test_links_lead_in_circles_and_out_and_no_further(published: Path) -> None:
     root = published / "catalog.json"
-    document = json.loads(root.read_text())
-    outside = published.parent / "outside.json"
-    shutil.copy(root, outside)
+    outside = Path(shutil.copy(root, published.parent / "outside.json"))
     (published / "link.json").symlink_to(outside)
-    hrefs = [
-        "./catalog.json",
-        "../outside.json",
-        "link.json",
-        "missing.json",
-        "file:///x.json",
-        "http://x.org/c.json",
-        7,
-    ]
-    document["links"] += [{"rel": "child", "href": href} for href in hrefs]
-    root.write_text(json.dumps(document))
+    astray = ("missing.json", "file:///x.json", "http://x.org/c.json", 7)
+    linked(root, "./catalog.json", "../outside.json", "link.json", *astray, rel="child")
     catalog = open_catalog(str(root))
     assert [model.name for model in catalog.models] == ["romania"]
     assert len(catalog.problems) == 6
@@ -341,14 +327,13 @@ def test_links_lead_in_circles_and_out_and_no_further(published: Path) -> None:
 
 
 def test_nested_catalogues_are_read_and_other_items_skipped(published: Path, tmp_path: Path) -> None:
-    outer = tmp_path / "catalog.json"
-    image = published / "items" / "image.json"
-    document = json.loads((published / "items" / "romania.json").read_text())
-    image.write_text(json.dumps({**document, "id": "image", "assets": {"image": {"href": "./image.tif"}}}))
-    inner = json.loads((published / "catalog.json").read_text())
-    inner["links"].append({"rel": "item", "href": "./items/image.json"})
-    (published / "catalog.json").write_text(json.dumps(inner))
-    outer.write_text(json.dumps({**inner, "links": [{"rel": "child", "href": "published/catalog.json"}]}))
+    outer = Path(shutil.copy(published / "catalog.json", tmp_path))
+    image = shutil.copy(published / "items" / "romania.json", published / "items" / "image.json")
+    with editing(Path(image)) as document:
+        document |= {"id": "image", "assets": {"image": {"href": "./image.tif"}}}
+    linked(published / "catalog.json", "./items/image.json")
+    with editing(outer) as document:
+        document["links"] = [{"rel": "child", "href": "published/catalog.json"}]
     catalog = open_catalog(str(outer))
     assert [model.name for model in catalog.models] == ["romania"]
     assert catalog.problems == ()
@@ -356,9 +341,7 @@ def test_nested_catalogues_are_read_and_other_items_skipped(published: Path, tmp
 
 def test_two_models_of_one_name_are_both_left_out(published: Path) -> None:
     shutil.copy(published / "items" / "romania.json", published / "items" / "again.json")
-    document = json.loads((published / "catalog.json").read_text())
-    document["links"].append({"rel": "item", "href": "./items/again.json"})
-    (published / "catalog.json").write_text(json.dumps(document))
+    linked(published / "catalog.json", "./items/again.json")
     catalog = open_catalog(str(published / "catalog.json"))
     assert catalog.models == ()
     assert "2 models named 'romania'" in catalog.problems[0]
@@ -410,11 +393,8 @@ def test_models_are_found_by_place_and_time() -> None:
 def test_the_sketch_marks_every_model_where_it_lies() -> None:
     models = open_catalog(str(MODELS / "catalog.json")).models
     lines, view = sketch(models), View.of(models)
-    assert [mark for line in lines for mark in line if mark.isalpha()] == [
-        "b",
-        "a",
-        "c",
-    ]  # from north to south, west to east
+    # From north to south, west to east.
+    assert [mark for line in lines for mark in line if mark.isalpha()] == ["b", "a", "c"]
     for mark, model in zip(marks(models), models, strict=True):
         (row,) = [number for number, line in enumerate(lines) if mark in line]
         lon, lat = place_of(model)
@@ -422,22 +402,13 @@ def test_the_sketch_marks_every_model_where_it_lies() -> None:
         assert abs(view.north - (row + 0.5) * view.height / 18 - lat) <= view.height / 36
     assert SAME_PLACE in "".join(sketch((models[0], models[0])))
     assert len(sketch(())) == 18
-    assert View.of((models[0], models[0].model_copy(update={"geometry": far_away()}))).width == 360
-
-
-def far_away() -> dict[str, Any]:
-    from shapely.geometry import mapping
-
-    return dict(mapping(Point(170, -40).buffer(0.5)))
+    far_away = models[0].model_copy(update={"geometry": mapping(Point(170, -40).buffer(0.5))})
+    assert View.of((models[0], far_away)).width == 360
 
 
 def test_land_is_where_it_is() -> None:
-    on_land, at_sea = (
-        [(13, 52), (-100, 40), (25, 0), (135, -25), (373, 52)],
-        [(-30, 40), (-150, 0), (80, -30), (150, 40)],
-    )
-    assert all(is_land(*place) for place in on_land)
-    assert not any(is_land(*place) for place in at_sea)
+    assert all(is_land(*place) for place in [(13, 52), (-100, 40), (25, 0), (135, -25), (373, 52)])
+    assert not any(is_land(*place) for place in [(-30, 40), (-150, 0), (80, -30), (150, 40)])
 
 
 def test_the_picture_shows_marks(tmp_path: Path) -> None:

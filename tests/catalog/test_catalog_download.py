@@ -6,11 +6,11 @@ import hashlib
 import random
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from web import Answer, Request, Web, claiming, cut, endless, serving, status, whole, without_ranges
+from web import Answer, Request, Web, claiming, cut, endless, status, whole, without_ranges
 
 from lianet_user.catalog import download as module
 from lianet_user.catalog.download import download, read_bytes
@@ -21,83 +21,55 @@ DATA = random.Random(0).randbytes(700_000)
 OTHER = random.Random(1).randbytes(700_000)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Web]:
-    with serving() as web:
-        yield web
-
-
-@pytest.fixture
-def web(server: Web, monkeypatch: pytest.MonkeyPatch) -> Web:
-    monkeypatch.setattr(module, "PAUSE_S", 0.0)
-    monkeypatch.setattr(module, "TIMEOUT_S", 1.0)
-    server.answers.clear()
-    server.asked.clear()
-    server.headers.clear()
-    return server
-
-
-def get(web: Web, path: Path, *answers: Answer | bytes) -> None:
-    place = web.put("/file", *answers)
-    download(place, path, size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
+def get(web: Web, path: Path, *answers: Answer | bytes, listener: Callable[[int, int], None] | None = None) -> None:
+    sha256 = hashlib.sha256(DATA).hexdigest()
+    download(web.put("/file", *answers), path, size=len(DATA), sha256=sha256, listener=listener)
 
 
 def test_a_file_arrives_whole_and_tells_how_far_it_is(web: Web, tmp_path: Path) -> None:
     heard: list[tuple[int, int]] = []
-    place = web.put("/file", DATA)
-    sha256 = hashlib.sha256(DATA).hexdigest()
-    download(place, tmp_path / "part", size=len(DATA), sha256=sha256, listener=lambda *state: heard.append(state))
+    get(web, tmp_path / "part", DATA, listener=lambda *state: heard.append(state))
     assert (tmp_path / "part").read_bytes() == DATA
     assert heard == sorted(heard)
     assert heard[-1] == (len(DATA), len(DATA))
     assert web.asked == [("/file", None)]
 
 
-def test_what_was_received_before_is_not_received_again(web: Web, tmp_path: Path) -> None:
-    (tmp_path / "part").write_bytes(DATA[:300_000])
-    get(web, tmp_path / "part", DATA)
+def part_of(place: str) -> Answer:
+    """An answer that claims to be this part of the file."""
+    return status(206, **{"Content-Range": place})
+
+
+START = DATA[:300_000]
+GOING_ON: dict[str, tuple[bytes, list[Answer], list[str | None]]] = {
+    "what was received before is not received again": (START, [whole(DATA)], ["bytes=300000-"]),
+    "a connection that closes early is gone on with": (
+        b"",
+        [cut(DATA, 100_000), cut(DATA, 250_000), whole(DATA)],
+        [None, "bytes=100000-", "bytes=350000-"],
+    ),
+    "a server that ignores ranges is read from the start": (START, [without_ranges(DATA)], ["bytes=300000-"]),
+    "a file that changed between ranges is read anew": (OTHER[:300_000], [whole(DATA)], ["bytes=300000-", None]),
+    "a part that is longer than the file is thrown away": (DATA + b"more", [whole(DATA)], [None]),
+    **{
+        f"a server that answers {code} is asked again": (b"", [status(code), status(code), whole(DATA)], [None] * 3)
+        for code in (500, 503, 429)
+    },
+    **{
+        f"a range that is {place} is not appended": (START, [part_of(place), whole(DATA)], ["bytes=300000-", None])
+        for place in ("bytes 5-699999/700000", "bytes 300000-699999/800000", "nonsense")
+    },
+}
+
+
+@pytest.mark.parametrize("case", GOING_ON)
+def test_a_download_goes_on_from_what_is_really_there(web: Web, tmp_path: Path, case: str) -> None:
+    kept, answers, ranges = GOING_ON[case]
+    if kept:
+        (tmp_path / "part").write_bytes(kept)
+    get(web, tmp_path / "part", *answers)
     assert (tmp_path / "part").read_bytes() == DATA
-    assert web.asked == [("/file", "bytes=300000-")]
-
-
-def test_a_connection_that_closes_early_is_gone_on_with(web: Web, tmp_path: Path) -> None:
-    get(web, tmp_path / "part", cut(DATA, 100_000), cut(DATA, 250_000), whole(DATA))
-    assert (tmp_path / "part").read_bytes() == DATA
-    assert [ranged for _, ranged in web.asked] == [None, "bytes=100000-", "bytes=350000-"]
-
-
-@pytest.mark.parametrize("code", [500, 503, 429])
-def test_a_server_that_is_busy_is_asked_again(web: Web, tmp_path: Path, code: int) -> None:
-    get(web, tmp_path / "part", status(code), status(code), whole(DATA))
-    assert (tmp_path / "part").read_bytes() == DATA
-
-
-def test_a_server_that_ignores_ranges_is_read_from_the_start(web: Web, tmp_path: Path) -> None:
-    (tmp_path / "part").write_bytes(DATA[:300_000])
-    get(web, tmp_path / "part", without_ranges(DATA))
-    assert (tmp_path / "part").read_bytes() == DATA
-
-
-def test_a_range_of_another_place_or_size_is_not_appended(web: Web, tmp_path: Path) -> None:
-    for place in ("bytes 5-699999/700000", "bytes 300000-699999/800000", "nonsense"):
-        (tmp_path / "part").write_bytes(DATA[:300_000])
-        answer = status(206, **{"Content-Range": place})
-        get(web, tmp_path / "part", answer, whole(DATA))
-        assert (tmp_path / "part").read_bytes() == DATA
-        assert web.asked[-1] == ("/file", None)
-
-
-def test_a_file_that_changed_between_ranges_is_read_anew(web: Web, tmp_path: Path) -> None:
-    (tmp_path / "part").write_bytes(OTHER[:300_000])
-    get(web, tmp_path / "part", DATA)
-    assert (tmp_path / "part").read_bytes() == DATA
-    assert [ranged for _, ranged in web.asked] == ["bytes=300000-", None]
-
-
-def test_a_part_that_is_longer_than_the_file_is_thrown_away(web: Web, tmp_path: Path) -> None:
-    (tmp_path / "part").write_bytes(DATA + b"more")
-    get(web, tmp_path / "part", DATA)
-    assert (tmp_path / "part").read_bytes() == DATA
+    assert web.asked == [("/file", each) for each in ranges]
 
 
 LIES: dict[str, tuple[Answer | bytes, type[LianetError], str]] = {
@@ -147,8 +119,8 @@ def test_a_server_that_gives_a_byte_at_a_time_is_given_up(web: Web, tmp_path: Pa
     assert len(web.asked) == module.ATTEMPTS
 
 
-def test_nobody_there_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAUSE_S", 0.0)
+@pytest.mark.usefixtures("web")  # for its patience
+def test_nobody_there_is_said_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="could not be downloaded: Connection refused"):
         download("http://127.0.0.1:1/file", tmp_path / "part", size=5, sha256="0" * 64)
 

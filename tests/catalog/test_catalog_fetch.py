@@ -10,13 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from factories import RegionFactory
-from web import Request, Web, cut, endless, serving, status, whole, without_ranges
+from web import ROMANIA, Answer, Request, Web, cut, endless, status, whole, without_ranges
 
 from lianet_user.catalog import add, chosen_place, fetch, find_region, open_catalog, publish
 from lianet_user.catalog import download as download_module
@@ -28,44 +27,30 @@ from lianet_user.field.weights import save_region
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import HeadHeader, RegionRef
 
+Document = dict[str, Any]
+
 pytest.importorskip("pystac")
-MODELS = Path(__file__).resolve().parents[2] / "models"
-ROMANIA = MODELS / "romania.safetensors"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Web]:
-    with serving() as web:
-        yield web
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A catalogue of one region, `romania`: its documents by path."""
-    folder = tmp_path_factory.mktemp("published")
-    shutil.copy(ROMANIA, folder)
-    publish(folder)
-    return {f"/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, which does not exist yet."""
     monkeypatch.setenv("LIANET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(download_module, "PAUSE_S", 0.0)
-    monkeypatch.setattr(download_module, "TIMEOUT_S", 2.0)
     return tmp_path / "cache"
 
 
 @pytest.fixture
-def web(server: Web, texts: dict[str, bytes], store: Path, monkeypatch: pytest.MonkeyPatch) -> Web:
-    """A server that hosts the catalogue, which is the one in force; the cache is empty."""
-    server.answers.clear()
-    server.asked.clear()
-    for path, content in texts.items():
-        server.put(path, content)
-    monkeypatch.setenv("LIANET_CATALOG", f"{server.url}/catalog.json")
-    return server
+def web(web: Web, original: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> Web:
+    """A server that hosts the catalogue of romania, which is the one in force; the cache is empty."""
+    web.host(original)
+    monkeypatch.setenv("LIANET_CATALOG", f"{web.url}/catalog.json")
+    return web
+
+
+@pytest.fixture
+def item(original: Path) -> Document:
+    """What the catalogue says of romania, to be changed."""
+    return json.loads((original / "items/romania.json").read_text())
 
 
 def files(store: Path) -> list[str]:
@@ -179,36 +164,22 @@ def test_an_interrupted_download_resumes_and_is_no_model_before(web: Web, store:
     assert len(files(store)) == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda raw: raw.replace(b"romania", b"rumania"),
-            "is the region 'romania', and the catalogue calls it 'rumania'",
-        ),
-        (None, "not a region file"),
-    ],
-)
-def test_a_file_that_is_as_promised_but_no_such_region_is_refused(
-    web: Web, store: Path, texts: dict[str, bytes], change: object, message: str
-) -> None:
-    item = texts["/items/romania.json"]
-    name = "romania"
-    if callable(change):
-        name = "rumania"
-        item = change(item).replace(b"rumania.safetensors", b"romania.safetensors")
-    else:
-        junk = b"PK\x03\x04 no region at all"
-        document = json.loads(item)
-        document["assets"]["model"] |= {
-            "file:size": len(junk),
-            "file:checksum": f"1220{hashlib.sha256(junk).hexdigest()}",
-        }
-        item = json.dumps(document).encode()
-        web.put("/romania.safetensors", junk)
-    web.put("/items/romania.json", item)
-    with pytest.raises(CatalogError, match=message):
-        find_region(name)
+def test_a_region_of_another_name_than_the_catalogues_is_refused(web: Web, store: Path, original: Path) -> None:
+    item = (original / "items/romania.json").read_bytes().replace(b"romania", b"rumania")
+    web.put("/items/romania.json", item.replace(b"rumania.safetensors", b"romania.safetensors"))
+    with pytest.raises(CatalogError, match="is the region 'romania', and the catalogue calls it 'rumania'"):
+        find_region("rumania")
+    assert files(store) == []
+
+
+def test_a_file_that_is_as_promised_but_no_region_is_refused(web: Web, store: Path, item: Document) -> None:
+    junk = b"PK\x03\x04 no region at all"
+    promise = {"file:size": len(junk), "file:checksum": f"1220{hashlib.sha256(junk).hexdigest()}"}
+    item["assets"]["model"] |= promise
+    web.put("/romania.safetensors", junk)
+    web.put("/items/romania.json", json.dumps(item).encode())
+    with pytest.raises(CatalogError, match="not a region file"):
+        find_region("romania")
     assert files(store) == []
 
 
@@ -223,18 +194,15 @@ def test_a_file_that_was_damaged_is_fetched_again(web: Web, store: Path) -> None
 
 
 def test_a_newer_model_does_not_displace_the_one_of_a_head(
-    web: Web, store: Path, texts: dict[str, bytes], make_region: RegionFactory, tmp_path: Path
+    web: Web, make_region: RegionFactory, tmp_path: Path
 ) -> None:
     old = find_region("romania")
-    folder = tmp_path / "newer"
-    folder.mkdir()
-    newer = make_region(name="romania", **{"title": "newer"})
-    assert newer.path is not None
+    newer = make_region(title="newer")
+    (tmp_path / "newer").mkdir()
     header = newer.header.model_copy(update={"name": "romania"})
-    save_region(folder / "romania.safetensors", header, newer.field)
-    publish(folder)
-    for path in folder.rglob("*.*"):
-        web.put(f"/{path.relative_to(folder)}", path.read_bytes())
+    save_region(tmp_path / "newer" / "romania.safetensors", header, newer.field)
+    publish(tmp_path / "newer")
+    web.host(tmp_path / "newer")
     assert find_region("romania") == old  # a name keeps its meaning ...
     new, brought = fetch("romania", open_catalog(f"{web.url}/catalog.json"))
     assert brought  # ... until somebody asks for what is new
@@ -255,30 +223,25 @@ def test_a_head_finds_its_region_in_the_cache_when_it_lies_nowhere_else(web: Web
 
 
 def test_a_local_catalogue_is_used_in_place_and_checked(
-    store: Path, texts: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "local"
-    for name, content in texts.items():
-        (folder / name[1:]).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name[1:]).write_bytes(content)
+    folder = Path(shutil.copytree(original, tmp_path / "local"))
+    model = folder / "romania.safetensors"
     monkeypatch.setenv("LIANET_CATALOG", str(folder))
-    assert find_region("romania") == folder / "romania.safetensors"
+    assert find_region("romania") == model
     assert not store.exists()
     path, brought = fetch("romania", open_catalog(str(folder / "catalog.json")))
     assert brought
     assert path.read_bytes() == ROMANIA.read_bytes()
-    shutil.rmtree(folder)
-    (folder / "items").mkdir(parents=True)
-    (folder / "catalog.json").write_bytes(texts["/catalog.json"])
-    (folder / "items" / "romania.json").write_bytes(texts["/items/romania.json"])
+    model.unlink()
     assert find_region("romania") == path  # the cache's own
     path.unlink()
-    (folder / "romania.safetensors").write_bytes(bytes(ROMANIA.stat().st_size))
+    model.write_bytes(bytes(ROMANIA.stat().st_size))
     with pytest.raises(CatalogError, match="another sha256"):
         find_region("romania")
     with pytest.raises(CatalogError, match="another sha256"):
         fetch("romania", open_catalog(str(folder / "catalog.json")))
-    (folder / "romania.safetensors").write_bytes(b"short")
+    model.write_bytes(b"short")
     with pytest.raises(CatalogError, match="it has 5 bytes"):
         find_region("romania")
     assert files(store) == []
@@ -338,9 +301,8 @@ def test_a_killed_fetch_holds_nobody_up_and_leaves_nothing_wrong(web: Web, store
         time.sleep(3)
 
     web.put("/romania.safetensors", hang)
-    place = f"{web.url}/catalog.json"
-    words = "import sys; from lianet_user.catalog import find_region; find_region('romania', sys.argv[1])"
-    process = subprocess.Popen([sys.executable, "-c", words, place])
+    words = "from lianet_user.catalog import find_region; find_region('romania')"
+    process = subprocess.Popen([sys.executable, "-c", words])
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any(
         path.stat().st_size > 100_000 for path in store.glob("models/*.part")
@@ -388,50 +350,42 @@ def test_a_damaged_snapshot_is_as_none(web: Web, store: Path) -> None:
     assert find_region("romania").is_file()
 
 
-def test_half_of_a_remote_catalogue_is_none(web: Web) -> None:
-    web.put("/items/romania.json", status(404))
-    with pytest.raises(DownloadError, match="404"):
+@pytest.mark.parametrize(
+    ("path", "answer", "kind", "message"),
+    [
+        pytest.param("/items/romania.json", status(404), DownloadError, "404", id="half of it is none"),
+        pytest.param("/catalog.json", endless(b" " * 2**20), CatalogError, "larger than 16 MiB", id="it never ends"),
+    ],
+)
+def test_a_remote_catalogue_is_read_whole_or_not_at_all(
+    web: Web, path: str, answer: Answer, kind: type[LianetError], message: str
+) -> None:
+    web.put(path, answer)
+    with pytest.raises(kind, match=message):
         open_catalog(f"{web.url}/catalog.json")
 
 
-def test_a_remote_catalogue_names_no_local_file(web: Web, texts: dict[str, bytes]) -> None:
-    document = json.loads(texts["/items/romania.json"])
+def test_a_remote_catalogue_names_no_local_file(web: Web, item: Document) -> None:
     for href in (ROMANIA.as_uri(), "http://example.org/x", "ftp://example.org/x"):
-        document["assets"]["model"]["href"] = href
-        web.put("/items/romania.json", json.dumps(document).encode())
+        item["assets"]["model"]["href"] = href
+        web.put("/items/romania.json", json.dumps(item).encode())
         catalog = open_catalog(f"{web.url}/catalog.json")
         assert not catalog.models
         assert "is not read" in catalog.problems[0] or "is not an address" in catalog.problems[0]
-    document["assets"]["model"]["href"] = str(ROMANIA)  # on the server, that is
-    web.put("/items/romania.json", json.dumps(document).encode())
+    item["assets"]["model"]["href"] = str(ROMANIA)  # on the server, that is
+    web.put("/items/romania.json", json.dumps(item).encode())
     (model,) = open_catalog(f"{web.url}/catalog.json").models
     assert model.place == f"{web.url}{ROMANIA}"
 
 
-def test_a_huge_document_is_not_read_to_its_end(web: Web) -> None:
-    web.put("/catalog.json", endless(b" " * 2**20))
-    with pytest.raises(CatalogError, match="larger than 16 MiB"):
-        open_catalog(f"{web.url}/catalog.json")
-
-
-def test_every_way_to_fail_is_an_error_of_ours(web: Web, store: Path) -> None:
-    """Whatever a server answers for any document: a line, or the model."""
-    answers = [
-        b"",
-        b"null",
-        b"[]",
-        b"{}",
-        b'{"links": {}}',
-        b"\x00" * 100,
-        b'{"type": "Catalog", "links": [[], 1, {}]}',
-    ]
+@pytest.mark.filterwarnings("ignore::lianet_user.errors.CatalogWarning")
+def test_whatever_a_server_answers_for_a_document_is_an_error_of_ours(web: Web) -> None:
+    links = (b'{"links": {}}', b'{"type": "Catalog", "links": [[], 1, {}]}')
     for path in ("/catalog.json", "/items/romania.json"):
         kept = web.answers[path]
-        for answer in answers:
+        for answer in (b"", b"null", b"[]", b"{}", b"\x00" * 100, *links):
             web.put(path, answer)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", CatalogWarning)
-                with pytest.raises(LianetError):
-                    find_region("romania")
+            with pytest.raises(LianetError):
+                find_region("romania")
         web.answers[path] = kept
     assert chosen_place(None) == f"{web.url}/catalog.json"

@@ -7,19 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from web import cut, serving, without_ranges
+from command_line import lianet, refusal, refused
+from web import MODELS, ROMANIA, Web, cut, editing, serving, without_ranges
 
-from lianet_user.cli import _run
 from lianet_user.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK
 from lianet_user.files.artifact import open_region_file
 
 pytest.importorskip("pystac")
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = ROOT / "models"
-ROMANIA = MODELS / "romania.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -31,23 +30,32 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    code = _run([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+def published(place: Path) -> Path:
+    """The folder of a catalogue of romania."""
+    folder = place / "published"
+    folder.mkdir()
+    shutil.copy(ROMANIA, folder)
+    lianet("models", "publish", folder)
+    return folder
 
 
-def one_line(text: str) -> str:
-    """The one error that a command printed."""
-    (line,) = text.strip().splitlines()
-    assert line.startswith("error: ")
+def only_line(*arguments: object) -> str:
+    """How a command line refuses its input, which is all that it prints."""
+    done = lianet(*arguments, code=EXIT_BAD_INPUT)
+    assert not done.out
+    (line,) = done.err.strip().splitlines()
+    assert line == refused(done)
     return line
 
 
-def test_list_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    code, text, _ = run(capsys, "models", "list")
-    assert code == EXIT_OK
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with serving() as web:
+        yield web
+
+
+def test_list_shows_what_there_is() -> None:
+    text = lianet("models", "list").out
     for fact in ("havelland", "bouconne", "romania", "15.4 MB", "CC-BY-4.0", "2017-02-16", "64 dates", "59.4 dB"):
         assert fact in text
 
@@ -64,10 +72,8 @@ def test_list_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
         (("--date", "2018-07-04", "--bbox", "0,43,3,46"), ["bouconne"]),
     ],
 )
-def test_list_chooses(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], names: list[str]) -> None:
-    code, text, _ = run(capsys, "models", "list", "--json", *options)
-    assert code == EXIT_OK
-    found = json.loads(text)["models"]
+def test_list_chooses(options: tuple[str, ...], names: list[str]) -> None:
+    found = json.loads(lianet("models", "list", "--json", *options).out)["models"]
     assert [model["name"] for model in found] == names
     for model in found:
         assert Path(model["path"]).is_file()
@@ -90,78 +96,57 @@ def test_list_chooses(capsys: pytest.CaptureFixture[str], options: tuple[str, ..
         (("publish", ".", "--provider", "=x"), "expected NAME or NAME=https://address"),
     ],
 )
-def test_bad_input_ends_with_a_line(
-    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
-) -> None:
-    code, text, errors = run(capsys, "models", *arguments)
-    assert code == EXIT_BAD_INPUT
-    assert message in one_line(errors)
-    assert not text
+def test_bad_input_ends_with_a_line(arguments: tuple[str, ...], message: str) -> None:
+    assert message in only_line("models", *arguments)
 
 
-def test_list_draws_a_picture(capsys: pytest.CaptureFixture[str], place: Path) -> None:
-    assert run(capsys, "models", "list", "--picture", "coverage.png")[0] == EXIT_OK
+def test_list_draws_a_picture(place: Path) -> None:
+    lianet("models", "list", "--picture", "coverage.png")
     assert (place / "coverage.png").read_bytes().startswith(b"\x89PNG")
-    code, _, errors = run(capsys, "models", "list", "--picture", "coverage.png")
-    assert (code, "--overwrite" in errors) == (EXIT_BAD_INPUT, True)
+    assert "--overwrite" in refusal("models", "list", "--picture", "coverage.png")
 
 
-def test_fetch_add_and_publish(capsys: pytest.CaptureFixture[str], place: Path) -> None:
-    code, text, errors = run(capsys, "models", "fetch", "romania", "--json")
-    (fetched,) = json.loads(text)
-    assert (code, fetched["name"], fetched["fetched"]) == (EXIT_OK, "romania", True)
-    assert "fetching romania (3.5 MB)" in errors
+def test_fetch_add_and_publish(place: Path) -> None:
+    done = lianet("models", "fetch", "romania", "--json")
+    (fetched,) = json.loads(done.out)
+    assert (fetched["name"], fetched["fetched"]) == ("romania", True)
+    assert "fetching romania (3.5 MB)" in done.err
     assert Path(fetched["path"]).read_bytes() == ROMANIA.read_bytes()
-    code, text, errors = run(capsys, "models", "fetch", "romania")
-    assert (code, errors) == (EXIT_OK, "next: lianet-user finetune romania LABELS\n")
-    assert "romania is here" in text
-    code, text, _ = run(capsys, "models", "add", ROMANIA, "--json")
-    assert (code, json.loads(text)) == (EXIT_OK, {"name": "romania", "path": fetched["path"]})
+    done = lianet("models", "fetch", "romania")
+    assert done.err == "next: lianet-user finetune romania LABELS\n"
+    assert "romania is here" in done.out
+    added = lianet("models", "add", ROMANIA, "--json").out
+    assert json.loads(added) == {"name": "romania", "path": fetched["path"]}
     (place / "mine").mkdir()
     shutil.copy(ROMANIA, place / "mine")
-    code, text, _ = run(capsys, "models", "publish", "mine", "--provider", "Me=https://me.example")
-    assert (code, "wrote mine/catalog.json: romania" in text) == (EXIT_OK, True)
-    code, text, _ = run(capsys, "models", "list", "--catalog", "mine", "--json")
-    assert json.loads(text)["models"][0]["providers"] == [
-        {"name": "Me", "roles": ["processor", "host"], "url": "https://me.example"}
-    ]
+    published = lianet("models", "publish", "mine", "--provider", "Me=https://me.example").out
+    assert "wrote mine/catalog.json: romania" in published
+    (mine,) = json.loads(lianet("models", "list", "--catalog", "mine", "--json").out)["models"]
+    assert mine["providers"] == [{"name": "Me", "roles": ["processor", "host"], "url": "https://me.example"}]
 
 
-def test_what_is_only_in_the_cache_is_listed_too(capsys: pytest.CaptureFixture[str], place: Path) -> None:
-    run(capsys, "models", "add", ROMANIA)
+def test_what_is_only_in_the_cache_is_listed_too(place: Path) -> None:
+    lianet("models", "add", ROMANIA)
     (place / "other").mkdir()
     shutil.copy(MODELS / "bouconne.safetensors", place / "other")
-    run(capsys, "models", "publish", "other")
-    code, text, _ = run(capsys, "models", "list", "--catalog", "other", "--json")
-    assert code == EXIT_OK
-    assert [model["name"] for model in json.loads(text)["models"]] == ["bouconne", "romania"]
+    lianet("models", "publish", "other")
+    listed = lianet("models", "list", "--catalog", "other", "--json").out
+    assert [model["name"] for model in json.loads(listed)["models"]] == ["bouconne", "romania"]
 
 
-def test_a_name_is_fetched_aloud_and_then_needs_no_network(
-    capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = place / "hosted"
-    folder.mkdir()
-    shutil.copy(ROMANIA, folder)
-    run(capsys, "models", "publish", folder)
+def test_a_name_is_fetched_aloud_and_then_needs_no_network(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as web:
-        for path in folder.rglob("*.*"):
-            web.put(f"/{path.relative_to(folder)}", path.read_bytes())
+        web.host(published(place))
         web.put("/romania.safetensors", cut(ROMANIA.read_bytes(), 2_000_000), ROMANIA.read_bytes())
         monkeypatch.setenv("LIANET_CATALOG", f"{web.url}/catalog.json")
-        code, text, errors = run(capsys, "info", "romania", "--json")
-        assert code == EXIT_OK
-        assert json.loads(text)["name"] == "romania"
-        assert errors == f"fetching romania (3.5 MB) from {web.url}/romania.safetensors\n"
-        code, _, errors = run(capsys, "info", "rumania")
-        assert code == EXIT_BAD_INPUT
-        assert "did you mean 'romania'?" in one_line(errors)
-    code, text, errors = run(capsys, "info", "romania", "--json")  # nobody is there any more
-    assert (code, errors) == (EXIT_OK, "")
-    code, text, errors = run(capsys, "models", "list", "--json")
-    assert code == EXIT_OK
-    assert "cannot be reached: this is what it said on" in errors
-    assert [model["name"] for model in json.loads(text)["models"]] == ["romania"]
+        done = lianet("info", "romania", "--json")
+        assert json.loads(done.out)["name"] == "romania"
+        assert done.err == f"fetching romania (3.5 MB) from {web.url}/romania.safetensors\n"
+        assert "did you mean 'romania'?" in only_line("info", "rumania")
+    assert lianet("info", "romania", "--json").err == ""  # nobody is there any more
+    done = lianet("models", "list", "--json")
+    assert "cannot be reached: this is what it said on" in done.err
+    assert [model["name"] for model in json.loads(done.out)["models"]] == ["romania"]
 
 
 @pytest.mark.parametrize(
@@ -178,105 +163,67 @@ def test_a_name_is_fetched_aloud_and_then_needs_no_network(
     ],
 )
 def test_nothing_is_looked_up_for_a_command_that_is_refused(
-    capsys: pytest.CaptureFixture[str],
-    place: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...],
-    message: str,
+    web: Web, place: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     (place / "here.safetensors").touch()
-    with serving() as web:
-        monkeypatch.setenv("LIANET_CATALOG", f"{web.url}/catalog.json")
-        code, text, errors = run(capsys, *arguments)
-        assert not web.asked
-    assert (code, text) == (EXIT_BAD_INPUT, "")
-    assert message in one_line(errors)
+    monkeypatch.setenv("LIANET_CATALOG", f"{web.url}/catalog.json")
+    assert message in only_line(*arguments)
+    assert not web.asked
 
 
-@pytest.mark.parametrize("arguments", [("models", "fetch", "romania", "-q"), ("check", "romania", "no.gpkg", "-q")])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("models", "fetch", "romania", "-q"), EXIT_OK), (("check", "romania", "no.gpkg", "-q"), EXIT_BAD_INPUT)],
+)
 def test_quiet_is_quiet_about_downloads(
-    capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    place: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int
 ) -> None:
     monkeypatch.setenv("LIANET_CATALOG", str(MODELS))
     if arguments[0] == "check":  # a folder's models need no fetching
         monkeypatch.setattr("lianet_user.catalog.resolve._intact_file", lambda _: None)
-    _, text, errors = run(capsys, *arguments)
+    done = lianet(*arguments, code=code)
     assert list((place / "cache" / "models").glob("romania-*.safetensors"))
-    assert not text
-    assert "fetching" not in errors
+    assert not done.out
+    assert "fetching" not in done.err
 
 
-def test_who_has_no_catalogue_is_told_how_to_name_one(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_has_no_catalogue_is_told_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of an installed wheel."""
     monkeypatch.setattr("lianet_user.catalog.read.ROOT_NAME", "none.json")
-    run(capsys, "models", "add", ROMANIA)
-    for arguments, code in (
-        (("info", "rumania"), EXIT_BAD_INPUT),
-        (("models", "fetch", "romania"), EXIT_BAD_INPUT),
-        (("models", "list"), EXIT_OK),
-    ):
-        found, text, errors = run(capsys, *arguments)
-        assert found == code
-        assert "LIANET_CATALOG=https://agency.example/regions" in errors
-        assert "models fetch NAME --catalog PLACE" in errors
-        assert errors.partition("next:")[0].count("\n") == 1
-    assert "romania" in text
-    assert "did you mean 'romania'?" in run(capsys, "info", "rumania")[2]
+    lianet("models", "add", ROMANIA)
+    unknown = lianet("info", "rumania", code=EXIT_BAD_INPUT)
+    listed = lianet("models", "list")
+    for done in (unknown, lianet("models", "fetch", "romania", code=EXIT_BAD_INPUT), listed):
+        assert "LIANET_CATALOG=https://agency.example/regions" in done.err
+        assert "models fetch NAME --catalog PLACE" in done.err
+        assert done.err.partition("next:")[0].count("\n") == 1
+    assert "romania" in listed.out
+    assert "did you mean 'romania'?" in unknown.err
 
 
-def test_a_server_that_lies_ends_with_one_and_a_line(
-    capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = place / "hosted"
-    folder.mkdir()
-    shutil.copy(ROMANIA, folder)
-    run(capsys, "models", "publish", folder)
-    with serving() as web:
-        for path in folder.rglob("*.*"):
-            web.put(f"/{path.relative_to(folder)}", path.read_bytes())
-        web.put("/romania.safetensors", without_ranges(bytes(ROMANIA.stat().st_size)))
-        code, text, errors = run(capsys, "models", "fetch", "romania", "--catalog", web.url)
-    assert (code, text) == (EXIT_FAILURE, "")
-    said, failed = errors.splitlines()
+def test_a_server_that_lies_ends_with_one_and_a_line(web: Web, place: Path) -> None:
+    web.host(published(place))
+    web.put("/romania.safetensors", without_ranges(bytes(ROMANIA.stat().st_size)))
+    done = lianet("models", "fetch", "romania", "--catalog", web.url, code=EXIT_FAILURE)
+    assert not done.out
+    said, failed = done.err.splitlines()
     assert said.startswith("fetching romania")
-    assert "another sha256" in one_line(failed)
+    assert failed == refused(done)
+    assert "another sha256" in failed
     assert not [path for path in (place / "cache" / "models").iterdir() if not path.name.endswith(".lock")]
 
 
-def test_what_a_catalogue_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str], place: Path) -> None:
-    folder = place / "evil"
-    folder.mkdir()
-    shutil.copy(ROMANIA, folder)
-    run(capsys, "models", "publish", folder)
-    item = folder / "items" / "romania.json"
-    document = json.loads(item.read_text())
-    document["properties"] |= {"title": "\x1b]0;owned\x07\u202eevil [red]x[/red]", "license": "other\x1b[2J"}
-    item.write_text(json.dumps(document))
-    links = json.loads((folder / "catalog.json").read_text())
-    links["links"].append({"rel": "item", "href": "\x1b[2J.json"})
-    (folder / "catalog.json").write_text(json.dumps(links))
-    code, text, errors = run(capsys, "models", "list", "--catalog", folder, "--picture", "evil.png")
-    assert code == EXIT_OK
-    assert "?]0;owned??evil [red]x[/red]" in text
-    assert "left out" in errors
+def test_what_a_catalogue_says_cannot_steer_the_terminal(place: Path) -> None:
+    folder = published(place)
+    with editing(folder / "items" / "romania.json") as item:
+        item["properties"] |= {"title": "\x1b]0;owned\x07\u202eevil [red]x[/red]", "license": "other\x1b[2J"}
+    with editing(folder / "catalog.json") as catalogue:
+        catalogue["links"].append({"rel": "item", "href": "\x1b[2J.json"})
+    done = lianet("models", "list", "--catalog", folder, "--picture", "evil.png")
+    assert "?]0;owned??evil [red]x[/red]" in done.out
+    assert "left out" in done.err
     for character in "\x1b\x07\u202e":
-        assert character not in text + errors
-
-
-def test_models_needs_no_torch_and_help_nothing_at_all(place: Path) -> None:
-    heavy = {"torch", "segmentation_models_pytorch", "geopandas", "matplotlib", "pystac"}
-    for arguments, more in (
-        (("models", "--help"), {"lianet_user.catalog"}),
-        (("models", "list", "--json"), set[str]()),
-    ):
-        words = [sys.executable, "-X", "importtime", "-m", "lianet_user", *arguments]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0
-        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-        assert "lianet_user.cli.models" in imported
-        assert not imported & (heavy | more)
+        assert character not in done.out + done.err
 
 
 @pytest.mark.heavy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +18,12 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from command_line import lianet, refusal
 from factories import RegionFactory
 from odc.geo.geobox import GeoBox
 from shapely.geometry import box
 
-from lianet_user.cli import _run
-from lianet_user.errors import EXIT_BAD_INPUT, EXIT_TERMINATED
+from lianet_user.errors import EXIT_FAILURE, EXIT_TERMINATED
 from lianet_user.files.artifact import open_head_file
 from lianet_user.files.checkpoint import head_checkpoint_path
 from lianet_user.files.header import NumberScores, Scores
@@ -66,56 +67,48 @@ def numbers(brightness: np.ndarray, tmp_path: Path) -> Path:
     return write_raster(tmp_path / "numbers.tif", brightness * 40)
 
 
-def lianet(*arguments: object) -> int:
-    return _run([*map(str, arguments)])
+def finetuned(region: Region, labels: Path, *options: object, dates: str = "2017-02-16") -> Path:
+    """The head that the command trains in a moment, beside the labels."""
+    head = labels.with_name("head.safetensors")
+    lianet("finetune", region.path, labels, "-o", head, "--date", dates, *QUICK, *options, "--quiet")
+    return head
 
 
-def test_numbers_are_trained_judged_mapped_and_evaluated(
-    region: Region, numbers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_numbers_are_trained_judged_mapped_and_evaluated(region: Region, numbers: Path, tmp_path: Path) -> None:
     head, map_ = tmp_path / "head.safetensors", tmp_path / "map.tif"
-    options = ("--task", "regression", "--date", "2017-02-16", *QUICK)
-    assert lianet("finetune", region.path, numbers, "-o", head, "--unit", "m", *options, "--steps", 60) == 0
-    assert "mean absolute error" in capsys.readouterr().out
+    options = ("--task", "regression", "--date", "2017-02-16")
+    done = lianet("finetune", region.path, numbers, "-o", head, "--unit", "m", *options, *QUICK, "--steps", 60)
+    assert "mean absolute error" in done.out
     header = open_head_file(head).header
     assert header.numbers is not None
     assert (header.numbers.unit, header.task) == ("m", "regression")
     assert isinstance(header.scores, NumberScores)
     assert header.scores.r2 is not None
     assert header.scores.r2 > 0.3
-    assert lianet("predict", head, "-o", map_, "--quiet") == 0
+    lianet("predict", head, "-o", map_, "--quiet")
     with rasterio.open(map_) as dataset:
         mapped = dataset.read(1)
     with rasterio.open(numbers) as dataset:
         truth = dataset.read(1)
     assert np.corrcoef(mapped.ravel(), truth.ravel())[0, 1] > 0.6
-    capsys.readouterr()
-    assert lianet("evaluate", head, numbers, "--task", "regression", "--date", "2017-02-16", "--json") == 0
-    said = capsys.readouterr()
-    assert "flatter" in said.err
-    found = json.loads(said.out)
-    assert found["scores"]["mae"] == pytest.approx(np.abs(mapped - truth).mean(), rel=0.05)
+    done = lianet("evaluate", head, numbers, *options, "--json")
+    assert "flatter" in done.err
+    assert json.loads(done.out)["scores"]["mae"] == pytest.approx(np.abs(mapped - truth).mean(), rel=0.05)
 
 
 def test_labels_on_a_finer_grid_make_a_finer_map(region: Region, brightness: np.ndarray, tmp_path: Path) -> None:
     fine = brightness.repeat(4, 0).repeat(4, 1)
     labels = write_raster(tmp_path / "fine.tif", (fine > np.median(fine)).astype(np.uint8) + 1, scale=4, nodata=0)
-    head, map_ = tmp_path / "head.safetensors", tmp_path / "map.tif"
-    options = ("--scale", 4, "--date", "2017-02-16", *QUICK)
-    assert lianet("finetune", region.path, labels, "-o", head, *options, "--quiet") == 0
+    head, map_ = finetuned(region, labels, "--scale", 4), tmp_path / "map.tif"
     assert Head.open(head).scale == 4
-    assert lianet("predict", head, "-o", map_, "--quiet") == 0
+    lianet("predict", head, "-o", map_, "--quiet")
     with rasterio.open(map_) as dataset:
         assert dataset.shape == (96 * 4, 160 * 4)
         assert dataset.res == (2.5, 2.5)
 
 
-def test_labels_that_last_are_learned_once_and_folds_judge_all_of_them(
-    region: Region, classes: Path, tmp_path: Path
-) -> None:
-    head = tmp_path / "head.safetensors"
-    assert lianet("finetune", region.path, classes, "-o", head, "--date", "all", "--folds", 3, *QUICK, "--quiet") == 0
-    header = open_head_file(head).header
+def test_labels_that_last_are_learned_once_and_folds_judge_all_of_them(region: Region, classes: Path) -> None:
+    header = open_head_file(finetuned(region, classes, "--folds", 3, dates="all")).header
     assert header.dates == region.header.dates
     assert header.head.inputs == ("encoding", "series")
     assert isinstance(header.scores, Scores)
@@ -125,34 +118,24 @@ def test_labels_that_last_are_learned_once_and_folds_judge_all_of_them(
 def test_a_test_area_is_judged_apart(region: Region, classes: Path, tmp_path: Path) -> None:
     area = gpd.GeoDataFrame(geometry=[box(330_000, 5_819_040, 330_400, 5_820_000)], crs="EPSG:32633")
     area.to_file(tmp_path / "area.gpkg")
-    head = tmp_path / "head.safetensors"
-    options = ("--date", "2017-02-16", "--test-area", tmp_path / "area.gpkg", *QUICK, "--quiet")
-    assert lianet("finetune", region.path, classes, "-o", head, *options) == 0
-    tested = open_head_file(head).header.test_scores
+    tested = open_head_file(finetuned(region, classes, "--test-area", tmp_path / "area.gpkg")).header.test_scores
     assert isinstance(tested, Scores)
     assert tested.pixels == 96 * 40
 
 
-def test_evaluate_estimates_areas(
-    region: Region, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    head = tmp_path / "head.safetensors"
-    assert lianet("finetune", region.path, classes, "-o", head, "--date", "2017-02-16", *QUICK, "--quiet") == 0
-    other = tmp_path / "survey.tif"
-    other.write_bytes(classes.read_bytes())
-    assert lianet("evaluate", head, other, "--date", "2017-02-16", "--areas", "--json") == 0
-    areas = json.loads(capsys.readouterr().out)["areas"]
+def test_evaluate_estimates_areas(region: Region, classes: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copy(classes, tmp_path / "survey.tif"))
+    evaluate = ("evaluate", finetuned(region, classes), other, "--areas", "--date")
+    areas = json.loads(lianet(*evaluate, "2017-02-16", "--json").out)["areas"]
     assert sum(each["mapped_ha"] for each in areas["classes"]) == pytest.approx(96 * 160 * 0.01)
-    assert lianet("evaluate", head, other, "--date", "2017-02-16", "--areas") == 0
-    assert lianet("evaluate", head, other, "--date", "all", "--areas") == EXIT_BAD_INPUT
-    assert "--areas: the labels describe 2 dates" in " ".join(capsys.readouterr().err.split())
+    lianet(*evaluate, "2017-02-16")
+    assert "--areas: the labels describe 2 dates" in refusal(*evaluate, "all")
 
 
 def test_a_learning_curve_is_a_table_and_a_plot(region: Region, classes: Path, tmp_path: Path) -> None:
     table = tmp_path / "curve.csv"
     options = ("--date", "2017-02-16", "--shares", "0.3,1", "--repeats", 2)
-    quick = QUICK[:-2]
-    assert lianet("learning-curve", region.path, classes, "-o", table, *options, *quick) == 0
+    lianet("learning-curve", region.path, classes, "-o", table, *options, *QUICK[:-2])
     with open(table) as file:
         rows = list(csv.DictReader(file))
     assert [(row["repeat"], row["share"]) for row in rows] == [("0", "0.3"), ("0", "1.0"), ("1", "0.3"), ("1", "1.0")]
@@ -171,14 +154,12 @@ main()
 
 
 @pytest.mark.usefixtures("native_answers")  # as in the process that is stopped
-def test_a_terminated_finetune_says_how_to_go_on_and_ends_on_the_same_head(
-    region: Region, classes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    command = ("finetune", region.path, classes, "--date", "2017-02-16", *QUICK, "--steps", 150)
+def test_a_terminated_finetune_can_be_resumed_to_the_same_head(region: Region, classes: Path, tmp_path: Path) -> None:
+    command = ("finetune", region.path, classes, "--date", "2017-02-16", *QUICK, "--steps", 150, "-o")
     whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
-    assert lianet(*command, "-o", whole) == 0
+    lianet(*command, whole)
     process = subprocess.Popen(
-        [sys.executable, "-c", SOON_KEPT, *map(str, command), "--overwrite", "-o", str(stopped)],
+        [sys.executable, "-c", SOON_KEPT, *map(str, command), str(stopped), "--overwrite"],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # which decides how sums are rounded
@@ -192,12 +173,9 @@ def test_a_terminated_finetune_says_how_to_go_on_and_ends_on_the_same_head(
     assert process.returncode == EXIT_TERMINATED
     assert b"--resume" in said
     assert not stopped.exists()
-    capfd.readouterr()
-    assert lianet(*command, "-o", stopped) == EXIT_BAD_INPUT
-    assert "--resume" in capfd.readouterr().err
-    assert lianet(*command, "--overwrite", "-o", stopped, "--resume", "--rate", 0.5) == EXIT_BAD_INPUT
-    assert "rate (then" in capfd.readouterr().err
-    assert lianet(*command, "--overwrite", "-o", stopped, "--resume") == 0
+    assert "--resume" in refusal(*command, stopped)
+    assert "rate (then" in refusal(*command, stopped, "--overwrite", "--resume", "--rate", 0.5)
+    lianet(*command, stopped, "--overwrite", "--resume")
     assert not checkpoint.exists()
     one, other = (Head.open(path).layers.state_dict() for path in (whole, stopped))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -219,19 +197,17 @@ def test_what_can_be_refused_is_refused_before_features_are_computed(
     classes: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def computing(*_: object) -> None:
         raise AssertionError("features are computed")
 
     monkeypatch.setattr(Region, "head_input", computing)
     words = (command, region.path, classes, "--date", "2017-02-16", *options)
-    assert lianet(*words, "-o", tmp_path / "x.safetensors") == EXIT_BAD_INPUT
-    assert mention in " ".join(capsys.readouterr().err.split())
+    assert mention in refusal(*words, "-o", tmp_path / "x.safetensors")
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_head(
-    region: Region, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    region: Region, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lianet_user.finetuning import trainer as loop
 
@@ -245,8 +221,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_head(
     monkeypatch.setattr(loop.HeadTrainer, "_gradients", breaking)
     head = tmp_path / "head.safetensors"
     options = ("--date", "2017-02-16", *QUICK, "--steps", 150)
-    assert lianet("finetune", region.path, classes, "-o", head, *options) == 1
-    said = " ".join(capsys.readouterr().err.split())
+    said = lianet("finetune", region.path, classes, "-o", head, *options, code=EXIT_FAILURE).err
     assert "not finite at step 110" in said
     assert "last-good.safetensors" in said
     assert not head.exists()

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from heads import entries
 
 from lianet_user.errors import InputError
 from lianet_user.evaluation.areas import CAVEAT, COLUMNS, Estimate, estimate_areas
-from lianet_user.files.header import ClassEntry
 
 MAPPED = np.array([200_000, 150_000, 3_200_000, 6_450_000])
 """Pixels of 30 m: deforestation, forest gain, stable forest, stable non-forest (Olofsson et al. 2014)."""
 SAMPLED = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
 """Rows the map's class, columns the reference's, as the paper has them."""
-
-
-def entries(count: int) -> tuple[ClassEntry, ...]:
-    return tuple(ClassEntry(name=f"class {n}", color=f"#0000{n:02x}") for n in range(count))
 
 
 def pair(estimate: Estimate) -> tuple[float | None, float | None]:

@@ -31,6 +31,7 @@ from lianet_user.finetuning.settings import FinetuneSettings
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, Patch
 from lianet_user.imagery.features import FeatureRaster
+from lianet_user.region import Region
 
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
 WINDOW = Window(7, 11, 40, 52)
@@ -47,11 +48,15 @@ def test_u_nets_have_the_papers_sizes(shape: UNetShape, parameters: float, chann
     assert sum(each.numel() for each in network.parameters()) == pytest.approx(parameters, rel=0.02)
 
 
+def random_u_net(channels: int, outputs: int) -> UNet:
+    network = UNet(channels, outputs, MICRO_UNET)
+    randomize(network)
+    return network.eval()
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8), (13, 30), (40, 9)])
 def test_a_u_net_answers_every_pixel_of_any_window(height: int, width: int) -> None:
-    network = UNet(3, 5, MICRO_UNET)
-    randomize(network)
-    network.eval()
+    network = random_u_net(3, 5)
     bands = torch.rand(2, 3, height, width)
     padding = ((0, 0), (0, 0), (0, -height % 8), (0, -width % 8))
     padded = torch.from_numpy(np.pad(bands.numpy(), padding, mode="edge"))
@@ -62,11 +67,8 @@ def test_a_u_net_answers_every_pixel_of_any_window(height: int, width: int) -> N
 
 
 def test_a_u_net_sees_far_but_not_everything() -> None:
-    network = UNet(2, 1, MICRO_UNET)
-    randomize(network)
-    network.eval()
     bands = torch.rand(1, 2, 256, 256, requires_grad=True)
-    network(bands)[0, 0, 128, 128].backward()
+    random_u_net(2, 1)(bands)[0, 0, 128, 128].backward()
     assert bands.grad is not None
     rows, cols = torch.nonzero(bands.grad[0].abs().sum(0), as_tuple=True)
     reach = max(128 - int(rows.min()), int(rows.max()) - 128, 128 - int(cols.min()), int(cols.max()) - 128)
@@ -97,13 +99,25 @@ def clouded(geobox: GeoBox, dates: Sequence[dt.date] = (FIRST, SECOND), seed: in
     return resident(patches, geobox=geobox, bands=bands, dates=dates)
 
 
-def test_bands_are_standardised_over_what_is_valid_and_0_elsewhere(make_region: RegionFactory) -> None:
-    region = make_region(dates=2)
-    imagery = clouded(region.geobox)
-    source = ImageryBands(imagery, region, (FIRST, SECOND))
+@pytest.fixture
+def region(make_region: RegionFactory) -> Region:
+    return make_region(dates=2)
+
+
+@pytest.fixture
+def imagery(region: Region) -> Imagery:
+    return clouded(region.geobox)
+
+
+@pytest.fixture
+def bands(imagery: Imagery, region: Region) -> ImageryBands:
+    return ImageryBands(imagery, region, (FIRST, SECOND))
+
+
+def test_bands_are_standardised_over_what_is_valid_and_0_elsewhere(imagery: Imagery, bands: ImageryBands) -> None:
     every = [imagery.read(index, imagery.window) for index in range(2)]
     for index, date in enumerate((FIRST, SECOND)):
-        found, valid = source(WINDOW, date).numpy(), source.valid(WINDOW, date)
+        found, valid = bands(WINDOW, date).numpy(), bands.valid(WINDOW, date)
         np.testing.assert_array_equal(valid, every[index].valid[(slice(None), *WINDOW.slices)].all(0))
         assert 0 < valid.sum() < valid.size
         assert (found[:, ~valid] == 0).all()
@@ -113,36 +127,29 @@ def test_bands_are_standardised_over_what_is_valid_and_0_elsewhere(make_region: 
             np.testing.assert_allclose(found[band][valid], expected[valid], atol=1e-4)
 
 
-def test_context_does_not_depend_on_the_window(make_region: RegionFactory) -> None:
-    region = make_region(dates=2)
-    source = ImageryBands(clouded(region.geobox), region, (FIRST, SECOND))
-    whole = source(region.window, SECOND)
+def test_context_does_not_depend_on_the_window(region: Region, bands: ImageryBands) -> None:
+    whole = bands(region.window, SECOND)
     expected = torch.cat([whole, context(whole[None])[0]])[(slice(None), *WINDOW.slices)]
-    torch.testing.assert_close(source.with_context(WINDOW, SECOND), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(bands.with_context(WINDOW, SECOND), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_all_dates_at_once_are_one_after_the_other(make_region: RegionFactory) -> None:
-    region = make_region(dates=2)
-    source = ImageryBands(clouded(region.geobox), region, (FIRST, SECOND))
-    stacked = source.of_all_dates(WINDOW, FIRST)
-    torch.testing.assert_close(stacked[:3], source(WINDOW, FIRST))
-    torch.testing.assert_close(stacked[3:], source(WINDOW, SECOND))
+def test_all_dates_at_once_are_one_after_the_other(bands: ImageryBands) -> None:
+    stacked = bands.of_all_dates(WINDOW, FIRST)
+    torch.testing.assert_close(stacked[:3], bands(WINDOW, FIRST))
+    torch.testing.assert_close(stacked[3:], bands(WINDOW, SECOND))
 
 
-def test_only_the_dates_of_the_labels_are_measured(make_region: RegionFactory) -> None:
-    region = make_region(dates=2)
-    imagery = clouded(region.geobox)
-    both, second = ImageryBands(imagery, region, (FIRST, SECOND)), ImageryBands(imagery, region, (SECOND,))
+def test_only_the_dates_of_the_labels_are_measured(region: Region, imagery: Imagery, bands: ImageryBands) -> None:
+    second = ImageryBands(imagery, region, (SECOND,))
     alone = imagery.read(1, imagery.window)
     known = alone.reflectance[0][alone.valid[0]]
     expected = (alone.reflectance[0][WINDOW.slices] - known.mean()) / known.std()
     valid = second.valid(WINDOW, SECOND)
     np.testing.assert_allclose(second(WINDOW, SECOND)[0].numpy()[valid], expected[valid], atol=1e-4)
-    assert not torch.equal(both(WINDOW, SECOND), second(WINDOW, SECOND))
+    assert not torch.equal(bands(WINDOW, SECOND), second(WINDOW, SECOND))
 
 
-def test_imagery_that_is_not_the_regions_is_refused_with_the_facts(make_region: RegionFactory) -> None:
-    region = make_region(dates=2)
+def test_imagery_that_is_not_the_regions_is_refused_with_the_facts(region: Region) -> None:
     shifted = GeoBox(region.shape, region.geobox.affine @ Affine.translation(3, 0), "EPSG:32633")
     with pytest.raises(ImageryError, match=r"128 x 96 px of 10 m at 330030.*'small' 128 x 96 px.*`grid`"):
         ImageryBands(clouded(shifted), region, (FIRST,))
@@ -216,17 +223,13 @@ def test_what_is_no_data_in_any_band_is_not_valid(how: str, small_geobox: GeoBox
     rng = np.random.default_rng(0)
     values = rng.integers(1, 100, (3, *small_geobox.shape)).astype(np.float32)
     holes = rng.random(values.shape) < 0.02
-    options: dict[str, Any] = {}
     if how == "mask":
         holes[:] = holes[0]
-        options["mask"] = ~holes[0]
-    elif how == "nan":
-        values[holes] = np.nan
     else:
-        values[holes] = -128
-        options["nodata"] = -128
+        values[holes] = np.nan if how == "nan" else -128
     if how in ("integers", "mask"):
         values = values.astype(np.int16)
+    options: dict[str, Any] = {"mask": {"mask": ~holes[0]}, "nan": {}}.get(how, {"nodata": -128})
     raster = FeatureRaster(write(tmp_path / "f.tif", values, small_geobox, **options), small_geobox)
     found, valid = raster.read(Window(0, 0, *small_geobox.shape))
     expected = ~holes.any(0)
@@ -248,9 +251,7 @@ def test_features_are_standardised_and_one_value_everywhere_does_no_harm(small_g
     assert (found[1] == 0).all()
 
 
-def test_a_raster_that_does_not_cover_the_labels_is_refused_with_its_share(
-    small_geobox: GeoBox, tmp_path: Path
-) -> None:
+def test_a_raster_that_covers_too_few_labels_is_refused_with_its_share(small_geobox: GeoBox, tmp_path: Path) -> None:
     labelled = np.zeros(small_geobox.shape, bool)
     labelled[10:20, 30:70] = True  # columns 30 to 69, of which the raster has those up to 59
     part = small_geobox[:, :60]
@@ -311,32 +312,22 @@ def pixels(made: Sequence[Sample]) -> tuple[NDArray[np.float32], NDArray[Any]]:
     return values[known], labels[known]
 
 
-def run(goal: Goal, training: list[Sample], judged: list[Sample]) -> Any:
-    return Forest()(training, judged, goal, FinetuneSettings(seed=3), lambda *_: None).scores
-
-
-def test_a_forest_is_sklearns_on_the_labelled_pixels_of_own_ground(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("goal", [CLASSES, NUMBERS], ids=["of classes", "of numbers in the labels' unit"])
+def test_a_forest_is_sklearns_on_the_labelled_pixels_of_own_ground(goal: Goal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "TREES", 20)
-    training, judged = samples(CLASSES, 5, seed=0), samples(CLASSES, 3, seed=1)
-    found = run(CLASSES, training, judged)
-    assert isinstance(found, Scores)
-    forest = RandomForestClassifier(20, min_samples_leaf=2, random_state=3).fit(*pixels(training))
+    training, judged = samples(goal, 5, seed=0), samples(goal, 3, seed=1)
+    found = Forest()(training, judged, goal, FinetuneSettings(seed=3), lambda *_: None).scores
+    kind = RandomForestClassifier if goal.classes else RandomForestRegressor
     values, reference = pixels(judged)
-    predicted = forest.predict(values)
+    predicted = kind(20, min_samples_leaf=2, random_state=3).fit(*pixels(training)).predict(values)
     assert found.pixels == len(reference)
-    assert found.accuracy == pytest.approx(accuracy_score(reference, predicted))
-    assert found.macro_f1 == pytest.approx(f1_score(reference, predicted, average="macro"))
-
-
-def test_a_forest_of_numbers_answers_in_the_unit_of_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "TREES", 20)
-    training, judged = samples(NUMBERS, 5, seed=0), samples(NUMBERS, 3, seed=1)
-    found = run(NUMBERS, training, judged)
-    assert isinstance(found, NumberScores)
-    forest = RandomForestRegressor(20, min_samples_leaf=2, random_state=3).fit(*pixels(training))
-    values, reference = pixels(judged)
-    assert found.pixels == len(reference)
-    assert found.mae == pytest.approx(mean_absolute_error(reference, forest.predict(values)), rel=1e-5)
+    if goal.classes:
+        assert isinstance(found, Scores)
+        assert found.accuracy == pytest.approx(accuracy_score(reference, predicted))
+        assert found.macro_f1 == pytest.approx(f1_score(reference, predicted, average="macro"))
+    else:
+        assert isinstance(found, NumberScores)
+        assert found.mae == pytest.approx(mean_absolute_error(reference, predicted), rel=1e-5)
 
 
 def test_a_forest_is_grown_from_no_more_pixels_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import torch
 from affine import Affine
 from agreement import nearly_tied
 from factories import RegionFactory, labels_on
+from heads import entries
 from odc.geo.geobox import GeoBox
 from sklearn.metrics import confusion_matrix
 
@@ -30,7 +31,7 @@ from lianet_user.region import Region
 
 GRID = GeoBox((160, 280), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
 FIRST, SECOND = dt.date(2017, 2, 16), dt.date(2017, 3, 16)
-CLASSES = tuple(ClassEntry(name=name, color=f"#00000{n}") for n, name in enumerate(("dark", "bright")))
+CLASSES = entries(("dark", "bright"))
 QUICK = FinetuneSettings(
     inputs=("bands", "context"), widths=(8,), members=1, steps=20, batch=4, crop=16, rate=1e-2, validate_every=10
 )

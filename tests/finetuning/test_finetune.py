@@ -11,6 +11,7 @@ import pytest
 import torch
 from affine import Affine
 from factories import RegionFactory, RegionHeaderFactory, labels_on
+from heads import entries
 from odc.geo.geobox import GeoBox
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
@@ -20,7 +21,7 @@ from lianet_user.field.config import preset
 from lianet_user.field.head import HeadLayers, head_halo
 from lianet_user.field.model import NeuralField
 from lianet_user.field.weights import save_region
-from lianet_user.files.header import IGNORE, ClassEntry, Scores
+from lianet_user.files.header import IGNORE, Scores
 from lianet_user.finetuning import FinetuneProgress, FinetuneSettings, finetune
 from lianet_user.finetuning.samples import make_samples
 from lianet_user.geo.grid import Window
@@ -35,10 +36,6 @@ WARM = Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0)
 
 def grid(height: int, width: int) -> GeoBox:
     return GeoBox((height, width), WARM, "EPSG:32633")
-
-
-def entries(count: int) -> tuple[ClassEntry, ...]:
-    return tuple(ClassEntry(name=f"class {n}", color=f"#0000{n:02x}") for n in range(count))
 
 
 def label_map(values: np.ndarray, classes: int, geobox: GeoBox | None = None) -> Labels:

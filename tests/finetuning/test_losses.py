@@ -157,7 +157,7 @@ def test_weights_and_smoothing_of_a_sum_are_cross_entropys() -> None:
 
 @pytest.mark.parametrize("fill", [0.0, 1e30, float("inf"), float("nan")])
 @pytest.mark.parametrize("name", OF_CLASSES + OF_NUMBERS)
-def test_pixels_without_a_label_change_neither_value_nor_gradient_by_a_bit(name: str, fill: float) -> None:
+def test_pixels_without_a_label_change_no_bit_of_value_or_gradient(name: str, fill: float) -> None:
     answers, reference = batch(name)
     unlabelled = (reference == IGNORE) if classes_of(name) else reference.isnan()
     assert unlabelled.any()

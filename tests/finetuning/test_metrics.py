@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from heads import entries
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -23,14 +24,10 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from lianet_user.files.header import IGNORE, ClassEntry, NumberScores, Scores
+from lianet_user.files.header import IGNORE, NumberScores, Scores
 from lianet_user.finetuning.metrics import ClassMeter, NumberMeter, figure_of_merit, meter_for, scores
 
 Floats = NDArray[np.float32]
-
-
-def entries(count: int) -> tuple[ClassEntry, ...]:
-    return tuple(ClassEntry(name=f"class {n}", color=f"#0000{n:02x}") for n in range(count))
 
 
 def class_scores(reference: NDArray[np.uint8], predicted: NDArray[np.generic], classes: int) -> Scores:
