@@ -24,10 +24,11 @@ from matplotlib.offsetbox import AnchoredOffsetbox, DrawingArea, TextArea, VPack
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.transforms import Affine2D
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 
-from lianet_user.files.header import ClassEntry, Numbers
+from lianet_user.files.header import Band, ClassEntry, Numbers
 from lianet_user.geo.grid import Window, whole
 from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.maps.style import RAMP, rgb
@@ -128,6 +129,49 @@ def number_image(values: np.ndarray, numbers: Numbers, ramp: Colormap = RAMP) ->
     """Colour numbers (height, width) with the ramp: uint8 (height, width, 3); NaN is light grey."""
     colors = ramp(Normalize(numbers.low, numbers.high)(np.nan_to_num(values)), bytes=True)[..., :3]
     return np.where(np.isnan(values)[..., None], np.array(rgb(UNCLASSED), np.uint8), colors)
+
+
+def light_image(light: np.ndarray) -> np.ndarray:
+    """An image uint8 (height, width, 3) from intensities (3, height, width) from 0 to 255; NaN is light grey."""
+    nothing = np.isnan(light).any(0)
+    image = np.nan_to_num(light).astype(np.uint8).transpose(1, 2, 0)
+    return np.where(nothing[..., None], np.array(rgb(UNCLASSED), np.uint8), image)
+
+
+# --- True colour: which bands are red, green and blue, and how they are stretched.
+
+
+TRUE_COLOR = ((665.0, ("B04", "B4", "red")), (560.0, ("B03", "B3", "green")), (490.0, ("B02", "B2", "blue")))
+"""Red, green and blue: wavelength in nanometres, and the usual names of such a band."""
+
+NEAR_NM = 60.0
+"""A band farther than this from a colour's wavelength does not show that colour."""
+
+
+def true_color_bands(bands: Sequence[Band]) -> tuple[int, int, int]:
+    """Indices of the bands to show as red, green and blue: by wavelength, else by name, else the first band as grey."""
+    chosen = [_band_of(bands, wavelength, names) for wavelength, names in TRUE_COLOR]
+    known = [index for index in chosen if index is not None]
+    return (known[0], known[1], known[2]) if len(known) == 3 else (0, 0, 0)
+
+
+def _band_of(bands: Sequence[Band], wavelength: float, names: Sequence[str]) -> int | None:
+    known = {index: abs(band.wavelength_nm - wavelength) for index, band in enumerate(bands) if band.wavelength_nm}
+    nearest = min(known, key=lambda index: known[index], default=None)
+    if nearest is not None and known[nearest] <= NEAR_NM:
+        return nearest
+    return next((index for index, band in enumerate(bands) if band.name in names), None)
+
+
+def stretched(bands: np.ndarray) -> NDArray[np.uint8]:
+    """Stretch bands (height, width, 3), in any unit, from their 2nd to their 98th percentile: uint8."""
+    low, high = np.percentile(bands, (2, 98), axis=(0, 1))
+    scaled = (bands - low) / np.maximum(high - low, 1e-6)
+    colors: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return colors
+
+
+# --- Parts of a sheet.
 
 
 def draw_image(axes: Axes, image: np.ndarray, window: Window, geobox: GeoBox) -> None:

@@ -22,8 +22,7 @@ from lianet_user.head import Head
 from lianet_user.labels import Labels
 from lianet_user.labels.split import Split
 from lianet_user.maps import picture
-from lianet_user.maps.images import stretched, true_color_bands
-from lianet_user.maps.picture import Key, KeyRow, Sheet, draw_image, draw_key, percent
+from lianet_user.maps.picture import Key, KeyRow, Sheet, draw_image, draw_key, percent, stretched, true_color_bands
 from lianet_user.maps.suggest import Suggestion, Suggestions
 from lianet_user.region import Region
 from lianet_user.report import charts

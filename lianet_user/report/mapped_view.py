@@ -21,8 +21,7 @@ from lianet_user.geo.grid import LONLAT, TILE, Window
 from lianet_user.head import Head
 from lianet_user.labels import LabelMap, Labels
 from lianet_user.labels.label_map import PixelValues
-from lianet_user.maps.images import stretched, true_color_bands
-from lianet_user.maps.picture import class_image, number_image
+from lianet_user.maps.picture import class_image, number_image, stretched, true_color_bands
 from lianet_user.maps.style import RAMP
 from lianet_user.region import Region, crop
 
