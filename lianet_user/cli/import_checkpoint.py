@@ -17,6 +17,7 @@ from lianet_user.cli.pretrain import (
     RegionName,
     RegionTitle,
 )
+from lianet_user.errors import InputError
 
 GRID, IMAGERY, FIELD = "The grid", "The imagery it was trained on", "What the checkpoint may not say"
 
@@ -63,7 +64,6 @@ def import_checkpoint(
 
     Example: lianet-user import-checkpoint results/ --about region.toml -o munich.safetensors
     """
-    from lianet_user.errors import InputError
     from lianet_user.files.artifact import refuse_existing
     from lianet_user.paper_import import import_checkpoint as run
     from lianet_user.paper_import import read_about

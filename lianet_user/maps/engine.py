@@ -244,9 +244,13 @@ def _write(run: Pass, number: int, place: int, store: ResumeStore, options: Mapp
         left.unlink()
     product.write_pam(made.pam)
     product.write_qml(made.qml)
-    glance = read_decimated(made.tif, QUICKLOOK_SIDE, profile)
-    save_png(product.figure(glance, geobox, title=job.heading, attribution=job.attribution), made.png)
+    _draw(job, geobox, made)
     return made
+
+
+def _draw(job: MapJob, geobox: GeoBox, made: MapFiles) -> None:
+    glance = read_decimated(made.tif, QUICKLOOK_SIDE, job.product.profile)
+    save_png(job.product.figure(glance, geobox, title=job.heading, attribution=job.attribution), made.png)
 
 
 def _without_small_areas(tiles: Tiles, min_area_px: int, geobox: GeoBox, profile: RasterProfile, folder: Path) -> Tiles:

@@ -281,8 +281,8 @@ def class_figure(
         attribution: small print below the map.
     """
     key = key_of_shares(classes, pixels)
-    sheet, left, top = _map_sheet(class_image(values, classes), geobox, (key.width, key.height), title, attribution)
-    draw_key(sheet, left, top, key)
+    sheet, _, corner = map_sheet(class_image(values, classes), geobox, (key.width, key.height), title, attribution)
+    draw_key(sheet, *corner, key)
     return sheet.figure
 
 
@@ -315,7 +315,7 @@ def number_figure(
     }
     below = 2 * ROW + BAR[1]
     size = BAR_COLUMN, below + ROW * len(figures)
-    sheet, left, top = _map_sheet(number_image(values, numbers, ramp), geobox, size, title, attribution)
+    sheet, _, (left, top) = map_sheet(number_image(values, numbers, ramp), geobox, size, title, attribution)
     draw_color_bar(sheet, left, top, numbers, statistics, ramp)
     for row, (name, figure) in enumerate(figures.items()):
         sheet.text(left, top + below + row * ROW, name, TEXT, color=FAINT)
@@ -336,28 +336,37 @@ def image_figure(
         attribution: small print below the image.
     """
     size = COLUMN + 0.085 * max(len(text) for _, text in notes), ROW * len(notes)
-    sheet, left, top = _map_sheet(image, geobox, size, title, attribution)
+    sheet, _, (left, top) = map_sheet(image, geobox, size, title, attribution)
     for row, (name, text) in enumerate(notes):
         sheet.text(left, top + row * ROW, name, TEXT, color=FAINT)
         sheet.text(left + COLUMN, top + row * ROW, text, TEXT)
     return sheet.figure
 
 
-def _map_sheet(
-    image: np.ndarray, geobox: GeoBox, beside: tuple[float, float], title: str, attribution: str
-) -> tuple[Sheet, float, float]:
-    """A sheet with title, map and small print, and the left and top of free space beside the map of size `beside`."""
-    whole_map = whole(geobox)
-    panel = panel_size(geobox, whole_map, MAP_SIDE, MAP_SIDE)
+def map_sheet(
+    image: np.ndarray,
+    geobox: GeoBox,
+    beside: tuple[float, float],
+    title: str,
+    attribution: str,
+    *,
+    window: Window | None = None,
+    side: float = MAP_SIDE,
+) -> tuple[Sheet, Axes, tuple[float, float]]:
+    """A sheet with title, map (or a window of it) and small print; the axes of the map; and the left and top of free space
+    of size `beside` beside it."""
+    window = window or whole(geobox)
+    panel = panel_size(geobox, window, side, side)
     sheet_width = panel[0] + GAP + beside[0] + 2 * MARGIN
     print_lines = small_print(attribution, sheet_width)
     sheet_height = max(panel[1], beside[1]) + 0.45 + 2 * MARGIN + small_print_height(print_lines)
     sheet = Sheet(sheet_width, sheet_height)
     sheet.title(title)
     top = MARGIN + 0.45
-    draw_image(sheet.axes(MARGIN, top, *panel), image, whole_map, geobox)
+    axes = sheet.axes(MARGIN, top, *panel)
+    draw_image(axes, image, window, geobox)
     sheet.small_print(print_lines)
-    return sheet, MARGIN + panel[0] + GAP, top
+    return sheet, axes, (MARGIN + panel[0] + GAP, top)
 
 
 def key_of_shares(classes: Sequence[ClassEntry], pixels: Sequence[int]) -> Key:
