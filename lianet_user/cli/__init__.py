@@ -95,28 +95,25 @@ def _common(
     del show_version, trace
 
 
-MAPPING, JUDGING, REMEMBERED = "From labels to maps", "How good is it?", "What a region remembers"
-PROVIDERS, HELP = "For providers", "Models, and this installation"
-
-app.command("check", rich_help_panel=MAPPING)(check.check)
-app.command("finetune", rich_help_panel=MAPPING)(finetune.finetune)
-app.command("predict", rich_help_panel=MAPPING)(predict.predict)
-app.command("polygons", rich_help_panel=MAPPING)(polygons.polygons)
-app.command("zones", rich_help_panel=MAPPING)(zones.zones)
-app.command("suggest", rich_help_panel=MAPPING)(suggest.suggest)
-app.command("evaluate", rich_help_panel=JUDGING)(evaluate.evaluate)
-app.command("learning-curve", rich_help_panel=JUDGING)(learning_curve.learning_curve)
-app.command("compare", rich_help_panel=JUDGING)(compare.compare)
-app.command("reconstruct", rich_help_panel=REMEMBERED)(reconstruct.reconstruct)
-app.command("change", rich_help_panel=REMEMBERED)(change.change)
-app.command("datacube", rich_help_panel=REMEMBERED)(datacube.datacube)
-app.command("info", rich_help_panel=REMEMBERED)(info.info)
-app.command("pretrain", rich_help_panel=PROVIDERS)(pretrain.pretrain)
-app.command("update", rich_help_panel=PROVIDERS)(pretrain.update)
-app.command("quality", rich_help_panel=PROVIDERS)(quality.quality)
-app.command("import-checkpoint", rich_help_panel=PROVIDERS)(import_checkpoint.import_checkpoint)
-app.add_typer(models.models, rich_help_panel=HELP)
-app.command("doctor", rich_help_panel=HELP)(doctor.doctor)
+PANELS = {
+    "From labels to maps": (
+        check.check,
+        finetune.finetune,
+        predict.predict,
+        polygons.polygons,
+        zones.zones,
+        suggest.suggest,
+    ),
+    "How good is it?": (evaluate.evaluate, learning_curve.learning_curve, compare.compare),
+    "What a region remembers": (reconstruct.reconstruct, change.change, datacube.datacube, info.info),
+    "For providers": (pretrain.pretrain, pretrain.update, quality.quality, import_checkpoint.import_checkpoint),
+    "Models, and this installation": (doctor.doctor,),
+}
+"""The commands as the help groups them; each has the name of its function."""
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(models.models, rich_help_panel="Models, and this installation")
 
 
 def main() -> None:

@@ -30,7 +30,6 @@ TIME_ENCODING = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gre
 
 def lazy_dataset(
     path: Path,
-    *,
     region: str | os.PathLike[str] | None = None,
     dates: Sequence[dt.date | str] | None = None,
     between: bool = False,

@@ -175,13 +175,7 @@ _GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
 def write_raw(
     path: Path, geobox: GeoBox, tiles: Iterable[tuple[Window, np.ndarray]], profile: RasterProfile
 ) -> tuple[list[Window], int]:
-    """Write tiles as raw numbers, band after band, row after row.
-
-    Args:
-        path: of the file.
-        geobox: of the map.
-        tiles: windows of it with their values (bands, height, width) of the profile's type.
-        profile: how they are stored.
+    """Write tiles as raw numbers, band after band, row after row; arguments as in :func:`write_map`.
 
     Returns:
         The windows in the order in which they were written, and the checksum of their values.
@@ -206,14 +200,7 @@ def write_raw(
 
 
 def write_vrt(path: Path, raw: Path, geobox: GeoBox, profile: RasterProfile, tags: Mapping[str, str]) -> None:
-    """Describe a file of raw numbers to GDAL.
-
-    Args:
-        path: of the virtual raster, beside `raw`.
-        raw: written by :func:`write_raw`.
-        geobox: of the map.
-        profile: how its values are stored.
-        tags: of the map.
+    """Describe the file `raw` of :func:`write_raw` to GDAL, in a virtual raster beside it.
 
     Raises:
         OSError: it cannot be written.

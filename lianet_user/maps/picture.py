@@ -175,14 +175,8 @@ def stretched(bands: np.ndarray) -> NDArray[np.uint8]:
 
 
 def draw_image(axes: Axes, image: np.ndarray, window: Window, geobox: GeoBox) -> None:
-    """Draw an image of a window of a grid, with a scale bar and a north arrow; the axes then count pixels of the grid.
-
-    Args:
-        axes: to draw in.
-        image: uint8 (rows, columns, 3) of the window, at any resolution.
-        window: of `geobox`.
-        geobox: the grid.
-    """
+    """Draw an image of a window of a grid, uint8 (rows, columns, 3) at any resolution, with a scale bar and a north arrow; the
+    axes then count pixels of the grid."""
     across, down = pixel_metres(geobox)
     extent = (window.col, window.col_end, window.row_end, window.row)
     axes.imshow(image, extent=extent, aspect=down / across, interpolation="auto")
@@ -298,14 +292,7 @@ def number_figure(
 ) -> Figure:
     """Draw the quick-look of a map of numbers: the map, a colour bar with unit and statistics, scale bar and attribution.
 
-    Args:
-        values: the map at any resolution: float32 (rows, columns).
-        geobox: of the whole map.
-        numbers: their unit, and the span of the ramp.
-        statistics: of the whole map.
-        title: one line.
-        attribution: small print below the map.
-        ramp: the colours.
+    Args as in :func:`class_figure`, but `values` are float32; `numbers` are the unit and the span of the ramp.
     """
     figures = {
         "lowest": statistics.minimum,
@@ -326,14 +313,9 @@ def number_figure(
 def image_figure(
     image: np.ndarray, geobox: GeoBox, notes: Sequence[tuple[str, str]], *, title: str, attribution: str
 ) -> Figure:
-    """Draw the quick-look of an image: the image, notes beside it, scale bar and attribution.
+    """Draw the quick-look of an image: the image, notes (a name and a text each) beside it, scale bar and attribution.
 
-    Args:
-        image: uint8 (rows, columns, 3) at any resolution.
-        geobox: of the whole image.
-        notes: pairs of a name and a text.
-        title: one line.
-        attribution: small print below the image.
+    Args as in :func:`class_figure`, but the image is uint8 (rows, columns, 3).
     """
     size = COLUMN + 0.085 * max(len(text) for _, text in notes), ROW * len(notes)
     sheet, _, (left, top) = map_sheet(image, geobox, size, title, attribution)
