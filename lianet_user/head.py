@@ -264,7 +264,7 @@ class Head:
 
         uint8, the most probable class; or float32, the number.
         """
-        return self.decided(self.answers(window, date)).cpu().numpy()
+        return self.map_values(self.answers(window, date))[0]
 
     def map_answers(
         self, window: Window, date: dt.date | None = None, *, read: Reader | None = None, turned: bool = False
@@ -276,6 +276,10 @@ class Head:
     def decided(self, answers: Tensor) -> Tensor:
         """The values of a map from answers (outputs, ...): uint8, the most probable class; or float32, the number."""
         return answers.argmax(0).to(torch.uint8) if self.header.classes else answers[0]
+
+    def map_values(self, answers: Tensor) -> np.ndarray:
+        """:meth:`decided` as a map stores it: (1, ...), on the processor."""
+        return self.decided(answers)[None].cpu().numpy()
 
     def map_tiles(self, window: Window, tile: int = TILE) -> Iterator[Window]:
         """The windows of the region that a map over `window` is computed in, row by row: by `predict` and all who count on

@@ -32,7 +32,6 @@ from factories import Folder, refused
 from processes import Child
 
 from lianet_user import cli, errors
-from lianet_user.cli import crash_report
 from lianet_user.errors import (
     LOG_FOLDER_VARIABLE,
     ArtifactError,
@@ -600,14 +599,14 @@ def test_a_traceback_is_printed_where_it_is_asked_for(
 
 def test_log_files_do_not_heap_up_and_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LOG_FOLDER_VARIABLE, str(tmp_path))
-    for number in range(crash_report.LOGS_KEPT + 5):
+    for number in range(cli.LOGS_KEPT + 5):
         (tmp_path / f"lianet-user-error-2020-{number:03}.log").touch()
     (tmp_path / "other.log").touch()
-    crash_report.unforeseen(KeyError("x"), [])
-    assert len(list(tmp_path.iterdir())) == crash_report.LOGS_KEPT + 1
+    cli.unforeseen(KeyError("x"), [])
+    assert len(list(tmp_path.iterdir())) == cli.LOGS_KEPT + 1
     monkeypatch.setenv(LOG_FOLDER_VARIABLE, "/proc/none")
     monkeypatch.setattr(tempfile, "gettempdir", lambda: "/proc/none")
-    assert "report what it prints" in crash_report.unforeseen(KeyError("x"), [])
+    assert "report what it prints" in cli.unforeseen(KeyError("x"), [])
 
 
 @pytest.mark.parametrize(

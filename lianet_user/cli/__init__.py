@@ -5,14 +5,20 @@ Nothing heavy is imported until a command runs, so `--help` answers at once; `in
 
 from __future__ import annotations
 
+import datetime as dt
+import errno
 import os
+import platform
 import re
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +27,6 @@ from lianet_user.cli import (
     change,
     check,
     compare,
-    crash_report,
     datacube,
     doctor,
     evaluate,
@@ -36,7 +41,6 @@ from lianet_user.cli import (
     quality,
     reconstruct,
     suggest,
-    update,
     zones,
 )
 from lianet_user.cli.console import error, warn
@@ -49,8 +53,12 @@ from lianet_user.errors import (
     LianetError,
     LianetWarning,
     did_you_mean,
+    log_folder,
     write_error,
 )
+
+LOGS_KEPT = 20
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 
 # Typer exports only this subclass of what it raises for a mistyped command line; where its base class lives depends on the
 # version.
@@ -70,15 +78,13 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from lianet_user import __version__
-
-        typer.echo(f"lianet-user {__version__}")
+        typer.echo(f"lianet-user {version('lianet-user')}")
         raise typer.Exit
 
 
 @app.callback()
 def _common(
-    version: Annotated[
+    show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
     trace: Annotated[
@@ -86,31 +92,28 @@ def _common(
     ] = False,
 ) -> None:
     # --traceback is read off the command line where an error is caught.
-    del version, trace
+    del show_version, trace
 
 
-MAPPING, JUDGING, REMEMBERED = "From labels to maps", "How good is it?", "What a region remembers"
-PROVIDERS, HELP = "For providers", "Models, and this installation"
-
-app.command("check", rich_help_panel=MAPPING)(check.check)
-app.command("finetune", rich_help_panel=MAPPING)(finetune.finetune)
-app.command("predict", rich_help_panel=MAPPING)(predict.predict)
-app.command("polygons", rich_help_panel=MAPPING)(polygons.polygons)
-app.command("zones", rich_help_panel=MAPPING)(zones.zones)
-app.command("suggest", rich_help_panel=MAPPING)(suggest.suggest)
-app.command("evaluate", rich_help_panel=JUDGING)(evaluate.evaluate)
-app.command("learning-curve", rich_help_panel=JUDGING)(learning_curve.learning_curve)
-app.command("compare", rich_help_panel=JUDGING)(compare.compare)
-app.command("reconstruct", rich_help_panel=REMEMBERED)(reconstruct.reconstruct)
-app.command("change", rich_help_panel=REMEMBERED)(change.change)
-app.command("datacube", rich_help_panel=REMEMBERED)(datacube.datacube)
-app.command("info", rich_help_panel=REMEMBERED)(info.info)
-app.command("pretrain", rich_help_panel=PROVIDERS)(pretrain.pretrain)
-app.command("update", rich_help_panel=PROVIDERS)(update.update)
-app.command("quality", rich_help_panel=PROVIDERS)(quality.quality)
-app.command("import-checkpoint", rich_help_panel=PROVIDERS)(import_checkpoint.import_checkpoint)
-app.add_typer(models.models, rich_help_panel=HELP)
-app.command("doctor", rich_help_panel=HELP)(doctor.doctor)
+PANELS = {
+    "From labels to maps": (
+        check.check,
+        finetune.finetune,
+        predict.predict,
+        polygons.polygons,
+        zones.zones,
+        suggest.suggest,
+    ),
+    "How good is it?": (evaluate.evaluate, learning_curve.learning_curve, compare.compare),
+    "What a region remembers": (reconstruct.reconstruct, change.change, datacube.datacube, info.info),
+    "For providers": (pretrain.pretrain, pretrain.update, quality.quality, import_checkpoint.import_checkpoint),
+    "Models, and this installation": (doctor.doctor,),
+}
+"""The commands as the help groups them; each has the name of its function."""
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(models.models, rich_help_panel="Models, and this installation")
 
 
 def main() -> None:
@@ -147,17 +150,21 @@ def _run(arguments: list[str]) -> int:
             _drop_output()
             return EXIT_FAILURE
         except MemoryError as problem:
-            error(crash_report.out_of_memory(problem))
+            asked = f" ({problem})" if str(problem) else ""
+            error(
+                f"this machine's memory does not suffice{asked}: close other programs, map a smaller --bbox, or train with a"
+                " smaller --batch or on fewer labels"
+            )
             return EXIT_FAILURE
         except Exception as problem:
-            if crash_report.is_disk_error(problem):
+            if isinstance(problem, OSError) and problem.errno in DISK_ERRORS:  # not a fault of this program
                 _drop_output()
                 refusal = write_error(problem.filename or "what it had to", problem)
                 error(str(refusal))
                 return refusal.exit_code
             if "--traceback" in arguments:
                 traceback.print_exc()
-            error(crash_report.unforeseen(problem, arguments))
+            error(unforeseen(problem, arguments))
             return EXIT_FAILURE
     if outcome == EXIT_INTERRUPTED:  # Typer's own answer to Ctrl-C, which prints nothing
         error("interrupted")
@@ -185,6 +192,54 @@ def _drop_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+# --- Unforeseen errors: what to say of them, and the log file that keeps their details.
+
+
+def unforeseen(problem: Exception, arguments: Sequence[str]) -> str:
+    """The message for an unforeseen error; its details go to a log file, which the message names."""
+    what = f"unforeseen {type(problem).__name__}: {problem}. This is a fault of lianet-user"
+    log = _logged(problem, arguments)
+    if log is not None:
+        return f"{what}: report it with the file {log}, or run it again as `lianet-user --traceback ...` to see where"
+    return f"{what}: run it again as `lianet-user --traceback ...` and report what it prints"
+
+
+def _logged(problem: Exception, arguments: Sequence[str]) -> Path | None:
+    """Write the log file of an error; None where none can be written."""
+    text = "\n".join([*_circumstances(arguments), "", *traceback.format_exception(problem)])
+    name = f"lianet-user-error-{dt.datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    for folder in (log_folder, lambda: Path(tempfile.gettempdir())):
+        with suppress(OSError, RuntimeError):  # RuntimeError: nobody's home folder is known
+            path = folder() / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+            _prune(path.parent)
+            return path
+    return None
+
+
+def _circumstances(arguments: Sequence[str]) -> list[str]:
+    lines = [
+        f"command    lianet-user {' '.join(arguments)}",
+        f"at         {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC",
+        f"platform   {platform.platform()}, Python {platform.python_version()}",
+    ]
+    for package in ("lianet-user", "torch", "torchvision", "rasterio", "pyogrio", "geopandas", "numpy", "pydantic"):
+        with suppress(PackageNotFoundError):
+            lines.append(f"{package:10} {version(package)}")
+    lines.append(f"loaded     torch: {'torch' in sys.modules}, rasterio: {'rasterio' in sys.modules}")
+    return lines
+
+
+def _prune(folder: Path) -> None:
+    """Keep the latest log files only."""
+    for path in sorted(folder.glob("lianet-user-error-*.log"))[:-LOGS_KEPT]:
+        path.unlink(missing_ok=True)
+
+
+# --- The library's messages, in the words of the command line.
 
 
 def _show_warning(arguments: Sequence[str], message: Warning | str, category: type[Warning], *_: object) -> None:

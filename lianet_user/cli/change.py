@@ -11,13 +11,12 @@ import typer
 from lianet_user.cli.console import (
     advise_resuming,
     choose_device,
-    mapping_progress,
+    map_document,
+    mapping,
     optional_region_file,
     out,
     print_next,
-    progress,
     region_file,
-    stoppable,
     wrote,
 )
 from lianet_user.cli.options import (
@@ -94,7 +93,7 @@ def change(
     from lianet_user.maps.change import change as write_change
     from lianet_user.region import Region
 
-    with progress(quiet) as bars, stoppable() as stop_if_asked, advise_resuming(output, "change"):
+    with mapping(quiet) as listener, advise_resuming(output, "change"):
         chosen = choose_device(device)
         opened: Region | Head
         if head_file is not None:
@@ -108,7 +107,7 @@ def change(
             last=last,
             area=area_options.area(),
             extrapolate=extrapolate,
-            listener=mapping_progress(bars, stop_if_asked),
+            listener=listener,
             **writing_options.arguments,
         )
     if as_json:
@@ -130,8 +129,7 @@ def _print(result: ChangeResult) -> None:
         )
     if result.classes:
         _print_matrix(result)
-    beside = f"{result.quicklook} to look at" + (f" and {result.table} with the areas" if result.table else "")
-    wrote(beside)
+    wrote(result.quicklook, " to look at" + (f" and {result.table} with the areas" if result.table else ""))
 
 
 def _print_matrix(result: ChangeResult) -> None:
@@ -163,16 +161,14 @@ def _document(result: ChangeResult) -> dict[str, Any]:
         "pixels_from_to": result.pixels.tolist(),
         "hectares_from_to": result.hectares.round(4).tolist(),
     }
-    return {
-        "map": str(result.path),
-        "quicklook": str(result.quicklook),
-        "shows": result.title,
+    moments = (result.first, result.last)
+    when = {
         "from": str(result.first.date),
         "to": str(result.last.date),
-        "estimated": [str(moment.date) for moment in (result.first, result.last) if moment.estimated],
-        "width": result.geobox.width,
-        "height": result.geobox.height,
-        "outside": result.outside,
+        "estimated": [str(moment.date) for moment in moments if moment.estimated],
+    }
+    return {
+        **map_document("map", result, **when),
         **(classes if result.classes else result.summary.as_dict()),
         **({"noise": result.noise} if result.noise is not None else {}),
         "seconds": round(result.seconds, 1),

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.config_file import open_given_imagery
 from lianet_user.cli.console import choose_device, err, format_score, out, print_next, progress, region_file, wrote
+from lianet_user.cli.imagery import ConfigPath, open_given_imagery, read_config, reads_imagery_beside
 from lianet_user.cli.options import (
     AsJson,
-    ConfigPath,
     Device,
     LabelsPath,
     Overwrite,
@@ -20,11 +19,11 @@ from lianet_user.cli.options import (
     RegionName,
     SplitOptions,
     TrainingOptions,
-    reads_imagery_beside,
     reads_labels,
     splits_labels,
     trains_heads,
 )
+from lianet_user.errors import InputError
 from lianet_user.labels.label_options import LabelOptions
 
 if TYPE_CHECKING:
@@ -82,8 +81,6 @@ def compare(
 
     Example: lianet-user compare models/havelland.safetensors landcover.gpkg --field class --imagery imagery/
     """
-    from lianet_user.cli.config_file import read_config
-    from lianet_user.errors import InputError
     from lianet_user.files.artifact import open_region_file, refuse_existing
 
     if folds is not None and share_train is not None:

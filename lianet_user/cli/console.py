@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lianet_user.field.model import Precision
     from lianet_user.files.header import AnyScores, DatedScores, NumberScores, Scores
     from lianet_user.labels import Labels
+    from lianet_user.maps import ChangeResult, MapResult
 
 
 # Square brackets are never markup: paths, names and titles have them too.
@@ -72,7 +73,7 @@ def announcer(quiet: bool) -> Callable[[str], None]:
     return announce
 
 
-def in_megabytes(task: Task) -> Callable[[int, int], None]:
+def in_megabytes(task: Callable[..., None]) -> Callable[[int, int], None]:
     """A listener that shows on a bar how many bytes of how many are done."""
     return lambda done, total: task(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} MB")
 
@@ -163,29 +164,22 @@ def stoppable() -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
-class Task:
-    """One bar of a progress display; it takes whatever totals its work reports."""
-
-    def __init__(self, display: object, number: int) -> None:
-        self._display, self._number = display, number
-
-    def __call__(self, done: float, total: float, note: str = "") -> None:
-        self._display.update(self._number, completed=done, total=total, note=note)  # type: ignore[attr-defined]
-
-
 class Progress:
     """Bars on standard error, silent where that is not a terminal."""
 
-    def __init__(self, display: object) -> None:
+    def __init__(self, display: Any) -> None:
         self._display = display
-        self._tasks: dict[str, Task] = {}
+        self._tasks: dict[str, Any] = {}
 
-    def task(self, name: str) -> Task:
-        """The bar of that name, made when first asked for."""
+    def task(self, name: str) -> Callable[..., None]:
+        """The bar of that name, made when first asked for: call it with what is done, what is in total, and a note."""
         if name not in self._tasks:
-            number = self._display.add_task(name, total=None, note="")  # type: ignore[attr-defined]
-            self._tasks[name] = Task(self._display, number)
-        return self._tasks[name]
+            self._tasks[name] = self._display.add_task(name, total=None, note="")
+
+        def show(done: float, total: float, note: str = "") -> None:
+            self._display.update(self._tasks[name], completed=done, total=total, note=note)
+
+        return show
 
 
 @contextmanager
@@ -207,8 +201,13 @@ def progress(quiet: bool) -> Iterator[Progress]:
         yield Progress(display)
 
 
-def mapping_progress(bars: Progress, stop_if_asked: Callable[[], None]) -> Callable[[int, int], None]:
-    """A listener that shows how far the maps are, and how fast they grow; it ends the run where the user asked for that."""
+@contextmanager
+def mapping(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Bars of a command that writes maps, which Ctrl-C ends between two tiles.
+
+    Yields:
+        a listener that shows how far the maps are, and how fast they grow; it ends the run where the user asked for that.
+    """
     begun: list[tuple[float, int]] = []
 
     def show(done: int, total: int) -> None:
@@ -219,7 +218,21 @@ def mapping_progress(bars: Progress, stop_if_asked: Callable[[], None]) -> Calla
         bars.task("mapping")(done, total, f"{done / 1e6:.1f} of {total / 1e6:.1f} Mpx, {rate:.2g} Mpx/s")
         stop_if_asked()
 
-    return show
+    with progress(quiet) as bars, stoppable() as stop_if_asked:
+        yield show
+
+
+def map_document(kind: str, result: MapResult | ChangeResult, **when: object) -> dict[str, Any]:
+    """What --json says of a map or image, without its summary; `when` are the entries about its dates."""
+    return {
+        kind: str(result.path),
+        "quicklook": str(result.quicklook),
+        "shows": result.title,
+        **when,
+        "width": result.geobox.width,
+        "height": result.geobox.height,
+        "outside": result.outside,
+    }
 
 
 @contextmanager

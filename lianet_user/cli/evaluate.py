@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import choose_device, optional_region_file, out, print_lines, print_next, progress, warn
+from lianet_user.cli.console import (
+    choose_device,
+    optional_region_file,
+    out,
+    print_lines,
+    print_next,
+    print_scores,
+    print_scores_by_date,
+    progress,
+    warn,
+)
 from lianet_user.cli.options import AsJson, Device, LabelsPath, Quiet, RegionOption, reads_labels
 from lianet_user.labels.label_options import LabelOptions
 
@@ -62,8 +72,6 @@ def evaluate(
 
 def _print(head: Head, evaluation: Evaluation) -> None:
     from rich.table import Table
-
-    from lianet_user.cli.console import print_scores, print_scores_by_date
 
     judgement, areas = evaluation.judgement, evaluation.areas
     unit = head.header.numbers.unit if head.header.numbers else ""

@@ -11,10 +11,13 @@ import typer
 from lianet_user.cli.console import (
     StoppedError,
     choose_device,
+    headline,
     naming_options,
     out,
     print_lines,
     print_next,
+    print_scores,
+    print_scores_by_date,
     progress,
     region_file,
     stoppable,
@@ -38,6 +41,7 @@ from lianet_user.cli.options import (
     trains_heads,
 )
 from lianet_user.cli.pretrain import only_writer, refuse_unfinished
+from lianet_user.errors import InputError
 from lianet_user.labels.label_options import LabelOptions
 
 if TYPE_CHECKING:
@@ -93,7 +97,6 @@ def finetune(
 
     Example: lianet-user finetune models/havelland.safetensors landcover.gpkg --field class
     """
-    from lianet_user.errors import InputError
     from lianet_user.files.artifact import open_head_file, open_region_file, refuse_existing
 
     figure, page = output.with_suffix(".png"), output.with_suffix(".html")
@@ -198,8 +201,6 @@ def _kept(last_good: Finetuned | None, output: Path) -> str:
 
 
 def _before(start: Path | None, scores: AnyScores) -> str:
-    from lianet_user.cli.console import headline
-
     return (
         f"Before: {start} has {headline(scores)} on the validation blocks of these labels and the region as it is now; if"
         " its labels were others, it may have been trained on some of these blocks"
@@ -207,8 +208,6 @@ def _before(start: Path | None, scores: AnyScores) -> str:
 
 
 def _print(trained: Finetuned, before: AnyScores | None, folds: int | None) -> None:
-    from lianet_user.cli.console import print_scores, print_scores_by_date
-
     header = trained.head.header
     unit = header.numbers.unit if header.numbers else ""
     if header.scores is not None:

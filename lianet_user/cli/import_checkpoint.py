@@ -17,6 +17,7 @@ from lianet_user.cli.pretrain import (
     RegionName,
     RegionTitle,
 )
+from lianet_user.errors import InputError
 
 GRID, IMAGERY, FIELD = "The grid", "The imagery it was trained on", "What the checkpoint may not say"
 
@@ -63,7 +64,9 @@ def import_checkpoint(
 
     Example: lianet-user import-checkpoint results/ --about region.toml -o munich.safetensors
     """
-    from lianet_user.errors import InputError
+    said = locals()
+    said = {key: said[key] for key in said.keys() - {"folder", "output", "about", "checkpoint", "overwrite", "quiet"}}
+
     from lianet_user.files.artifact import refuse_existing
     from lianet_user.paper_import import import_checkpoint as run
     from lianet_user.paper_import import read_about
@@ -73,31 +76,12 @@ def import_checkpoint(
         corner = [float(part) for part in origin.split(",")] if origin else None
     except ValueError as error:
         raise InputError(f"--origin {origin!r}: expected two numbers X,Y") from error
-    described = read_about(
-        about,
-        title=title,
-        description=description,
-        licence=licence,
-        attribution=attribution,
-        source=source,
-        crs=crs,
-        origin=corner,
-        pixel_size=pixel_size,
-        width=width,
-        height=height,
-        dates=dates.split(",") if dates else None,
-        bands=bands.split(",") if bands else None,
-        offset=offset,
-        scale=scale,
-        pixel_origin=pixel_origin,
-        extent=extent,
-        interpolation=interpolation,
-        region_index=region_index,
-        name=name,
-        fallback_name=output.stem,
-    )
-
-    header = run(folder, output, described, checkpoint)
+    said |= {
+        "origin": corner,
+        "dates": dates.split(",") if dates else None,
+        "bands": bands.split(",") if bands else None,
+    }
+    header = run(folder, output, read_about(about, **said, fallback_name=output.stem), checkpoint)
     if not quiet:
         size = f"{header.grid.width} x {header.grid.height} px"
         wrote(output, f": {size}, {len(header.dates)} dates, {len(header.bands)} bands")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import choose_device, out, print_next, progress, region_file, wrote
+from lianet_user.cli.console import choose_device, format_score, out, print_next, progress, region_file, wrote
 from lianet_user.cli.options import (
     AsJson,
     Device,
@@ -24,6 +25,7 @@ from lianet_user.cli.options import (
     splits_labels,
     trains_heads,
 )
+from lianet_user.errors import InputError
 from lianet_user.labels.label_options import LabelOptions
 
 if TYPE_CHECKING:
@@ -57,8 +59,6 @@ def learning_curve(
 
     Example: lianet-user learning-curve models/havelland.safetensors landcover.gpkg --field class --repeats 2
     """
-    import dataclasses
-
     from lianet_user.files.artifact import open_region_file, refuse_existing, replacing
     from lianet_user.labels import read_labels
 
@@ -112,8 +112,6 @@ def _shares(text: str) -> list[float]:
     Raises:
         InputError: they are not numbers above 0 and up to 1.
     """
-    from lianet_user.errors import InputError
-
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
@@ -142,7 +140,6 @@ def _print(points: list[CurvePoint]) -> None:
     import numpy as np
     from rich.table import Table
 
-    from lianet_user.cli.console import format_score
     from lianet_user.files.header import Scores
 
     classes = isinstance(points[0].scores, Scores)

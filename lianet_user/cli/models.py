@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from lianet_user.cli.console import announcer, err, in_megabytes, out, print_next, progress, wrote
 from lianet_user.cli.options import AsJson, Overwrite, Quiet
-from lianet_user.errors import InputError, printable
+from lianet_user.errors import ArtifactError, CatalogError, CatalogWarning, InputError, printable
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -175,15 +176,14 @@ def publish_models(
         print_next(f"lianet-user models list --catalog {done.catalog}", f"put {folder} on a web server as it stands")
 
 
-def _opened(catalog: str | None, offline: bool = False) -> Catalog:
+def _opened(catalog: str | None) -> Catalog:
     from lianet_user.catalog import chosen_place, open_catalog
     from lianet_user.catalog.read import HOW_TO_NAME_ONE
-    from lianet_user.errors import CatalogError
 
     place = chosen_place(catalog)
     if place is None:
         raise CatalogError(f"there is no catalogue to look in: {HOW_TO_NAME_ONE}")
-    return open_catalog(place, offline=offline)
+    return open_catalog(place)
 
 
 def _all_models(catalog: str | None, offline: bool) -> tuple[list[Model], str | None]:
@@ -191,7 +191,6 @@ def _all_models(catalog: str | None, offline: bool) -> tuple[list[Model], str | 
     from lianet_user.catalog import Model, chosen_place, open_catalog
     from lianet_user.catalog.download import cached_models
     from lianet_user.catalog.resolve import warn_of_problems
-    from lianet_user.errors import ArtifactError, CatalogWarning
     from lianet_user.files.artifact import open_region_file
 
     place = chosen_place(catalog)
@@ -208,8 +207,6 @@ def _all_models(catalog: str | None, offline: bool) -> tuple[list[Model], str | 
             file = open_region_file(cached.path)
             gathered.append(Model.of_file(file, file.sha256()))
         except ArtifactError as error:
-            import warnings
-
             warnings.warn(f"left out: {error}", CatalogWarning, stacklevel=2)
     return gathered, place
 

@@ -1,4 +1,4 @@
-"""The options that several commands share, each declared once: running, maps, labels, training and imagery.
+"""The options that several commands share, each declared once: running, maps, labels and training.
 
 A group of options is a function whose keyword parameters are the options; :func:`option_group` turns it into a decorator
 that gives them to a command.
@@ -7,7 +7,6 @@ that gives them to a command.
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import functools
 import inspect
 from collections.abc import Callable
@@ -102,14 +101,13 @@ WHERE, WHAT, HOW = "Where", "What", "How it is written"
 class AreaOptions:
     """The options that say where to map."""
 
-    bbox: tuple[float, float, float, float] | None
     given: dict[str, Any]
-    """The other options, by their names in MapArea."""
+    """By their names in MapArea."""
 
     def area(self) -> MapArea:
         from lianet_user.maps import MapArea
 
-        return MapArea(bbox=self.bbox, **self.given)
+        return MapArea(**self.given)
 
 
 @dataclass(frozen=True)
@@ -118,12 +116,12 @@ class WritingOptions:
 
     overwrite: bool
     resume: bool
-    creation: dict[str, str]
+    creation_options: dict[str, str]
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The options as keyword arguments of the functions that write maps."""
-        return {"overwrite": self.overwrite, "resume": self.resume, "creation_options": self.creation}
+        return dataclasses.asdict(self)
 
 
 def _area_options(
@@ -151,8 +149,8 @@ def _area_options(
         raise InputError(
             f"--bbox-crs {bbox_crs} says what the numbers of --bbox are, and there is none: give both or neither"
         )
-    box = parse_bbox(bbox) if bbox is not None else None
     given = {
+        "bbox": parse_bbox(bbox) if bbox is not None else None,
         "bbox_crs": bbox_crs or "EPSG:4326",
         "aoi": aoi,
         "like": like,
@@ -160,7 +158,7 @@ def _area_options(
         "resolution": resolution,
         "strict": strict,
     }
-    return AreaOptions(box, given)
+    return AreaOptions(given)
 
 
 maps_an_area = option_group("area_options", _area_options)
@@ -471,19 +469,7 @@ def _training_options(
         int | None, grouped(TRAINING, "Stop a member after so many validations without an improvement.", min=1)
     ] = None,
 ) -> TrainingOptions:
-    named = {
-        "loss": loss,
-        "steps": steps,
-        "members": members,
-        "rate": rate,
-        "batch": batch,
-        "crop": crop,
-        "class_weight": class_weight,
-        "label_smoothing": label_smoothing,
-        "dropout": dropout,
-        "patience": patience,
-    }
-    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    given = {name: value for name, value in locals().items() if value is not None and name not in ("preset", "deep")}
     if deep:
         from lianet_user.field.head import DEEP_WIDTHS
 
@@ -493,96 +479,3 @@ def _training_options(
 
 trains_heads = option_group("training_options", _training_options)
 """For commands with a parameter `training_options`, a TrainingOptions."""
-
-
-# --- Imagery: how it is read.
-
-ImageryPaths = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="IMAGERY...",
-        help="Sentinel-2 band files, GeoTIFFs with dates in their names or their folders', NetCDF or Zarr cubes, STAC"
-        " items, or folders of them.",
-    ),
-]
-ConfigPath = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", help="TOML file with the tables imagery, training and region; options override what it says."
-    ),
-]
-IMAGERY, CLOUDS, IMAGERY_GRID = "Imagery: what it holds", "Imagery: clouds", "Imagery: grid"
-
-
-def _imagery_options(
-    *,
-    bands: Annotated[
-        str | None,
-        grouped(
-            IMAGERY,
-            "Bands to take, or the names of a stack's layers. Default: all that see the ground.",
-            metavar="B02,...",
-        ),
-    ] = None,
-    dates: Annotated[
-        str | None,
-        grouped(IMAGERY, "Dates of the acquisitions, where the files do not state them.", metavar="YYYY-MM-DD,..."),
-    ] = None,
-    since: Annotated[str | None, grouped(IMAGERY, "Skip earlier acquisitions.", metavar="YYYY-MM-DD")] = None,
-    until: Annotated[str | None, grouped(IMAGERY, "Skip later acquisitions.", metavar="YYYY-MM-DD")] = None,
-    offset: Annotated[float | None, grouped(IMAGERY, "Subtracted from the digital numbers.")] = None,
-    scale: Annotated[float | None, grouped(IMAGERY, "Digital numbers per reflectance 1.0.")] = None,
-    nodata: Annotated[float | None, grouped(IMAGERY, "Digital number of missing measurements.")] = None,
-    mask: Annotated[
-        str | None,
-        grouped(
-            CLOUDS, "A variable, asset or layer, or a raster or folder of rasters, that marks clouds.", metavar="SCL"
-        ),
-    ] = None,
-    clear: Annotated[str | None, grouped(CLOUDS, "Values of the mask that are clear.", metavar="4,5,6")] = None,
-    clear_below: Annotated[float | None, grouped(CLOUDS, "Or: a pixel below this probability is clear.")] = None,
-    min_clear: Annotated[
-        float | None, grouped(CLOUDS, "Skip acquisitions of which a smaller share is clear.", metavar="SHARE")
-    ] = None,
-    grid: Annotated[
-        str | None,
-        grouped(IMAGERY_GRID, "Raster or region file on whose grid everything is resampled.", metavar="FILE"),
-    ] = None,
-) -> dict[str, Any]:
-    """The options that were given, by their names in ImageryOptions."""
-    given = {
-        "bands": bands.split(",") if bands else None,
-        "dates": dates.split(",") if dates else None,
-        "since": _given_date("--since", since),
-        "until": _given_date("--until", until),
-        "offset": offset,
-        "scale": scale,
-        "nodata": nodata,
-        "mask": mask,
-        "clear": _whole_numbers(clear),
-        "clear_below": clear_below,
-        "min_clear": min_clear,
-        "grid": grid,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _given_date(option: str, text: str | None) -> dt.date | None:
-    try:
-        return dt.date.fromisoformat(text) if text else None
-    except ValueError as error:
-        raise InputError(f"{option} {text!r} is not a date: expected YYYY-MM-DD") from error
-
-
-def _whole_numbers(text: str | None) -> list[int] | None:
-    try:
-        return [int(part) for part in text.split(",")] if text else None
-    except ValueError as error:
-        raise InputError(f"--clear {text!r}: expected whole numbers, as 4,5,6,7,11") from error
-
-
-reads_imagery = option_group("imagery_options", _imagery_options)
-"""For commands with a parameter `imagery_options`, a dict for :func:`lianet_user.cli.config_file.open_given_imagery`."""
-
-reads_imagery_beside = option_group("imagery_options", _imagery_options, "imagery_")
-"""As `reads_imagery`, for commands that read labels too: options are called --imagery-scale and so on."""

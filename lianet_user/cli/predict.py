@@ -14,12 +14,11 @@ from lianet_user.cli.console import (
     advise_resuming,
     choose_device,
     choose_precision,
-    mapping_progress,
+    map_document,
+    mapping,
     out,
     print_next,
-    progress,
     region_file,
-    stoppable,
     wrote,
 )
 from lianet_user.cli.options import (
@@ -116,7 +115,7 @@ def predict(
     from lianet_user.maps import predict as write_maps
     from lianet_user.maps.predict import group_heads, map_count
 
-    with progress(quiet) as bars, stoppable() as stop_if_asked:
+    with mapping(quiet) as listener:
         opened = _open(files, regions, choose_device(device), kind)
         target = output or (MAPS if map_count(group_heads(opened, date or ())) > 1 else MAP)
         if polygons and opened[0].header.numbers is not None:
@@ -131,14 +130,14 @@ def predict(
                 uncertainty=uncertainty,  # type: ignore[arg-type]  # it refuses what it does not know
                 turned=tta,
                 min_area=min_area,
-                listener=mapping_progress(bars, stop_if_asked),
+                listener=listener,
                 **writing_options.arguments,
             )
     beside.write(results[0].path, writing_options.overwrite)
     if as_json:
         print(json.dumps(_document(results) | beside.document, indent=2))
     elif not quiet:
-        _print(results, opened[0])
+        _print(results)
         for made in beside.document.values():
             wrote(made)
         _print_next(results, opened[0])
@@ -221,7 +220,7 @@ def _open(
     return heads
 
 
-def _print(results: Sequence[MapResult], head: Head) -> None:
+def _print(results: Sequence[MapResult]) -> None:
     for result in results:
         size = f"{result.geobox.width} x {result.geobox.height} px"
         taken = f", {result.seconds:.0f} s" if len(results) == 1 else ""
@@ -246,18 +245,6 @@ def _print_next(results: Sequence[MapResult], head: Head) -> None:
 
 def _document(results: Sequence[MapResult]) -> dict[str, Any]:
     return {
-        "maps": [
-            {
-                "map": str(result.path),
-                "quicklook": str(result.quicklook),
-                "shows": result.title,
-                "date": str(result.date),
-                "width": result.geobox.width,
-                "height": result.geobox.height,
-                "outside": result.outside,
-                **result.summary.as_dict(),
-            }
-            for result in results
-        ],
+        "maps": [map_document("map", result, date=str(result.date)) | result.summary.as_dict() for result in results],
         "seconds": round(results[0].seconds, 1),
     }

@@ -1,4 +1,4 @@
-"""`lianet-user pretrain`: imagery in, region file out."""
+"""`lianet-user pretrain` and `update`: imagery in, region file out; new acquisitions into a region that is there already."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.config_file import open_given_imagery
 from lianet_user.cli.console import (
     Progress,
     choose_device,
@@ -18,20 +17,21 @@ from lianet_user.cli.console import (
     is_terminal,
     print_next,
     progress,
+    region_file,
     warn,
     wrote,
 )
-from lianet_user.cli.options import (
+from lianet_user.cli.imagery import (
     ConfigPath,
-    Device,
     ImageryPaths,
-    Overwrite,
-    Quiet,
-    Resume,
-    grouped,
-    option_group,
+    checked_settings,
+    open_given_imagery,
+    read_config,
     reads_imagery,
 )
+from lianet_user.cli.options import Device, Overwrite, Quiet, Resume, grouped, option_group
+from lianet_user.cli.options import RegionName as RegionToUpdate
+from lianet_user.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from lianet_user.files.header import RegionHeader
@@ -99,8 +99,6 @@ def pretrain(
 
     Example: lianet-user pretrain imagery/ -o havelland.safetensors --licence CC-BY-4.0 --attribution "..."
     """
-    from lianet_user.cli.config_file import checked_settings, read_config
-    from lianet_user.errors import InputError
     from lianet_user.files.artifact import refuse_existing
 
     refuse_existing(output, overwrite)
@@ -138,6 +136,57 @@ def pretrain(
         print_summary(header, output)
 
 
+@reads_imagery
+def update(
+    context: typer.Context,
+    region: RegionToUpdate,
+    imagery: ImageryPaths,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Region file to write; REGION itself is not changed.")
+    ] = Path("updated.safetensors"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    target_db: Annotated[float | None, typer.Option(metavar="DB", help="Stop at this PSNR.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
+    config: ConfigPath = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    *,
+    imagery_options: dict[str, Any],
+) -> None:
+    """Add new acquisitions to a region, without starting again and without forgetting.
+
+    The imagery of the old dates is not needed: the region remembers it. Heads of the old file go on with finetune --from.
+
+    Example: lianet-user update havelland.safetensors new/ -o havelland-2018.safetensors
+    """
+    from lianet_user.files.artifact import refuse_existing
+
+    refuse_existing(output, overwrite)
+    context.with_resource(only_writer(output))
+    quiet = quiet or not is_first_process()
+    tables = read_config(config)
+
+    from lianet_user.pretraining.pretrain import checkpoint_path
+    from lianet_user.pretraining.update import UpdateSettings
+    from lianet_user.pretraining.update import update as run
+
+    given = {"steps": steps, "target_db": target_db, "seed": seed}
+    chosen = tables["training"] | {name: value for name, value in given.items() if value is not None}
+    settings = checked_settings(UpdateSettings, "training", chosen)
+    kind = choose_device(device)
+    refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
+    path = region_file(region, quiet)
+    opened = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
+    with progress(quiet) as bars, advise_resuming_encoding(output):
+        header = run(
+            path, opened, output, settings=settings, listener=encoding_progress(bars, quiet), resume=resume, device=kind
+        )
+    if not quiet:
+        print_summary(header, output)
+
+
 def only_writer(output: Path) -> AbstractContextManager[None]:
     """Keep other runs from writing an output; of processes that share one run, the first holds the lock for all."""
     from lianet_user.files.lock import only_run
@@ -151,8 +200,6 @@ def refuse_unfinished(checkpoint: Path, output: Path, allowed: bool) -> None:
     Raises:
         OutputError: there is a checkpoint, and neither resuming nor overwriting was asked for.
     """
-    from lianet_user.errors import OutputError
-
     if checkpoint.exists() and not allowed:
         raise OutputError(
             f"an unfinished run towards {output} left {checkpoint}: go on from it with --resume, or start again with"

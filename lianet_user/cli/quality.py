@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.config_file import open_given_imagery
 from lianet_user.cli.console import choose_device, out, print_next, progress, region_file
+from lianet_user.cli.imagery import ConfigPath, ImageryPaths, open_given_imagery, read_config, reads_imagery
 from lianet_user.cli.info import format_figure, print_quality_by_date
-from lianet_user.cli.options import AsJson, ConfigPath, Device, ImageryPaths, Quiet, RegionName, reads_imagery
+from lianet_user.cli.options import AsJson, Device, Quiet, RegionName
 
 if TYPE_CHECKING:
     from lianet_user.pretraining.compression import CodecRow
@@ -35,9 +36,6 @@ def quality(
 
     Example: lianet-user quality models/havelland.safetensors imagery/
     """
-    import dataclasses
-
-    from lianet_user.cli.config_file import read_config
     from lianet_user.files.artifact import open_region_file
 
     table = read_config(config)["imagery"]

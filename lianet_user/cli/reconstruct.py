@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lianet_user.cli.console import (
     advise_resuming,
     choose_device,
-    mapping_progress,
+    map_document,
+    mapping,
     print_next,
-    progress,
     region_file,
-    stoppable,
     wrote,
 )
 from lianet_user.cli.options import (
@@ -116,7 +115,7 @@ def reconstruct(
     from lianet_user.maps.reconstruct import reconstruct as write_images
     from lianet_user.region import Region
 
-    with progress(quiet) as bars, stoppable() as stop_if_asked, advise_resuming(target, "reconstruct"):
+    with mapping(quiet) as listener, advise_resuming(target, "reconstruct"):
         results = write_images(
             Region.open(path, choose_device(device)),
             target,
@@ -128,7 +127,7 @@ def reconstruct(
             extrapolate=extrapolate,
             stretch=span,
             float32=float32,
-            listener=mapping_progress(bars, stop_if_asked),
+            listener=listener,
             **writing_options.arguments,
         )
     if as_json:
@@ -166,17 +165,7 @@ def _print(results: Sequence[MapResult]) -> None:
 def _document(results: Sequence[MapResult]) -> dict[str, Any]:
     return {
         "images": [
-            {
-                "image": str(result.path),
-                "quicklook": str(result.quicklook),
-                "shows": result.title,
-                "date": str(result.date),
-                "estimated": result.estimated,
-                "width": result.geobox.width,
-                "height": result.geobox.height,
-                "outside": result.outside,
-                **result.summary.as_dict(),
-            }
+            map_document("image", result, date=str(result.date), estimated=result.estimated) | result.summary.as_dict()
             for result in results
         ],
         "seconds": round(results[0].seconds, 1),

@@ -11,6 +11,7 @@ import typer
 
 from lianet_user.cli.console import choose_device, optional_region_file, print_next, progress, wrote
 from lianet_user.cli.options import WHERE, AsJson, Date, Device, Overwrite, Quiet, RegionOption, grouped
+from lianet_user.errors import OutputError
 
 if TYPE_CHECKING:
     from lianet_user.maps.suggest import Suggestions
@@ -44,7 +45,6 @@ def suggest(
 
     Example: lianet-user suggest head.safetensors -n 20 --labels landcover.gpkg -o suggest.gpkg
     """
-    from lianet_user.errors import OutputError
     from lianet_user.files.artifact import open_head_file, refuse_existing
     from lianet_user.files.header import parse_date
     from lianet_user.geo.grid import parse_bbox

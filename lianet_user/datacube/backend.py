@@ -47,14 +47,7 @@ class LianetBackend(BackendEntrypoint):
         from lianet_user.datacube.dataset import lazy_dataset
 
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
-        cube = lazy_dataset(
-            _path_of(filename_or_obj),
-            region=region,
-            dates=dates,
-            between=between,
-            probabilities=probabilities,
-            device=device,
-        )
+        cube = lazy_dataset(_path_of(filename_or_obj), region, dates, between, probabilities, device)
         return cube.drop_vars(dropped, errors="ignore")
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:

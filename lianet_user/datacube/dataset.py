@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ TIME_ENCODING = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gre
 
 def lazy_dataset(
     path: Path,
-    *,
     region: str | os.PathLike[str] | None = None,
     dates: Sequence[dt.date | str] | None = None,
     between: bool = False,
@@ -120,13 +119,8 @@ def _of_head(
         flags = {"long_name": "class", **class_flags(head.classes), "_FillValue": np.uint8(IGNORE)}
         add("class", "class", "uint8", flags)
     if probabilities:
-        add(
-            "probability",
-            "probability",
-            "float32",
-            {"long_name": "probability of the class", "units": "1"},
-            len(head.classes),
-        )
+        words = {"long_name": "probability of the class", "units": "1"}
+        add("probability", "probability", "float32", words, len(head.classes))
         coordinates["class_name"] = ("class_name", np.array([entry.name for entry in head.classes]))
     about = {
         "title": f"{header.title}: {'classes' if head.classes else 'numbers'} from {head.provenance.source}",
@@ -184,10 +178,14 @@ def _moment(header: RegionHeader, date: dt.date) -> dt.datetime:
 
 
 def _variable(pixels: CubeArray, dims: tuple[str, ...], attributes: dict[str, Any]) -> xr.Variable:
-    sizes = dict(zip(dims, pixels.shape, strict=True))
-    chunks = {name: min(size, {"time": 1, "y": TILE, "x": TILE}.get(name, size)) for name, size in sizes.items()}
+    chunks = chunk_sizes(dict(zip(dims, pixels.shape, strict=True)))
     encoding = {"preferred_chunks": chunks, "grid_mapping": GRID_MAPPING}
     return xr.Variable(dims, LazilyIndexedArray(pixels), attributes, encoding)
+
+
+def chunk_sizes(sizes: Mapping[Hashable, int]) -> dict[Hashable, int]:
+    """What is computed at once, by dimension: one date, all bands or classes, a tile."""
+    return {name: min(size, {"time": 1, "y": TILE, "x": TILE}.get(str(name), size)) for name, size in sizes.items()}
 
 
 def _dataset(

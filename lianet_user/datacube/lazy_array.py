@@ -143,8 +143,7 @@ class CubeFiles:
 
 def _answers(head: Head, quantity: Quantity, window: Window, date: dt.date) -> np.ndarray:
     answers = head.map_answers(window, date)
-    values: np.ndarray = (answers.exp() if quantity == "probability" else head.decided(answers)[None]).cpu().numpy()
-    return values
+    return answers.exp().cpu().numpy() if quantity == "probability" else head.map_values(answers)
 
 
 def _slots() -> threading.BoundedSemaphore:

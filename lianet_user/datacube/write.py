@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +22,11 @@ from dask.callbacks import Callback
 from odc.geo.crs import CRS
 
 from lianet_user.datacube.backend import open_datacube
-from lianet_user.datacube.dataset import GRID_MAPPING
+from lianet_user.datacube.dataset import GRID_MAPPING, chunk_sizes
 from lianet_user.datacube.lazy_array import cores
 from lianet_user.errors import InputError, OutputError, PartlyOutsideWarning, did_you_mean, listed
 from lianet_user.files.artifact import refuse_existing, replacing
-from lianet_user.geo.grid import TILE, Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
+from lianet_user.geo.grid import Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
 
 Listener = Callable[[int, int], None]
 Format = Literal["zarr", "netcdf"]
@@ -103,16 +103,14 @@ def write_datacube(
     cube = _with_bands(cube, bands, path)
     cube.attrs["history"] = f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}: lianet-user datacube {Path(path).name}"
     _check_disk_space(target.absolute().parent, cube.nbytes)
-    chunks = {
-        name: min(size, {"time": 1, "y": TILE, "x": TILE}.get(str(name), size)) for name, size in cube.sizes.items()
-    }
+    chunks = chunk_sizes(cube.sizes)
     chunked = cube.chunk(chunks)
     for variable in chunked.data_vars.values():
         variable.encoding = _encoding(variable, chunks, kind)  # passed to the writers, it would lose the grid mapping
     try:
         # The pool is closed before the file is moved, so that no thread can still write to it.
         with (
-            _place(target, kind) as temporary,
+            (_replacing_store if kind == "zarr" else replacing)(target) as temporary,
             ThreadPoolExecutor(cores()) as pool,
             config.set(pool=pool),
             _ProgressCallback(listener),
@@ -145,16 +143,13 @@ def check_output(target: Path, overwrite: bool) -> None:
     title, package = PACKAGES[kind]
     if find_spec(package) is None:
         raise InputError(f"{target} is {title}, which needs one more package: pip install 'lianet-user[cube]'")
-    if kind == "netcdf":
-        return refuse_existing(target, overwrite)
-    if target.is_dir():
+    if kind == "zarr" and target.is_dir():
         if not any((target / mark).exists() for mark in ZARR_MARKS):  # never delete anything but a cube
             raise OutputError(f"{target} is a folder and no Zarr store: choose another `output`")
         if not overwrite:
             raise OutputError(f"{target} exists: choose another `output`, or replace it with `overwrite`")
     else:
         refuse_existing(target, overwrite)
-    return None
 
 
 def _format(target: Path) -> Format:
@@ -211,10 +206,6 @@ def _check_disk_space(folder: Path, needed: int) -> None:
             f"{folder} has {free / 1e9:.1f} GB free, the cube takes up to {needed / 1e9:.1f} GB: make room, choose another"
             " `output`, or write less with `bbox`, `dates` or `bands`"
         )
-
-
-def _place(target: Path, kind: Format) -> AbstractContextManager[Path]:
-    return _replacing_store(target) if kind == "zarr" else replacing(target)
 
 
 @contextmanager

@@ -1,16 +1,16 @@
 """Maps made by heads, and imagery reconstructed by regions, as Cloud-Optimized GeoTIFFs with names and colours.
 
     predict, reconstruct, change    the three commands that compute maps
-    engine              from a request over tiles to finished files, which all three share
+    engine              from a request over tiles to finished files, which all three share; `--min-area` is applied here
     area, dates         where and when to map
     resume_store        the tiles of an unfinished run
-    geotiff             writes and checks a GeoTIFF and puts it in place with its sidecar files
-    product, images     what maps hold (classes, probabilities, reflectance, ...), and how it is stored and drawn
+    geotiff             writes and checks a GeoTIFF, puts it in place with its sidecar files, and reads it again
+    product             what maps hold (classes, probabilities, reflectance, ...), and how it is stored and drawn
     spectral_indices    indices by name, computed from reconstructed bands
     style, picture, summary    tags, GDAL sidecar and QGIS style; the quick-look; counts and statistics of a map
-    map_reader          reads a finished map, for
-    polygons, zones     its areas as polygons, and its content in each of a user's polygons; `geopackage` writes both
+    polygons, zones     a finished map's areas as polygons, and its content in each of a user's polygons
     suggest             places to label next
+    geopackage          writes polygons and places in the colours of their classes
 
 None of them holds a whole map in memory.
 """

@@ -36,7 +36,6 @@ from lianet_user.geo.grid import (
     window_of_bounds,
 )
 from lianet_user.geo.ground_area import ground_area
-from lianet_user.labels.areas import read_polygons
 from lianet_user.labels.cover import to_pixel_coordinates
 
 EDGE_POINTS = 100
@@ -141,6 +140,8 @@ def destination(area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], st
         asked, words = full.extent.geom, f"the grid of {area.like}"
     mapped = shapely.intersection(asked, covered)
     if area.aoi is not None:
+        from lianet_user.labels.areas import read_polygons  # brings geopandas
+
         polygons, ground = read_polygons(area.aoi, full)
         mapped, words = _polygons(shapely.intersection(mapped, polygons)), f"the area of {area.aoi}"
         outside = 1 - ground_area(mapped, crs) / ground

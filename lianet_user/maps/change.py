@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-import rasterio.windows
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from odc.geo.geobox import GeoBox
@@ -29,9 +28,8 @@ from lianet_user.maps import picture, style
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.dates import Moment, moment_of
 from lianet_user.maps.engine import ArraySpec, Listener, MapGrid, MapJob, MapRequest, Pass, TileComputer, write_maps
-from lianet_user.maps.geotiff import MapFiles, RasterProfile
-from lianet_user.maps.images import MeasureProduct
-from lianet_user.maps.product import Product
+from lianet_user.maps.geotiff import MapFiles, RasterProfile, rasterio_window
+from lianet_user.maps.product import MeasureProduct, Product
 from lianet_user.maps.reconstruct import reflectance_at
 from lianet_user.maps.style import attribution, head_tags, region_tags
 from lianet_user.maps.summary import ClassCounts, NumberStatistics, Summary
@@ -174,7 +172,6 @@ class ChangeResult:
     """A finished map of change."""
 
     path: Path
-    quicklook: Path
     table: Path | None
     """The from-to matrix as CSV; None for maps of numbers."""
     geobox: GeoBox
@@ -194,6 +191,10 @@ class ChangeResult:
     outside: float
     """Share of the requested area that lies outside the region: 0 to 1."""
     seconds: float
+
+    @property
+    def quicklook(self) -> Path:
+        return MapFiles.of(self.path).png
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,15 +261,7 @@ def change(
     started = time.monotonic()
     target = Path(output)
     moments = _moments(source, str(first), str(last), extrapolate)
-    request = MapRequest(
-        output=target,
-        area=area or MapArea(),
-        overwrite=overwrite,
-        resume=resume,
-        listener=listener,
-        creation_options=creation_options,
-        tile=tile,
-    )
+    request = MapRequest(target, area or MapArea(), overwrite, resume, listener, creation_options, tile)
     plan = _of_head(source, moments, request) if isinstance(source, Head) else _of_region(source, moments, request)
     product, grid = plan.product, plan.computer.grid
     table = target.with_suffix(".csv") if isinstance(product, TransitionProduct) else None
@@ -279,7 +272,7 @@ def change(
     words = f"{moments[0].words} to {moments[1].words}"
     job = MapJob(target, product, plan.tags, f"{product.title}, {words}: {plan.region.title}", plan.attribution)
     depends_on = {"of": source.sha256, "dates": [str(moment.date) for moment in moments]}
-    write_maps(request, [Pass(grid.destination, (job,), plan.computer, grid.tile)], depends_on)
+    write_maps(request, [Pass((job,), plan.computer)], depends_on)
     names: tuple[str, ...] = ()
     pixels: np.ndarray = np.zeros((0, 0), np.int64)
     hectares: np.ndarray = np.zeros((0, 0))
@@ -290,7 +283,6 @@ def change(
         write_matrix(table, product.classes, hectares)
     return ChangeResult(
         path=target,
-        quicklook=MapFiles.of(target).png,
         table=table,
         geobox=grid.geobox,
         first=moments[0],
@@ -343,7 +335,7 @@ def _moments(source: Region | Head, first: str, last: str, extrapolate: bool) ->
 
 def _of_region(region: Region, moments: tuple[Moment, Moment], request: MapRequest) -> _Plan:
     header = region.header
-    grid = MapGrid.of(request.area, [region.geobox], [header.name], tile=request.tile)
+    grid = MapGrid.of(request, [region.geobox], [header.name])
     at_first, at_last = (reflectance_at(region, moment) for moment in moments)
     noise = _noise(header, moments)
     meaning = {
@@ -371,8 +363,7 @@ def _of_region(region: Region, moments: tuple[Moment, Moment], request: MapReque
 
 
 def _of_head(head: Head, moments: tuple[Moment, Moment], request: MapRequest) -> _Plan:
-    name = head.region.header.name
-    grid = MapGrid.of(request.area, [head.geobox], [name], tile=request.tile, scale=head.scale)
+    grid = MapGrid.of(request, [head.geobox], [head.region.header.name], head.scale)
     dates = tuple(moment.date for moment in moments)
     product: Product
     compute: Callable[[Window], Iterator[np.ndarray]]
@@ -381,7 +372,7 @@ def _of_head(head: Head, moments: tuple[Moment, Moment], request: MapRequest) ->
         values = ArraySpec(1, "classes", product.profile.dtype, product.profile.nodata)
 
         def compute(window: Window) -> Iterator[np.ndarray]:
-            before, after = (head.decided(head.map_answers(window, date)).cpu().numpy()[None] for date in dates)
+            before, after = (head.map_values(head.map_answers(window, date)) for date in dates)
             yield transitions.codes(before, after)
     else:
         unit = head.header.numbers.unit
@@ -438,9 +429,7 @@ def _hectares(path: Path, product: TransitionProduct, ground: Ground) -> np.ndar
     rows = ground.rows
     with rasterio.open(path) as dataset:
         for window in whole(ground.geobox).tiles(TILE):
-            values = dataset.read(
-                1, window=rasterio.windows.Window(window.col, window.row, window.width, window.height)
-            )
+            values = dataset.read(1, window=rasterio_window(window))
             known = values != product.profile.nodata
             areas = np.broadcast_to(rows[window.row : window.row_end, None], values.shape)
             hectares += np.bincount(values[known], weights=areas[known], minlength=len(hectares))

@@ -2,8 +2,8 @@
 
 A :class:`MapRequest` holds what every command is asked: where to map, into which file, and how. A :class:`MapGrid` relates
 the map's grid to the grids of the regions, and a :class:`TileComputer` computes tiles on it. A :class:`Pass` names the maps
-that are computed together; :func:`write_maps` computes and stores the tiles, writes and checks the files, and puts them in
-place. It can be killed at any time and resumed.
+that are computed together; :func:`write_maps` computes and stores the tiles, removes areas below `min_area`, writes and checks
+the files, and puts them in place. It can be killed at any time and resumed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -24,11 +24,12 @@ from rasterio.features import sieve
 
 from lianet_user.errors import OutputError
 from lianet_user.files.artifact import refuse_existing
-from lianet_user.geo.grid import TILE, Window, whole
+from lianet_user.geo.grid import Window, whole
 from lianet_user.geo.resample import Kind, Placement, place
 from lianet_user.maps.area import Destination, MapArea, destination
 from lianet_user.maps.geotiff import (
     MapFiles,
+    RasterProfile,
     check_disk_space,
     checked_options,
     map_files,
@@ -44,30 +45,24 @@ Listener = Callable[[int, int], None]
 """Called with the pixels done and in total, at the beginning and after every tile; what it raises ends the run, which can then
 be resumed."""
 
-ComputeTile = Callable[[Window], Sequence[np.ndarray] | None]
-"""A window of the maps' grid -> the values of each map there, (bands, height, width) of its profile's type; None where all
-of them are nodata."""
+Tiles = Iterator[tuple[Window, np.ndarray]]
+"""Windows of a map with their values, (bands, height, width) of its profile's type."""
 
 QUICKLOOK_SIDE = 1200
 """Pixels of the map along the longer side of its quick-look."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MapRequest:
-    """What every command that writes maps is asked: where to map, into which file, and how."""
+    """What every command that writes maps is asked; the arguments are those of :func:`lianet_user.maps.predict.predict`."""
 
     output: Path
-    """The one map, or the folder of several."""
-    area: MapArea = field(default_factory=MapArea)
-    overwrite: bool = False
-    """Replace earlier maps and their sidecar files."""
-    resume: bool = False
-    """Continue an interrupted run of the same request."""
-    listener: Listener | None = None
-    creation_options: Mapping[str, str] | None = None
-    """Options of GDAL's COG driver, see :data:`lianet_user.maps.geotiff.OPTIONS`."""
-    tile: int = TILE
-    """Pixels along the side of a tile, which is computed at once and determines the memory used."""
+    area: MapArea
+    overwrite: bool
+    resume: bool
+    listener: Listener | None
+    creation_options: Mapping[str, str] | None
+    tile: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +77,7 @@ class MapJob:
     """Title of the quick-look."""
     attribution: str
     """Small print of the quick-look."""
-    smallest: int = 1
+    min_area_px: int = 1
     """Pixels of the smallest area of one class that stays; smaller ones take the class of their largest neighbour."""
 
 
@@ -90,15 +85,16 @@ class MapJob:
 class Pass:
     """Maps on one grid that are computed together."""
 
-    destination: Destination
     jobs: tuple[MapJob, ...]
-    compute: ComputeTile
-    tile: int
-    """Pixels of the grid along the side of a tile, which is computed at once, and lost if the run is killed meanwhile."""
+    compute: TileComputer
 
     @property
     def geobox(self) -> GeoBox:
-        return self.destination.geobox
+        return self.compute.grid.geobox
+
+    def tiles(self) -> Iterator[Window]:
+        """What is computed at once, and lost if the run is killed meanwhile."""
+        return whole(self.geobox).tiles(self.compute.grid.tile)
 
 
 def write_maps(request: MapRequest, passes: Sequence[Pass], depends_on: Mapping[str, Any]) -> None:
@@ -119,38 +115,39 @@ def write_maps(request: MapRequest, passes: Sequence[Pass], depends_on: Mapping[
     Warns:
         LeftoverWarning: an earlier run was interrupted, and its tiles are discarded.
     """
-    jobs = [(each, job) for each in passes for job in each.jobs]
+    jobs = [(run, job) for run in passes for job in run.jobs]
     target = request.output
     with _output_folder(target, needed=all(job.path.parent == target for _, job in jobs)):
         options = [checked_options(request.creation_options or {}, job.product.profile) for _, job in jobs]
         files = [map_files(job.path, request.overwrite) for _, job in jobs]
         parent = target.absolute() if target.is_dir() else target.absolute().parent
-        check_disk_space(parent, [(whole(each.geobox).pixels, job.product.profile) for each, job in jobs])
+        check_disk_space(parent, [(whole(run.geobox).pixels, job.product.profile) for run, job in jobs])
         with resume_store(target, _fingerprint(request, passes, depends_on), request.resume) as store:
             _compute(passes, store, request.listener)
-            made = []
-            places = [(each, number) for each in range(len(passes)) for number in range(len(passes[each].jobs))]
-            for (each, number), chosen in zip(places, options, strict=True):
-                made.append(_write(passes[each], f"{each}", number, store, chosen))
+            places = [(number, place) for number, run in enumerate(passes) for place in range(len(run.jobs))]
+            made = [
+                _write(passes[number], number, place, store, chosen)
+                for (number, place), chosen in zip(places, options, strict=True)
+            ]
             for finished, final in zip(made, files, strict=True):
                 put_in_place(finished, final)
 
 
 def _fingerprint(request: MapRequest, passes: Sequence[Pass], depends_on: Mapping[str, Any]) -> Fingerprint:
     """Everything that tiles depend on, by the names that a message uses."""
-    grounds = [each.destination.ground for each in passes]
+    grids = [run.compute.grid for run in passes]
+    grounds = [grid.destination.ground for grid in grids]
     return {
         "version": version("lianet-user"),
         **depends_on,
-        "maps": [[job.path.name, job.smallest] for each in passes for job in each.jobs],
-        "grids": [_grid_words(each.geobox, each.tile) for each in passes],
+        "maps": [[job.path.name, job.min_area_px] for run in passes for job in run.jobs],
+        "grids": [
+            [box.crs.to_wkt() if box.crs else None, *tuple(box.affine)[:6], *box.shape, grid.tile]
+            for grid, box in ((each, each.geobox) for each in grids)
+        ],
         "grounds": [None if ground is None else hashlib.sha256(ground.wkb).hexdigest() for ground in grounds],
         "creation options": dict(request.creation_options or {}),
     }
-
-
-def _grid_words(geobox: GeoBox, tile: int) -> list[object]:
-    return [geobox.crs.to_wkt() if geobox.crs else None, *tuple(geobox.affine)[:6], *geobox.shape, tile]
 
 
 @contextmanager
@@ -199,34 +196,50 @@ def only_picture(request: MapRequest) -> Iterator[MapRequest]:
 
 def _compute(passes: Sequence[Pass], store: ResumeStore, listener: Listener | None) -> None:
     """Compute every tile that is not stored yet."""
-    total = sum(whole(each.geobox).pixels for each in passes)
+    total = sum(whole(run.geobox).pixels for run in passes)
     todo = [
-        (each, window, name)
-        for number, each in enumerate(passes)
-        for window, name in _tiles(each, f"{number}")
-        if not store.has(name)
+        (run, window, _tile_name(number, window))
+        for number, run in enumerate(passes)
+        for window in run.tiles()
+        if not store.has(_tile_name(number, window))
     ]
     done = total - sum(window.pixels for _, window, _ in todo)
     if listener:
         listener(done, total)
-    for each, window, name in todo:
-        store.save(name, each.compute(window))
+    for run, window, name in todo:
+        store.save(name, run.compute(window))
         done += window.pixels
         if listener:
             listener(done, total)
 
 
-def _write(run: Pass, name: str, number: int, store: ResumeStore, options: Mapping[str, str]) -> MapFiles:
-    """Write a map and its sidecar files in a folder of their own."""
-    job = run.jobs[number]
-    product, geobox = job.product, run.geobox
-    folder = store.finished / f"{name}-{number}"
+def _tile_name(number: int, window: Window) -> str:
+    """The name under which a tile of pass `number` is stored."""
+    return f"{number}-{window.row}-{window.col}"
+
+
+def _write(run: Pass, number: int, place: int, store: ResumeStore, options: Mapping[str, str]) -> MapFiles:
+    """Write map `place` of pass `number` and its sidecar files in a folder of their own."""
+    job, geobox = run.jobs[place], run.geobox
+    product, profile = job.product, job.product.profile
+    folder = store.finished / f"{number}-{place}"
     folder.mkdir()
     made = MapFiles.of(folder / job.path.name)
-    tiles = _stored_tiles(run, name, number, store)
-    if job.smallest > 1:
-        tiles = _sieved(tiles, geobox, job, folder)
-    write_map(made.tif, geobox, _counted(tiles, product), product.profile, job.tags, options)
+
+    def stored() -> Tiles:
+        for window in run.tiles():
+            values = store.load(_tile_name(number, window), place)
+            yield window, profile.empty(window) if values is None else values
+
+    def counted(tiles: Tiles) -> Tiles:
+        for window, values in tiles:
+            product.add(values)
+            yield window, values
+
+    tiles = stored()
+    if job.min_area_px > 1:
+        tiles = _without_small_areas(tiles, job.min_area_px, geobox, profile, folder)
+    write_map(made.tif, geobox, counted(tiles), profile, job.tags, options)
     for left in folder.glob("*.raw"):
         left.unlink()
     product.write_pam(made.pam)
@@ -240,33 +253,12 @@ def _draw(job: MapJob, geobox: GeoBox, made: MapFiles) -> None:
     save_png(job.product.figure(glance, geobox, title=job.heading, attribution=job.attribution), made.png)
 
 
-def _tiles(run: Pass, name: str) -> Iterator[tuple[Window, str]]:
-    for window in whole(run.geobox).tiles(run.tile):
-        yield window, f"{name}-{window.row}-{window.col}"
-
-
-def _stored_tiles(run: Pass, name: str, number: int, store: ResumeStore) -> Iterator[tuple[Window, np.ndarray]]:
-    profile = run.jobs[number].product.profile
-    for window, tile in _tiles(run, name):
-        values = store.load(tile, number)
-        yield window, profile.empty(window) if values is None else values
-
-
-def _counted(tiles: Iterator[tuple[Window, np.ndarray]], product: Product) -> Iterator[tuple[Window, np.ndarray]]:
-    for window, values in tiles:
-        product.add(values)
-        yield window, values
-
-
-def _sieved(
-    tiles: Iterator[tuple[Window, np.ndarray]], geobox: GeoBox, job: MapJob, folder: Path
-) -> Iterator[tuple[Window, np.ndarray]]:
-    """Tiles of classes without the areas that are too small.
+def _without_small_areas(tiles: Tiles, min_area_px: int, geobox: GeoBox, profile: RasterProfile, folder: Path) -> Tiles:
+    """Tiles of classes without the areas below `min_area`, which GDAL's sieve removes.
 
     The class that an area takes depends on the size of its neighbours, wherever they end, so this needs the whole map. It
     lies in memory-mapped files, whose pages the system can drop when it needs the memory.
     """
-    nodata = job.product.profile.nodata
     shape = tuple(geobox.shape)
     values_before, values_after, mask = (
         _memory_mapped(folder / f"{name}.raw", shape) for name in ("in", "out", "mask")
@@ -274,9 +266,9 @@ def _sieved(
     windows = []
     for window, values in tiles:
         values_before[window.slices] = values[0]
-        mask[window.slices] = values[0] != nodata
+        mask[window.slices] = values[0] != profile.nodata
         windows.append(window)
-    sieve(values_before, job.smallest, out=values_after, mask=mask, connectivity=4)
+    sieve(values_before, min_area_px, out=values_after, mask=mask, connectivity=4)
     for window in windows:
         yield window, np.array(values_after[window.slices])[None]
 
@@ -302,16 +294,17 @@ class MapGrid:
     """On the grid of each region or head."""
     tile: int
     """Pixels of the map along the side of a tile."""
+    scale: int
+    """Pixels of the first grid along a pixel of its region."""
 
     @classmethod
-    def of(cls, area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], *, tile: int, scale: int = 1) -> Self:
+    def of(cls, request: MapRequest, grids: Sequence[GeoBox], names: Sequence[str], scale: int = 1) -> Self:
         """Derive the grid from a request.
 
         Args:
-            area: the request.
+            request: the area, and the pixels of a region's or head's grid along the side of a tile.
             grids: of the regions or heads, each over its whole region; the first one decides the CRS and the resolution.
             names: of the regions, for messages.
-            tile: pixels of a region's or head's grid along the side of a tile, which is computed at once.
             scale: pixels of the first grid along a pixel of its region.
 
         Raises:
@@ -321,11 +314,11 @@ class MapGrid:
         Warns:
             PartlyOutsideWarning: part of the requested area lies outside the regions.
         """
-        mapped = destination(area, grids, names, scale)
-        side = max(scale, tile // scale * scale)
+        mapped = destination(request.area, grids, names, scale)
+        side = max(scale, request.tile // scale * scale)
         placements = tuple(place(grid, mapped.geobox, side) for grid in grids)
         factor = max(1.0, *(placement.factor for placement in placements))
-        return cls(mapped, placements, max(1, int(side / factor)))
+        return cls(mapped, placements, max(1, int(side / factor)), scale)
 
     @property
     def geobox(self) -> GeoBox:
@@ -334,11 +327,12 @@ class MapGrid:
 
     @property
     def window(self) -> Window | None:
-        """Pixels of the first region or head that the map covers; None where the map has a grid of its own."""
+        """Pixels of the first region that the map covers; None where the map has a grid of its own."""
         first = self.placements[0]
         if first.offset is None:
             return None
-        return whole(self.geobox).shifted(*first.offset).intersection(whole(first.source))
+        mapped = whole(self.geobox).shifted(*first.offset).intersection(whole(first.source))
+        return mapped and mapped.coarsened(self.scale)
 
 
 @dataclass(frozen=True)

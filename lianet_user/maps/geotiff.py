@@ -1,4 +1,4 @@
-"""Maps as Cloud-Optimized GeoTIFFs: streamed by tiles, translated once, read back, and put in place with their sidecar files.
+"""Maps as Cloud-Optimized GeoTIFFs: streamed by tiles, checked, put in place with their sidecar files, and read again.
 
 GDAL's COG driver only copies: tiles go to a file of raw numbers first, and one translation lays them out for the cloud and adds
 overviews.
@@ -7,6 +7,7 @@ overviews.
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import re
@@ -17,21 +18,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from numpy.ma import MaskedArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
-from lianet_user.errors import OutputError
+from lianet_user.errors import MapError, OutputError
 from lianet_user.files.artifact import refuse_existing
+from lianet_user.files.header import ClassEntry
 from lianet_user.geo.grid import Window, bounds_in, bounds_of
 
 # --- Errors of the disk, which libtiff only prints to the terminal.
@@ -151,6 +156,12 @@ class RasterProfile:
         rounded = np.rint(scaled) if whole_numbers else scaled
         return np.where(np.isnan(scaled), self.nodata, rounded).astype(self.dtype)
 
+    def numbers(self, values: np.ndarray) -> np.ndarray:
+        """Convert what is stored to numbers: float32, NaN where it is nodata."""
+        if values.dtype == np.float32:
+            return values
+        return np.where(values == self.nodata, np.float32(np.nan), values * np.float32(self.scale))
+
 
 # --- The intermediate file: raw numbers, and a virtual raster (VRT) that describes them to GDAL.
 #
@@ -164,13 +175,7 @@ _GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
 def write_raw(
     path: Path, geobox: GeoBox, tiles: Iterable[tuple[Window, np.ndarray]], profile: RasterProfile
 ) -> tuple[list[Window], int]:
-    """Write tiles as raw numbers, band after band, row after row.
-
-    Args:
-        path: of the file.
-        geobox: of the map.
-        tiles: windows of it with their values (bands, height, width) of the profile's type.
-        profile: how they are stored.
+    """Write tiles as raw numbers, band after band, row after row; arguments as in :func:`write_map`.
 
     Returns:
         The windows in the order in which they were written, and the checksum of their values.
@@ -195,14 +200,7 @@ def write_raw(
 
 
 def write_vrt(path: Path, raw: Path, geobox: GeoBox, profile: RasterProfile, tags: Mapping[str, str]) -> None:
-    """Describe a file of raw numbers to GDAL.
-
-    Args:
-        path: of the virtual raster, beside `raw`.
-        raw: written by :func:`write_raw`.
-        geobox: of the map.
-        profile: how its values are stored.
-        tags: of the map.
+    """Describe the file `raw` of :func:`write_raw` to GDAL, in a virtual raster beside it.
 
     Raises:
         OSError: it cannot be written.
@@ -374,7 +372,7 @@ def _check(path: Path, geobox: GeoBox, profile: RasterProfile, written: Iterable
     with rasterio.open(path) as dataset:
         checksum_read = 0
         for window in written:
-            checksum_read = zlib.crc32(dataset.read(window=_rasterio_window(window)).tobytes(), checksum_read)
+            checksum_read = zlib.crc32(dataset.read(window=rasterio_window(window)).tobytes(), checksum_read)
         facts = {
             "size": (dataset.shape, tuple(geobox.shape)),
             "transform": (dataset.transform.almost_equals(geobox.affine), True),
@@ -407,7 +405,7 @@ def _same_place(wkt: str, geobox: GeoBox) -> bool:
     return bool(np.allclose(bounds_in(own, stored, geobox.crs), own, rtol=0, atol=tolerance))
 
 
-def _rasterio_window(window: Window) -> RasterioWindow:
+def rasterio_window(window: Window) -> RasterioWindow:
     return RasterioWindow(window.col, window.row, window.width, window.height)
 
 
@@ -471,3 +469,115 @@ def put_in_place(made: MapFiles, files: MapFiles) -> None:
         path.unlink(missing_ok=True)
     for source, target in finished:
         source.replace(target)
+
+
+# --- Finished maps, read by those who count on them: their classes or unit, and their pixels window by window.
+
+
+UNNAMED = "#9e9e9e"
+"""The colour of a class for which the map has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedMap:
+    """One band of a map that was written earlier, by this program or another.
+
+    Attributes:
+        path: of the map.
+        band: from 1.
+        geobox: its grid, with a CRS.
+        classes: by their values, as named in the file; None where the band holds numbers.
+        unit: of numbers; empty where the file states none.
+        nodata: the nodata value; None where there is none.
+        attribution: as stated in the file; empty without any.
+    """
+
+    path: Path
+    band: int
+    geobox: GeoBox
+    classes: Mapping[int, ClassEntry] | None
+    unit: str
+    nodata: float | None
+    attribution: str
+
+    def class_of(self, value: int) -> ClassEntry:
+        """The class of a value; where the file does not name it, its name is the number."""
+        assert self.classes is not None
+        return self.classes.get(value) or ClassEntry(name=str(value), color=UNNAMED)
+
+    def read(self, dataset: DatasetReader, window: Window) -> MaskedArray[Any, Any]:
+        """Read the values of a window (height, width): classes as stored, numbers in their unit; nodata is masked."""
+        values = dataset.read(self.band, window=rasterio_window(window), masked=True)
+        if self.classes is not None:
+            return values
+        scale, offset = dataset.scales[self.band - 1], dataset.offsets[self.band - 1]
+        return np.ma.masked_invalid(values.astype(np.float64) * scale + offset)
+
+
+def open_finished(path: str | os.PathLike[str], band: int = 1) -> FinishedMap:
+    """Read the metadata of a map; no pixel is read.
+
+    Raises:
+        MapError: it is not a raster, lacks the band or a CRS, or holds integers without classes or a unit.
+        LabelError: a sidecar file that names its classes cannot be read.
+    """
+    path = Path(path)
+    with opened(path) as dataset:
+        if not 1 <= band <= dataset.count:
+            raise MapError(f"{path} has no band {band}: expected `band` from 1 to {dataset.count}")
+        if dataset.crs is None:
+            raise MapError(f"{path} has no coordinate reference system: expected a map that predict wrote")
+        tags = dataset.tags()
+        scaled = (dataset.scales[band - 1], dataset.offsets[band - 1]) != (1.0, 0.0)
+        integers = np.issubdtype(np.dtype(dataset.dtypes[band - 1]), np.integer) and not scaled
+        classes = _classes(path, band, tags) if integers else None
+        unit = dataset.units[band - 1] or tags.get("UNIT", "")
+        if integers and classes is None and not unit:
+            raise MapError(
+                f"{path}: band {band} holds whole numbers and states neither classes nor a unit: expected a map that"
+                " predict wrote, with its sidecar files"
+            )
+        return FinishedMap(
+            path=path,
+            band=band,
+            geobox=GeoBox(dataset.shape, dataset.transform, dataset.crs.to_wkt()),
+            classes=classes,
+            unit=unit,
+            nodata=dataset.nodata,
+            attribution=tags.get("TIFFTAG_COPYRIGHT", ""),
+        )
+
+
+def opened(path: Path) -> DatasetReader:
+    """Open a map as a raster.
+
+    Raises:
+        MapError: that is not possible.
+    """
+    if not path.exists():
+        raise MapError(f"{path} does not exist: expected a map (GeoTIFF) that predict wrote")
+    try:
+        return rasterio.open(path)
+    except RasterioError as error:
+        raise MapError(f"{path} cannot be read as a map: expected a GeoTIFF that predict wrote") from error
+
+
+def _classes(path: Path, band: int, tags: Mapping[str, str]) -> dict[int, ClassEntry] | None:
+    from lianet_user.labels.class_tables import TAG, raster_class_table  # brings pandas
+
+    table = raster_class_table(path, band, tags)
+    if table is None:
+        return None
+    codes: dict[int, str] = {}
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
+        codes = {int(entry["value"]): str(entry.get("code", "")) for entry in json.loads(tags.get(TAG, ""))}
+    classes = {}
+    for entry in table.entries:
+        with suppress(ValueError):
+            number = float(entry.label)
+            if math.isfinite(number) and number.is_integer():
+                value = int(number)
+                classes[value] = ClassEntry(
+                    name=entry.name[:128], color=entry.color or UNNAMED, code=codes.get(value, "")
+                )
+    return classes or None

@@ -24,10 +24,11 @@ from matplotlib.offsetbox import AnchoredOffsetbox, DrawingArea, TextArea, VPack
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.transforms import Affine2D
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 
-from lianet_user.files.header import ClassEntry, Numbers
+from lianet_user.files.header import Band, ClassEntry, Numbers
 from lianet_user.geo.grid import Window, whole
 from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.maps.style import RAMP, rgb
@@ -130,15 +131,52 @@ def number_image(values: np.ndarray, numbers: Numbers, ramp: Colormap = RAMP) ->
     return np.where(np.isnan(values)[..., None], np.array(rgb(UNCLASSED), np.uint8), colors)
 
 
-def draw_image(axes: Axes, image: np.ndarray, window: Window, geobox: GeoBox) -> None:
-    """Draw an image of a window of a grid, with a scale bar and a north arrow; the axes then count pixels of the grid.
+def light_image(light: np.ndarray) -> np.ndarray:
+    """An image uint8 (height, width, 3) from intensities (3, height, width) from 0 to 255; NaN is light grey."""
+    nothing = np.isnan(light).any(0)
+    image = np.nan_to_num(light).astype(np.uint8).transpose(1, 2, 0)
+    return np.where(nothing[..., None], np.array(rgb(UNCLASSED), np.uint8), image)
 
-    Args:
-        axes: to draw in.
-        image: uint8 (rows, columns, 3) of the window, at any resolution.
-        window: of `geobox`.
-        geobox: the grid.
-    """
+
+# --- True colour: which bands are red, green and blue, and how they are stretched.
+
+
+TRUE_COLOR = ((665.0, ("B04", "B4", "red")), (560.0, ("B03", "B3", "green")), (490.0, ("B02", "B2", "blue")))
+"""Red, green and blue: wavelength in nanometres, and the usual names of such a band."""
+
+NEAR_NM = 60.0
+"""A band farther than this from a colour's wavelength does not show that colour."""
+
+
+def true_color_bands(bands: Sequence[Band]) -> tuple[int, int, int]:
+    """Indices of the bands to show as red, green and blue: by wavelength, else by name, else the first band as grey."""
+    chosen = [_band_of(bands, wavelength, names) for wavelength, names in TRUE_COLOR]
+    known = [index for index in chosen if index is not None]
+    return (known[0], known[1], known[2]) if len(known) == 3 else (0, 0, 0)
+
+
+def _band_of(bands: Sequence[Band], wavelength: float, names: Sequence[str]) -> int | None:
+    known = {index: abs(band.wavelength_nm - wavelength) for index, band in enumerate(bands) if band.wavelength_nm}
+    nearest = min(known, key=lambda index: known[index], default=None)
+    if nearest is not None and known[nearest] <= NEAR_NM:
+        return nearest
+    return next((index for index, band in enumerate(bands) if band.name in names), None)
+
+
+def stretched(bands: np.ndarray) -> NDArray[np.uint8]:
+    """Stretch bands (height, width, 3), in any unit, from their 2nd to their 98th percentile: uint8."""
+    low, high = np.percentile(bands, (2, 98), axis=(0, 1))
+    scaled = (bands - low) / np.maximum(high - low, 1e-6)
+    colors: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return colors
+
+
+# --- Parts of a sheet.
+
+
+def draw_image(axes: Axes, image: np.ndarray, window: Window, geobox: GeoBox) -> None:
+    """Draw an image of a window of a grid, uint8 (rows, columns, 3) at any resolution, with a scale bar and a north arrow; the
+    axes then count pixels of the grid."""
     across, down = pixel_metres(geobox)
     extent = (window.col, window.col_end, window.row_end, window.row)
     axes.imshow(image, extent=extent, aspect=down / across, interpolation="auto")
@@ -237,8 +275,8 @@ def class_figure(
         attribution: small print below the map.
     """
     key = key_of_shares(classes, pixels)
-    sheet, left, top = _map_sheet(class_image(values, classes), geobox, (key.width, key.height), title, attribution)
-    draw_key(sheet, left, top, key)
+    sheet, _, corner = map_sheet(class_image(values, classes), geobox, (key.width, key.height), title, attribution)
+    draw_key(sheet, *corner, key)
     return sheet.figure
 
 
@@ -254,14 +292,7 @@ def number_figure(
 ) -> Figure:
     """Draw the quick-look of a map of numbers: the map, a colour bar with unit and statistics, scale bar and attribution.
 
-    Args:
-        values: the map at any resolution: float32 (rows, columns).
-        geobox: of the whole map.
-        numbers: their unit, and the span of the ramp.
-        statistics: of the whole map.
-        title: one line.
-        attribution: small print below the map.
-        ramp: the colours.
+    Args as in :func:`class_figure`, but `values` are float32; `numbers` are the unit and the span of the ramp.
     """
     figures = {
         "lowest": statistics.minimum,
@@ -271,7 +302,7 @@ def number_figure(
     }
     below = 2 * ROW + BAR[1]
     size = BAR_COLUMN, below + ROW * len(figures)
-    sheet, left, top = _map_sheet(number_image(values, numbers, ramp), geobox, size, title, attribution)
+    sheet, _, (left, top) = map_sheet(number_image(values, numbers, ramp), geobox, size, title, attribution)
     draw_color_bar(sheet, left, top, numbers, statistics, ramp)
     for row, (name, figure) in enumerate(figures.items()):
         sheet.text(left, top + below + row * ROW, name, TEXT, color=FAINT)
@@ -282,38 +313,42 @@ def number_figure(
 def image_figure(
     image: np.ndarray, geobox: GeoBox, notes: Sequence[tuple[str, str]], *, title: str, attribution: str
 ) -> Figure:
-    """Draw the quick-look of an image: the image, notes beside it, scale bar and attribution.
+    """Draw the quick-look of an image: the image, notes (a name and a text each) beside it, scale bar and attribution.
 
-    Args:
-        image: uint8 (rows, columns, 3) at any resolution.
-        geobox: of the whole image.
-        notes: pairs of a name and a text.
-        title: one line.
-        attribution: small print below the image.
+    Args as in :func:`class_figure`, but the image is uint8 (rows, columns, 3).
     """
     size = COLUMN + 0.085 * max(len(text) for _, text in notes), ROW * len(notes)
-    sheet, left, top = _map_sheet(image, geobox, size, title, attribution)
+    sheet, _, (left, top) = map_sheet(image, geobox, size, title, attribution)
     for row, (name, text) in enumerate(notes):
         sheet.text(left, top + row * ROW, name, TEXT, color=FAINT)
         sheet.text(left + COLUMN, top + row * ROW, text, TEXT)
     return sheet.figure
 
 
-def _map_sheet(
-    image: np.ndarray, geobox: GeoBox, beside: tuple[float, float], title: str, attribution: str
-) -> tuple[Sheet, float, float]:
-    """A sheet with title, map and small print, and the left and top of free space beside the map of size `beside`."""
-    whole_map = whole(geobox)
-    panel = panel_size(geobox, whole_map, MAP_SIDE, MAP_SIDE)
+def map_sheet(
+    image: np.ndarray,
+    geobox: GeoBox,
+    beside: tuple[float, float],
+    title: str,
+    attribution: str,
+    *,
+    window: Window | None = None,
+    side: float = MAP_SIDE,
+) -> tuple[Sheet, Axes, tuple[float, float]]:
+    """A sheet with title, map (or a window of it) and small print; the axes of the map; and the left and top of free space
+    of size `beside` beside it."""
+    window = window or whole(geobox)
+    panel = panel_size(geobox, window, side, side)
     sheet_width = panel[0] + GAP + beside[0] + 2 * MARGIN
     print_lines = small_print(attribution, sheet_width)
     sheet_height = max(panel[1], beside[1]) + 0.45 + 2 * MARGIN + small_print_height(print_lines)
     sheet = Sheet(sheet_width, sheet_height)
     sheet.title(title)
     top = MARGIN + 0.45
-    draw_image(sheet.axes(MARGIN, top, *panel), image, whole_map, geobox)
+    axes = sheet.axes(MARGIN, top, *panel)
+    draw_image(axes, image, window, geobox)
     sheet.small_print(print_lines)
-    return sheet, MARGIN + panel[0] + GAP, top
+    return sheet, axes, (MARGIN + panel[0] + GAP, top)
 
 
 def key_of_shares(classes: Sequence[ClassEntry], pixels: Sequence[int]) -> Key:

@@ -24,7 +24,7 @@ from rasterio.features import shapes
 from lianet_user.errors import MapError, OutputError
 from lianet_user.geo.ground_area import Ground
 from lianet_user.maps.geopackage import categories_qml, check_geopackage, write_geopackage
-from lianet_user.maps.map_reader import FinishedMap, open_finished, opened
+from lianet_user.maps.geotiff import FinishedMap, open_finished, opened
 
 SMOOTHED = 2.0
 """Pixels. Removes the stair steps of most borders; on a land-cover map of the Havelland 2 % of the area changed its class."""

@@ -21,8 +21,7 @@ from lianet_user.errors import InputError, OutputError, did_you_mean, listed
 from lianet_user.field.config import HEAD_INPUTS, HeadInput
 from lianet_user.field.model import computed_in
 from lianet_user.field.weights import stored
-from lianet_user.files.header import HeadHeader
-from lianet_user.geo.grid import TILE, Window, offset_on, whole
+from lianet_user.geo.grid import TILE, Window
 from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.head import Head
 from lianet_user.maps.area import MapArea
@@ -146,7 +145,7 @@ def check_head_maps(
         InputError: a head cannot, or `min_area` is out of range.
     """
     for head in heads:
-        head_maps(head.header, probability, unsure)
+        head_maps(head, probability, unsure)
         if min_area is not None and head.header.numbers is not None:
             raise InputError(f"`min_area` removes patches of classes, and {_name_of(head)} maps numbers: omit it")
     if min_area is not None and not (math.isfinite(min_area) and min_area > 0):
@@ -174,7 +173,7 @@ def _grid(group: HeadGroup, request: MapRequest) -> MapGrid:
     """The grid of the maps of a group: the first head's, or as requested."""
     mapping = group.heads if group.mosaic else group.heads[:1]
     names = [head.region.header.name for head in mapping]
-    return MapGrid.of(request.area, [head.geobox for head in mapping], names, tile=request.tile, scale=mapping[0].scale)
+    return MapGrid.of(request, [head.geobox for head in mapping], names, mapping[0].scale)
 
 
 def _pass(
@@ -194,7 +193,7 @@ def _pass(
     else:
         computed_together = [(group.heads, group.dates[0])]
         origins = [((head,), group.dates[:1]) for head in group.heads]
-    maps = [head_maps(heads[0].header, probability, unsure) for heads, _ in origins]
+    maps = [head_maps(heads[0], probability, unsure) for heads, _ in origins]
     all_maps = [each for of_head in maps for each in of_head]
 
     def stored(values: list[np.ndarray]) -> list[np.ndarray]:
@@ -206,15 +205,15 @@ def _pass(
         [each.array for each in all_maps],
         stored,
     )
-    smallest = 1
+    min_area_px = 1
     if min_area is not None:
-        smallest = max(1, round(min_area * HECTARE / math.prod(pixel_metres(grid.geobox))))
+        min_area_px = max(1, round(min_area * HECTARE / math.prod(pixel_metres(grid.geobox))))
     jobs = [
-        _job(heads, dates, each, names(heads[0], dates[0]), smallest if each.array.kind == "classes" else 1)
+        _job(heads, dates, each, names(heads[0], dates[0]), min_area_px if each.array.kind == "classes" else 1)
         for (heads, dates), of_head in zip(origins, maps, strict=True)
         for each in of_head
     ]
-    return Pass(grid.destination, tuple(jobs), computer, grid.tile)
+    return Pass(tuple(jobs), computer)
 
 
 def _compute_of(
@@ -254,7 +253,7 @@ class HeadMap:
         return ArraySpec(len(profile.bands))
 
 
-def head_maps(header: HeadHeader, probability: bool, unsure: Uncertainty | None) -> list[HeadMap]:
+def head_maps(head: Head, probability: bool, unsure: Uncertainty | None) -> list[HeadMap]:
     """List the maps of a head: the map itself, and probabilities and uncertainty where they are requested.
 
     Raises:
@@ -264,25 +263,19 @@ def head_maps(header: HeadHeader, probability: bool, unsure: Uncertainty | None)
         raise InputError(
             f"`uncertainty` {unsure!r}: expected {' or '.join(UNCERTAINTIES)}{did_you_mean(unsure, UNCERTAINTIES)}"
         )
+    header = head.header
     if header.numbers is not None:
         if probability or unsure is not None:
             argument = "`probabilities`" if probability else "`uncertainty`"
             raise InputError(f"{argument} needs a head of classes, and this one maps numbers: omit it")
-        return [HeadMap("", "", NumberProduct(header.numbers, header.task), _numbers)]
-    maps = [HeadMap("", "", ClassProduct(header.classes), _classes)]
+        return [HeadMap("", "", NumberProduct(header.numbers, header.task), head.map_values)]
+    maps = [HeadMap("", "", ClassProduct(header.classes), head.map_values)]
     if probability:
-        maps.append(
-            HeadMap("_probabilities", "Highest probability", probability_product(header.classes), probabilities)
-        )
+        product = probability_product(header.classes)
+        maps.append(HeadMap("_probabilities", "Highest probability", product, probabilities))
     if unsure is not None:
-        maps.append(
-            HeadMap(
-                "_uncertainty",
-                f"Uncertainty ({unsure})",
-                uncertainty_product(unsure),
-                partial(uncertainty, kind=unsure),
-            )
-        )
+        derive = partial(uncertainty, kind=unsure)
+        maps.append(HeadMap("_uncertainty", f"Uncertainty ({unsure})", uncertainty_product(unsure), derive))
     return maps
 
 
@@ -306,17 +299,7 @@ class SharedInput:
         return torch.cat([crop(parts[part], window, outer) for part in HEAD_INPUTS if part in inputs])
 
 
-def _classes(answers: Tensor) -> np.ndarray:
-    values: np.ndarray = answers.argmax(0, keepdim=True).to(torch.uint8).cpu().numpy()
-    return values
-
-
-def _numbers(answers: Tensor) -> np.ndarray:
-    values: np.ndarray = answers.cpu().numpy()
-    return values
-
-
-def _job(heads: Sequence[Head], dates: Sequence[dt.date], head_map: HeadMap, path: Path, smallest: int) -> MapJob:
+def _job(heads: Sequence[Head], dates: Sequence[dt.date], head_map: HeadMap, path: Path, min_area_px: int) -> MapJob:
     product = head_map.product
     titles = ", ".join(dict.fromkeys(head.region.header.title for head in heads))
     shown = f"{head_map.shown}: " if head_map.shown else ""
@@ -327,7 +310,7 @@ def _job(heads: Sequence[Head], dates: Sequence[dt.date], head_map: HeadMap, pat
         # The date first: long titles are cut at their end.
         heading=f"{', '.join(dict.fromkeys(map(str, dates)))}: {shown}{titles}",
         attribution=attribution(heads),
-        smallest=smallest,
+        min_area_px=min_area_px,
     )
 
 
@@ -343,7 +326,6 @@ class MapResult:
     """A finished map."""
 
     path: Path
-    quicklook: Path
     window: Window | None
     """Pixels of the region that the map covers; None where the map has a grid of its own."""
     geobox: GeoBox
@@ -360,6 +342,10 @@ class MapResult:
     """Duration of the whole call, for all its maps."""
     estimated: bool = False
     """Whether no image of the date was ever encoded."""
+
+    @property
+    def quicklook(self) -> Path:
+        return MapFiles.of(self.path).png
 
 
 def predict(
@@ -424,15 +410,7 @@ def predict(
     asked = (heads,) if isinstance(heads, Head) else tuple(heads)
     groups = group_heads(asked, dates)
     check_head_maps(asked, probabilities, uncertainty, min_area)
-    request = MapRequest(
-        output=Path(output),
-        area=area or MapArea(),
-        overwrite=overwrite,
-        resume=resume,
-        listener=listener,
-        creation_options=creation_options,
-        tile=tile,
-    )
+    request = MapRequest(Path(output), area or MapArea(), overwrite, resume, listener, creation_options, tile)
     names = map_names(asked, request.output, map_count(groups))
     grids: dict[int, MapGrid] = {}
     for group in groups:
@@ -452,26 +430,17 @@ def predict(
     return tuple(
         MapResult(
             path=job.path,
-            quicklook=MapFiles.of(job.path).png,
-            window=_window(group.heads[0], run.geobox),
+            window=run.compute.grid.window,
             geobox=run.geobox,
             date=group.dates[0],
             title=job.product.title,
             summary=job.product.summary,
-            outside=run.destination.outside,
+            outside=run.compute.grid.destination.outside,
             seconds=seconds,
         )
         for group, run in zip(groups, passes, strict=True)
         for job in run.jobs
     )
-
-
-def _window(head: Head, geobox: GeoBox) -> Window | None:
-    offset = offset_on(head.geobox, geobox)
-    if offset is None:
-        return None
-    mapped = whole(geobox).shifted(*offset).intersection(whole(head.geobox))
-    return mapped and mapped.coarsened(head.scale)
 
 
 def _digest(head: Head) -> str:

@@ -27,18 +27,18 @@ from lianet_user.maps.engine import (
     only_picture,
     write_maps,
 )
-from lianet_user.maps.geotiff import MAP_SUFFIXES, MapFiles
-from lianet_user.maps.images import (
+from lianet_user.maps.geotiff import MAP_SUFFIXES
+from lianet_user.maps.picture import true_color_bands
+from lianet_user.maps.predict import MapResult
+from lianet_user.maps.product import (
     MeasureProduct,
+    Product,
     ReflectanceProduct,
     Stretch,
     TrueColorProduct,
     around_mean,
     stretch_of,
-    true_color_bands,
 )
-from lianet_user.maps.predict import MapResult
-from lianet_user.maps.product import Product
 from lianet_user.maps.spectral_indices import SpectralIndex, spectral_index
 from lianet_user.maps.style import region_tags
 from lianet_user.region import Region
@@ -172,16 +172,8 @@ def reconstruct(
         chosen = ()
     kinds = bool(chosen) + rgb + len(wanted_indices)
     name_of = _names(target, kinds, moments)
-    request = MapRequest(
-        output=target,
-        area=area or MapArea(),
-        overwrite=overwrite,
-        resume=resume,
-        listener=listener,
-        creation_options=creation_options,
-        tile=tile,
-    )
-    grid = MapGrid.of(request.area, [region.geobox], [header.name], tile=request.tile)
+    request = MapRequest(target, area or MapArea(), overwrite, resume, listener, creation_options, tile)
+    grid = MapGrid.of(request, [region.geobox], [header.name])
     reflectance = [ArraySpec(len(header.bands))]
     readers = [TileComputer(grid, [reflectance_at(region, moment)], reflectance, list) for moment in moments]
     light = None
@@ -198,15 +190,13 @@ def reconstruct(
     }
     with only_picture(request) as written:
         target_of = name_of if written is request else (lambda kind, moment: written.output)
-        passes = [
-            _pass(region, reader, moment, selection, target_of) for reader, moment in zip(readers, moments, strict=True)
-        ]
+        dated = zip(readers, moments, strict=True)
+        passes = [_pass(region, reader, moment, selection, target_of) for reader, moment in dated]
         write_maps(written, passes, depends_on)
     seconds = time.monotonic() - started
     return tuple(
         MapResult(
             path=name_of(kind, moment),
-            quicklook=MapFiles.of(name_of(kind, moment)).png,
             window=grid.window,
             geobox=grid.geobox,
             date=moment.date,
@@ -223,7 +213,7 @@ def reconstruct(
 
 def _pass(region: Region, reader: TileComputer, moment: Moment, selection: ImageSelection, name_of: Names) -> Pass:
     """The images of a date, and how a tile of them is computed."""
-    header, grid = region.header, reader.grid
+    header = region.header
     products = selection.products(header.bands)
     estimate = {"ESTIMATED": "no image of this date was encoded; estimated from others"} if moment.estimated else {}
     jobs = tuple(
@@ -241,7 +231,7 @@ def _pass(region: Region, reader: TileComputer, moment: Moment, selection: Image
         made = selection.of(values[0], header.bands)
         return [product.profile.stored(each) for (_, product), each in zip(products, made, strict=True)]
 
-    return Pass(grid.destination, jobs, TileComputer(grid, reader.computes, reader.specs, stored), grid.tile)
+    return Pass(jobs, TileComputer(reader.grid, reader.computes, reader.specs, stored))
 
 
 def _band_numbers(asked: Sequence[str], bands: Sequence[Band]) -> tuple[int, ...]:

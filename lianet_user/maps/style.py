@@ -28,6 +28,9 @@ RAMP = colormaps["viridis"]
 STOPS = 21
 """Colours of the ramp in a QGIS style; QGIS interpolates between them with an error of at most 4 of 255."""
 
+ONE_BAND = {"band": "1", "nodataColor": ""}
+"""Attributes of QGIS's renderers of one band."""
+
 RGB = tuple[int, int, int]
 
 # The numbers of GDALRATFieldType and GDALRATFieldUsage (gdal.h).
@@ -149,7 +152,7 @@ def write_qml(path: Path, classes: Sequence[ClassEntry], values: Sequence[int] |
         classes: in the order of their values.
         values: of the classes, where they are not 0, 1, 2, ...
     """
-    root, renderer = _renderer("paletted")
+    root, renderer = _renderer("paletted", ONE_BAND)
     palette = SubElement(renderer, "colorPalette")
     for value, entry in zip(range(len(classes)) if values is None else values, classes, strict=True):
         SubElement(palette, "paletteEntry", value=str(value), label=_xml(entry.name), color=entry.color, alpha="255")
@@ -162,8 +165,8 @@ def write_ramp_qml(path: Path, numbers: Numbers, ramp: Colormap = RAMP) -> None:
     Numbers beyond are shown in the colour of the nearer end.
     """
     low, high = repr(numbers.low), repr(numbers.high)
-    root, renderer = _renderer("singlebandpseudocolor")
-    renderer.attrib |= {"classificationMin": low, "classificationMax": high}
+    span = {"classificationMin": low, "classificationMax": high}
+    root, renderer = _renderer("singlebandpseudocolor", ONE_BAND | span)
     shader = SubElement(
         SubElement(renderer, "rastershader"),
         "colorrampshader",
@@ -194,12 +197,9 @@ def write_rgb_qml(path: Path, bands: Sequence[int], low: Sequence[float], high: 
         low: the value of each that is shown as 0.
         high: the value of each that is shown as 255.
     """
-    root = Element("qgis", version="3.16", styleCategories="Symbology")
-    pipe = SubElement(root, "pipe")
     names = ("red", "green", "blue")
-    renderer = SubElement(pipe, "rasterrenderer", type="multibandcolor", opacity="1", alphaBand="-1")
-    renderer.attrib |= {f"{name}Band": str(band + 1) for name, band in zip(names, bands, strict=True)}
-    SubElement(renderer, "rasterTransparency")
+    shown = {f"{name}Band": str(band + 1) for name, band in zip(names, bands, strict=True)}
+    root, renderer = _renderer("multibandcolor", shown)
     for name, least, most in zip(names, low, high, strict=True):
         contrast = SubElement(renderer, f"{name}ContrastEnhancement")
         for tag, value in (
@@ -237,11 +237,11 @@ def _add_gradient(shader: Element, shares: Sequence[float], colors: Sequence[str
         SubElement(ramp, "prop", k=key, v=value)
 
 
-def _renderer(kind: str) -> tuple[Element, Element]:
-    """A QGIS style, and its renderer of the one band, still empty."""
+def _renderer(kind: str, attributes: Mapping[str, str]) -> tuple[Element, Element]:
+    """A QGIS style, and its renderer, still empty."""
     root = Element("qgis", version="3.16", styleCategories="Symbology")
-    pipe = SubElement(root, "pipe")
-    renderer = SubElement(pipe, "rasterrenderer", type=kind, band="1", opacity="1", alphaBand="-1", nodataColor="")
+    renderer = SubElement(SubElement(root, "pipe"), "rasterrenderer", type=kind, opacity="1", alphaBand="-1")
+    renderer.attrib |= attributes
     SubElement(renderer, "rasterTransparency")
     return root, renderer
 

@@ -47,6 +47,10 @@ SIZE = 5
 LAYER = "suggest"
 """Name of the layer in the GeoPackage."""
 
+ROW, COL, DOUBT, PREDICTED, SECOND = range(5)
+"""Columns of an array of candidates: the first pixel in the region; the uncertainty; the index of the class, or the number; the
+index of the second class."""
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -74,22 +78,6 @@ class Suggestions:
     """Pixels of the region that were searched."""
     apart: float
     """The least distance in pixels of the region between the centres of two places."""
-
-
-@dataclass(frozen=True)
-class _Candidates:
-    """Places to choose from, as arrays (candidates,)."""
-
-    row: Indices
-    """Of the first pixel, in the region."""
-    col: Indices
-    uncertainty: Floats
-    predicted: Floats
-    """The index of the class, or the number."""
-    second: Indices
-
-    def select(self, which: Indices) -> _Candidates:
-        return _Candidates(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
 
 
 def suggest(
@@ -146,7 +134,7 @@ def suggest(
     window, _ = head.region.window_of(bbox, bbox_crs)
     spacing = 0.5 * math.sqrt(window.pixels / n) if spacing is None else spacing
     block = max(size, int(spacing / 2) // size * size)
-    best: dict[tuple[int, int, int], tuple[float, _Candidates]] = {}
+    best: dict[tuple[int, ...], Floats] = {}
     done = 0
     for part in window.tiles(max(size, tile // head.scale // size * size)):
         candidates = _candidates(head, part, acquisition, size, away)
@@ -158,17 +146,12 @@ def suggest(
         raise AreaError(
             f"there is no room for a place of {size} x {size} px that bears no label: choose a larger box or a smaller `size`"
         )
-    rows = [candidate for _, candidate in best.values()]
-    every = _Candidates(
-        *(np.concatenate([getattr(row, name) for row in rows]) for name in _Candidates.__dataclass_fields__)
-    )
-    groups = every.predicted.astype(np.intp) if head.header.classes else np.zeros(len(every.row), np.intp)
-    chosen, apart = chosen_places(
-        np.column_stack([every.row, every.col]).astype(float), every.uncertainty, groups, n, spacing, size
-    )
+    every = np.array(list(best.values()))
+    groups = _groups(every, by_class=bool(head.header.classes))
+    chosen, apart = chosen_places(every[:, [ROW, COL]], every[:, DOUBT], groups, n, spacing, size)
     if len(chosen) < n:
         warnings.warn(LabelWarning(f"there is room for {len(chosen)} places only, of {n} asked for"), stacklevel=2)
-    return Suggestions(tuple(_suggestions(head, every.select(chosen), size)), acquisition, window, apart)
+    return Suggestions(tuple(_suggestions(head, every[chosen], size)), acquisition, window, apart)
 
 
 def chosen_places(
@@ -286,14 +269,13 @@ def write_suggestions(
     write_geopackage(path, LAYER, [frame], geometry_type="Polygon", style=style, metadata=metadata)
 
 
-def _candidates(head: Head, tile: Window, date: dt.date, size: int, away: BoolArray | None) -> _Candidates:
-    """The candidates of a tile: whole places only, without those that touch `away`."""
+def _candidates(head: Head, tile: Window, date: dt.date, size: int, away: BoolArray | None) -> Floats:
+    """The candidates of a tile (candidates, columns): whole places only, without those that touch `away`."""
     rows, cols = tile.height // size, tile.width // size
     inner = Window(tile.row, tile.col, rows * size, cols * size)
     side = size * head.scale
     if not inner.pixels:
-        nothing = np.zeros(0, np.intp)
-        return _Candidates(nothing, nothing, np.zeros(0), np.zeros(0), nothing)
+        return np.zeros((0, 5))
 
     def in_cells(values: np.ndarray) -> np.ndarray:
         """(..., h, w) -> (..., rows, columns, pixels of a place)."""
@@ -305,49 +287,46 @@ def _candidates(head: Head, tile: Window, date: dt.date, size: int, away: BoolAr
         first, second = -np.partition(-probable, 1, axis=0)[:2]
         doubt = np.median(in_cells(1 - (first - second)), axis=-1)
         order = np.argsort(-in_cells(probable).mean(-1), axis=0)
-        predicted, runner_up = order[0].astype(float), order[1]
+        predicted, runner_up = order[0], order[1]
     else:
         answers = head.members_answers(inner, date)[:, 0].cpu().numpy()
         doubt = np.median(in_cells(answers.std(0)), axis=-1)
-        predicted = in_cells(answers.mean(0)).mean(-1).astype(float)
+        predicted = in_cells(answers.mean(0)).mean(-1)
         runner_up = np.zeros((rows, cols), np.intp)
     row, col = np.indices((rows, cols))
-    taken = np.zeros((rows, cols), bool)
-    if away is not None:
-        taken |= away[inner.slices].reshape(rows, size, cols, size).any((1, 3))
-    free = ~taken
-    return _Candidates(
-        inner.row + row[free] * size,
-        inner.col + col[free] * size,
-        doubt[free].astype(float),
-        predicted[free],
-        runner_up[free],
+    every = np.stack(
+        [inner.row + row * size, inner.col + col * size, doubt, predicted, runner_up], -1, dtype=np.float64
     )
+    if away is None:
+        return every.reshape(-1, 5)
+    return every[~away[inner.slices].reshape(rows, size, cols, size).any((1, 3))]
 
 
-def _keep_best(
-    best: dict[tuple[int, int, int], tuple[float, _Candidates]], candidates: _Candidates, block: int, *, by_class: bool
-) -> None:
+def _groups(candidates: Floats, *, by_class: bool) -> Indices:
+    """The predicted class of each candidate; of numbers all are one group."""
+    return candidates[:, PREDICTED].astype(np.intp) if by_class else np.zeros(len(candidates), np.intp)
+
+
+def _keep_best(best: dict[tuple[int, ...], Floats], candidates: Floats, block: int, *, by_class: bool) -> None:
     """Keep the most uncertain candidate of each block and class in `best`."""
-    groups = candidates.predicted.astype(np.intp) if by_class else np.zeros(len(candidates.row), np.intp)
-    keys = np.column_stack([candidates.row // block, candidates.col // block, groups])
-    order = np.argsort(-candidates.uncertainty, kind="stable")
+    places = (candidates[:, [ROW, COL]] // block).astype(np.intp)
+    keys = np.column_stack([places, _groups(candidates, by_class=by_class)])
+    order = np.argsort(-candidates[:, DOUBT], kind="stable")
     _, first = np.unique(keys[order], axis=0, return_index=True)
     for index in order[first]:
-        key = (int(keys[index, 0]), int(keys[index, 1]), int(keys[index, 2]))
-        doubt = float(candidates.uncertainty[index])
-        if key not in best or doubt > best[key][0]:
-            best[key] = doubt, candidates.select(np.array([index]))
+        key = tuple(keys[index].tolist())
+        if key not in best or candidates[index, DOUBT] > best[key][DOUBT]:
+            best[key] = candidates[index]
 
 
-def _suggestions(head: Head, chosen: _Candidates, size: int) -> Sequence[Suggestion]:
+def _suggestions(head: Head, chosen: Floats, size: int) -> Sequence[Suggestion]:
     classes = head.header.classes
     return [
         Suggestion(
-            window=Window(int(chosen.row[n]), int(chosen.col[n]), size, size),
-            uncertainty=float(chosen.uncertainty[n]),
-            predicted=classes[int(chosen.predicted[n])].name if classes else float(chosen.predicted[n]),
-            second=classes[int(chosen.second[n])].name if classes else "",
+            window=Window(int(row), int(col), size, size),
+            uncertainty=doubt,
+            predicted=classes[int(predicted)].name if classes else predicted,
+            second=classes[int(second)].name if classes else "",
         )
-        for n in range(len(chosen.row))
+        for row, col, doubt, predicted, second in chosen.tolist()
     ]

@@ -33,7 +33,7 @@ from lianet_user.labels.areas import read_zones
 from lianet_user.labels.cover import to_pixel_coordinates
 from lianet_user.labels.features import Area, areas_in_crs_of
 from lianet_user.maps.geopackage import write_geopackage
-from lianet_user.maps.map_reader import FinishedMap, open_finished, opened
+from lianet_user.maps.geotiff import FinishedMap, open_finished, opened
 
 CELLS = 2**22
 """Pixels that are read at once."""

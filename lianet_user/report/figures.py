@@ -22,8 +22,7 @@ from lianet_user.head import Head
 from lianet_user.labels import Labels
 from lianet_user.labels.split import Split
 from lianet_user.maps import picture
-from lianet_user.maps.images import stretched, true_color_bands
-from lianet_user.maps.picture import Key, KeyRow, Sheet, draw_image, draw_key, percent
+from lianet_user.maps.picture import Key, KeyRow, Sheet, draw_image, draw_key, percent, stretched, true_color_bands
 from lianet_user.maps.suggest import Suggestion, Suggestions
 from lianet_user.region import Region
 from lianet_user.report import charts
@@ -271,21 +270,23 @@ def suggestions_figure(suggestions: Suggestions, head: Head, path: Path) -> None
         OutputError: the file cannot be written.
     """
     region, window = head.region, suggestions.window
-    panel = picture.panel_size(region.geobox, window, PANEL, PANEL)
+    width, height = picture.panel_size(region.geobox, window, PANEL, PANEL)
     key = _suggestions_key(suggestions, head)
-    lines = picture.small_print(region.header.attribution, panel[0] + picture.GAP + key.width + 2 * picture.MARGIN)
-    width = panel[0] + picture.GAP + key.width + 2 * picture.MARGIN
-    height = max(panel[1], key.height) + 0.45 + 2 * picture.MARGIN + picture.small_print_height(lines)
-    sheet = Sheet(width, height)
-    sheet.title(f"{region.header.title}: {len(suggestions.places)} places to label, {suggestions.date}")
-    axes = sheet.axes(picture.MARGIN, picture.MARGIN + 0.45, *panel)
-    draw_image(axes, _decimated_image(head, suggestions), window, region.geobox)
+    title = f"{region.header.title}: {len(suggestions.places)} places to label, {suggestions.date}"
+    sheet, axes, corner = picture.map_sheet(
+        _decimated_image(head, suggestions),
+        region.geobox,
+        (key.width, key.height),
+        title,
+        region.header.attribution,
+        window=window,
+        side=PANEL,
+    )
     colors = {entry.name: entry.color for entry in head.header.classes}
-    least = MARK * max(window.width / panel[0], window.height / panel[1])
+    least = MARK * max(window.width / width, window.height / height)
     for number, place in enumerate(suggestions.places, start=1):
         _draw_place(axes, place, number, colors.get(str(place.predicted), NUMBERS), least, window)
-    draw_key(sheet, picture.MARGIN + panel[0] + picture.GAP, picture.MARGIN + 0.45, key)
-    sheet.small_print(lines)
+    draw_key(sheet, *corner, key)
     with replacing(path) as temporary:
         picture.save_png(sheet.figure, temporary)
 

@@ -131,7 +131,8 @@ def _content(
     unit = header.numbers.unit if header.numbers else ""
     pixel = pixel_metres(head.region.geobox)[0]
     scores = header.scores
-    view = mapped.view
+    view, command = mapped.view, _command(header, head_path)
+    box = ",".join(f"{degrees:.5f}" for degrees in bounds_of(window_geobox(head.region.geobox, view.window), LONLAT))
     return {
         "title": shortened(region.title, 120),
         "trained": _trained(head, pixel),
@@ -159,8 +160,8 @@ def _content(
         "numbers": header.numbers is not None,
         "label_report": labels.report.lines(),
         "settings": _settings(header),
-        "command": _command(header, head_path),
-        "box_command": f"{_command(header, head_path)} --bbox {_box(head, view.window)}",
+        "command": command,
+        "box_command": f"{command} --bbox {box}",
         "versions": header.provenance.software,
         "written_by": software_versions(),
         "origins": [
@@ -226,10 +227,6 @@ def _command(header: HeadHeader, head_path: Path | None) -> str:
     head = shlex.quote(str(head_path)) if head_path else "HEAD"
     date = f" --date {header.dates[-1]}" if len(header.dates) > 1 else ""
     return f"lianet-user predict {head}{date} -o map.tif"
-
-
-def _box(head: Head, window: Window) -> str:
-    return ",".join(f"{degrees:.5f}" for degrees in bounds_of(window_geobox(head.region.geobox, window), LONLAT))
 
 
 def _maps(head: Head, split: Split | None, mapped: MappedView) -> dict[str, Picture]:

@@ -19,10 +19,9 @@ from lianet_user.field.config import HeadInput
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers
 from lianet_user.geo.grid import LONLAT, TILE, Window
 from lianet_user.head import Head
-from lianet_user.labels import LabelMap, Labels
+from lianet_user.labels import Labels
 from lianet_user.labels.label_map import PixelValues
-from lianet_user.maps.images import stretched, true_color_bands
-from lianet_user.maps.picture import class_image, number_image
+from lianet_user.maps.picture import class_image, number_image, stretched, true_color_bands
 from lianet_user.maps.style import RAMP
 from lianet_user.region import Region, crop
 
@@ -104,15 +103,10 @@ def map_view(head: Head, labels: Labels, tile: int = TILE) -> MappedView:
     return MappedView(view, image, values, doubt)
 
 
-def most_labelled(labels: Labels) -> LabelMap:
-    """The label map with most labels."""
-    return max(labels.maps, key=lambda each: int(each.labelled.sum()))
-
-
 def labelled_view(labels: Labels) -> View:
     """The smallest window that contains all labels of the map with most; if it exceeds :data:`VIEW`, the part with most
     of them."""
-    shown, scale = most_labelled(labels), labels.scale
+    shown, scale = max(labels.maps, key=lambda each: int(each.labelled.sum())), labels.scale
     labelled = shown.labelled
     row, height = _densest(np.count_nonzero(labelled, axis=1))
     col, width = _densest(np.count_nonzero(labelled[row : row + height], axis=0))

@@ -21,7 +21,7 @@ from processes import lianet as whole_process
 from pyproj import CRS
 
 from lianet_user.cli import console
-from lianet_user.cli.config_file import checked_settings, read_config
+from lianet_user.cli.imagery import checked_settings, read_config
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import RegionHeader
 from lianet_user.imagery import ImageryOptions

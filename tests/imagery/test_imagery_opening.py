@@ -17,7 +17,8 @@ from odc.geo.geobox import GeoBox
 
 from lianet_user.cli import as_options
 from lianet_user.errors import ImageryError
-from lianet_user.imagery import ImageryOptions, formats, open_imagery
+from lianet_user.imagery import ImageryOptions, open_imagery
+from lianet_user.imagery.imagery import Selection
 
 WEST, NORTH = 500_000.0, 5_800_000.0
 DAYS = (1, 5, 9)
@@ -26,7 +27,7 @@ DAYS = (1, 5, 9)
 GRID = GeoBox((20, 20), Affine(10, 0, WEST, 0, -10, NORTH), "EPSG:32633")
 
 
-def opened(*places: Path | str, **options: Any) -> formats.Selection:
+def opened(*places: Path | str, **options: Any) -> Selection:
     return open_imagery(places, ImageryOptions(**options))
 
 

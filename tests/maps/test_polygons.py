@@ -25,7 +25,7 @@ from lianet_user.files.header import ClassEntry
 from lianet_user.geo.ground_area import Ground
 from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.labels.class_tables import stored_style
-from lianet_user.maps.map_reader import open_finished
+from lianet_user.maps.geotiff import open_finished
 from lianet_user.maps.polygons import pixel_outlines, polygons, with_shared_vertices
 
 

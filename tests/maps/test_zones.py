@@ -25,7 +25,7 @@ from lianet_user.cli import app
 from lianet_user.errors import LabelError, MapError, OutputError, PartlyOutsideWarning
 from lianet_user.files.header import ClassEntry
 from lianet_user.maps import zones as module
-from lianet_user.maps.map_reader import FinishedMap
+from lianet_user.maps.geotiff import FinishedMap
 from lianet_user.maps.zones import zones
 
 LEFT, TOP = 330_000.0, 5_820_000.0

@@ -30,8 +30,8 @@ from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import BLOCK, Labels
 from lianet_user.labels.split import Split
-from lianet_user.maps import images as color
 from lianet_user.maps import picture
+from lianet_user.maps import picture as color
 from lianet_user.maps.picture import number_image
 from lianet_user.maps.style import RAMP, rgb
 from lianet_user.report import figures, finetune_figure, labels_figure, map_view
