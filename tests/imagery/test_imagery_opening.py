@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 
 from lianet_user.cli import as_options
 from lianet_user.errors import ImageryError
-from lianet_user.imagery import ImageryOptions, open_imagery
+from lianet_user.imagery import ImageryOptions, formats, open_imagery
 from lianet_user.imagery.imagery import Selection
 
 WEST, NORTH = 500_000.0, 5_800_000.0
