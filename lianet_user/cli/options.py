@@ -452,10 +452,18 @@ def _training_options(
     rate: Annotated[float | None, grouped(TRAINING, "Learning rate.", min=0.0)] = None,
     batch: Annotated[int | None, grouped(TRAINING, "Crops per step.", min=1)] = None,
     crop: Annotated[int | None, grouped(TRAINING, "Pixels along the side of a crop.", min=8)] = None,
-    class_weight: Annotated[
-        float | None,
-        grouped(TRAINING, "Weight of a class: its frequency to the power of minus this.", min=0.0, max=1.0),
+    prior: Annotated[
+        str | None,
+        grouped(
+            TRAINING,
+            "How frequent the classes are taken to be: labels (as in the labels), tempered (the square roots of that; the"
+            " default), equal, or area:FILE, a table with the columns class and area.",
+            metavar="PRIOR",
+        ),
     ] = None,
+    instant: Annotated[
+        bool, grouped(TRAINING, "Only the closed form, without layers: a head in seconds.", "--instant")
+    ] = False,
     label_smoothing: Annotated[
         float | None, grouped(TRAINING, "Label smoothing of the cross-entropy.", min=0.0, max=0.9)
     ] = None,
@@ -469,7 +477,10 @@ def _training_options(
         int | None, grouped(TRAINING, "Stop a member after so many validations without an improvement.", min=1)
     ] = None,
 ) -> TrainingOptions:
-    given = {name: value for name, value in locals().items() if value is not None and name not in ("preset", "deep")}
+    flags = ("preset", "deep", "instant")
+    given = {name: value for name, value in locals().items() if value is not None and name not in (*flags, "flags")}
+    if instant:
+        given["closed_form"] = 1.0
     if deep:
         from lianet_user.field.head import DEEP_WIDTHS
 

@@ -21,8 +21,9 @@ from torch.nn import functional
 from lianet_user.errors import ImageryError, InputError, listed
 from lianet_user.field.head import CONTEXT_HALO, HeadLayers, context
 from lianet_user.files.header import AnyScores
+from lianet_user.finetuning.finetune import new_layers, solve
 from lianet_user.finetuning.losses import Goal
-from lianet_user.finetuning.samples import Sample, moments, standardized
+from lianet_user.finetuning.samples import Sample, labelled_pixels, moments, standardized
 from lianet_user.finetuning.settings import FinetuneSettings
 from lianet_user.finetuning.trainer import Step, fit
 from lianet_user.finetuning.validation import judge
@@ -31,6 +32,7 @@ from lianet_user.imagery import Imagery
 from lianet_user.imagery.features import FeatureRaster
 from lianet_user.imagery.grids import describe_grid, same_grid
 from lianet_user.imagery.statistics import Listener, measure
+from lianet_user.labels import Labels
 from lianet_user.region import Region
 
 TREES, LEAF_PIXELS, FOREST_PIXELS = 300, 2, 30_000
@@ -176,6 +178,44 @@ class Networks:
         return Result(judgement.scores(), judgement.of_mean.compute() if judgement.of_mean else None)
 
 
+@dataclass(frozen=True)
+class RegionHead:
+    """A head as `finetune` trains it: the closed form, and layers beside it.
+
+    Attributes:
+        region: that the samples are of.
+        labels: of all samples.
+    """
+
+    region: Region
+    labels: Labels
+
+    def __call__(
+        self,
+        training: Sequence[Sample],
+        judged: Sequence[Sample],
+        goal: Goal,
+        settings: FinetuneSettings,
+        report: Report,
+    ) -> Result:
+        layers = new_layers(self.region, self.labels, goal, settings)
+        if settings.standardize:
+            mean, std = moments(training)
+            training, judged = standardized(training, mean, std), standardized(judged, mean, std)
+        solve(layers, training, self.region, goal, settings)
+        if layers.members:
+            fit(
+                list(layers.members),
+                training,
+                (),
+                goal,
+                settings,
+                listener=lambda step: report(step.done, step.total),
+            )
+        judgement = judge(layers.eval().together, judged, goal, device=self.region.device)
+        return Result(judgement.scores(), judgement.of_mean.compute() if judgement.of_mean else None)
+
+
 def head_on(settings: FinetuneSettings) -> Callable[[int, int], nn.Module]:
     """Builds the layers that `finetune` trains, for any number of channels."""
     return lambda channels, outputs: HeadLayers(channels, settings.widths, outputs, settings.norm)
@@ -203,7 +243,7 @@ class Forest:
         settings: FinetuneSettings,
         report: Report,
     ) -> Result:
-        values, labels = _pixels(training, settings.seed)
+        values, labels, _ = labelled_pixels(training, FOREST_PIXELS, settings.seed)
         kind = _ensemble().RandomForestClassifier if goal.classes else _ensemble().RandomForestRegressor
         forest = kind(TREES, min_samples_leaf=LEAF_PIXELS, n_jobs=torch.get_num_threads(), random_state=settings.seed)
         forest.fit(values, labels)
@@ -217,20 +257,6 @@ class Forest:
                 meter.update(reference, predicted)
             report(done, len(judged))
         return Result(meter.compute())
-
-
-def _pixels(samples: Sequence[Sample], seed: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Inputs (n, channels) and labels (n,) of labelled pixels, at most :data:`FOREST_PIXELS` of them at random."""
-    own = [sample.judged() for sample in samples]
-    counts = [int(sample.labelled.sum()) for sample in own]
-    total = sum(counts)
-    chosen = np.zeros(total, bool)
-    chosen[np.random.default_rng(seed).permutation(total)[:FOREST_PIXELS]] = True
-    values, labels = [], []
-    for sample, kept in zip(own, np.split(chosen, np.cumsum(counts)[:-1]), strict=True):
-        values.append(sample.inputs[:, sample.labelled].T[torch.from_numpy(kept)].float().numpy())
-        labels.append(sample.labels[sample.labelled].numpy()[kept])
-    return np.concatenate(values), np.concatenate(labels)
 
 
 def _ensemble() -> Any:

@@ -27,6 +27,7 @@ from lianet_user.evaluation.baselines import (
     Learner,
     Networks,
     RasterFeatures,
+    RegionHead,
     UNet,
     head_on,
 )
@@ -507,7 +508,7 @@ def _teams(
         own, dates = sample.judged(), ground.labels.maps[sample.map].dates
         return [own.keeping(ground.mask(sample.window, date)).labels for date in dates]
 
-    team(head_input, "region file", {LIANET: head}, one_date=not settings.dated)
+    team(head_input, "region file", {LIANET: RegionHead(region, ground.labels)}, one_date=not settings.dated)
     if bands is not None:
         forests = {name: Forest() for name in ("forest", "forest-context") if name in names}
         unets = {

@@ -10,7 +10,7 @@ import numpy as np
 
 from lianet_user.errors import LabelError
 from lianet_user.files.header import AnyScores, Scores
-from lianet_user.finetuning.finetune import WINDOW_MARGIN, check_ground, goal_for, new_layers
+from lianet_user.finetuning.finetune import WINDOW_MARGIN, check_ground, goal_for, new_layers, solve
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, keep, make_samples, moments, standardized
 from lianet_user.finetuning.settings import FinetuneSettings, settings_for
@@ -76,7 +76,7 @@ def learning_curve(
     settings_of = settings or (lambda share: settings_for("auto", labels, region.header, share * (1 - SHARE)))
     reading = settings_of(max(shares))
     goal = goal_for(labels, reading, "", None)
-    goal.loss(reading, None)  # refused before the features are computed if it does not suit the labels
+    goal.loss(reading)  # refused before the features are computed if it does not suit the labels
     samples = make_samples(
         lambda window, date: region.head_input(window, date, reading.inputs),
         labels if reading.dated else labels.once(),
@@ -100,13 +100,15 @@ def learning_curve(
             training = keep(samples, _ChosenBlocks(kept, chosen))
             chosen_settings = settings_of(share)
             layers = new_layers(region, labels, goal, chosen_settings)
+            solve(layers, training, region, goal, chosen_settings)
 
             def tell(step: Step) -> None:
                 if listener:
                     listener(len(points) + step.done / step.total, total)
 
             # Without looks: choosing a state on the ground that judges would favour small shares, which fluctuate more.
-            fit(list(layers.members), training, (), goal, chosen_settings, listener=tell)
+            if layers.members:
+                fit(list(layers.members), training, (), goal, chosen_settings, listener=tell)
             pixels = _class_pixels(training, goal)
             points.append(
                 CurvePoint(

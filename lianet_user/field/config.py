@@ -270,8 +270,17 @@ def reads_a_date(inputs: Iterable[HeadInput]) -> bool:
     return not DATELESS.issuperset(inputs)
 
 
+class ClosedFormConfig(Schema):
+    """The closed-form part of a head: a linear discriminant or regression and a kernel, on single pixels."""
+
+    channels: Annotated[int, Field(ge=1, le=8192)]
+    """How many of the head's channels it reads."""
+    landmarks: Annotated[int, Field(ge=1, le=4096)]
+    """Pixels that the kernel compares with."""
+
+
 class HeadConfig(Schema):
-    """The six trainable layers: their widths and what they read (paper, section 3.4)."""
+    """A head: what it reads, the six trainable layers (paper, section 3.4), and the part that is solved in closed form."""
 
     inputs: Annotated[tuple[HeadInput, ...], Field(strict=False, min_length=1, max_length=5)]
     in_channels: Annotated[int, Field(ge=1, le=8192)]
@@ -281,14 +290,33 @@ class HeadConfig(Schema):
     norm: Literal["group", "batch", "channel"]
     """`group` is the paper's, over groups of channels and a patch. `channel` is over the channels of one pixel, and `batch`
     is a fixed scale in a finished head: neither depends on how an area is cut into windows."""
-    members: Annotated[int, Field(ge=1, le=64)] = 1
-    """Heads trained from different seeds whose answers are averaged."""
+    members: Annotated[int, Field(ge=0, le=64)] = 1
+    """Layers trained from different seeds whose answers are averaged; 0 where the closed form answers alone."""
+    closed_form: ClosedFormConfig | None = None
+    closed_form_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of the closed form in the answer."""
     scale: Literal[1, 4] = 1
     """Pixels of the answer per pixel of the grid along either axis; 4 is the paper's, for labels finer than the grid."""
-    output: Literal["logits", "number"] = "logits"
-    """`logits`: scores of classes, whose probabilities are averaged. `number`: a quantity per output, with LeakyReLU."""
+    output: Literal["logits", "number", "linear"] = "logits"
+    """`logits`: scores of classes, whose probabilities are averaged. `number`: a quantity with LeakyReLU, as the paper's.
+    `linear`: a quantity as the last layer gives it."""
     patch: Annotated[int, Field(ge=1, le=4096)] = 128
     """Pixels of the grid along the side of the crops it was trained on: with `group`, maps are computed in patches of it."""
+
+    @model_validator(mode="after")
+    def _answers(self) -> Self:
+        if self.members == 0 and self.closed_form is None:
+            raise ValueError("a head has layers, a closed form, or both")
+        if self.closed_form is None and self.closed_form_share != 0:
+            raise ValueError("a head without a closed form gives it no share in the answer")
+        if self.closed_form is not None:
+            if self.members == 0 and self.closed_form_share != 1:
+                raise ValueError("a head without layers answers with the closed form alone")
+            if self.scale != 1 or self.norm == "group" or self.output == "number":
+                raise ValueError("a closed form stands beside layers on the region's own grid that see single windows")
+            if self.closed_form.channels > self.in_channels:
+                raise ValueError("the closed form reads more channels than the head is given")
+        return self
 
 
 PRESETS = ("lite", "base", "large")

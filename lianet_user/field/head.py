@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lianet_user.field.config import HeadConfig
+from lianet_user.field.config import ClosedFormConfig, HeadConfig
 from lianet_user.field.norms import NORMS
 
 PAPER_WIDTHS = (128, 128, 64, 64, 32)
@@ -59,8 +59,74 @@ def head_halo(hidden: int, scale: int) -> int:
     return math.ceil(reach)
 
 
+class ClosedForm(nn.Module):
+    """A linear model and a kernel machine on the channels of one pixel, solved rather than trained, and mixed.
+
+    What is chosen and how it is solved stands in :mod:`lianet_user.finetuning.closed_form`.
+
+    Attributes:
+        channels: int64 (channels,), which of the head's channels it reads.
+        linear: (outputs, channels), with `linear_offset` (outputs,).
+        landmarks: (landmarks, channels), the pixels that a pixel is compared with: exp(-|scale * x - landmark|^2).
+        kernel: (outputs, landmarks), with `kernel_offset` (outputs,): what these similarities weigh.
+        mix: share of the kernel in the answer.
+    """
+
+    channels: Tensor
+    linear: Tensor
+    linear_offset: Tensor
+    scale: Tensor
+    landmarks: Tensor
+    kernel: Tensor
+    kernel_offset: Tensor
+    mix: Tensor
+
+    def __init__(self, config: ClosedFormConfig, outputs: int) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("channels", torch.zeros(config.channels, dtype=torch.int64))
+        shapes = {
+            "linear": (outputs, config.channels),
+            "linear_offset": (outputs,),
+            "scale": (),
+            "landmarks": (config.landmarks, config.channels),
+            "kernel": (outputs, config.landmarks),
+            "kernel_offset": (outputs,),
+            "mix": (),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+
+    def forward(self, inputs: Tensor, logits: bool) -> Tensor:
+        """Standardised inputs (B, C, h, w) to answers (B, outputs, h, w): logarithms of probabilities, or numbers."""
+        batch, _, height, width = inputs.shape
+        with torch.autocast(inputs.device.type, enabled=False):
+            pixels = inputs.float().index_select(1, self.channels).movedim(1, -1).flatten(0, -2)
+            answers = torch.cat([self._answered(part, logits) for part in pixels.split(AT_ONCE)])
+        return answers.view(batch, height, width, -1).movedim(-1, 1)
+
+    def _answered(self, pixels: Tensor, logits: bool) -> Tensor:
+        linear = torch.addmm(self.linear_offset, pixels, self.linear.T)
+        scaled = pixels * self.scale
+        near = torch.addmm(self.landmarks.square().sum(1), scaled, self.landmarks.T, alpha=-2)
+        near = near.add_(scaled.square().sum(1, keepdim=True)).clamp_min_(0).neg_().exp_()
+        kernel = torch.addmm(self.kernel_offset, near, self.kernel.T)
+        if not logits:
+            return torch.lerp(linear, kernel, self.mix)
+        return _mixed(linear.log_softmax(1), kernel.log_softmax(1), self.mix)
+
+
+AT_ONCE = 32_768
+"""Pixels that are compared with the landmarks together, so that memory does not follow the window."""
+
+
+def _mixed(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """The logarithm of (1 - share) * exp(one) + share * exp(other)."""
+    return torch.logaddexp(one + torch.log1p(-share), other + share.log())
+
+
 class HeadEnsemble(nn.Module):
-    """Heads of one shape, trained from different seeds, that answer together.
+    """Layers of one shape, trained from different seeds, and a closed form that answer together.
 
     Attributes:
         halo: pixels of surroundings a decision depends on, on each side.
@@ -78,28 +144,46 @@ class HeadEnsemble(nn.Module):
             HeadLayers(config.in_channels, config.widths, config.outputs, config.norm, config.scale)
             for _ in range(config.members)
         )
+        self.closed_form = ClosedForm(config.closed_form, config.outputs) if config.closed_form else None
         self.register_buffer("mean", torch.zeros(config.in_channels, 1, 1))
         self.register_buffer("std", torch.ones(config.in_channels, 1, 1))
-        self.halo = head_halo(len(config.widths), config.scale)
+        self.halo = head_halo(len(config.widths), config.scale) if config.members else 0
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
+
+    def attach(self, closed_form: ClosedForm) -> None:
+        """Let another closed form answer beside the layers, in place of the one there was."""
+        self.config = self.config.model_copy(update={"closed_form": closed_form.config})
+        self.closed_form = closed_form.to(self.mean.device)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (B, C, h, w) as a region gives them to answers (B, outputs, scale * h, scale * w).
 
-        Logits: the logarithm of the members' mean class probabilities. Numbers: the mean of the members' LeakyReLU.
+        Classes: the logarithm of the members' mean probabilities. Numbers: the members' mean. The closed form has its share.
         """
         return self.together((inputs - self.mean).div_(self.std))
 
     def together(self, inputs: Tensor) -> Tensor:
         """The answers of :meth:`forward` to inputs that are standardised already."""
-        scores = self._scores(inputs)
-        if self.config.output == "number":
-            return scores.mean(0)
-        return scores.log_softmax(2).logsumexp(0) - torch.tensor(float(len(self.members))).log()
+        logits = self.config.output == "logits"
+        if self.closed_form is None or not self.members:
+            return self._layers(inputs) if self.closed_form is None else self.closed_form(inputs, logits)
+        layers, closed = self._layers(inputs), self.closed_form(inputs, logits)
+        share = torch.tensor(self.config.closed_form_share, device=inputs.device)
+        return _mixed(layers, closed, share) if logits else torch.lerp(layers, closed, share)
 
     def each(self, inputs: Tensor) -> Tensor:
-        """The answers of each member: (members, B, outputs, scale * h, scale * w), numbers after LeakyReLU, or logits."""
-        return self._scores((inputs - self.mean).div_(self.std))
+        """The answers of every member, and of the closed form as one more: (members, B, outputs, scale * h, scale * w)."""
+        inputs = (inputs - self.mean).div_(self.std)
+        parts = [self._scores(inputs)] if self.members else []
+        if self.closed_form is not None:
+            parts.append(self.closed_form(inputs, self.config.output == "logits")[None])
+        return torch.cat(parts)
+
+    def _layers(self, inputs: Tensor) -> Tensor:
+        scores = self._scores(inputs)
+        if self.config.output != "logits":
+            return scores.mean(0)
+        return scores.log_softmax(2).logsumexp(0) - torch.tensor(float(len(self.members))).log()
 
     def _scores(self, inputs: Tensor) -> Tensor:
         scores = torch.stack([member(inputs).float() for member in self.members])

@@ -417,7 +417,7 @@ class HeadHeader(Schema):
         else:
             if self.classes or self.numbers is None:
                 raise ValueError(f"a {self.task} has no classes, and says what its numbers mean")
-            if (self.head.output, self.head.outputs) != ("number", 1):
+            if self.head.output == "logits" or self.head.outputs != 1:
                 raise ValueError(f"a {self.task}'s head answers with one number")
         names = [entry.name for entry in self.classes]
         for scores in (

@@ -46,18 +46,41 @@ def make_crops(samples: Sequence[Sample], goal: Goal, settings: FinetuneSettings
     return kind(samples, goal, settings)
 
 
-def class_weights(samples: Sequence[Sample], classes: int, power: float) -> Tensor:
-    """Frequency to the minus `power`, with a mean of 1 over the labelled pixels; 0 for classes without any.
-
-    Returns:
-        float32 (classes,).
-    """
-    counts = np.zeros(256)
+def class_counts(samples: Sequence[Sample], classes: int) -> np.ndarray:
+    """Labelled pixels of each class, int64 (classes,)."""
+    counts = np.zeros(256, np.int64)
     for sample in samples:
         counts += np.bincount(sample.judged().labels.numpy().ravel(), minlength=256)
-    counts = counts[:classes]
-    weights = np.where(counts > 0, (np.maximum(counts, 1) / counts.sum()) ** -power, 0.0)
-    return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
+    return counts[:classes]
+
+
+COUNTED_STEPS = 16
+"""Steps whose crops tell how often training shows each class."""
+
+
+def class_offsets(crops: Crops, counts: np.ndarray, prior: np.ndarray, seed: int) -> Tensor:
+    """What the loss adds to the logits, so that the answers themselves assume a prior (Menon et al. 2021).
+
+    The loss sees classes as often as crops show them; with the logarithm of that over the prior added, what the layers learn
+    is the answer under the prior.
+
+    Args:
+        crops: that training draws.
+        counts: labelled pixels of each class, (classes,).
+        prior: that answers assume, (classes,).
+        seed: of the draws that are counted.
+
+    Returns:
+        float32 (classes, 1, 1); 0 for classes without labels.
+    """
+    shown = np.zeros(256)
+    for step in range(COUNTED_STEPS):
+        shown += np.bincount(crops.draw((seed, 3), step)[1].numpy().ravel(), minlength=256)
+    shown = np.maximum(shown[: len(counts)], 1.0)
+    taught = counts > 0
+    shares = shown / shown[taught].sum()
+    offsets = np.where(taught, np.log(shares) - np.log(np.where(prior > 0, prior, 1.0)), 0.0)
+    return torch.tensor(offsets, dtype=torch.float32)[:, None, None]
 
 
 class BalancedCrops:

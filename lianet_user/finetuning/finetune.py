@@ -25,11 +25,12 @@ from lianet_user.errors import (
     listed,
     printable,
 )
-from lianet_user.field.config import HeadConfig
+from lianet_user.field.config import HEAD_INPUTS, ClosedFormConfig, HeadConfig
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.files.artifact import software_versions
 from lianet_user.files.checkpoint import Fingerprint, load_checkpoint, round_path
 from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Provenance, RegionRef
+from lianet_user.finetuning.closed_form import fit_closed_form
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import (
     CACHE_GB,
@@ -53,20 +54,37 @@ from lianet_user.region import Region
 
 
 def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSettings) -> HeadEnsemble:
-    """New layers, with random weights that follow from the settings' seed."""
+    """New layers, with random weights that follow from the settings' seed; the closed form is attached once it is solved."""
+    share = closed_form_share(labels, settings)
     config = HeadConfig(
         inputs=settings.inputs,
         in_channels=region.channels(settings.inputs),
         widths=settings.widths,
         outputs=goal.outputs,
         norm=settings.norm,
-        members=settings.members,
+        members=0 if share == 1 else settings.members,
+        closed_form=ClosedFormConfig(channels=1, landmarks=1) if share else None,
+        closed_form_share=share,
         scale=labels.scale,  # type: ignore[arg-type]  # 1 or 4, as labels are read
-        output="logits" if goal.classes else "number",
+        output=goal.output,
         patch=settings.crop,
     )
     torch.manual_seed(settings.seed)
     return HeadEnsemble(config).to(region.device)
+
+
+def closed_form_share(labels: Labels, settings: FinetuneSettings) -> float:
+    """Share of the closed form in a head's answers; it has none where labels are finer than what it reads."""
+    return settings.closed_form if labels.scale == 1 else 0.0
+
+
+def solve(
+    layers: HeadEnsemble, training: Sequence[Sample], region: Region, goal: Goal, settings: FinetuneSettings
+) -> None:
+    """Give layers that have a closed form the one that the training samples, standardised, ask for."""
+    if layers.config.closed_form:
+        parts = {part: region.channels((part,)) for part in HEAD_INPUTS if part in layers.config.inputs}
+        layers.attach(fit_closed_form(training, parts, goal, settings))
 
 
 def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSettings) -> HeadEnsemble:
@@ -247,9 +265,12 @@ def finetune(
         settings = FinetuneSettings.continuing(start.header) if start else settings_for("auto", labels, region.header)
     goal = goal_for(labels, settings, unit, start)
     run = _Finetuning(region, labels, settings, goal, start, report, untaught, checkpoint, resume, cache_gb)
+    split = split or (folds[0] if folds else split_labels(labels, share=settings.validation, seed=settings.seed))
+    if settings.refit:
+        folds = folds or (split,)
     if folds:
-        split = dataclasses.replace(folds[0], validation=np.zeros_like(folds[0].validation))
-    return run.go(split or split_labels(labels, share=settings.validation, seed=settings.seed), folds)
+        split = dataclasses.replace(split, validation=np.zeros_like(split.validation))
+    return run.go(split, folds)
 
 
 def check_ground(region: Region, labels: Labels) -> None:
@@ -268,7 +289,7 @@ def check_ground(region: Region, labels: Labels) -> None:
 def goal_for(labels: Labels, settings: FinetuneSettings, unit: str, start: Head | None) -> Goal:
     """The goal of a training; a head that is trained on keeps the scaling of its numbers."""
     if start and start.header.numbers is not None:
-        return Goal((), start.header.numbers)
+        return Goal((), start.header.numbers, start.header.head.output == "number")
     return Goal.of(labels, settings, unit)
 
 
@@ -312,8 +333,10 @@ class _Finetuning:
         judgement, rounds = Judgement(self.goal), len(parts) + 1
         for number, part in enumerate(parts):
             fold = self._layers()
+            self._solve(fold, samples, part)
             self._fit(fold, samples, part, number, rounds)
             self._judge(fold, samples, part, judgement)
+        self._solve(layers, samples, split)
         try:
             history = self._fit(layers, samples, split, len(parts), rounds)
         except NotFiniteError as error:
@@ -333,7 +356,7 @@ class _Finetuning:
             ArtifactError: the checkpoint to go on from is missing, or of another run.
             InputError: the loss does not suit such labels.
         """
-        self.goal.loss(self.settings, None, self.untaught)
+        self.goal.loss(self.settings, self.untaught)
         if self.checkpoint and self.resume:
             load_checkpoint(self.checkpoint, self._fingerprint(first))
 
@@ -370,6 +393,12 @@ class _Finetuning:
             listener=lambda done, total: self.report(FinetuneProgress("features", done, total)),
         )
 
+    def _solve(self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split) -> None:
+        """Solve the closed form of layers from what is trained on. That of an earlier head stays where the labels lack a
+        class of it."""
+        if not self.untaught:
+            solve(layers, keep(samples, split.trained), self.region, self.goal, self.settings)
+
     def _inputs(self, window: Window, date: dt.date) -> Tensor:
         return self.region.head_input(window, date, self.settings.inputs)
 
@@ -380,6 +409,10 @@ class _Finetuning:
             done, total = number * step.total + step.done, rounds * step.total
             self.report(FinetuneProgress("training", done, total, step.loss, step.figure))
 
+        if not layers.members:
+            self.report(FinetuneProgress("training", number + 1, rounds))
+            layers.eval()
+            return ()
         checkpoint = None
         if self.checkpoint:
             path = round_path(self.checkpoint, number)
@@ -429,7 +462,7 @@ class _Finetuning:
             name: value if not isinstance(value, tuple) else " ".join(map(str, value))
             for name, value in dataclasses.asdict(self.settings).items()
         }
-        settings |= {"block": split.block, "buffer": split.buffer, "folds": folds or None}
+        settings |= {"block": split.block, "buffer": split.buffer, "folds": folds if folds > 1 else None}
         if self.start:
             settings |= {"from_sha256": self.start.sha256}
         header = HeadHeader(

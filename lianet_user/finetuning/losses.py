@@ -26,7 +26,7 @@ from lianet_user.errors import InputError, did_you_mean
 from lianet_user.field.torchvision_ops import import_torchvision
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers
 from lianet_user.finetuning.metrics import Meter, meter_for
-from lianet_user.finetuning.settings import FinetuneSettings
+from lianet_user.finetuning.settings import PRIOR_POWERS, FinetuneSettings, Prior
 from lianet_user.labels import Labels
 
 HUBER_DELTA: Final = 0.1
@@ -38,18 +38,6 @@ Mean = Callable[[Tensor, Tensor], Tensor]
 """From one labelled pixel or more, answers (N, classes) and classes int64 (N,), or two rows of numbers (N,), to a scalar."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From answers float32 (B, outputs, h, w) and reference, int64 with IGNORE or float32 with NaN (B, h, w), to a scalar."""
-
-
-def _cross_entropy(
-    answers: Tensor, reference: Tensor, weights: Tensor | None = None, label_smoothing: float = 0.0
-) -> Tensor:
-    if weights is None:
-        return functional.cross_entropy(answers, reference, label_smoothing=label_smoothing)
-    weights = weights.to(answers.device)
-    # As torch's weighted mean, which is NaN where all classes that are present have a weight of 0.
-    total = functional.cross_entropy(answers, reference, weights, reduction="sum", label_smoothing=label_smoothing)
-    weight = weights[reference].sum()
-    return total / weight.where(weight > 0, 1.0)
 
 
 @cache
@@ -84,7 +72,7 @@ class NamedLoss:
 
 CROSS_ENTROPY: Final = "cross-entropy"
 LOSSES: Final = {
-    CROSS_ENTROPY: NamedLoss("classes", "the paper's; takes class weights and label smoothing", _cross_entropy),
+    CROSS_ENTROPY: NamedLoss("classes", "the paper's; takes label smoothing", functional.cross_entropy),
     "focal": NamedLoss("classes", "each class against the rest, pixels that are right count less", _focal),
     "dice": NamedLoss("classes", "1 - F1 of the probabilities, mean over the classes there are", _dice),
     "lovasz": NamedLoss(
@@ -102,7 +90,6 @@ def make_loss(
     name: str,
     *,
     classes: int,
-    weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     left_out: Sequence[int] = (),
 ) -> Loss:
@@ -113,16 +100,14 @@ def make_loss(
     Args:
         name: of :data:`LOSSES`, for instance `cross-entropy+dice`.
         classes: how many there are, 2 or more; 0 for numbers.
-        weights: of the classes in cross-entropy, float32 (classes,), finite and not negative: a pixel weighs what its
-            class does.
         label_smoothing: of cross-entropy: the share of a label that is spread over all classes, from 0 to below 1.
         left_out: classes whose answers the loss does not see, neither to raise nor to lower them. The reference must not
             hold them.
 
     Raises:
-        InputError: no loss has that name, it is for another kind of labels, it does not take weights or smoothing, or fewer
+        InputError: no loss has that name, it is for another kind of labels, it does not take smoothing, or fewer
             than two classes are left.
-        ValueError: the weights are invalid. The loss itself raises it where the reference holds a class that is left out.
+        ValueError: raised by the loss itself where the reference holds a class that is left out.
     """
     kind = "classes" if classes else "numbers"
     names = [part.strip() for part in name.split("+")]
@@ -138,14 +123,10 @@ def make_loss(
                 f"`loss` {name!r}: {part} is for {LOSSES[part].kind} and the labels are {kind}: give one of"
                 f" {', '.join(possible)}"
             )
-    if CROSS_ENTROPY not in names:
-        for what, given in (("class weights", weights is not None), ("label smoothing", label_smoothing != 0)):
-            if given:
-                raise InputError(f"`loss` {name!r} takes no {what}: only {CROSS_ENTROPY} does, alone or in a sum")
+    if CROSS_ENTROPY not in names and label_smoothing != 0:
+        raise InputError(f"`loss` {name!r} takes no label smoothing: only {CROSS_ENTROPY} does, alone or in a sum")
     if not 0 <= label_smoothing < 1:
         raise InputError(f"label smoothing {label_smoothing:g} is not a share: expected 0 to below 1")
-    if weights is not None and (weights.shape != (classes,) or not bool((weights.isfinite() & (weights >= 0)).all())):
-        raise ValueError(f"expected {classes} weights, finite and not negative")
     kept = [index for index in range(classes) if index not in left_out]
     if classes and len(kept) < 2:
         raise InputError(
@@ -153,9 +134,7 @@ def make_loss(
         )
     place = torch.full((classes,), -1)
     place[kept] = torch.arange(len(kept))
-    cross_entropy = partial(
-        _cross_entropy, weights=None if weights is None else weights[kept], label_smoothing=label_smoothing
-    )
+    cross_entropy = partial(functional.cross_entropy, label_smoothing=label_smoothing)
     terms = [cross_entropy if part == CROSS_ENTROPY else LOSSES[part].mean for part in names]
 
     def loss(answers: Tensor, reference: Tensor) -> Tensor:
@@ -177,7 +156,10 @@ def make_loss(
 # --- The goal: classes, or numbers scaled to about 1.
 
 SPAN = 0.99
-"""Numbers are divided by this quantile of theirs, so that a single outlier does not make all others small."""
+"""The paper's numbers are divided by this quantile of theirs, so that a single outlier does not make all others small."""
+
+MIDDLE = (0.16, 0.84)
+"""Quantiles between which all other numbers lie one deviation from their median, whatever a few outliers do."""
 
 
 @dataclass(frozen=True)
@@ -187,10 +169,12 @@ class Goal:
     Attributes:
         classes: in the order of their values; none for numbers.
         numbers: None for classes.
+        leaky: numbers end with LeakyReLU (the paper's).
     """
 
     classes: tuple[ClassEntry, ...]
     numbers: Numbers | None
+    leaky: bool = False
 
     @classmethod
     def of(cls, labels: Labels, settings: FinetuneSettings, unit: str = "") -> Goal:
@@ -201,40 +185,57 @@ class Goal:
         assert summary is not None
         if labels.task == "coverage":
             return cls((), Numbers(unit=unit, low=0.0, high=1.0))
-        offset = min(0.0, summary.minimum)
-        values = np.concatenate([each.values[each.labelled] for each in labels.maps])
-        span = settings.number_scale or float(np.quantile(values, SPAN)) - offset
-        scale = span if span > 0 else 1.0
-        return cls((), Numbers(unit=unit, offset=offset, scale=scale, low=summary.minimum, high=summary.maximum))
+        values = np.concatenate([each.values[each.labelled] for each in labels.maps]).astype(np.float64)
+        if settings.leaky:
+            offset = min(0.0, summary.minimum)
+            span = settings.number_scale or float(np.quantile(values, SPAN)) - offset
+        else:
+            offset = float(np.median(values))
+            low, high = np.quantile(values, MIDDLE)
+            # Where most numbers are the same, what deviates from them says how large they are.
+            span = (high - low) / 2 or float(values.std())
+        scale = float(span) if span > 0 else 1.0
+        numbers = Numbers(unit=unit, offset=offset, scale=scale, low=summary.minimum, high=summary.maximum)
+        return cls((), numbers, settings.leaky)
+
+    @property
+    def output(self) -> Literal["logits", "number", "linear"]:
+        """The kind of a head's answer, as its configuration names it."""
+        return "logits" if self.classes else "number" if self.leaky else "linear"
+
+    def prior(self, counts: np.ndarray, kind: Prior) -> np.ndarray:
+        """The frequencies that answers assume: (classes,), 0 for a class that has no labels.
+
+        Args:
+            counts: labelled pixels of each class.
+            kind: see :data:`lianet_user.finetuning.settings.Prior`.
+        """
+        if isinstance(kind, tuple):
+            shares = np.where(counts > 0, np.asarray(kind, np.float64), 0.0)
+        else:
+            shares = np.where(counts > 0, np.maximum(counts, 1).astype(np.float64) ** PRIOR_POWERS[kind], 0.0)
+        return np.asarray(shares / shares.sum())
 
     @property
     def outputs(self) -> int:
         """Channels of a network's answer."""
         return len(self.classes) or 1
 
-    def loss(self, settings: FinetuneSettings, weights: Tensor | None, untaught: Sequence[int] = ()) -> Loss:
+    def loss(self, settings: FinetuneSettings, untaught: Sequence[int] = ()) -> Loss:
         """The loss that settings name, of answers (B, outputs, h, w) and targets (B, h, w).
 
         Args:
             settings: of the training.
-            weights: float32 (classes,), None for numbers.
             untaught: classes that the loss does not see.
         """
         name = settings.loss
         if name == "auto":
             name = CROSS_ENTROPY if self.classes else "huber"
-        return make_loss(
-            name,
-            classes=len(self.classes),
-            # The other losses weigh classes by themselves.
-            weights=weights if CROSS_ENTROPY in name.split("+") else None,
-            label_smoothing=settings.label_smoothing,
-            left_out=untaught,
-        )
+        return make_loss(name, classes=len(self.classes), label_smoothing=settings.label_smoothing, left_out=untaught)
 
     def activated(self, raw: Tensor) -> Tensor:
-        """A network's raw answer as the loss takes it: logits as they are, numbers through LeakyReLU (paper)."""
-        return raw if self.classes else functional.leaky_relu(raw)
+        """A network's raw answer as the loss takes it: the paper's numbers go through LeakyReLU."""
+        return functional.leaky_relu(raw) if self.leaky else raw
 
     def target(self, labels: Tensor) -> Tensor:
         """Labels as the loss takes them: int64 with IGNORE; or float32, scaled, with NaN."""

@@ -143,6 +143,37 @@ def keep(samples: Sequence[Sample], where: GroundMask) -> list[Sample]:
     return [sample for sample in kept if sample.judged().labelled.any()]
 
 
+def labelled_pixels(samples: Sequence[Sample], most: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is read at labelled pixels, and the labels there.
+
+    Args:
+        samples: with the labels to take.
+        most: of them, drawn at random.
+        seed: of the draw.
+
+    Returns:
+        inputs float32 (n, channels), labels (n,), and for each the number of its label map, its row and its column in the
+        region, int64 (n, 3).
+    """
+    own = [sample.judged() for sample in samples]
+    counts = [int(sample.labelled.sum()) for sample in own]
+    total = sum(counts)
+    chosen = np.zeros(total, bool)
+    chosen[np.random.default_rng(seed).permutation(total)[:most]] = True
+    values, labels, places = [], [], []
+    for sample, kept in zip(own, np.split(chosen, np.cumsum(counts)[:-1]), strict=True):
+        rows, cols = (index.numpy()[kept] for index in torch.nonzero(sample.labelled, as_tuple=True))
+        values.append(sample.inputs[:, rows // sample.scale, cols // sample.scale].T.float().numpy())
+        labels.append(sample.labels[rows, cols].numpy())
+        corner = sample.window.row, sample.window.col
+        places.append(
+            np.stack(
+                [np.full(len(rows), sample.map), rows // sample.scale + corner[0], cols // sample.scale + corner[1]], 1
+            )
+        )
+    return np.concatenate(values), np.concatenate(labels), np.concatenate(places)
+
+
 def moments(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of what is read, over all pixels of the windows: float32 (channels, 1, 1) each.
 

@@ -17,6 +17,13 @@ from lianet_user.files.header import HeadHeader, RegionHeader
 from lianet_user.labels import SHARE, Labels
 from lianet_user.labels.label_options import Task
 
+Prior = Literal["labels", "tempered", "equal"] | tuple[float, ...]
+"""How frequent a head takes the classes to be: as the labels have them, in proportion to the square roots of that, all alike,
+or in the shares that are given."""
+
+PRIOR_POWERS = {"labels": 1.0, "tempered": 0.5, "equal": 0.0}
+"""Powers of the labels' frequencies."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
@@ -36,8 +43,12 @@ class FinetuneSettings:
     Huber for numbers."""
     label_smoothing: float = 0.0
     """Share of a label that cross-entropy spreads over all classes."""
-    class_weight: float = 0.5
-    """Classes weigh their frequency to the power of minus this."""
+    prior: Prior = "tempered"
+    """How frequent the head takes the classes to be, however often training shows them."""
+    closed_form: float = 0.5
+    """Share of the closed form in the answer (:mod:`lianet_user.finetuning.closed_form`): 0 has none, 1 nothing else."""
+    refit: bool = False
+    """Train once more on all labels, after the validation."""
     sampling: Literal["balanced", "windows"] = "balanced"
     """`balanced`: crops around labelled pixels, class by class in turn, turned and mirrored. `windows`: every window of
     :data:`lianet_user.labels.BLOCK` px and its margin once an epoch, a random crop of it (the paper's)."""
@@ -60,12 +71,17 @@ class FinetuneSettings:
     """Largest norm of a step's gradient."""
     dropout: float = 0.0
     """Share of the input channels that a step leaves out, drawn anew each time."""
+    leaky: bool = False
+    """Numbers are scaled from 0 or their lowest and end with LeakyReLU, as the paper's; else to a median of 0 and a
+    deviation of 1."""
     number_scale: float | None = None
-    """Numbers are divided by this before training; None takes the range of the labels."""
+    """With `leaky`, numbers are divided by this before training; None takes the range of the labels."""
     validation: float = SHARE
     """Share of the labelled blocks that is kept for validation."""
     validate_every: int = 100
-    """Steps between looks at the validation ground: the best state of a member is kept."""
+    """Steps between looks at the validation ground."""
+    keep_best: bool = False
+    """Keep the state that looked best on the validation ground, and not the last one; always so with `patience`."""
     patience: int | None = None
     """Stop a member after so many looks without a better one; None trains to the end."""
     seed: int = 0
@@ -86,7 +102,7 @@ class FinetuneSettings:
             header: of the head: its layers are kept, and its share and seed of the split where it states them.
         """
         fresh, stated = cls(), header.provenance.settings
-        share, seed, weight = (stated.get(name) for name in ("validation", "seed", "class_weight"))
+        share, seed, prior = (stated.get(name) for name in ("validation", "seed", "prior"))
         return cls(
             inputs=header.head.inputs,
             widths=header.head.widths,
@@ -94,7 +110,9 @@ class FinetuneSettings:
             members=header.head.members,
             steps=fresh.steps // 2,
             rate=fresh.rate / 3,
-            class_weight=weight if isinstance(weight, float) and 0 <= weight <= 1 else fresh.class_weight,
+            prior=prior if prior in PRIOR_POWERS else fresh.prior,  # type: ignore[arg-type]  # one of its words
+            closed_form=header.head.closed_form_share,
+            leaky=header.head.output == "number",
             validation=share if isinstance(share, float) and 0 < share < 1 else fresh.validation,
             seed=seed if isinstance(seed, int) and seed >= 0 else fresh.seed,
         )
@@ -116,7 +134,10 @@ PUBLISHED = FinetuneSettings(
     norm="group",
     standardize=False,
     members=1,
-    class_weight=0.0,
+    prior="labels",
+    closed_form=0.0,
+    leaky=True,
+    keep_best=True,
     sampling="windows",
     epochs=50,
     batch=32,
@@ -196,9 +217,9 @@ def _by_count(pixels: float, steps: int | None) -> FinetuneSettings:
 FEW_PIXELS, MANY_PIXELS = 1_000, 200_000
 MANY_STEPS = 500
 """The norm of channels starts slowly: with fewer steps BatchNorm is better, however many labels there are."""
-SOME = FinetuneSettings(widths=SLIM_WIDTHS)
-FEW = dataclasses.replace(SOME, steps=250)
-MANY = dataclasses.replace(SOME, norm="channel", members=1, class_weight=0.0, steps=1000, validate_every=125)
+SOME = FinetuneSettings(widths=SLIM_WIDTHS, norm="channel")
+FEW = dataclasses.replace(SOME, members=1, steps=250, refit=True)
+MANY = dataclasses.replace(SOME, members=1, steps=1000, validate_every=125)
 """`auto` for classes in a `lite` region, by the labelled pixels to train on: fewer than :data:`FEW_PIXELS`, as of points,
 more, or :data:`MANY_PIXELS` and more. Layers of these widths are as good as the paper's, in half the time. The fewer labels
 there are, the fewer steps they need and the more BatchNorm and a second member help; the norm of channels is better where

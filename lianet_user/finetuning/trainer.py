@@ -29,7 +29,7 @@ from lianet_user.files.checkpoint import (
     save_checkpoint,
 )
 from lianet_user.files.header import IGNORE
-from lianet_user.finetuning.crops import Batch, class_weights, make_crops
+from lianet_user.finetuning.crops import BalancedCrops, Batch, class_counts, class_offsets, make_crops
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import figure_of_merit
 from lianet_user.finetuning.samples import Sample
@@ -170,10 +170,12 @@ class HeadTrainer:
         self.crops = make_crops(training, goal, settings)
         self.steps = self.crops.steps
         self.looked_at = _some(validation, settings.seed)
-        weights = (
-            class_weights(training, len(goal.classes), settings.class_weight).to(self.device) if goal.classes else None
-        )
-        self.loss = goal.loss(settings, weights, untaught)
+        self.loss = goal.loss(settings, untaught)
+        self.offsets: Tensor | None = None
+        if goal.classes and isinstance(self.crops, BalancedCrops):
+            counts = class_counts(training, len(goal.classes))
+            prior = goal.prior(counts, settings.prior)
+            self.offsets = class_offsets(self.crops, counts, prior, settings.seed).to(self.device)
         self.parts = 1
         """How many parts a batch is computed in: more than one where the device's memory does not hold it."""
         self.histories = [History(0)]
@@ -253,7 +255,8 @@ class HeadTrainer:
         for inputs, target in zip(*(part.chunk(self.parts) for part in batch), strict=True):
             with training_autocast(self.device):
                 raw = self.member(inputs.contiguous(memory_format=torch.channels_last))
-            loss = self.loss(self.goal.activated(raw.float()), target)
+            answers = self.goal.activated(raw.float())
+            loss = self.loss(answers if self.offsets is None else answers + self.offsets, target)
             if self.parts > 1:  # weighted so that the parts give the mean over the batch
                 loss = loss * (self._labelled(target) / max(labelled, 1))
             loss.backward()
@@ -307,8 +310,12 @@ class HeadTrainer:
             history.best_step = self.step
 
     def _end(self) -> None:
-        """Leave the member in its best state, and go on to the next."""
-        self._fall_back()
+        """Leave the member in its best state or its last, and go on to the next."""
+        if self.settings.keep_best or self.settings.patience is not None:
+            self._fall_back()
+        else:
+            self.histories[-1].best_step = self.step
+            self.member.eval()
         if len(self.histories) == len(self.members):
             self.finished = True
             return

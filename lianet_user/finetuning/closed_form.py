@@ -1,0 +1,331 @@
+"""The closed-form part of a head: a linear discriminant and a kernel machine on single pixels, solved and not trained.
+
+From few labels such models tell more than six convolutions do, and they take a second. What is open in them (which of the
+inputs they read, how wide the kernel is, how strongly they are regularised, how both are mixed) is decided by
+cross-validation over patches of ground, because neighbouring pixels tell each other's labels.
+
+- Classes: a linear discriminant whose pooled covariance is shrunk as Ledoit and Wolf (2004) propose, and ridge regression on
+  the classes in the space of a Gaussian kernel, which Nyström's method reduces to a few hundred landmarks (Williams and Seeger
+  2001). Both answer with probabilities under the prior that the settings ask for.
+- Numbers: ridge regression on the inputs, and in the same kernel space.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lianet_user.field.config import ClosedFormConfig, HeadInput
+from lianet_user.field.head import ClosedForm
+from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.samples import Sample, labelled_pixels
+from lianet_user.finetuning.settings import FinetuneSettings
+
+Array = NDArray[np.float64]
+Answers = Callable[[NDArray[np.bool_]], list[Array]]
+"""From where to learn to the answers everywhere of every model that is tried."""
+
+MOST_PIXELS = 5_000
+"""It is solved from so many labelled pixels at most, drawn at random."""
+LANDMARKS, TRIED_LANDMARKS = 500, 250
+"""Of the kernel, and while its width and regularisation are chosen."""
+FOLDS = 5
+LEAST_GROUPS = 20
+"""Patches of ground are made smaller until there are so many, or single pixels."""
+WIDTHS = (0.25, 0.5, 1.0, 2.0)
+"""Kernel widths to try, as factors of the inverse median of the squared distance between two pixels."""
+RIDGES = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0, 10.0)
+SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""What the regression on classes, from about 0 to 1, is multiplied by to make logits."""
+TEMPERED = (0.25, 0.5, 1.0)
+"""What the logits of the discriminant are multiplied by: many inputs that say the same make it too certain."""
+MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the kernel in the answer."""
+_CERTAIN = 1e-4
+"""A probability below this counts as this where models are chosen, so that one wrong label decides nothing."""
+
+
+def fit_closed_form(
+    samples: Sequence[Sample], parts: Mapping[HeadInput, int], goal: Goal, settings: FinetuneSettings
+) -> ClosedForm:
+    """Solve the closed-form part of a head.
+
+    Args:
+        samples: with the labels to learn from, their inputs standardised.
+        parts: what is read, by name, and how many channels each has, in the order of the channels.
+        goal: what the labels are.
+        settings: the seed and the prior.
+    """
+    values, labels, places = labelled_pixels(samples, MOST_PIXELS, settings.seed)
+    targets = goal.target(torch.from_numpy(labels)).numpy()
+    rng = np.random.default_rng(settings.seed)
+    if goal.classes:
+        prior = goal.prior(np.bincount(targets, minlength=len(goal.classes)), settings.prior)
+        problem: _Problem = _Classes(targets, prior)
+    else:
+        problem = _Numbers(targets.astype(np.float64))
+    folds = _folds(places, rng)
+    tried = [_tried(values[:, channels], channels, problem, folds, rng) for channels in _channel_sets(parts)]
+    return max(tried, key=lambda each: each.merit).solved(values, problem, rng)
+
+
+def _channel_sets(parts: Mapping[HeadInput, int]) -> list[NDArray[np.int64]]:
+    """The sets of channels to choose from: all, and the reconstructed bands with their neighbourhoods alone."""
+    starts = dict(zip(parts, itertools.accumulate(parts.values(), initial=0), strict=False))
+    plain = [np.arange(starts[name], starts[name] + parts[name]) for name in ("bands", "context") if name in parts]
+    every = np.arange(sum(parts.values()))
+    chosen = np.concatenate(plain) if plain else every
+    return [every] if len(chosen) == len(every) else [chosen, every]
+
+
+def _folds(places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """The fold of every pixel; patches of ground are kept together.
+
+    Args:
+        places: (n, 3), the label map, row and column of every pixel.
+        rng: shuffles the patches.
+    """
+    side = 64
+    while True:
+        _, group = np.unique(places // [1, side, side], axis=0, return_inverse=True)
+        count = int(group.max()) + 1
+        if count >= LEAST_GROUPS or side == 1:
+            return (rng.permutation(count) % min(FOLDS, count))[group.ravel()]
+        side //= 2
+
+
+# --- What is learned: both kinds of labels give weights and targets for least squares, and say how good answers are.
+
+
+class _Classes:
+    """Classes as targets from 0 to 1, one column each, weighted so that their frequencies are the prior."""
+
+    def __init__(self, labels: NDArray[np.int64], prior: Array) -> None:
+        self.labels, self.prior = labels, prior
+        self.taught = np.flatnonzero(prior > 0)
+        counts = np.bincount(labels, minlength=len(prior))
+        self.weights = (prior * len(labels) / np.maximum(counts, 1))[labels]
+        self.columns = (labels[:, None] == self.taught).astype(np.float64)
+        self.outputs = len(prior)
+
+    def linear(self, values: Array, kept: NDArray[np.bool_]) -> Iterator[tuple[Array, Array]]:
+        """Weights (channels, classes) and offsets of discriminants, tempered in every way that is tried."""
+        weights, offsets = _discriminant(values[kept], self.columns[kept], self.prior[self.taught])
+        for factor in TEMPERED:
+            yield weights * factor, offsets * factor
+
+    def sharpened(self, answers: Array) -> list[Array]:
+        return [answers * factor for factor in SHARPNESS]
+
+    def merit(self, answers: Array) -> float:
+        """Mean logarithm of the probability of what is right."""
+        rows = np.arange(len(answers))
+        right = _softmax(answers)[rows, self.labels_of_columns]
+        return float(np.average(np.log(np.maximum(right, _CERTAIN)), weights=self.weights))
+
+    @property
+    def labels_of_columns(self) -> NDArray[np.int64]:
+        return self.columns.argmax(1)
+
+    def mixed(self, one: Array, other: Array, share: float) -> Array:
+        return np.log((1 - share) * _softmax(one) + share * _softmax(other) + 1e-12)
+
+
+class _Numbers:
+    """Numbers as one column."""
+
+    def __init__(self, targets: Array) -> None:
+        self.columns = targets[:, None]
+        self.weights = np.ones(len(targets))
+        self.taught, self.outputs = np.arange(1), 1
+
+    def linear(self, values: Array, kept: NDArray[np.bool_]) -> Iterator[tuple[Array, Array]]:
+        """Weights (channels, 1) and the offset of ridge regressions, as strongly regularised as is tried."""
+        mean = self.columns[kept].mean(0)
+        centre = values[kept].mean(0)
+        scatter = (values[kept] - centre).T @ (values[kept] - centre)
+        strength, axes = np.linalg.eigh(scatter)
+        cross = axes.T @ ((values[kept] - centre).T @ (self.columns[kept] - mean))
+        for ridge in RIDGES:
+            weights = axes @ (cross / (strength + ridge * len(centre) * 10)[:, None])
+            yield weights, mean - centre @ weights
+
+    def sharpened(self, answers: Array) -> list[Array]:
+        return [answers]
+
+    def merit(self, answers: Array) -> float:
+        """Minus the mean squared error."""
+        return -float(np.square(answers - self.columns).mean())
+
+    def mixed(self, one: Array, other: Array, share: float) -> Array:
+        return (1 - share) * one + share * other
+
+
+_Problem = _Classes | _Numbers
+
+
+def _discriminant(values: Array, columns: Array, prior: Array) -> tuple[Array, Array]:
+    """Weights (channels, classes) and offsets of a linear discriminant; a class without a pixel is never chosen."""
+    counts = columns.sum(0)
+    means = columns.T @ values / np.maximum(counts, 1)[:, None]
+    within = values - columns @ means
+    count, channels = within.shape
+    scatter = within.T @ within / count
+    scale = np.trace(scatter) / channels
+    # Ledoit and Wolf (2004): how far single products lie from the covariance, beside how far that lies from a sphere.
+    spread = (np.square(np.square(within).sum(1)).sum() / count - np.square(scatter).sum()) / count
+    distance = np.square(scatter - scale * np.eye(channels)).sum()
+    shrinkage = float(np.clip(spread / max(distance, 1e-12), 1e-4, 1.0))
+    scatter = (1 - shrinkage) * scatter + (shrinkage * scale + 1e-9) * np.eye(channels)
+    weights = np.linalg.solve(scatter, means.T)
+    offsets = np.log(prior) - 0.5 * (means.T * weights).sum(0)
+    return weights, np.where(counts > 0, offsets, -1e4)
+
+
+# --- The kernel, and the choice among what is tried.
+
+
+@dataclass
+class _Kernel:
+    """Landmarks, the width, and what turns similarities into coordinates of the kernel's space."""
+
+    landmarks: Array
+    width: float
+    axes: Array
+
+    @classmethod
+    def of(cls, landmarks: Array, width: float) -> _Kernel:
+        strength, axes = np.linalg.eigh(_similarities(landmarks, landmarks, width))
+        kept = strength > 1e-6 * strength.max()
+        return cls(landmarks, width, axes[:, kept] / np.sqrt(strength[kept]))
+
+    def coordinates(self, values: Array) -> Array:
+        return _similarities(values, self.landmarks, self.width) @ self.axes
+
+
+def _similarities(values: Array, landmarks: Array, width: float) -> Array:
+    squares = np.square(values).sum(1)[:, None] + np.square(landmarks).sum(1) - 2 * values @ landmarks.T
+    return np.exp(-width * np.maximum(squares, 0))
+
+
+def _regressions(coordinates: Array, columns: Array, weights: Array) -> Iterator[tuple[Array, Array]]:
+    """Weights (coordinates, columns) and offsets of weighted ridge regressions, one for each of RIDGES."""
+    mean = np.average(columns, axis=0, weights=weights)
+    weighted = coordinates * weights[:, None]
+    strength, axes = np.linalg.eigh(weighted.T @ coordinates)
+    cross = axes.T @ (weighted.T @ (columns - mean))
+    for ridge in RIDGES:
+        yield axes @ (cross / (np.maximum(strength, 0) + ridge)[:, None]), mean
+
+
+@dataclass
+class _Choice:
+    """What cross-validation chose for one set of channels, and how good it was."""
+
+    channels: NDArray[np.int64]
+    merit: float
+    linear: int
+    width: float
+    ridge: int
+    sharpness: int
+    share: float
+
+    def solved(self, values: Array, problem: _Problem, rng: np.random.Generator) -> ClosedForm:
+        """The part of the head, solved from all pixels."""
+        own = values[:, self.channels]
+        everything = np.ones(len(own), bool)
+        weights, offsets = next(itertools.islice(problem.linear(own, everything), self.linear, None))
+        kernel = _Kernel.of(_some(own, LANDMARKS, rng), self.width)
+        regressions = _regressions(kernel.coordinates(own), problem.columns, problem.weights)
+        answer, mean = next(itertools.islice(regressions, self.ridge, None))
+        factor = SHARPNESS[self.sharpness] if isinstance(problem, _Classes) else 1.0
+        closed = ClosedForm(
+            ClosedFormConfig(channels=len(self.channels), landmarks=len(kernel.landmarks)), problem.outputs
+        )
+        # A class that no label taught is never chosen.
+        shape = (problem.outputs, len(self.channels)), (problem.outputs, len(kernel.landmarks))
+        linear, kernels = np.zeros(shape[0]), np.zeros(shape[1])
+        linear_offset = kernel_offset = np.full(problem.outputs, -1e4)
+        linear_offset, kernel_offset = linear_offset.copy(), kernel_offset.copy()
+        linear[problem.taught], linear_offset[problem.taught] = weights.T, offsets
+        kernels[problem.taught] = (kernel.axes @ answer * factor).T
+        kernel_offset[problem.taught] = mean * factor
+        for name, value in (
+            ("channels", self.channels),
+            ("linear", linear),
+            ("linear_offset", linear_offset),
+            ("scale", np.sqrt(self.width)),
+            ("landmarks", kernel.landmarks * np.sqrt(self.width)),
+            ("kernel", kernels),
+            ("kernel_offset", kernel_offset),
+            ("mix", self.share),
+        ):
+            buffer = getattr(closed, name)
+            buffer.copy_(torch.as_tensor(np.asarray(value)).to(buffer.dtype))
+        return closed
+
+
+def _tried(
+    values: Array, channels: NDArray[np.int64], problem: _Problem, folds: NDArray[np.int64], rng: np.random.Generator
+) -> _Choice:
+    """Cross-validate one set of channels."""
+    values = values.astype(np.float64)
+    parts = [folds == fold for fold in np.unique(folds)]
+    judged = len(parts) > 1
+    linear = _held_out(parts, judged, lambda kept: [(values @ w + b) for w, b in problem.linear(values, kept)])
+    best_linear = max(range(len(linear)), key=lambda number: problem.merit(linear[number]))
+    some = _some(values, TRIED_LANDMARKS, rng)
+    median = _median_distance(some)
+    best: tuple[float, float, int, int, Array] | None = None
+    for factor in WIDTHS:
+        coordinates = _Kernel.of(some, factor / median).coordinates(values)
+
+        def answers(kept: NDArray[np.bool_], coordinates: Array = coordinates) -> list[Array]:
+            solved = _regressions(coordinates[kept], problem.columns[kept], problem.weights[kept])
+            return [coordinates @ weights + mean for weights, mean in solved]
+
+        for ridge, answer in enumerate(_held_out(parts, judged, answers)):
+            for sharpness, sharpened in enumerate(problem.sharpened(answer)):
+                merit = problem.merit(sharpened)
+                if best is None or merit > best[0]:
+                    best = merit, factor / median, ridge, sharpness, sharpened
+    assert best is not None
+    _, width, ridge, sharpness, kernel = best
+    merits = {share: problem.merit(problem.mixed(linear[best_linear], kernel, share)) for share in MIXES}
+    share = max(merits, key=lambda each: merits[each])
+    return _Choice(channels, merits[share], best_linear, width, ridge, sharpness, share)
+
+
+def _held_out(parts: list[NDArray[np.bool_]], judged: bool, answers: Answers) -> list[Array]:
+    """Answers of every model that is tried to every pixel, by models that have not seen it; with one fold, that have."""
+    if not judged:
+        return answers(np.ones(len(parts[0]), bool))
+    result: list[Array] = []
+    for part in parts:
+        for number, answer in enumerate(answers(~part)):
+            if number == len(result):
+                result.append(np.empty_like(answer))
+            result[number][part] = answer[part]
+    return result
+
+
+def _median_distance(values: Array) -> float:
+    """The median squared distance between two of the rows."""
+    squares = np.square(values).sum(1)
+    distances = squares[:, None] + squares - 2 * values @ values.T
+    return max(float(np.median(distances[np.triu_indices(len(values), 1)])), 1e-6) if len(values) > 1 else 1.0
+
+
+def _some(values: Array, most: int, rng: np.random.Generator) -> Array:
+    return values if len(values) <= most else values[rng.choice(len(values), most, replace=False)]
+
+
+def _softmax(logits: Array) -> Array:
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    result: Array = shifted / shifted.sum(1, keepdims=True)
+    return result
