@@ -84,7 +84,9 @@ PLACES = {
         shipped=True,
     ),
     "brazil": Place("brazil/landcover.tif", LabelOptions(), (*POINTS, "patches-5", "blocks-0.2"), "brazil/S2L2A*.tif"),
-    "denmark": Place("denmark/landcover.tif", LabelOptions(), (*POINTS, "patches-5", "blocks-0.2"), "denmark/S2L2A*.tif"),
+    "denmark": Place(
+        "denmark/landcover.tif", LabelOptions(), (*POINTS, "patches-5", "blocks-0.2"), "denmark/S2L2A*.tif"
+    ),
     "slovenia": Place(
         "slovenia/landuse.gpkg", LabelOptions(field="class", dates=("all",)), (*POINTS, "patches-5"), "slovenia/S2*.tif"
     ),
@@ -139,7 +141,9 @@ def draw(labels: Labels, regime: str, seed: int) -> tuple[Mask, Mask]:
         for value in classes:
             patches, count = ndimage.label(values == value)
             sizes = np.bincount(patches.ravel())[1:]
-            chosen = rng.choice(count, min(int(amount), max(1, count // 2)), replace=False, p=sizes**0.5 / (sizes**0.5).sum())
+            chosen = rng.choice(
+                count, min(int(amount), max(1, count // 2)), replace=False, p=sizes**0.5 / (sizes**0.5).sum()
+            )
             for number in chosen:
                 own = np.flatnonzero(patches == number + 1)
                 # A person draws a part of a large area, not all of it.
@@ -192,13 +196,23 @@ def _logistic(training: Sequence[Sample], judged: Sequence[Sample], goal: Goal, 
     meter = goal.meter()
     for sample in judged:
         own = sample.judged()
-        meter.update(own.labels[own.labelled], torch.from_numpy(model.predict(own.inputs[:, own.labelled].T.float().numpy())))
+        meter.update(
+            own.labels[own.labelled], torch.from_numpy(model.predict(own.inputs[:, own.labelled].T.float().numpy()))
+        )
     return meter.compute()
 
 
 def contest(
-    name: str, region: Region, place: Place, data: Path, labels: Labels, asked: Sequence[str], done: set[tuple[str, str, int]],
-    cells: Sequence[str], draws: int, write: Callable[[dict[str, Any]], None],
+    name: str,
+    region: Region,
+    place: Place,
+    data: Path,
+    labels: Labels,
+    asked: Sequence[str],
+    done: set[tuple[str, str, int]],
+    cells: Sequence[str],
+    draws: int,
+    write: Callable[[dict[str, Any]], None],
 ) -> None:
     """Run the cells of a region that are not done."""
     bands = ImageryBands(_imagery(data, place), region, region.header.dates)
@@ -240,12 +254,22 @@ def contest(
                     inputs = settings.inputs
                     samples = samples_of(inputs, lambda w, d, inputs=inputs: region.head_input(w, d, inputs))  # type: ignore[misc]
                     goal = Goal(head.header.classes, head.header.numbers)
-                    scores = judge(head.layers, [s.trimmed(head.layers.halo) for s in keep(samples, lambda w: judged[w.slices])], goal).scores()
+                    scores = judge(
+                        head.layers,
+                        [s.trimmed(head.layers.halo) for s in keep(samples, lambda w: judged[w.slices])],
+                        goal,
+                    ).scores()
                 else:
                     settings = dataclasses.replace(_settings(own, region, 0.0), seed=seed, members=1)
                     goal = Goal.of(own, settings)
-                    samples = samples_of("bands" if contender in ("forest", "micro-unet") else "context", sources["bands" if contender in ("forest", "micro-unet") else "context"])
-                    training, judging = keep(samples, lambda w: learned[w.slices]), keep(samples, lambda w: judged[w.slices])
+                    samples = samples_of(
+                        "bands" if contender in ("forest", "micro-unet") else "context",
+                        sources["bands" if contender in ("forest", "micro-unet") else "context"],
+                    )
+                    training, judging = (
+                        keep(samples, lambda w: learned[w.slices]),
+                        keep(samples, lambda w: judged[w.slices]),
+                    )
                     if contender == "logistic":
                         scores = _logistic(training, judging, goal, seed)
                     else:
@@ -258,7 +282,15 @@ def contest(
                         scores = learner(training, judging, goal, settings, lambda *_: None).scores
                     seconds = time.monotonic() - started
                 figures = scores.model_dump(mode="json", exclude={"classes", "confusion"})
-                write({"cell": f"{name}:{regime}", "contender": contender, "draw": seed, "seconds": round(seconds, 1), **figures})
+                write(
+                    {
+                        "cell": f"{name}:{regime}",
+                        "contender": contender,
+                        "draw": seed,
+                        "seconds": round(seconds, 1),
+                        **figures,
+                    }
+                )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -270,7 +302,14 @@ def run(arguments: argparse.Namespace) -> None:
         with arguments.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
         first = ("macro_f1", "accuracy") if "macro_f1" in row else ("mae", "r2")
-        print(row["cell"], row["draw"], row["contender"], *(f"{row[key]:.3f}" for key in first), f"{row['seconds']} s", flush=True)
+        print(
+            row["cell"],
+            row["draw"],
+            row["contender"],
+            *(f"{row[key]:.3f}" for key in first),
+            f"{row['seconds']} s",
+            flush=True,
+        )
 
     for name, place in PLACES.items():
         if arguments.cells and not any(cell.split(":")[0] == name for cell in arguments.cells):
@@ -278,7 +317,18 @@ def run(arguments: argparse.Namespace) -> None:
         folder = ROOT / "models" if place.shipped else arguments.regions
         region = Region.open(folder / f"{name}.safetensors")
         labels = read_labels(arguments.data / place.labels, region.header, place.options)
-        contest(name, region, place, arguments.data, labels, arguments.contenders, done, arguments.cells or (), arguments.draws, write)
+        contest(
+            name,
+            region,
+            place,
+            arguments.data,
+            labels,
+            arguments.contenders,
+            done,
+            arguments.cells or (),
+            arguments.draws,
+            write,
+        )
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -295,12 +345,20 @@ def table(arguments: argparse.Namespace) -> None:
     ranks: dict[str, list[float]] = defaultdict(list)
     print("| cell | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
     for cell, contenders in by.items():
-        keys = ("accuracy", "macro_f1") if "macro_f1" in rows[0] and "accuracy" in next(iter(contenders.values()))[0] else ("mae", "r2")
+        keys = (
+            ("accuracy", "macro_f1")
+            if "macro_f1" in rows[0] and "accuracy" in next(iter(contenders.values()))[0]
+            else ("mae", "r2")
+        )
         means = {name: [float(np.mean([row[key] for row in own])) for key in keys] for name, own in contenders.items()}
         merit = {name: -own[0] if keys[0] == "mae" else own[1] for name, own in means.items()}
         for place, name in enumerate(sorted(merit, key=lambda each: -merit[each]), 1):
             ranks[name].append(place)
-        print(f"| {cell} | " + " | ".join(" / ".join(f"{v:.3f}".lstrip("0") for v in means[n]) if n in means else "" for n in names) + " |")
+        print(
+            f"| {cell} | "
+            + " | ".join(" / ".join(f"{v:.3f}".lstrip("0") for v in means[n]) if n in means else "" for n in names)
+            + " |"
+        )
     print("| mean rank | " + " | ".join(f"{np.mean(ranks[n]):.2f}" for n in names) + " |")
 
 
@@ -313,7 +371,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("generality.jsonl"))
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--cells", nargs="+")
-    parser.add_argument("--contenders", nargs="+", default=["lianet", "instant", "forest", "forest-context", "logistic"])
+    parser.add_argument(
+        "--contenders", nargs="+", default=["lianet", "instant", "forest", "forest-context", "logistic"]
+    )
     arguments = parser.parse_args()
     {"encode": encode, "run": run, "table": table}[arguments.what](arguments)
 

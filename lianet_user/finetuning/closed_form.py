@@ -35,11 +35,14 @@ MOST_PIXELS = 5_000
 LANDMARKS, TRIED_LANDMARKS = 500, 250
 """Of the kernel, and while its width and regularisation are chosen."""
 FOLDS = 5
-LEAST_GROUPS = 20
-"""Patches of ground are made smaller until there are so many, or single pixels."""
+LEAST_GROUPS = 10
+"""Patches of labels are cut into smaller ones until there are so many, or single pixels."""
 WIDTHS = (0.25, 0.5, 1.0, 2.0)
 """Kernel widths to try, as factors of the inverse median of the squared distance between two pixels."""
-RIDGES = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0, 10.0)
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+"""Regularisation to try, in the kernel's space, whose coordinates have squares of about 1."""
+SHRINKAGES = (0.0, 0.03, 0.1, 0.3, 0.7)
+"""Of the discriminant's covariance, at least: the analytic one takes pixels of one patch for independent."""
 SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """What the regression on classes, from about 0 to 1, is multiplied by to make logits."""
 TEMPERED = (0.25, 0.5, 1.0)
@@ -75,24 +78,24 @@ def fit_closed_form(
 
 
 def _channel_sets(parts: Mapping[HeadInput, int]) -> list[NDArray[np.int64]]:
-    """The sets of channels to choose from: all, and the reconstructed bands with their neighbourhoods alone."""
+    """The sets of channels to choose from: the reconstructed bands, these with their neighbourhoods, and all."""
     starts = dict(zip(parts, itertools.accumulate(parts.values(), initial=0), strict=False))
-    plain = [np.arange(starts[name], starts[name] + parts[name]) for name in ("bands", "context") if name in parts]
-    every = np.arange(sum(parts.values()))
-    chosen = np.concatenate(plain) if plain else every
-    return [every] if len(chosen) == len(every) else [chosen, every]
+    own = {name: np.arange(starts[name], starts[name] + count) for name, count in parts.items()}
+    sets = [[own[name] for name in names if name in own] for names in (("bands",), ("bands", "context"), tuple(own))]
+    distinct = {len(channels): channels for names in sets if names for channels in [np.sort(np.concatenate(names))]}
+    return list(distinct.values())
 
 
 def _folds(places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The fold of every pixel; patches of ground are kept together.
+    """The fold of every pixel; what was labelled in one piece is kept together, because its pixels are alike.
 
     Args:
-        places: (n, 3), the label map, row and column of every pixel.
+        places: (n, 4), the label map, row, column and patch of labels of every pixel.
         rng: shuffles the patches.
     """
     side = 64
     while True:
-        _, group = np.unique(places // [1, side, side], axis=0, return_inverse=True)
+        _, group = np.unique(places // [1, side, side, 1], axis=0, return_inverse=True)
         count = int(group.max()) + 1
         if count >= LEAST_GROUPS or side == 1:
             return (rng.permutation(count) % min(FOLDS, count))[group.ravel()]
@@ -115,9 +118,9 @@ class _Classes:
 
     def linear(self, values: Array, kept: NDArray[np.bool_]) -> Iterator[tuple[Array, Array]]:
         """Weights (channels, classes) and offsets of discriminants, tempered in every way that is tried."""
-        weights, offsets = _discriminant(values[kept], self.columns[kept], self.prior[self.taught])
-        for factor in TEMPERED:
-            yield weights * factor, offsets * factor
+        for weights, offsets in _discriminants(values[kept], self.columns[kept], self.prior[self.taught]):
+            for factor in TEMPERED:
+                yield weights * factor, offsets * factor
 
     def sharpened(self, answers: Array) -> list[Array]:
         return [answers * factor for factor in SHARPNESS]
@@ -169,8 +172,11 @@ class _Numbers:
 _Problem = _Classes | _Numbers
 
 
-def _discriminant(values: Array, columns: Array, prior: Array) -> tuple[Array, Array]:
-    """Weights (channels, classes) and offsets of a linear discriminant; a class without a pixel is never chosen."""
+def _discriminants(values: Array, columns: Array, prior: Array) -> Iterator[tuple[Array, Array]]:
+    """Weights (channels, classes) and offsets of linear discriminants, one for each of SHRINKAGES.
+
+    A class without a pixel is never chosen.
+    """
     counts = columns.sum(0)
     means = columns.T @ values / np.maximum(counts, 1)[:, None]
     within = values - columns @ means
@@ -180,11 +186,14 @@ def _discriminant(values: Array, columns: Array, prior: Array) -> tuple[Array, A
     # Ledoit and Wolf (2004): how far single products lie from the covariance, beside how far that lies from a sphere.
     spread = (np.square(np.square(within).sum(1)).sum() / count - np.square(scatter).sum()) / count
     distance = np.square(scatter - scale * np.eye(channels)).sum()
-    shrinkage = float(np.clip(spread / max(distance, 1e-12), 1e-4, 1.0))
-    scatter = (1 - shrinkage) * scatter + (shrinkage * scale + 1e-9) * np.eye(channels)
-    weights = np.linalg.solve(scatter, means.T)
-    offsets = np.log(prior) - 0.5 * (means.T * weights).sum(0)
-    return weights, np.where(counts > 0, offsets, -1e4)
+    analytic = float(np.clip(spread / max(distance, 1e-12), 1e-4, 1.0))
+    strength, axes = np.linalg.eigh(scatter)
+    turned = axes.T @ means.T
+    for least in SHRINKAGES:
+        shrinkage = max(analytic, least)
+        weights = axes @ (turned / ((1 - shrinkage) * strength + shrinkage * scale + 1e-9)[:, None])
+        offsets = np.log(prior) - 0.5 * (means.T * weights).sum(0)
+        yield weights, np.where(counts > 0, offsets, -1e4)
 
 
 # --- The kernel, and the choice among what is tried.

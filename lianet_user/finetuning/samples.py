@@ -15,6 +15,7 @@ from typing import IO
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from lianet_user.errors import write_error
@@ -153,24 +154,24 @@ def labelled_pixels(samples: Sequence[Sample], most: int, seed: int) -> tuple[np
 
     Returns:
         inputs float32 (n, channels), labels (n,), and for each the number of its label map, its row and its column in the
-        region, int64 (n, 3).
+        region, and the number of the patch of labels that it is part of, int64 (n, 4).
     """
     own = [sample.judged() for sample in samples]
     counts = [int(sample.labelled.sum()) for sample in own]
     total = sum(counts)
     chosen = np.zeros(total, bool)
     chosen[np.random.default_rng(seed).permutation(total)[:most]] = True
-    values, labels, places = [], [], []
+    values, labels, places, patches = [], [], [], 0
     for sample, kept in zip(own, np.split(chosen, np.cumsum(counts)[:-1]), strict=True):
         rows, cols = (index.numpy()[kept] for index in torch.nonzero(sample.labelled, as_tuple=True))
-        values.append(sample.inputs[:, rows // sample.scale, cols // sample.scale].T.float().numpy())
+        patch, count = ndimage.label(sample.labelled.numpy())
         labels.append(sample.labels[rows, cols].numpy())
+        number = patch[rows, cols] + patches
+        patches += count
+        rows, cols = rows // sample.scale, cols // sample.scale
+        values.append(sample.inputs[:, rows, cols].T.float().numpy())
         corner = sample.window.row, sample.window.col
-        places.append(
-            np.stack(
-                [np.full(len(rows), sample.map), rows // sample.scale + corner[0], cols // sample.scale + corner[1]], 1
-            )
-        )
+        places.append(np.stack([np.full(len(rows), sample.map), rows + corner[0], cols + corner[1], number], 1))
     return np.concatenate(values), np.concatenate(labels), np.concatenate(places)
 
 

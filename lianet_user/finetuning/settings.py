@@ -217,9 +217,9 @@ def _by_count(pixels: float, steps: int | None) -> FinetuneSettings:
 FEW_PIXELS, MANY_PIXELS = 1_000, 200_000
 MANY_STEPS = 500
 """The norm of channels starts slowly: with fewer steps BatchNorm is better, however many labels there are."""
-SOME = FinetuneSettings(widths=SLIM_WIDTHS, norm="channel")
-FEW = dataclasses.replace(SOME, members=1, steps=250, refit=True)
-MANY = dataclasses.replace(SOME, members=1, steps=1000, validate_every=125)
+SOME = FinetuneSettings(widths=SLIM_WIDTHS, norm="channel", members=1, refit=True)
+FEW = dataclasses.replace(SOME, steps=250)
+MANY = dataclasses.replace(SOME, refit=False, steps=1000, validate_every=125)
 """`auto` for classes in a `lite` region, by the labelled pixels to train on: fewer than :data:`FEW_PIXELS`, as of points,
 more, or :data:`MANY_PIXELS` and more. Layers of these widths are as good as the paper's, in half the time. The fewer labels
 there are, the fewer steps they need and the more BatchNorm and a second member help; the norm of channels is better where
