@@ -14,20 +14,22 @@ learned from by all contenders, and judged on labels that none of them saw:
 The region files are those in `models/`, and what `encode` makes of the imagery beside them:
 
     python benchmarks/generality.py encode --data FOLDER --regions REGIONS
-    python benchmarks/generality.py run --data FOLDER --regions REGIONS --results generality.jsonl [--draws 5] [--cells brazil:points-200 ...]
+    python benchmarks/generality.py run --data FOLDER --regions REGIONS --results generality.jsonl
     python benchmarks/generality.py table --results generality.jsonl
 
-Results are appended draw by draw, so a run that was interrupted goes on where it stopped.
+`--draws`, `--cells brazil romania:points-50` and `--contenders` run a part of it. Results are appended draw by draw, so a run
+that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ from lianet_user.files.header import IGNORE
 from lianet_user.finetuning import finetune
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import ReadInputs, Sample, keep, labelled_pixels, make_samples
-from lianet_user.finetuning.settings import FinetuneSettings, settings_for
+from lianet_user.finetuning.settings import settings_for
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import ImageryOptions, open_imagery
@@ -55,6 +57,8 @@ from lianet_user.region import Region
 ROOT = Path(__file__).resolve().parents[1]
 JUDGED = 20_000
 """Labelled pixels that judge a draw, at most, drawn at random."""
+MOST_CHANNELS = 128
+"""Bands of all dates together of which a forest also reads the neighbourhoods."""
 BLOCK = 32
 """Pixels along the side of the blocks that `blocks-` draws."""
 Mask = NDArray[np.bool_]
@@ -174,18 +178,63 @@ def only(labels: Labels, where: Mask) -> Labels:
     return dataclasses.replace(labels, maps=maps, report=report)
 
 
-# --- The contenders: from what is learned to an answer for samples of what they read.
+# --- The contenders: each learns from some labels and is judged by others.
 
-Learned = Callable[[Sequence[Sample], Sequence[Sample], Goal, int], Any]
-"""From samples to learn from and to judge by, the goal and a seed to scores."""
+OURS = {"lianet": None, "instant": 1.0, "layers": 0.0}
+"""Contenders on the region file, and the share of the closed form in their answers; None is the default's."""
 
 
-def _settings(labels: Labels, region: Region, closed_form: float | None = None) -> FinetuneSettings:
-    chosen = settings_for("auto", labels, region.header, 1.0)
-    return chosen if closed_form is None else dataclasses.replace(chosen, closed_form=closed_form)
+class Arena:
+    """A region with its labels and imagery; what contenders read of it is computed once."""
+
+    def __init__(self, region: Region, place: Place, data: Path, labels: Labels) -> None:
+        self.region, self.labels = region, labels
+        self.bands = ImageryBands(_imagery(data, place), region, region.header.dates)
+        self._held: dict[Any, list[Sample]] = {}
+
+    def samples(self, source: Any, read: ReadInputs, where: Mask) -> list[Sample]:
+        """The samples of what `read` gives, with labels only where a mask says so."""
+        if source not in self._held:
+            labels = self.labels.once() if self.labels.lasting else self.labels
+            self._held[source] = make_samples(read, labels, margin=MARGIN)
+        return keep(self._held[source], lambda window: where[window.slices])
+
+    def context(self, window: Window, date: Any) -> Tensor:
+        """The imagery with its neighbourhoods; of all dates where labels hold at all, unless that is too much."""
+        if not self.labels.lasting:
+            return self.bands.with_context(window, date)
+        if len(self.region.header.dates) * len(self.region.header.bands) > MOST_CHANNELS:
+            return self.bands.of_all_dates(window, date)
+        return torch.cat([self.bands.with_context(window, each) for each in self.region.header.dates])
+
+    def judged(self, contender: str, learned: Mask, judged: Mask, seed: int) -> Any:
+        """The scores of a contender."""
+        labels = only(self.labels, learned)
+        settings = dataclasses.replace(settings_for("auto", labels, self.region.header, 1.0), seed=seed)
+        if contender in OURS:
+            if (share := OURS[contender]) is not None:
+                settings = dataclasses.replace(settings, closed_form=share)
+            head = finetune(self.region, labels, settings=settings).head
+            own = self.samples(settings.inputs, lambda w, d: self.region.head_input(w, d, settings.inputs), judged)
+            goal = Goal(head.header.classes, head.header.numbers)
+            return judge(head.layers, [each.trimmed(head.layers.halo) for each in own], goal).scores()
+        goal, settings = Goal.of(labels, settings), dataclasses.replace(settings, members=1)
+        alone = contender in ("forest", "micro-unet")
+        read = (self.bands.of_all_dates if self.labels.lasting else self.bands) if alone else self.context
+        training, own = self.samples(alone, read, learned), self.samples(alone, read, judged)
+        learner: Any = Forest()
+        if contender == "logistic":
+            return _logistic(training, own, goal, seed)
+        if contender == "bands":
+            learner = Networks(head_on(settings))
+        elif contender == "micro-unet":
+            settings = dataclasses.replace(settings, crop=UNET_CROP)
+            learner = Networks(lambda channels, outputs: UNet(channels, outputs, MICRO_UNET))
+        return learner(training, own, goal, settings, lambda *_: None).scores
 
 
 def _logistic(training: Sequence[Sample], judged: Sequence[Sample], goal: Goal, seed: int) -> Any:
+    """Logistic regression, or ridge regression of numbers."""
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -196,139 +245,44 @@ def _logistic(training: Sequence[Sample], judged: Sequence[Sample], goal: Goal, 
     meter = goal.meter()
     for sample in judged:
         own = sample.judged()
-        meter.update(
-            own.labels[own.labelled], torch.from_numpy(model.predict(own.inputs[:, own.labelled].T.float().numpy()))
-        )
+        answers = model.predict(own.inputs[:, own.labelled].T.float().numpy())
+        meter.update(own.labels[own.labelled], torch.from_numpy(answers))
     return meter.compute()
-
-
-def contest(
-    name: str,
-    region: Region,
-    place: Place,
-    data: Path,
-    labels: Labels,
-    asked: Sequence[str],
-    done: set[tuple[str, str, int]],
-    cells: Sequence[str],
-    draws: int,
-    write: Callable[[dict[str, Any]], None],
-) -> None:
-    """Run the cells of a region that are not done."""
-    bands = ImageryBands(_imagery(data, place), region, region.header.dates)
-    lasting = labels.lasting
-
-    def context(window: Window, date: Any) -> Tensor:
-        if not lasting:
-            return bands.with_context(window, date)
-        return torch.cat([bands.with_context(window, each) for each in region.header.dates])
-
-    few = len(region.header.dates) * len(region.header.bands) <= 128
-    sources: dict[str, ReadInputs] = {
-        "bands": bands.of_all_dates if lasting else bands,
-        "context": context if few else bands.of_all_dates,
-    }
-    everywhere = labels.once() if lasting else labels
-    held: dict[Any, list[Sample]] = {}
-
-    def samples_of(source: Any, read: ReadInputs) -> list[Sample]:
-        if source not in held:
-            held[source] = make_samples(read, everywhere, margin=MARGIN)
-        return held[source]
-
-    for regime in place.regimes:
-        if cells and f"{name}:{regime}" not in cells and name not in cells:
-            continue
-        for seed in range(draws):
-            learned, judged = draw(labels, regime, seed)
-            own = only(labels, learned)
-            for contender in asked:
-                if (f"{name}:{regime}", contender, seed) in done:
-                    continue
-                started = time.monotonic()
-                if contender in ("lianet", "instant", "layers"):
-                    share = {"lianet": None, "instant": 1.0, "layers": 0.0}[contender]
-                    settings = dataclasses.replace(_settings(own, region, share), seed=seed)
-                    head = finetune(region, own, settings=settings).head
-                    seconds = time.monotonic() - started
-                    inputs = settings.inputs
-                    samples = samples_of(inputs, lambda w, d, inputs=inputs: region.head_input(w, d, inputs))  # type: ignore[misc]
-                    goal = Goal(head.header.classes, head.header.numbers)
-                    scores = judge(
-                        head.layers,
-                        [s.trimmed(head.layers.halo) for s in keep(samples, lambda w: judged[w.slices])],
-                        goal,
-                    ).scores()
-                else:
-                    settings = dataclasses.replace(_settings(own, region, 0.0), seed=seed, members=1)
-                    goal = Goal.of(own, settings)
-                    samples = samples_of(
-                        "bands" if contender in ("forest", "micro-unet") else "context",
-                        sources["bands" if contender in ("forest", "micro-unet") else "context"],
-                    )
-                    training, judging = (
-                        keep(samples, lambda w: learned[w.slices]),
-                        keep(samples, lambda w: judged[w.slices]),
-                    )
-                    if contender == "logistic":
-                        scores = _logistic(training, judging, goal, seed)
-                    else:
-                        learner: Any = Forest()
-                        if contender == "bands":
-                            learner = Networks(head_on(settings))
-                        elif contender == "micro-unet":
-                            settings = dataclasses.replace(settings, crop=UNET_CROP)
-                            learner = Networks(lambda channels, outputs: UNet(channels, outputs, MICRO_UNET))
-                        scores = learner(training, judging, goal, settings, lambda *_: None).scores
-                    seconds = time.monotonic() - started
-                figures = scores.model_dump(mode="json", exclude={"classes", "confusion"})
-                write(
-                    {
-                        "cell": f"{name}:{regime}",
-                        "contender": contender,
-                        "draw": seed,
-                        "seconds": round(seconds, 1),
-                        **figures,
-                    }
-                )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run what the results do not hold yet."""
-    rows = _rows(arguments.results)
-    done = {(row["cell"], row["contender"], row["draw"]) for row in rows}
-
-    def write(row: dict[str, Any]) -> None:
-        with arguments.results.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        first = ("macro_f1", "accuracy") if "macro_f1" in row else ("mae", "r2")
-        print(
-            row["cell"],
-            row["draw"],
-            row["contender"],
-            *(f"{row[key]:.3f}" for key in first),
-            f"{row['seconds']} s",
-            flush=True,
-        )
-
+    done = {(row["cell"], row["contender"], row["draw"]) for row in _rows(arguments.results)}
     for name, place in PLACES.items():
-        if arguments.cells and not any(cell.split(":")[0] == name for cell in arguments.cells):
+        regimes = [
+            each for each in place.regimes if not arguments.cells or {name, f"{name}:{each}"} & set(arguments.cells)
+        ]
+        if not regimes:
             continue
         folder = ROOT / "models" if place.shipped else arguments.regions
         region = Region.open(folder / f"{name}.safetensors")
-        labels = read_labels(arguments.data / place.labels, region.header, place.options)
-        contest(
-            name,
-            region,
-            place,
-            arguments.data,
-            labels,
-            arguments.contenders,
-            done,
-            arguments.cells or (),
-            arguments.draws,
-            write,
+        arena = Arena(
+            region, place, arguments.data, read_labels(arguments.data / place.labels, region.header, place.options)
         )
+        for regime, seed in itertools.product(regimes, range(arguments.draws)):
+            learned, judged = draw(arena.labels, regime, seed)
+            for contender in arguments.contenders:
+                cell = f"{name}:{regime}"
+                if (cell, contender, seed) in done:
+                    continue
+                started = time.monotonic()
+                scores = arena.judged(contender, learned, judged, seed)
+                figures = scores.model_dump(mode="json", exclude={"classes", "confusion"})
+                row = {
+                    "cell": cell,
+                    "contender": contender,
+                    "draw": seed,
+                    "seconds": round(time.monotonic() - started, 1),
+                }
+                with arguments.results.open("a") as file:
+                    file.write(json.dumps(row | figures) + "\n")
+                two = [f"{figures[key]:.3f}" for key in ("accuracy", "macro_f1", "mae", "r2") if key in figures]
+                print(cell, seed, contender, *two, f"{row['seconds']} s", flush=True)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -338,28 +292,22 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def table(arguments: argparse.Namespace) -> None:
     """Means over the draws of every cell, and the mean rank over all cells."""
     rows = _rows(arguments.results)
-    by: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        by[row["cell"]][row["contender"]].append(row)
     names = list(dict.fromkeys(row["contender"] for row in rows))
-    ranks: dict[str, list[float]] = defaultdict(list)
+    ranks: dict[str, list[int]] = defaultdict(list)
     print("| cell | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
-    for cell, contenders in by.items():
-        keys = (
-            ("accuracy", "macro_f1")
-            if "macro_f1" in rows[0] and "accuracy" in next(iter(contenders.values()))[0]
-            else ("mae", "r2")
-        )
-        means = {name: [float(np.mean([row[key] for row in own])) for key in keys] for name, own in contenders.items()}
-        merit = {name: -own[0] if keys[0] == "mae" else own[1] for name, own in means.items()}
-        for place, name in enumerate(sorted(merit, key=lambda each: -merit[each]), 1):
+    for cell in dict.fromkeys(row["cell"] for row in rows):
+        means: dict[str, list[float]] = {}
+        for name in names:
+            own = [row for row in rows if row["cell"] == cell and row["contender"] == name]
+            keys = ("mae",) if any("mae" in row for row in own) else ("accuracy", "macro_f1")
+            if own:
+                means[name] = [float(np.mean([row[key] for row in own])) for key in keys]
+        ranked = sorted(means, key=lambda name: means[name][0] if len(means[name]) == 1 else -means[name][1])
+        for place, name in enumerate(ranked, 1):
             ranks[name].append(place)
-        print(
-            f"| {cell} | "
-            + " | ".join(" / ".join(f"{v:.3f}".lstrip("0") for v in means[n]) if n in means else "" for n in names)
-            + " |"
-        )
-    print("| mean rank | " + " | ".join(f"{np.mean(ranks[n]):.2f}" for n in names) + " |")
+        texts = [" / ".join(f"{value:.3f}" for value in means.get(name, [])) for name in names]
+        print(f"| {cell} | " + " | ".join(texts) + " |")
+    print("| mean rank | " + " | ".join(f"{np.mean(ranks[name]):.2f}" for name in names) + " |")
 
 
 def main() -> None:
