@@ -456,8 +456,8 @@ def _training_options(
         str | None,
         grouped(
             TRAINING,
-            "How frequent the classes are taken to be: labels (as in the labels), tempered (the square roots of that; the"
-            " default), equal, or area:FILE, a table with the columns class and area.",
+            "How frequent the classes are taken to be: labels (as in the labels; the default), tempered (the square roots of"
+            " that), equal, or area:FILE, a table with the columns class and area.",
             metavar="PRIOR",
         ),
     ] = None,

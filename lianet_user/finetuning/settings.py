@@ -43,7 +43,7 @@ class FinetuneSettings:
     Huber for numbers."""
     label_smoothing: float = 0.0
     """Share of a label that cross-entropy spreads over all classes."""
-    prior: Prior = "tempered"
+    prior: Prior = "labels"
     """How frequent the head takes the classes to be, however often training shows them."""
     closed_form: float = 0.5
     """Share of the closed form in the answer (:mod:`lianet_user.finetuning.closed_form`): 0 has none, 1 nothing else."""
