@@ -389,11 +389,7 @@ class TrainingOptions:
         from lianet_user.finetuning import FinetuneSettings
         from lianet_user.finetuning.settings import settings_for
 
-        chosen = (
-            FinetuneSettings.continuing(start)
-            if start
-            else settings_for(self.preset, labels, region, trained, self.given.get("steps"))
-        )
+        chosen = FinetuneSettings.continuing(start) if start else settings_for(self.preset, labels, region, trained)
         given = self.given | {
             name: value for name, value in (("validation", split.validation), ("seed", split.seed)) if value is not None
         }

@@ -70,6 +70,7 @@ class ClosedForm(nn.Module):
         landmarks: (landmarks, channels), the pixels that a pixel is compared with: exp(-|scale * x - landmark|^2).
         kernel: (outputs, landmarks), with `kernel_offset` (outputs,): what these similarities weigh.
         mix: share of the kernel in the answer.
+        low: the lowest number that it answers; `high` the highest.
     """
 
     channels: Tensor
@@ -80,6 +81,8 @@ class ClosedForm(nn.Module):
     kernel: Tensor
     kernel_offset: Tensor
     mix: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, config: ClosedFormConfig, outputs: int) -> None:
         super().__init__()
@@ -93,6 +96,8 @@ class ClosedForm(nn.Module):
             "kernel": (outputs, config.landmarks),
             "kernel_offset": (outputs,),
             "mix": (),
+            "low": (),
+            "high": (),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
@@ -112,7 +117,7 @@ class ClosedForm(nn.Module):
         near = near.add_(scaled.square().sum(1, keepdim=True)).clamp_min_(0).neg_().exp_()
         kernel = torch.addmm(self.kernel_offset, near, self.kernel.T)
         if not logits:
-            return torch.lerp(linear, kernel, self.mix)
+            return torch.lerp(linear, kernel, self.mix).clamp(self.low, self.high)
         return _mixed(linear.log_softmax(1), kernel.log_softmax(1), self.mix)
 
 
@@ -155,6 +160,20 @@ class HeadEnsemble(nn.Module):
         self.config = self.config.model_copy(update={"closed_form": closed_form.config})
         self.closed_form = closed_form.to(self.mean.device)
 
+    def drop_members(self) -> None:
+        """Let the closed form answer alone."""
+        self.config = self.config.model_copy(update={"members": 0, "closed_form_share": 1.0})
+        self.members, self.halo = nn.ModuleList(), 0
+
+    @torch.no_grad()
+    def weigh(self, closed_form_share: float, sharpness: float) -> None:
+        """Give the closed form a share in the answer, and multiply the layers' logits."""
+        self.config = self.config.model_copy(update={"closed_form_share": closed_form_share})
+        for member in self.members:
+            assert isinstance(member, HeadLayers)
+            for parameter in member[-1].parameters():
+                parameter.mul_(sharpness)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (B, C, h, w) as a region gives them to answers (B, outputs, scale * h, scale * w).
 
@@ -166,8 +185,8 @@ class HeadEnsemble(nn.Module):
         """The answers of :meth:`forward` to inputs that are standardised already."""
         logits = self.config.output == "logits"
         if self.closed_form is None or not self.members:
-            return self._layers(inputs) if self.closed_form is None else self.closed_form(inputs, logits)
-        layers, closed = self._layers(inputs), self.closed_form(inputs, logits)
+            return self.of_layers(inputs) if self.closed_form is None else self.closed_form(inputs, logits)
+        layers, closed = self.of_layers(inputs), self.closed_form(inputs, logits)
         share = torch.tensor(self.config.closed_form_share, device=inputs.device)
         return _mixed(layers, closed, share) if logits else torch.lerp(layers, closed, share)
 
@@ -179,7 +198,8 @@ class HeadEnsemble(nn.Module):
             parts.append(self.closed_form(inputs, self.config.output == "logits")[None])
         return torch.cat(parts)
 
-    def _layers(self, inputs: Tensor) -> Tensor:
+    def of_layers(self, inputs: Tensor) -> Tensor:
+        """The answers of the layers alone, to inputs that are standardised already."""
         scores = self._scores(inputs)
         if self.config.output != "logits":
             return scores.mean(0)

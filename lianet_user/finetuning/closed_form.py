@@ -15,13 +15,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from lianet_user.field.config import ClosedFormConfig, HeadInput
-from lianet_user.field.head import ClosedForm
+from lianet_user.field.head import ClosedForm, HeadEnsemble
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, labelled_pixels
 from lianet_user.finetuning.settings import FinetuneSettings
@@ -47,6 +48,8 @@ SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """What the regression on classes, from about 0 to 1, is multiplied by to make logits."""
 TEMPERED = (0.25, 0.5, 1.0)
 """What the logits of the discriminant are multiplied by: many inputs that say the same make it too certain."""
+SHARPNESSES = (0.25, 0.5, 1.0)
+"""What the logits of layers are multiplied by."""
 MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the kernel in the answer."""
 _CERTAIN = 1e-4
@@ -77,12 +80,55 @@ def fit_closed_form(
     return max(tried, key=lambda each: each.merit).solved(values, problem, rng)
 
 
+@torch.inference_mode()
+def weigh(layers: HeadEnsemble, judged: Sequence[Sample], goal: Goal) -> tuple[float, float]:
+    """What suits ground that neither saw: the share of the closed form in the answer, and how sharp the layers' should be.
+
+    Layers that were trained on few places are more certain than they are right; their logits are multiplied by the second.
+
+    Args:
+        layers: with a closed form, in evaluation mode.
+        judged: samples with the labels to judge by, standardised. Without any, the closed form answers alone.
+        goal: what the labels are.
+    """
+    assert layers.closed_form is not None
+    device = layers.mean.device
+    ours: list[Array] = []
+    closed: list[Array] = []
+    targets: list[NDArray[Any]] = []
+    for sample in judged:
+        labelled = sample.judged().labelled
+        inputs = sample.inputs[None].float().to(device)
+        answers = layers.of_layers(inputs), layers.closed_form(inputs, bool(goal.classes))
+        for answer, pixels in zip(answers, (ours, closed), strict=True):
+            pixels.append(answer[0].cpu()[:, labelled].T.double().numpy())
+        targets.append(goal.target(sample.labels[labelled]).numpy())
+    if not targets:
+        return 1.0, 1.0
+    labels: NDArray[Any] = np.concatenate(targets)
+    problem: _Problem = (
+        _Classes(labels, np.bincount(labels, minlength=goal.outputs) / len(labels))
+        if goal.classes
+        else _Numbers(labels.astype(np.float64))
+    )
+    one, other = np.concatenate(ours)[:, problem.taught], np.concatenate(closed)[:, problem.taught]
+    tried = {
+        (share, sharpness): problem.merit(problem.mixed(one * sharpness, other, share))
+        for share in MIXES
+        for sharpness in (SHARPNESSES if goal.classes else (1.0,))
+    }
+    return max(tried, key=lambda each: tried[each])
+
+
 def _channel_sets(parts: Mapping[HeadInput, int]) -> list[NDArray[np.int64]]:
-    """The sets of channels to choose from: the reconstructed bands, these with their neighbourhoods, and all."""
+    """The sets of channels to choose from: the reconstructed bands, these with their neighbourhoods, of all dates, and all."""
     starts = dict(zip(parts, itertools.accumulate(parts.values(), initial=0), strict=False))
     own = {name: np.arange(starts[name], starts[name] + count) for name, count in parts.items()}
-    sets = [[own[name] for name in names if name in own] for names in (("bands",), ("bands", "context"), tuple(own))]
-    distinct = {len(channels): channels for names in sets if names for channels in [np.sort(np.concatenate(names))]}
+    sets = [
+        [own[name] for name in names if name in own]
+        for names in (("bands",), ("bands", "context"), ("series",), tuple(own))
+    ]
+    distinct = {len(channels): channels for group in sets if group for channels in [np.sort(np.concatenate(group))]}
     return list(distinct.values())
 
 
@@ -140,9 +186,10 @@ class _Classes:
 
 
 class _Numbers:
-    """Numbers as one column."""
+    """Numbers as one column. Answers stay between the lowest and the highest label."""
 
     def __init__(self, targets: Array) -> None:
+        self.low, self.high = float(targets.min()), float(targets.max())
         self.columns = targets[:, None]
         self.weights = np.ones(len(targets))
         self.taught, self.outputs = np.arange(1), 1
@@ -163,7 +210,7 @@ class _Numbers:
 
     def merit(self, answers: Array) -> float:
         """Minus the mean squared error."""
-        return -float(np.square(answers - self.columns).mean())
+        return -float(np.square(answers.clip(self.low, self.high) - self.columns).mean())
 
     def mixed(self, one: Array, other: Array, share: float) -> Array:
         return (1 - share) * one + share * other
@@ -273,6 +320,8 @@ class _Choice:
             ("kernel", kernels),
             ("kernel_offset", kernel_offset),
             ("mix", self.share),
+            ("low", getattr(problem, "low", 0.0)),
+            ("high", getattr(problem, "high", 0.0)),
         ):
             buffer = getattr(closed, name)
             buffer.copy_(torch.as_tensor(np.asarray(value)).to(buffer.dtype))

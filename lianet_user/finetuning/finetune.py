@@ -30,7 +30,7 @@ from lianet_user.field.head import HeadEnsemble
 from lianet_user.files.artifact import software_versions
 from lianet_user.files.checkpoint import Fingerprint, load_checkpoint, round_path
 from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Provenance, RegionRef
-from lianet_user.finetuning.closed_form import fit_closed_form
+from lianet_user.finetuning.closed_form import fit_closed_form, weigh
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import (
     CACHE_GB,
@@ -55,7 +55,7 @@ from lianet_user.region import Region
 
 def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSettings) -> HeadEnsemble:
     """New layers, with random weights that follow from the settings' seed; the closed form is attached once it is solved."""
-    share = closed_form_share(labels, settings)
+    share = settings.closed_form if labels.scale == 1 else 0.0  # labels may be finer than what a closed form reads
     config = HeadConfig(
         inputs=settings.inputs,
         in_channels=region.channels(settings.inputs),
@@ -63,19 +63,14 @@ def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSet
         outputs=goal.outputs,
         norm=settings.norm,
         members=0 if share == 1 else settings.members,
-        closed_form=ClosedFormConfig(channels=1, landmarks=1) if share else None,
-        closed_form_share=share,
+        closed_form=None if share == 0 else ClosedFormConfig(channels=1, landmarks=1),
+        closed_form_share=0.5 if share is None else share,
         scale=labels.scale,  # type: ignore[arg-type]  # 1 or 4, as labels are read
         output=goal.output,
         patch=settings.crop,
     )
     torch.manual_seed(settings.seed)
     return HeadEnsemble(config).to(region.device)
-
-
-def closed_form_share(labels: Labels, settings: FinetuneSettings) -> float:
-    """Share of the closed form in a head's answers; it has none where labels are finer than what it reads."""
-    return settings.closed_form if labels.scale == 1 else 0.0
 
 
 def solve(
@@ -331,14 +326,23 @@ class _Finetuning:
                 " lower `validation`, or set less aside"
             )
         judgement, rounds = Judgement(self.goal), len(parts) + 1
+        weights: list[tuple[float, float]] = []
         for number, part in enumerate(parts):
             fold = self._layers()
             self._solve(fold, samples, part)
             self._fit(fold, samples, part, number, rounds)
+            weights.append(self._weigh(fold, samples, part))
             self._judge(fold, samples, part, judgement)
         self._solve(layers, samples, split)
+        if weights and np.mean(weights, 0)[0] == 1:
+            layers.drop_members()
         try:
             history = self._fit(layers, samples, split, len(parts), rounds)
+            if weights and layers.members:
+                share, sharpness = np.mean(weights, 0).tolist()
+                layers.weigh(share, sharpness)
+            elif not weights:
+                self._weigh(layers, samples, split)
         except NotFiniteError as error:
             last_good = None
             if error.usable:
@@ -398,6 +402,14 @@ class _Finetuning:
         class of it."""
         if not self.untaught:
             solve(layers, keep(samples, split.trained), self.region, self.goal, self.settings)
+
+    def _weigh(self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split) -> tuple[float, float]:
+        """Choose the shares of layers and closed form on the validation ground, where the settings leave that open."""
+        if self.settings.closed_form is not None or not layers.members or layers.closed_form is None:
+            return layers.config.closed_form_share, 1.0
+        weights = weigh(layers, self._judged(layers, samples, split.validated), self.goal)
+        layers.weigh(*weights)
+        return weights
 
     def _inputs(self, window: Window, date: dt.date) -> Tensor:
         return self.region.head_input(window, date, self.settings.inputs)

@@ -45,8 +45,9 @@ class FinetuneSettings:
     """Share of a label that cross-entropy spreads over all classes."""
     prior: Prior = "labels"
     """How frequent the head takes the classes to be, however often training shows them."""
-    closed_form: float = 0.5
-    """Share of the closed form in the answer (:mod:`lianet_user.finetuning.closed_form`): 0 has none, 1 nothing else."""
+    closed_form: float | None = None
+    """Share of the closed form in the answer (:mod:`lianet_user.finetuning.closed_form`): 0 has none, 1 nothing else; None
+    takes what suits the validation ground best."""
     refit: bool = False
     """Train once more on all labels, after the validation."""
     sampling: Literal["balanced", "windows"] = "balanced"
@@ -111,7 +112,7 @@ class FinetuneSettings:
             steps=fresh.steps // 2,
             rate=fresh.rate / 3,
             prior=prior if prior in PRIOR_POWERS else fresh.prior,  # type: ignore[arg-type]  # one of its words
-            closed_form=header.head.closed_form_share,
+            closed_form=(1.0 if header.head.members == 0 else None) if header.head.closed_form else 0.0,
             leaky=header.head.output == "number",
             validation=share if isinstance(share, float) and 0 < share < 1 else fresh.validation,
             seed=seed if isinstance(seed, int) and seed >= 0 else fresh.seed,
@@ -169,9 +170,7 @@ TASKS = {
 AUTO = "auto"
 
 
-def settings_for(
-    preset: str, labels: Labels, region: RegionHeader, trained: float = 1 - SHARE, steps: int | None = None
-) -> FinetuneSettings:
+def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: float = 1 - SHARE) -> FinetuneSettings:
     """The settings of a task; `auto` chooses by the labels.
 
     Args:
@@ -179,20 +178,18 @@ def settings_for(
         labels: to train on and to judge by.
         region: that the labels lie in.
         trained: share of the labels that is trained on.
-        steps: of each member, where they are decided already.
 
     Raises:
         InputError: there is no such task, or the labels do not suit it.
     """
     if preset == AUTO:
-        lite = region.field.decoder.architecture == "lite"
-        if not labels.classes:
-            chosen = SHARES if labels.task == "coverage" else NUMBERS
-        elif lite and not labels.lasting:
-            chosen = _by_count(trained * labels.report.labelled / labels.scale**2, steps)
-        else:
-            chosen = FinetuneSettings()
-        return dataclasses.replace(chosen, **LASTING) if labels.lasting and lite else chosen
+        pixels = trained * labels.report.labelled / labels.scale**2
+        chosen = CLASSES if labels.classes else SHARES if labels.task == "coverage" else NUMBERS
+        if labels.lasting and region.field.decoder.architecture == "lite":
+            chosen = dataclasses.replace(chosen, **LASTING)
+        if pixels < FEW_PIXELS:
+            return dataclasses.replace(chosen, closed_form=1.0 if labels.scale == 1 else None)
+        return dataclasses.replace(chosen, **MANY) if pixels >= MANY_PIXELS else chosen
     if preset not in TASKS:
         raise InputError(
             f"`preset` {preset!r}: expected {AUTO} or one of {', '.join(TASKS)}{did_you_mean(preset, TASKS)}"
@@ -207,32 +204,24 @@ def settings_for(
     return task.settings
 
 
-def _by_count(pixels: float, steps: int | None) -> FinetuneSettings:
-    """The settings for classes, by the number of labelled training pixels, and the steps where they are decided."""
-    if pixels < FEW_PIXELS:
-        return FEW
-    return MANY if pixels >= MANY_PIXELS and (steps is None or steps >= MANY_STEPS) else SOME
+FEW_PIXELS, MANY_PIXELS = 5_000, 200_000
+"""With fewer pixels than the first to train on, the closed form sees all of them, and layers add nothing to it: no region of
+the bench had better maps with them (benchmarks/README.md, "Many regions"). With as many as the second, a part of the labels
+shows all that there is to learn, and training once more on the rest only takes time."""
 
+CLASSES = FinetuneSettings(widths=SLIM_WIDTHS, norm="channel", members=1, refit=True)
+"""`auto` for classes. Layers of these widths are as good as the paper's, in half the time."""
 
-FEW_PIXELS, MANY_PIXELS = 1_000, 200_000
-MANY_STEPS = 500
-"""The norm of channels starts slowly: with fewer steps BatchNorm is better, however many labels there are."""
-SOME = FinetuneSettings(widths=SLIM_WIDTHS, norm="channel", members=1, refit=True)
-FEW = dataclasses.replace(SOME, steps=250)
-MANY = dataclasses.replace(SOME, refit=False, steps=1000, validate_every=125)
-"""`auto` for classes in a `lite` region, by the labelled pixels to train on: fewer than :data:`FEW_PIXELS`, as of points,
-more, or :data:`MANY_PIXELS` and more. Layers of these widths are as good as the paper's, in half the time. The fewer labels
-there are, the fewer steps they need and the more BatchNorm and a second member help; the norm of channels is better where
-there are very many (benchmarks/README.md, "Few labels and many")."""
-
-NUMBERS = FinetuneSettings(norm="channel", loss="l1", rate=1e-3, steps=250)
-"""`auto` for numbers. BatchNorm computes something else in training than in a finished head, and numbers suffer most from it:
-on Romania's tree cover the error of two folds was 13 and 25 with it, and 8 and 6 without (encoding, 120 steps)."""
+NUMBERS = dataclasses.replace(CLASSES, widths=PAPER_WIDTHS, members=2, loss="l1", rate=1e-3, steps=250)
+"""`auto` for numbers."""
 
 SHARES = dataclasses.replace(NUMBERS, loss="mse")
 """`auto` for covered shares. Most pixels are covered not at all or wholly, and `l1` rewards the more frequent of the two: the
 head of tutorial 6, of forest that covers a quarter of the ground, answered 0 everywhere with the loss `l1`: on the ground set
 aside its mean absolute error was 0.20 and its bias -0.20. With squared errors, whose best answer is the mean, 0.10 and 0.00."""
+
+MANY: dict[str, Any] = {"refit": False, "steps": 1000, "validate_every": 125}
+"""What `auto` changes where there are very many labels."""
 
 LASTING: dict[str, Any] = {
     "inputs": ("encoding", "series"),
