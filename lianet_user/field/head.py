@@ -67,7 +67,7 @@ class ClosedForm(nn.Module):
     Attributes:
         channels: int64 (channels,), which of the head's channels it reads.
         linear: (outputs, channels), with `linear_offset` (outputs,).
-        landmarks: (landmarks, channels), the pixels that a pixel is compared with: exp(-|scale * x - landmark|^2).
+        landmarks: (landmarks, channels), the pixels that a pixel is compared with: exp(-|scale * x - landmark|^(2 * power)).
         kernel: (outputs, landmarks), with `kernel_offset` (outputs,): what these similarities weigh.
         mix: share of the kernel in the answer.
         low: the lowest number that it answers; `high` the highest.
@@ -77,6 +77,7 @@ class ClosedForm(nn.Module):
     linear: Tensor
     linear_offset: Tensor
     scale: Tensor
+    power: Tensor
     landmarks: Tensor
     kernel: Tensor
     kernel_offset: Tensor
@@ -92,6 +93,7 @@ class ClosedForm(nn.Module):
             "linear": (outputs, config.channels),
             "linear_offset": (outputs,),
             "scale": (),
+            "power": (),
             "landmarks": (config.landmarks, config.channels),
             "kernel": (outputs, config.landmarks),
             "kernel_offset": (outputs,),
@@ -114,7 +116,8 @@ class ClosedForm(nn.Module):
         linear = torch.addmm(self.linear_offset, pixels, self.linear.T)
         scaled = pixels * self.scale
         near = torch.addmm(self.landmarks.square().sum(1), scaled, self.landmarks.T, alpha=-2)
-        near = near.add_(scaled.square().sum(1, keepdim=True)).clamp_min_(0).neg_().exp_()
+        near = near.add_(scaled.square().sum(1, keepdim=True)).clamp_min_(0)
+        near = (near if self.power == 1 else near.pow_(self.power)).neg_().exp_()
         kernel = torch.addmm(self.kernel_offset, near, self.kernel.T)
         if not logits:
             return torch.lerp(linear, kernel, self.mix).clamp(self.low, self.high)

@@ -13,7 +13,7 @@ cross-validation over patches of ground, because neighbouring pixels tell each o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,6 @@ from lianet_user.finetuning.samples import Sample, labelled_pixels
 from lianet_user.finetuning.settings import FinetuneSettings
 
 Array = NDArray[np.float64]
-Answers = Callable[[NDArray[np.bool_]], list[Array]]
-"""From where to learn to the answers everywhere of every model that is tried."""
 
 MOST_PIXELS = 5_000
 """It is solved from so many labelled pixels at most, drawn at random."""
@@ -38,9 +36,10 @@ LANDMARKS, TRIED_LANDMARKS = 500, 250
 FOLDS = 5
 LEAST_GROUPS = 10
 """Patches of labels are cut into smaller ones until there are so many, or single pixels."""
-WIDTHS = (0.25, 0.5, 1.0, 2.0)
-"""Kernel widths to try, as factors of the inverse median of the squared distance between two pixels."""
-RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+KERNELS = {1.0: (0.25, 0.5, 1.0, 2.0), 0.5: (0.01, 0.06, 0.25, 1.0)}
+"""Kernels to try: exp(-d), and the rougher exp(-sqrt(d)), where d is the squared distance of two pixels as a multiple of the
+median between all, times one of these widths."""
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Regularisation to try, in the kernel's space, whose coordinates have squares of about 1."""
 SHRINKAGES = (0.0, 0.03, 0.1, 0.3, 0.7)
 """Of the discriminant's covariance, at least: the analytic one takes pixels of one patch for independent."""
@@ -248,35 +247,53 @@ def _discriminants(values: Array, columns: Array, prior: Array) -> Iterator[tupl
 
 @dataclass
 class _Kernel:
-    """Landmarks, the width, and what turns similarities into coordinates of the kernel's space."""
+    """Landmarks, width and power of a kernel, and what turns similarities into coordinates of its space."""
 
     landmarks: Array
     width: float
+    power: float
     axes: Array
 
     @classmethod
-    def of(cls, landmarks: Array, width: float) -> _Kernel:
-        strength, axes = np.linalg.eigh(_similarities(landmarks, landmarks, width))
-        kept = strength > 1e-6 * strength.max()
-        return cls(landmarks, width, axes[:, kept] / np.sqrt(strength[kept]))
+    def of(cls, landmarks: Array, width: float, power: float) -> _Kernel:
+        strength, axes = np.linalg.eigh(_similarities(landmarks, landmarks, width, power))
+        kept = strength > 1e-8 * strength.max()
+        return cls(landmarks, width, power, axes[:, kept] / np.sqrt(strength[kept]))
 
     def coordinates(self, values: Array) -> Array:
-        return _similarities(values, self.landmarks, self.width) @ self.axes
+        return _similarities(values, self.landmarks, self.width, self.power) @ self.axes
 
 
-def _similarities(values: Array, landmarks: Array, width: float) -> Array:
+def _similarities(values: Array, landmarks: Array, width: float, power: float) -> Array:
     squares = np.square(values).sum(1)[:, None] + np.square(landmarks).sum(1) - 2 * values @ landmarks.T
-    return np.exp(-width * np.maximum(squares, 0))
+    scaled = np.maximum(squares, 0) * width
+    return np.exp(-(scaled if power == 1 else np.sqrt(scaled)))
 
 
-def _regressions(coordinates: Array, columns: Array, weights: Array) -> Iterator[tuple[Array, Array]]:
-    """Weights (coordinates, columns) and offsets of weighted ridge regressions, one for each of RIDGES."""
-    mean = np.average(columns, axis=0, weights=weights)
+def _regressions(gram: Array, cross: Array) -> list[Array]:
+    """Weights (coordinates, columns) of ridge regressions, one for each of RIDGES."""
+    strength, axes = np.linalg.eigh(gram)
+    turned = axes.T @ cross
+    return [axes @ (turned / (np.maximum(strength, 0) + ridge)[:, None]) for ridge in RIDGES]
+
+
+def _moments(coordinates: Array, columns: Array, weights: Array) -> tuple[Array, Array]:
+    """What a regression is solved from: products of coordinates with each other (r, r), and with the columns."""
     weighted = coordinates * weights[:, None]
-    strength, axes = np.linalg.eigh(weighted.T @ coordinates)
-    cross = axes.T @ (weighted.T @ (columns - mean))
-    for ridge in RIDGES:
-        yield axes @ (cross / (np.maximum(strength, 0) + ridge)[:, None]), mean
+    return weighted.T @ coordinates, weighted.T @ columns
+
+
+def _kernel_answers(coordinates: Array, problem: _Problem, parts: Sequence[NDArray[np.bool_]]) -> list[Array]:
+    """Answers to every pixel by regressions that have not seen its fold, one for each of RIDGES."""
+    mean = np.average(problem.columns, axis=0, weights=problem.weights)
+    own = [_moments(coordinates[part], problem.columns[part] - mean, problem.weights[part]) for part in parts]
+    gram, cross = (np.sum([each[number] for each in own], 0) for number in (0, 1))
+    answers = [np.empty_like(problem.columns) for _ in RIDGES]
+    for part, (own_gram, own_cross) in zip(parts, own, strict=True):
+        left = (gram, cross) if len(parts) == 1 else (gram - own_gram, cross - own_cross)
+        for answer, weights in zip(answers, _regressions(*left), strict=True):
+            answer[part] = coordinates[part] @ weights + mean
+    return answers
 
 
 @dataclass
@@ -287,6 +304,7 @@ class _Choice:
     merit: float
     linear: int
     width: float
+    power: float
     ridge: int
     sharpness: int
     share: float
@@ -296,9 +314,10 @@ class _Choice:
         own = values[:, self.channels]
         everything = np.ones(len(own), bool)
         weights, offsets = next(itertools.islice(problem.linear(own, everything), self.linear, None))
-        kernel = _Kernel.of(_some(own, LANDMARKS, rng), self.width)
-        regressions = _regressions(kernel.coordinates(own), problem.columns, problem.weights)
-        answer, mean = next(itertools.islice(regressions, self.ridge, None))
+        kernel = _Kernel.of(_some(own, LANDMARKS, rng), self.width, self.power)
+        mean = np.average(problem.columns, axis=0, weights=problem.weights)
+        moments = _moments(kernel.coordinates(own), problem.columns - mean, problem.weights)
+        answer = _regressions(*moments)[self.ridge]
         factor = SHARPNESS[self.sharpness] if isinstance(problem, _Classes) else 1.0
         closed = ClosedForm(
             ClosedFormConfig(channels=len(self.channels), landmarks=len(kernel.landmarks)), problem.outputs
@@ -316,6 +335,7 @@ class _Choice:
             ("linear", linear),
             ("linear_offset", linear_offset),
             ("scale", np.sqrt(self.width)),
+            ("power", self.power),
             ("landmarks", kernel.landmarks * np.sqrt(self.width)),
             ("kernel", kernels),
             ("kernel_offset", kernel_offset),
@@ -334,41 +354,35 @@ def _tried(
     """Cross-validate one set of channels."""
     values = values.astype(np.float64)
     parts = [folds == fold for fold in np.unique(folds)]
-    judged = len(parts) > 1
-    linear = _held_out(parts, judged, lambda kept: [(values @ w + b) for w, b in problem.linear(values, kept)])
+    linear = _linear_answers(values, problem, parts)
     best_linear = max(range(len(linear)), key=lambda number: problem.merit(linear[number]))
     some = _some(values, TRIED_LANDMARKS, rng)
     median = _median_distance(some)
-    best: tuple[float, float, int, int, Array] | None = None
-    for factor in WIDTHS:
-        coordinates = _Kernel.of(some, factor / median).coordinates(values)
-
-        def answers(kept: NDArray[np.bool_], coordinates: Array = coordinates) -> list[Array]:
-            solved = _regressions(coordinates[kept], problem.columns[kept], problem.weights[kept])
-            return [coordinates @ weights + mean for weights, mean in solved]
-
-        for ridge, answer in enumerate(_held_out(parts, judged, answers)):
-            for sharpness, sharpened in enumerate(problem.sharpened(answer)):
-                merit = problem.merit(sharpened)
-                if best is None or merit > best[0]:
-                    best = merit, factor / median, ridge, sharpness, sharpened
+    best: tuple[float, float, float, int, int, Array] | None = None
+    for power, factors in KERNELS.items():
+        for factor in factors:
+            coordinates = _Kernel.of(some, factor / median, power).coordinates(values)
+            for ridge, answer in enumerate(_kernel_answers(coordinates, problem, parts)):
+                for sharpness, sharpened in enumerate(problem.sharpened(answer)):
+                    merit = problem.merit(sharpened)
+                    if best is None or merit > best[0]:
+                        best = merit, factor / median, power, ridge, sharpness, sharpened
     assert best is not None
-    _, width, ridge, sharpness, kernel = best
+    _, width, power, ridge, sharpness, kernel = best
     merits = {share: problem.merit(problem.mixed(linear[best_linear], kernel, share)) for share in MIXES}
     share = max(merits, key=lambda each: merits[each])
-    return _Choice(channels, merits[share], best_linear, width, ridge, sharpness, share)
+    return _Choice(channels, merits[share], best_linear, width, power, ridge, sharpness, share)
 
 
-def _held_out(parts: list[NDArray[np.bool_]], judged: bool, answers: Answers) -> list[Array]:
-    """Answers of every model that is tried to every pixel, by models that have not seen it; with one fold, that have."""
-    if not judged:
-        return answers(np.ones(len(parts[0]), bool))
+def _linear_answers(values: Array, problem: _Problem, parts: Sequence[NDArray[np.bool_]]) -> list[Array]:
+    """Answers to every pixel by linear models that have not seen its fold, one for each that is tried."""
     result: list[Array] = []
     for part in parts:
-        for number, answer in enumerate(answers(~part)):
+        kept = part if len(parts) == 1 else ~part
+        for number, (weights, offsets) in enumerate(problem.linear(values, kept)):
             if number == len(result):
-                result.append(np.empty_like(answer))
-            result[number][part] = answer[part]
+                result.append(np.empty_like(problem.columns))
+            result[number][part] = values[part] @ weights + offsets
     return result
 
 
