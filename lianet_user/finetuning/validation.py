@@ -205,9 +205,9 @@ def wide_intervals(scores: AnyScores | None, unit: str = "") -> str:
 
 
 def unjudged(scores: Scores) -> str:
-    """Which classes the macro figures leave out, as "5 of 6 classes: no validation pixel of wetland"; or nothing."""
+    """Which classes the macro figures leave out, as "5 of 6 classes: no pixel of wetland to judge by"; or nothing."""
     lacking, count = [each.name for each in scores.classes if not each.pixels], len(scores.classes)
-    return f"{count - len(lacking)} of {count} classes: no validation pixel of {listed(lacking)}" if lacking else ""
+    return f"{count - len(lacking)} of {count} classes: no pixel of {listed(lacking)} to judge by" if lacking else ""
 
 
 def verdict(header: HeadHeader, look_at: str) -> str | None:
