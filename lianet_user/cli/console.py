@@ -291,11 +291,16 @@ def print_scores(title: str, scores: AnyScores, unit: str = "", before: AnyScore
         before: earlier scores of the same kind, printed beside them.
     """
     from lianet_user.files.header import Scores
+    from lianet_user.finetuning.validation import unjudged, wide_intervals
 
     if isinstance(scores, Scores):
         _print_classes(title, scores, before if isinstance(before, Scores) else None)
+        if lacking := unjudged(scores):
+            out.print(f"macro F1 over {lacking}", soft_wrap=True)
     else:
         _print_numbers(title, scores, unit, None if before is None or isinstance(before, Scores) else before)
+    if wide := wide_intervals(scores, unit):
+        out.print(f"95 % intervals, by the places that the labels lie in: {wide}", soft_wrap=True)
 
 
 def print_scores_by_date(dated: tuple[DatedScores, ...], of_mean: AnyScores | None, unit: str = "") -> None:

@@ -41,7 +41,7 @@ from lianet_user.cli.options import (
     trains_heads,
 )
 from lianet_user.cli.pretrain import only_writer, refuse_unfinished
-from lianet_user.errors import InputError
+from lianet_user.errors import InputError, TrainingError
 from lianet_user.labels.label_options import LabelOptions
 
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ def finetune(
     device: Device = "auto",
     picture: Annotated[bool, typer.Option(help="Draw labels, prediction and reconstruction beside the head.")] = True,
     report: Annotated[bool, typer.Option(help="Write a report (.html) beside the head.")] = True,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit with 1, after writing, if the head is not clearly better than no head."),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -119,6 +123,7 @@ def finetune(
     from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
     from lianet_user.finetuning import finetune as train
     from lianet_user.finetuning.finetune import UnfinishedError
+    from lianet_user.finetuning.validation import verdict
     from lianet_user.head import Head
     from lianet_user.region import Region
 
@@ -175,13 +180,19 @@ def finetune(
             write_report(
                 trained.head, trained.labels, page, trained.split, trained.history, head_path=output, mapped=mapped
             )
+    failed = verdict(trained.head.header, str(figure) if picture else "a map of it")
     if as_json:
-        print(json.dumps(_document(trained, written, before), indent=2))
+        print(json.dumps(_document(trained, written, before, failed), indent=2))
     elif not quiet:
         _print(trained, before, folds)
         names = [str(path) for path in written]
         listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
         wrote(listed, f" in {trained.head.header.provenance.seconds:.0f} s of training")
+    if failed and strict:
+        raise TrainingError(f"{output} is written, and fails --strict: {failed}")
+    if failed:
+        warn(failed)
+    if not as_json and not quiet:
         name = "" if output == Path("head.safetensors") else f" {output}"
         print_next(f"lianet-user predict{name}", f"lianet-user suggest{name} --labels {labels}")
 
@@ -218,7 +229,11 @@ def _print(trained: Finetuned, before: AnyScores | None, folds: int | None) -> N
         print_scores("Test area, which nothing was chosen by", header.test_scores, unit)
 
 
-def _document(trained: Finetuned, written: list[Path], before: AnyScores | None) -> dict[str, object]:
+def _document(
+    trained: Finetuned, written: list[Path], before: AnyScores | None, failed: str | None
+) -> dict[str, object]:
+    from lianet_user.finetuning.validation import intervals
+
     header = trained.head.header
 
     def dumped(scores: AnyScores | None) -> object:
@@ -229,9 +244,12 @@ def _document(trained: Finetuned, written: list[Path], before: AnyScores | None)
         "head": by_suffix[written[0].suffix],
         "picture": by_suffix.get(".png"),
         "report": by_suffix.get(".html"),
+        "verdict": failed,
         "scores": dumped(header.scores),
+        "intervals": intervals(header.scores),
         "scores_by_date": [each.model_dump(mode="json") for each in header.scores_by_date],
         "scores_of_mean": dumped(header.scores_of_mean),
         "test_scores": dumped(header.test_scores),
+        "test_intervals": intervals(header.test_scores),
         "scores_before": dumped(before),
     }

@@ -300,6 +300,10 @@ class RegionRef(Schema):
     """Absolute path of the file when the head was trained."""
 
 
+Places = Annotated[float, Field(gt=0)] | None
+"""How many independent places, as large as each other, would tell as much as the pixels do; None where nobody counted."""
+
+
 class ClassScore(Schema):
     """Figures of one class; None where there is nothing to divide by."""
 
@@ -312,6 +316,7 @@ class ClassScore(Schema):
     f1: float | None
     precision: float | None = None
     """Share of the pixels mapped as the class that are of it (user's accuracy)."""
+    places: Places = None
 
 
 class Scores(Schema):
@@ -347,6 +352,9 @@ class NumberScores(Schema):
     """Share of the reference's variance that is explained; None also where it has none."""
     bias: float | None
     """Mean of predicted minus reference."""
+    places: Places = None
+    median_mae: float | None = None
+    """The mae of answering the median of the training labels everywhere."""
 
 
 AnyScores = Scores | NumberScores

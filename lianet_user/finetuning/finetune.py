@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime as dt
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -332,7 +333,7 @@ class _Finetuning:
             self._solve(fold, samples, part)
             self._fit(fold, samples, part, number, rounds)
             weights.append(self._weigh(fold, samples, part))
-            self._judge(fold, samples, part, judgement)
+            self._judge(fold, samples, part, part.validated, judgement)
         self._solve(layers, samples, split)
         if weights and np.mean(weights, 0)[0] == 1:
             layers.drop_members()
@@ -347,10 +348,10 @@ class _Finetuning:
             last_good = None
             if error.usable:
                 kept = _first_members(layers, error.usable)
-                self._judge(kept, samples, split, judgement)
+                self._judge(kept, samples, split, split.validated, judgement)
                 last_good = self._finished(kept, samples, split, judgement, ())
             raise UnfinishedError(str(error), last_good) from error
-        self._judge(layers, samples, split, judgement)
+        self._judge(layers, samples, split, split.validated, judgement)
         return self._finished(layers, samples, split, judgement, history, folds=len(parts))
 
     def _refuse(self, first: Split) -> None:
@@ -364,9 +365,15 @@ class _Finetuning:
         if self.checkpoint and self.resume:
             load_checkpoint(self.checkpoint, self._fingerprint(first))
 
-    def _judge(self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split, judgement: Judgement) -> None:
-        judged = self._judged(layers, samples, split.validated)
-        judge(layers.together, judged, self.goal, judgement, self.region.device)
+    def _judge(
+        self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split, where: GroundMask, judgement: Judgement
+    ) -> None:
+        """Judge layers that were trained as a split says, on some of the ground that it keeps."""
+        if judged := self._judged(layers, samples, where):
+            judge(layers.together, judged, self.goal, judgement, self.region.device)
+            own = (sample.judged() for sample in keep(samples, split.trained) if not self.goal.classes)
+            trained = [sample.labels[sample.labelled].numpy() for sample in own]
+            judgement.locate(judged, float(np.median(np.concatenate(trained))) if trained else math.nan)
 
     def _judged(self, layers: HeadEnsemble, samples: Sequence[Sample], where: GroundMask) -> list[Sample]:
         """The samples to judge by, no larger than the answers at their labels depend on."""
@@ -468,8 +475,8 @@ class _Finetuning:
     ) -> Finetuned:
         region, labels = self.region, self.labels
         assert region.sha256 is not None
-        tested = self._judged(layers, samples, split.tested)
-        measured = bool(judgement.by_date)
+        tested = Judgement(self.goal)
+        self._judge(layers, samples, split, split.tested, tested)
         settings = {
             name: value if not isinstance(value, tuple) else " ".join(map(str, value))
             for name, value in dataclasses.asdict(self.settings).items()
@@ -489,10 +496,10 @@ class _Finetuning:
                 path=printable(str(region.path)),
             ),
             dates=labels.dates,
-            scores=judgement.scores() if measured else None,
+            scores=judgement.scores() if judgement.by_date else None,
             scores_by_date=judgement.dated_scores(),
             scores_of_mean=judgement.of_mean.compute() if judgement.of_mean else None,
-            test_scores=judge(layers.together, tested, self.goal, device=region.device).scores() if tested else None,
+            test_scores=tested.scores() if tested.by_date else None,
             provenance=Provenance(
                 created=dt.datetime.now(dt.UTC).replace(microsecond=0),
                 source=printable(labels.report.source),

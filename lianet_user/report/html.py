@@ -24,6 +24,7 @@ from matplotlib.image import imsave
 
 from lianet_user.files.artifact import replacing, software_versions
 from lianet_user.files.header import HeadHeader, Scores
+from lianet_user.finetuning.validation import verdict
 from lianet_user.geo.grid import LONLAT, Window, bounds_of, crs_name, window_geobox
 from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.head import Head
@@ -138,6 +139,7 @@ def _content(
         "trained": _trained(head, pixel),
         "created": _moment(header.provenance.created),
         "headline": score_text.headline(scores, unit),
+        "verdict": verdict(header, "the maps below"),
         "where": score_text.judged_where(header),
         "caveats": score_text.caveats(header, split, pixel) if scores else (),
         "test": score_text.headline(header.test_scores, unit),

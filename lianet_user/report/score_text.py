@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lianet_user.errors import STEERING, listed
+from lianet_user.errors import STEERING
 from lianet_user.files.header import AnyScores, HeadHeader, NumberScores, Scores
+from lianet_user.finetuning.validation import unjudged, wide_intervals
 from lianet_user.labels.split import Split
 
 NOTHING = "-"
@@ -47,6 +48,8 @@ def judged_where(header: HeadHeader) -> str:
 
 def headline(scores: AnyScores | None, unit: str) -> Headline | None:
     """The most important score with an explanation; None without scores."""
+    wide = wide_intervals(scores, unit)
+    limits = f" By the places that the labels lie in, the 95 % intervals are: {wide}." if wide else ""
     if isinstance(scores, Scores) and scores.macro_f1 is not None and scores.accuracy is not None:
         confusion = np.asarray(scores.confusion)
         judged = sum(each.pixels > 0 for each in scores.classes)
@@ -57,8 +60,7 @@ def headline(scores: AnyScores | None, unit: str) -> Headline | None:
         if judged > 1:
             most = confusion.sum(1).max() / confusion.sum()
             meaning += f"; naming the most frequent class everywhere would be right for {share(most)}"
-        meaning += "."
-        return Headline("macro F1", figure(scores.macro_f1), meaning)
+        return Headline("macro F1", figure(scores.macro_f1), f"{meaning}.{limits}")
     if isinstance(scores, NumberScores) and scores.mae is not None:
         meaning = (
             "The mean absolute error: on average a number on the map is this far from the reference,"
@@ -71,7 +73,7 @@ def headline(scores: AnyScores | None, unit: str) -> Headline | None:
             meaning += (
                 f" R² {figure(scores.r2)}: 1 explains all differences, 0 is no better than naming the mean everywhere."
             )
-        return Headline("MAE", amount(scores.mae, unit), meaning)
+        return Headline("MAE", amount(scores.mae, unit), meaning + limits)
     return None
 
 
@@ -105,8 +107,8 @@ def caveats(header: HeadHeader, split: Split | None, pixel: float) -> list[str]:
         "Labels lie where somebody drew them and are no random sample: the figures speak of ground like theirs, not of the"
         " whole region or of areas on the map."
     )
-    if isinstance(scores, Scores) and (missing := [each.name for each in scores.classes if not each.pixels]):
-        sentences.append(f"No validation labels, and so no figures, for {listed(missing)}: the mean leaves them out.")
+    if isinstance(scores, Scores) and (lacking := unjudged(scores)):
+        sentences.append(f"Macro F1 and the other means are over {lacking}.")
     if isinstance(scores, Scores) and sum(each.pixels > 0 for each in scores.classes) == 1:
         sentences.append("Only one class was judged: nothing is known of how well classes are told apart.")
     return sentences

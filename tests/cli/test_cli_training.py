@@ -115,6 +115,25 @@ def test_labels_that_last_are_learned_once_and_folds_judge_all_of_them(region: R
     assert header.scores.pixels == 96 * 160
 
 
+def test_a_head_that_failed_says_so_and_strict_makes_it_an_error(region: Region, classes: Path, tmp_path: Path) -> None:
+    options = ("--date", "2017-02-16", *QUICK, "--steps", 60, "--folds", 3)
+    done = lianet("finetune", region.path, classes, "-o", tmp_path / "good.safetensors", *options, "--strict", "--json")
+    document = json.loads(done.out)
+    low, high = document["intervals"]["macro_f1"]
+    assert low < document["scores"]["macro_f1"] < high
+    assert document["verdict"] is None
+
+    noise = np.random.default_rng(0).integers(1, 3, (6, 10), np.uint8).repeat(16, 0).repeat(16, 1)
+    labels, head = write_raster(tmp_path / "noise.tif", noise, nodata=0), tmp_path / "failed.safetensors"
+    words = ("finetune", region.path, labels, "-o", head, *options, "--overwrite")
+    verdict = json.loads(lianet(*words, "--json").out)["verdict"]
+    assert "is not clearly better than answering" in verdict
+    done = lianet(*words, "--strict", code=EXIT_FAILURE)
+    assert f"error: {head} is written, and fails --strict: this head is not" in done.err
+    assert "95 % intervals" in done.out
+    assert open_head_file(head).header.scores is not None
+
+
 def test_a_test_area_is_judged_apart(region: Region, classes: Path, tmp_path: Path) -> None:
     area = gpd.GeoDataFrame(geometry=[box(330_000, 5_819_040, 330_400, 5_820_000)], crs="EPSG:32633")
     area.to_file(tmp_path / "area.gpkg")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from heads import entries
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -24,8 +27,12 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from lianet_user.files.header import IGNORE, NumberScores, Scores
+from lianet_user.files.header import IGNORE, HeadHeader, Numbers, NumberScores, Scores
+from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import ClassMeter, NumberMeter, figure_of_merit, meter_for, scores
+from lianet_user.finetuning.samples import Sample
+from lianet_user.finetuning.validation import Judgement, intervals, unjudged, verdict, wide_intervals
+from lianet_user.geo.grid import Window
 
 Floats = NDArray[np.float32]
 
@@ -178,7 +185,9 @@ def test_numbers_in_pieces_have_the_figures_of_the_whole(seed: int, cuts: list[i
     reference, predicted = numbers(seed, offset, 1.0, (12, 3))
     edges = [0, *sorted(cuts), 12]
     pieces = [(reference[a:b], predicted[a:b]) for a, b in itertools.pairwise(edges)]
-    found, whole = number_scores(*pieces).model_dump(), number_scores((reference, predicted)).model_dump()
+    found, whole = (
+        each.model_dump(exclude_none=True) for each in (number_scores(*pieces), number_scores((reference, predicted)))
+    )
     assert found == pytest.approx(whole, rel=1e-9, abs=1e-12)
 
 
@@ -194,7 +203,16 @@ def test_numbers_that_do_not_vary_have_no_r2_and_none_have_nothing() -> None:
     assert found.r2 is None
     assert (found.mae, found.bias) == pytest.approx((0.5, 0.5))
     empty = np.full((3, 4), np.nan, np.float32)
-    nothing = {"pixels": 0, "mae": None, "mse": None, "rmse": None, "r2": None, "bias": None}
+    nothing = {
+        "pixels": 0,
+        "mae": None,
+        "mse": None,
+        "rmse": None,
+        "r2": None,
+        "bias": None,
+        "places": None,
+        "median_mae": None,
+    }
     assert number_scores().model_dump() == number_scores((empty, constant)).model_dump() == nothing
 
 
@@ -227,3 +245,156 @@ def test_merit_grows_with_f1_and_shrinks_with_the_error() -> None:
     near, far = (number_scores((np.zeros((1, 2), np.float32), np.full((1, 2), x, np.float32))) for x in (0.5, -2.0))
     assert (figure_of_merit(near), figure_of_merit(far)) == (-0.5, -2.0)
     assert figure_of_merit(number_scores()) == figure_of_merit(ClassMeter(entries(2)).compute()) == -math.inf
+
+
+# --- what figures are worth
+
+
+NAMES = ("field", "wood", "water")
+DATE = dt.date(2017, 2, 16)
+
+
+def judged(confusion: Sequence[Sequence[int]], places: Sequence[float | None]) -> HeadHeader:
+    """A head's header with these counts on so many places of each class."""
+    found = scores(np.array(confusion), entries(NAMES))
+    classes = (each.model_copy(update={"places": count}) for each, count in zip(found.classes, places, strict=True))
+    return HeadHeader.model_construct(scores=found.model_copy(update={"classes": tuple(classes)}), numbers=None)
+
+
+def judged_numbers(places: float, *, mae: float = 1.0, r2: float = 0.0, median_mae: float = 1.0) -> HeadHeader:
+    found = NumberScores(
+        pixels=900, mae=mae, mse=2 * mae**2, rmse=mae, r2=r2, bias=0.0, places=places, median_mae=median_mae
+    )
+    return HeadHeader.model_construct(scores=found, numbers=Numbers(unit="m", low=0, high=9))
+
+
+def sample(labels: NDArray[np.generic], row: int = 0, col: int = 0, scale: int = 1, map_: int = 0) -> Sample:
+    height, width = labels.shape
+    window = Window(row, col, height // scale, width // scale)
+    return Sample(DATE, window, window, torch.from_numpy(labels), torch.zeros(1, height, width), map_)
+
+
+def drawn(*boxes: tuple[int, int, int, int, int], shape: tuple[int, int] = (64, 64)) -> NDArray[np.uint8]:
+    """A label map with boxes of row, column, height, width and class."""
+    values = np.full(shape, IGNORE, np.uint8)
+    for row, col, height, width, value in boxes:
+        values[row : row + height, col : col + width] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        ([sample(drawn((0, 0, 4, 4, 0), (40, 40, 4, 4, 0)))], 2.0),
+        ([sample(drawn((0, 0, 30, 30, 0)))], 1.0),
+        ([sample(drawn((0, 0, 1, 1, 0), (0, 3, 1, 1, 0), (5, 5, 1, 1, 0)))], 1.0),
+        ([sample(drawn((0, 0, 30, 30, 0), (40, 40, 1, 1, 0)))], 901**2 / (900**2 + 1)),
+        ([sample(drawn((0, 0, 4, 4, 0))), sample(drawn((0, 0, 4, 4, 0)), map_=1)], 1.0),
+        ([sample(drawn((0, 0, 4, 4, 0))), sample(drawn((0, 0, 4, 4, 0)), row=64)], 2.0),
+        ([sample(drawn((0, 0, 4, 4, 0), (0, 32, 4, 4, 0)), scale=4)], 1.0),
+        (
+            [sample(drawn((0, 0, 8, 8, 0), (0, 8, 8, 8, 1), (8, 0, 8, 8, 1), (20, 40, 4, 4, 0)))],
+            80**2 / (64**2 + 16**2),
+        ),
+    ],
+    ids=["two", "a large one", "side by side", "unequal", "other dates", "other samples", "finer", "touching classes"],
+)
+def test_labels_are_counted_by_patches_and_not_by_pixels(samples: list[Sample], expected: float) -> None:
+    judgement = Judgement(Goal(entries(NAMES), None))
+    judgement.locate(samples, math.nan)
+    found = judgement.scores()
+    assert isinstance(found, Scores)
+    assert found.classes[0].places == pytest.approx(expected)
+    assert found.classes[2].places is None
+
+
+def test_numbers_are_counted_by_squares_and_compared_with_the_median() -> None:
+    numbers = np.full((64, 64), math.nan, np.float32)
+    numbers[:32] = 4.0
+    judgement = Judgement(Goal((), Numbers(low=0, high=9)))
+    judgement.locate([sample(numbers)], 1.5)
+    found = judgement.scores()
+    assert isinstance(found, NumberScores)
+    assert (found.places, found.median_mae) == (8.0, 2.5)
+
+
+@pytest.mark.parametrize(("right", "places"), [(0, 3), (3, 3), (7, 10), (50, 60)])
+def test_the_interval_is_wilsons_on_places(right: int, places: int) -> None:
+    header = judged([[100 * right, 100 * (places - right), 0], [0, 0, 0], [0, 0, 0]], [places, None, None])
+    expected = binomtest(right, places).proportion_ci(0.95, "wilson")
+    assert intervals(header.scores)["accuracy"] == pytest.approx((expected.low, expected.high), abs=1e-4)
+
+
+def test_a_mean_over_classes_is_as_uncertain_as_its_rarest_class() -> None:
+    confusion = [[900, 100, 0], [20, 80, 0], [0, 0, 0]]
+    many, few = (intervals(judged(confusion, [200, rare, None]).scores) for rare in (200, 5))
+    assert many["macro_f1"][1] - many["macro_f1"][0] < 0.1
+    assert few["macro_f1"][1] - few["macro_f1"][0] > 0.3
+    assert few["accuracy"][1] - few["accuracy"][0] < 0.15
+
+
+@pytest.mark.parametrize(
+    ("confusion", "places", "expected"),
+    [
+        ([[500, 0, 0], [300, 0, 0], [200, 0, 0]], (50, 50, 50), "answering field everywhere"),
+        ([[170, 170, 160], [100, 100, 100], [70, 65, 65]], (400, 400, 400), "label more of water, wood, field"),
+        ([[90, 5, 5], [5, 90, 5], [5, 5, 90]], (40, 40, 40), None),
+        ([[80, 10, 10], [10, 80, 10], [10, 10, 80]], (1, 1, 1), "accuracy 0.8, interval 0.2"),
+        ([[930, 20, 0], [10, 40, 0], [0, 0, 0]], (200, 60, None), None),
+        ([[90, 0, 0], [0, 0, 0], [0, 0, 0]], (90, None, None), "label more of wood, water"),
+        ([[500, 0, 0], [300, 0, 0], [200, 0, 0]], (None, None, None), None),
+        ([[0, 0, 0]] * 3, (None, None, None), None),
+    ],
+    ids=[
+        "one class",
+        "at random",
+        "good",
+        "good on few",
+        "a rare class",
+        "one judged",
+        "of an old head",
+        "nothing judged",
+    ],
+)
+def test_a_head_of_classes_no_better_than_none_says_so(
+    confusion: list[list[int]], places: tuple[float | None, ...], expected: str | None
+) -> None:
+    said = verdict(judged(confusion, places), "head.png")
+    assert (said is None) == (expected is None)
+    if said is not None and expected is not None:
+        assert expected in said
+        assert "look at head.png" in said
+        assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("header", "failed"),
+    [
+        (judged_numbers(100, median_mae=1.1), True),
+        (judged_numbers(100, median_mae=1.5), False),
+        (judged_numbers(4, median_mae=1.5), True),
+        (judged_numbers(1, median_mae=2.0), True),
+        (judged_numbers(100, median_mae=0.9, r2=0.5), False),
+        (judged_numbers(4, median_mae=0.9, r2=0.5), True),
+        (judged_numbers(100, r2=-3.0), True),
+    ],
+    ids=["hardly", "clearly", "few places", "one place", "mostly zeros", "few zeros", "worse"],
+)
+def test_a_head_of_numbers_no_better_than_the_median_says_so(header: HeadHeader, failed: bool) -> None:
+    said = verdict(header, "head.png")
+    assert (said is not None) == failed
+    assert said is None or (f"against {header.scores.median_mae:.3g} m)" in said and "median" in said)  # type: ignore[union-attr]
+
+
+def test_only_wide_intervals_are_shown() -> None:
+    confusion = [[90, 5, 5], [5, 90, 5], [5, 5, 90]]
+    assert wide_intervals(judged(confusion, (20, 20, 20)).scores) == "macro F1 0.799 to 0.953, accuracy 0.799 to 0.953"
+    assert wide_intervals(judged(confusion, (9000, 9000, 9000)).scores) == ""
+    assert wide_intervals(judged_numbers(5).scores, "m") == "mean absolute error 0 to 2.39 m"
+
+
+def test_classes_that_the_means_leave_out_are_named() -> None:
+    found = judged([[9, 1, 0], [1, 9, 0], [0, 0, 0]], (5, 5, None)).scores
+    assert isinstance(found, Scores)
+    assert unjudged(found) == "2 of 3 classes: no pixel of water to judge by"
+    assert unjudged(scores(np.eye(3, dtype=np.int64), entries(NAMES))) == ""

@@ -198,13 +198,26 @@ def test_a_head_that_was_not_validated_gets_no_figures(head: Head, reported: Rep
     assert page.images("Loss by step")
 
 
+def test_a_failed_head_and_wide_intervals_are_shown(head: Head, reported: Reported) -> None:
+    classes = [
+        ClassScore(name=each.name, pixels=30, iou=0.2, accuracy=0.33, f1=0.3, precision=0.3, places=4.0)
+        for each in CLASSES
+    ]
+    scores = Scores(pixels=90, accuracy=1 / 3, macro_iou=0.2, macro_f1=0.3, classes=classes, confusion=((10,) * 3,) * 3)
+    text = reported(split=split_of(head.region), scores=scores).text
+    assert "Not to be relied on: this head is not clearly better than answering water everywhere" in text
+    assert "look at the maps below" in text
+    assert "95 % intervals are: macro F1 0.12 to 0.5" in text
+    assert "Not to be relied on" not in reported(split=split_of(head.region)).text
+
+
 def test_a_class_without_validation_pixels_is_named(head: Head, reported: Reported) -> None:
     only = ClassScore(name="water", pixels=9, iou=1.0, accuracy=1.0, f1=1.0, precision=1.0)
     none = [ClassScore(name=each.name, pixels=0, iou=None, accuracy=None, f1=None) for each in CLASSES[1:]]
     confusion = ((9, 0, 0), (0, 0, 0), (0, 0, 0))
     scores = Scores(pixels=9, accuracy=1.0, macro_iou=1.0, macro_f1=1.0, classes=(only, *none), confusion=confusion)
     page = reported(split=split_of(head.region), scores=scores)
-    assert 'No validation labels, and so no figures, for wood & "scrub" <5 m, Röhricht' in page.text
+    assert 'over 1 of 3 classes: no pixel of wood & "scrub" <5 m, Röhricht to judge by.' in page.text
     assert "Only one class was judged" in page.text
     assert ["Röhricht", "0", "-", "-", "-", "-"] in page.rows
 
