@@ -5,7 +5,6 @@ scored on all the others. Those of `lianet-user compare`, trained by the same co
 
 - `lianet-*`: the head on other inputs, on inputs as they are, with layers of the paper's widths, or with one member of all
   steps, to see what each brings;
-- `some` and `many`: what `finetune` trains from so many labels, whichever these are;
 - `bands-alone`: the same six layers on the raw imagery without its neighbourhood statistics;
 - `unet-context`: the U-Net with these statistics;
 - `place`: the six layers on coordinates alone, which shows what knowing the place gives away.
@@ -36,17 +35,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lianet_user.evaluation.baselines import MICRO_UNET, UNET, Forest, ImageryBands, Learner, Networks, UNet, head_on
+from lianet_user.evaluation.baselines import (
+    MICRO_UNET,
+    UNET,
+    Forest,
+    ImageryBands,
+    Learner,
+    Networks,
+    RegionHead,
+    UNet,
+    head_on,
+)
 from lianet_user.evaluation.compare import MARGIN, UNET_CROP, SplitPlan, common_ground
 from lianet_user.field.head import PAPER_WIDTHS
 from lianet_user.files.header import Scores
 from lianet_user.finetuning import FinetuneSettings
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import ReadInputs, Sample, keep, make_samples
-from lianet_user.finetuning.settings import MANY, SOME, settings_for
+from lianet_user.finetuning.settings import settings_for
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import ImageryOptions, open_imagery
-from lianet_user.labels import LabelOptions, read_labels
+from lianet_user.labels import LabelOptions, Labels, read_labels
 from lianet_user.region import Region
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +88,9 @@ def place_source(height: int, width: int) -> ReadInputs:
     return source
 
 
-def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, device: str) -> dict[str, Contender]:
+def contenders(
+    region: Region, labels: Labels, bands: ImageryBands, settings: FinetuneSettings, device: str
+) -> dict[str, Contender]:
     """By name."""
     plain = dataclasses.replace(settings, standardize=False)
     wide = dataclasses.replace(settings, crop=UNET_CROP)
@@ -93,15 +104,14 @@ def contenders(region: Region, bands: ImageryBands, settings: FinetuneSettings, 
         return lambda window, date: region.head_input(window, date, inputs)
 
     return {
-        "lianet": Contender(remembered(*settings.inputs), head, settings),
+        "lianet": Contender(remembered(*settings.inputs), RegionHead(region, labels), settings),
+        "lianet-layers": Contender(remembered(*settings.inputs), head, settings),
         "lianet-features": Contender(remembered("features"), head, settings),
         "lianet-bands": Contender(remembered("bands"), head, settings),
         "lianet-context": Contender(remembered("bands", "context"), head, settings),
         "lianet-plain": Contender(remembered(*settings.inputs), head, plain),
         "lianet-one": Contender(remembered(*settings.inputs), head, one),
         "lianet-wide": Contender(remembered(*paper.inputs), Networks(head_on(paper), device), paper),
-        "some": Contender(remembered(*SOME.inputs), Networks(head_on(SOME), device), SOME),
-        "many": Contender(remembered(*MANY.inputs), Networks(head_on(MANY), device), MANY),
         "bands": Contender(bands.with_context, head, settings),
         "bands-alone": Contender(bands, head, settings),
         "forest": Contender(bands, Forest(), settings),
@@ -147,7 +157,7 @@ def run(arguments: argparse.Namespace) -> None:
     goal = Goal.of(ground.labels, settings)
     asked = {"share": arguments.share, "points": arguments.points}
     done = {(row["contender"], row["split"]) for row in _rows(arguments.results, asked)}
-    every = contenders(region, bands, settings, arguments.device)
+    every = contenders(region, ground.labels, bands, settings, arguments.device)
     for name in arguments.contenders or every:
         wanted = [n for n in range(arguments.first, arguments.first + arguments.splits) if (name, n) not in done]
         samples: list[Sample] = make_samples(every[name].source, ground.labels, margin=MARGIN) if wanted else []

@@ -120,8 +120,8 @@ def encode(arguments: argparse.Namespace) -> None:
         words = RegionWords(name=name, title=name, licence="CC-BY-4.0", attribution="see the README of the data")
         started = time.monotonic()
         header = pretrain(_imagery(arguments.data, place), path, words)
-        quality = header.quality.psnr if header.quality else None
-        print(f"{name}: {quality} dB in {time.monotonic() - started:.0f} s", flush=True)
+        quality = np.mean([each.psnr_db or 0.0 for each in header.quality])
+        print(f"{name}: {quality:.1f} dB in {time.monotonic() - started:.0f} s", flush=True)
 
 
 # --- The draws: which labelled pixels are learned from, and which judge.

@@ -38,7 +38,7 @@ from lianet_user.finetuning.finetune import WINDOW_MARGIN, FinetuneProgress
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import figure_of_merit
 from lianet_user.finetuning.samples import Sample, keep, make_samples
-from lianet_user.finetuning.settings import SOME, TASKS, settings_for
+from lianet_user.finetuning.settings import CLASSES, TASKS, settings_for
 from lianet_user.finetuning.trainer import rate_at
 from lianet_user.geo.grid import Window
 from lianet_user.labels import LabelOptions, Labels, Split, read_labels, split_labels
@@ -52,7 +52,7 @@ PUBLISHED = dataclasses.replace(TASKS["land-cover"].settings, complete_windows=F
 """Windows that polygons fill completely are rare: all are taken."""
 EPOCHS, CLIP = PUBLISHED.epochs or 0, PUBLISHED.clip or 0.0
 
-TRAININGS = {"finetune-some": SOME, "finetune-paper-widths": FinetuneSettings()}
+TRAININGS = {"finetune-some": CLASSES, "finetune-paper-widths": FinetuneSettings()}
 """What `finetune` would train from fewer labels, and what it trained before that depended on their number."""
 
 Row = dict[str, Any]
@@ -90,7 +90,7 @@ class PublishedLoop:
         channels = region.channels(PUBLISHED.inputs)
         self.head = HeadLayers(channels, PUBLISHED.widths, self.goal.outputs, "group")
         self.optimizer = torch.optim.AdamW(self.head.parameters(), PUBLISHED.rate, weight_decay=PUBLISHED.weight_decay)
-        self.loss = self.goal.loss(PUBLISHED, None)
+        self.loss = self.goal.loss(PUBLISHED)
 
     def trunk(self, windows: Sequence[Window]) -> Tensor:
         """Features of windows, each by itself: float32 (B, channels, height, width)."""
