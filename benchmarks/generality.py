@@ -14,7 +14,8 @@ learned from by all contenders, and judged on labels that none of them saw:
 The region files are those in `models/`, and what `encode` makes of the imagery beside them:
 
     python benchmarks/generality.py encode --data FOLDER --regions REGIONS
-    python benchmarks/generality.py run --data FOLDER --regions REGIONS --results generality.jsonl [--draws 5] [--cells brazil:points-200 ...]
+    python benchmarks/generality.py run --data FOLDER --regions REGIONS --results generality.jsonl \\
+        [--draws 5] [--cells brazil:points-200 ...]
     python benchmarks/generality.py table --results generality.jsonl
 
 Results are appended draw by draw, so a run that was interrupted goes on where it stopped.
@@ -43,7 +44,7 @@ from lianet_user.evaluation.compare import MARGIN, UNET_CROP
 from lianet_user.files.header import IGNORE
 from lianet_user.finetuning import finetune
 from lianet_user.finetuning.losses import Goal
-from lianet_user.finetuning.samples import ReadInputs, Sample, keep, labelled_pixels, make_samples
+from lianet_user.finetuning.samples import GroundMask, ReadInputs, Sample, keep, labelled_pixels, make_samples
 from lianet_user.finetuning.settings import FinetuneSettings, settings_for
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
@@ -236,6 +237,9 @@ def contest(
             held[source] = make_samples(read, everywhere, margin=MARGIN)
         return held[source]
 
+    def on(ground: Mask) -> GroundMask:
+        return lambda window: np.asarray(ground[window.slices])
+
     for regime in place.regimes:
         if cells and f"{name}:{regime}" not in cells and name not in cells:
             continue
@@ -256,7 +260,7 @@ def contest(
                     goal = Goal(head.header.classes, head.header.numbers)
                     scores = judge(
                         head.layers,
-                        [s.trimmed(head.layers.halo) for s in keep(samples, lambda w: judged[w.slices])],
+                        [s.trimmed(head.layers.halo) for s in keep(samples, on(judged))],
                         goal,
                     ).scores()
                 else:
@@ -266,10 +270,7 @@ def contest(
                         "bands" if contender in ("forest", "micro-unet") else "context",
                         sources["bands" if contender in ("forest", "micro-unet") else "context"],
                     )
-                    training, judging = (
-                        keep(samples, lambda w: learned[w.slices]),
-                        keep(samples, lambda w: judged[w.slices]),
-                    )
+                    training, judging = keep(samples, on(learned)), keep(samples, on(judged))
                     if contender == "logistic":
                         scores = _logistic(training, judging, goal, seed)
                     else:

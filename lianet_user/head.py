@@ -146,8 +146,8 @@ class Head:
             )
             raise RegionMismatchError(
                 f"{region.path} was updated since {head} was trained ({trained_on.name!r}, {hashes}"
-                f" {str(region.sha256)[:12]}): `lianet-user finetune {region.path} LABELS {anew}; or give the region as it was with `region`; if nobody updated it, it is damaged: get it"
-                " again"
+                f" {str(region.sha256)[:12]}): `lianet-user finetune {region.path} LABELS {anew};"
+                " or give the region as it was with `region`; if nobody updated it, it is damaged: get it again"
             )
         raise RegionMismatchError(
             f"{region.path} is not the region that {head} was trained on ({trained_on.name!r}, {hashes}"

@@ -160,7 +160,7 @@ def _csv_rows(text: str, source: str) -> Iterator[tuple[str, str, object]]:
         next((names.index(each) for each in known if each in names), None) for known in (CLASS_COLUMNS, AREA_COLUMNS)
     )
     if name_at is None or area_at is None:
-        raise InputError(f"{source} has the columns {listed(header) or 'of an empty file'}: {_EXPECTED}")
+        raise InputError(f"{source} has the columns {listed(header)}: {_EXPECTED}")
     for where, cells in rows:
         yield where, cells[name_at], cells[area_at]
 
