@@ -34,7 +34,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from lianet_user.datacube import open_datacube
     from lianet_user.errors import LianetError
-    from lianet_user.finetuning import finetune
+    from lianet_user.finetuning import finetune, instant
     from lianet_user.head import Head
     from lianet_user.imagery import ImageryOptions, open_imagery
     from lianet_user.labels import LabelOptions, check_labels, read_labels
@@ -55,6 +55,7 @@ __all__ = [
     "change",
     "check_labels",
     "finetune",
+    "instant",
     "open_datacube",
     "open_imagery",
     "predict",
@@ -75,7 +76,7 @@ __getattr__, _, _ = lazy_loader.attach(
         "labels": ["LabelOptions", "check_labels", "read_labels"],
         "maps": ["change", "predict", "reconstruct"],
         "region": ["Region"],
-        "finetuning": ["finetune"],
+        "finetuning": ["finetune", "instant"],
         "pretraining": ["PretrainSettings", "RegionWords", "UpdateSettings", "pretrain", "update"],
     },
 )

@@ -1,4 +1,4 @@
-"""A head: six layers tied to one region, opened, applied and saved."""
+"""A head: layers and a closed form tied to one region, opened, applied and saved."""
 
 from __future__ import annotations
 
@@ -139,11 +139,15 @@ class Head:
         head = self.path or "the head"
         hashes = f"sha256 {trained_on.sha256[:12]}; found"
         if region.header.lineage == trained_on.lineage:
+            anew = (
+                f"--from {head}` trains the head on, from its weights"
+                if self.header.head.members
+                else "--instant` solves it anew"
+            )
             raise RegionMismatchError(
                 f"{region.path} was updated since {head} was trained ({trained_on.name!r}, {hashes}"
-                f" {str(region.sha256)[:12]}): `lianet-user finetune {region.path} LABELS --from {head}` trains the head on,"
-                " from its weights; or give the region as it was with `region`; if nobody updated it, it is damaged: get it"
-                " again"
+                f" {str(region.sha256)[:12]}): `lianet-user finetune {region.path} LABELS {anew};"
+                " or give the region as it was with `region`; if nobody updated it, it is damaged: get it again"
             )
         raise RegionMismatchError(
             f"{region.path} is not the region that {head} was trained on ({trained_on.name!r}, {hashes}"
@@ -213,9 +217,9 @@ class Head:
 
     @torch.inference_mode()
     def members_answers(self, window: Window, date: dt.date | None = None) -> Tensor:
-        """The answers of each member of the ensemble: float32 (members, outputs, scale * height, scale * width).
+        """The answers of each member, and of the closed form: float32 (answers, outputs, scale * height, scale * width).
 
-        Numbers in the unit of the labels, whose mean is :meth:`answers`; or logits. Arguments as there.
+        Numbers in the unit of the labels; or logits. Arguments as in :meth:`answers`.
         """
         raw = self._raw(window, date, self.region.head_input, lambda values: tuple(self._folded.each(values)))
         return self._in_units(torch.cat(raw))
@@ -328,8 +332,14 @@ class Head:
 
 def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
     config = file.header.head
+    channels = set(range(config.in_channels))
 
     def try_out(layers: HeadEnsemble) -> None:
+        if closed := layers.closed_form:
+            if file.dtypes["closed_form.channels"] != np.int64 or not set(closed.channels.tolist()) <= channels:
+                raise ValueError(f"the closed form reads channels that are none of the {config.in_channels} there are")
+            if not 0 <= closed.mix <= 1:
+                raise ValueError(f"the kernel's share is {closed.mix:.3g}, expected 0 to 1")
         layers(torch.zeros(1, config.in_channels, 8, 8))
 
     return built(lambda: HeadEnsemble(config), file, try_out)

@@ -97,7 +97,7 @@ def finetune(
     training_options: TrainingOptions,
     split_options: SplitOptions,
 ) -> None:
-    """Train a head on your labels: six layers on top of a region, in minutes, with no imagery.
+    """Train a head on your labels: on top of a region, in minutes, or with --instant in seconds, with no imagery.
 
     Example: lianet-user finetune models/havelland.safetensors landcover.gpkg --field class
     """
@@ -219,8 +219,12 @@ def _before(start: Path | None, scores: AnyScores) -> str:
 
 
 def _print(trained: Finetuned, before: AnyScores | None, folds: int | None) -> None:
+    from lianet_user.finetuning.priors import assumption, recalled_prior
+
     header = trained.head.header
     unit = header.numbers.unit if header.numbers else ""
+    if prior := recalled_prior(header.provenance.settings["prior"], header.classes):
+        print_lines([assumption(prior, trained.labels)], "finetune")
     if header.scores is not None:
         how = f"Cross-validation of {folds} parts" if folds else "Validation"
         print_scores(f"{how}, on blocks that were not trained on", header.scores, unit, before)

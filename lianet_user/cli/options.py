@@ -384,9 +384,10 @@ class TrainingOptions:
             start: the head to train on.
 
         Raises:
-            InputError: the preset is unknown, or not for such labels.
+            InputError: the preset is unknown or not for such labels, or the prior cannot be read.
         """
         from lianet_user.finetuning import FinetuneSettings
+        from lianet_user.finetuning.priors import parse_prior
         from lianet_user.finetuning.settings import settings_for
 
         chosen = FinetuneSettings.continuing(start) if start else settings_for(self.preset, labels, region, trained)
@@ -395,6 +396,8 @@ class TrainingOptions:
         }
         if "steps" in given:
             given["epochs"] = None
+        if "prior" in given:
+            given["prior"] = parse_prior(given["prior"], start.classes if start else labels.classes)
         return dataclasses.replace(chosen, **given)
 
 
@@ -473,9 +476,21 @@ def _training_options(
         int | None, grouped(TRAINING, "Stop a member after so many validations without an improvement.", min=1)
     ] = None,
 ) -> TrainingOptions:
-    flags = ("preset", "deep", "instant")
-    given = {name: value for name, value in locals().items() if value is not None and name not in (*flags, "flags")}
+    """The options as :class:`TrainingOptions`.
+
+    Raises:
+        InputError: two options contradict each other.
+    """
+    given = {
+        name: value
+        for name, value in locals().items()
+        if value is not None and name not in ("preset", "deep", "instant")
+    }
     if instant:
+        of_layers = [name for name in given if name != "prior"] + ["deep"] * deep + ["preset"] * (preset != "auto")
+        if of_layers:
+            named_options = " and ".join(f"--{name.replace('_', '-')}" for name in of_layers)
+            raise InputError(f"--instant has no layers, which {named_options} would train: give one or the other")
         given["closed_form"] = 1.0
     if deep:
         from lianet_user.field.head import DEEP_WIDTHS

@@ -413,6 +413,7 @@ def compare(
         raise LabelError("models are compared on the region's own grid: omit `scale`")
     plan = plan or SplitPlan()
     settings = settings or settings_for("auto", labels, region.header, plan.trained)
+    settings.check(labels)
     report = listener or (lambda *_: None)
     rasters = _rasters(features, region, labels)
     names = _chosen(contenders, labels, imagery is not None, bool(rasters))

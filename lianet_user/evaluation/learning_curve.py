@@ -75,6 +75,7 @@ def learning_curve(
     check_ground(region, labels)
     settings_of = settings or (lambda share: settings_for("auto", labels, region.header, share * (1 - SHARE)))
     reading = settings_of(max(shares))
+    reading.check(labels)
     goal = goal_for(labels, reading, "", None)
     goal.loss(reading)  # refused before the features are computed if it does not suit the labels
     samples = make_samples(
@@ -121,6 +122,8 @@ def learning_curve(
                     seconds=round(time.monotonic() - started, 1),
                 )
             )
+            if listener and not layers.members:
+                listener(len(points), total)
     return points
 
 

@@ -51,6 +51,8 @@ SHARPNESSES = (0.25, 0.5, 1.0)
 """What the logits of layers are multiplied by."""
 MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the kernel in the answer."""
+UNLIKELY = 1e4
+"""What a class that no label taught is behind the others, as a logit."""
 _CERTAIN = 1e-4
 """A probability below this counts as this where models are chosen, so that one wrong label decides nothing."""
 
@@ -162,10 +164,10 @@ class _Classes:
         self.outputs = len(prior)
 
     def linear(self, values: Array, kept: NDArray[np.bool_]) -> Iterator[tuple[Array, Array]]:
-        """Weights (channels, classes) and offsets of discriminants, tempered in every way that is tried."""
-        for weights, offsets in _discriminants(values[kept], self.columns[kept], self.prior[self.taught]):
+        """Weights (channels, classes) and offsets of discriminants, tempered in every way that is tried; the prior is not."""
+        for weights, offsets in _discriminants(values[kept], self.columns[kept]):
             for factor in TEMPERED:
-                yield weights * factor, offsets * factor
+                yield weights * factor, offsets * factor + np.log(self.prior[self.taught])
 
     def sharpened(self, answers: Array) -> list[Array]:
         return [answers * factor for factor in SHARPNESS]
@@ -218,8 +220,8 @@ class _Numbers:
 _Problem = _Classes | _Numbers
 
 
-def _discriminants(values: Array, columns: Array, prior: Array) -> Iterator[tuple[Array, Array]]:
-    """Weights (channels, classes) and offsets of linear discriminants, one for each of SHRINKAGES.
+def _discriminants(values: Array, columns: Array) -> Iterator[tuple[Array, Array]]:
+    """Weights (channels, classes) and offsets of linear discriminants of equally frequent classes, one for each of SHRINKAGES.
 
     A class without a pixel is never chosen.
     """
@@ -238,8 +240,8 @@ def _discriminants(values: Array, columns: Array, prior: Array) -> Iterator[tupl
     for least in SHRINKAGES:
         shrinkage = max(analytic, least)
         weights = axes @ (turned / ((1 - shrinkage) * strength + shrinkage * scale + 1e-9)[:, None])
-        offsets = np.log(prior) - 0.5 * (means.T * weights).sum(0)
-        yield weights, np.where(counts > 0, offsets, -1e4)
+        offsets = -0.5 * (means.T * weights).sum(0)
+        yield weights, np.where(counts > 0, offsets, -UNLIKELY)
 
 
 # --- The kernel, and the choice among what is tried.
@@ -322,23 +324,20 @@ class _Choice:
         closed = ClosedForm(
             ClosedFormConfig(channels=len(self.channels), landmarks=len(kernel.landmarks)), problem.outputs
         )
-        # A class that no label taught is never chosen.
-        shape = (problem.outputs, len(self.channels)), (problem.outputs, len(kernel.landmarks))
-        linear, kernels = np.zeros(shape[0]), np.zeros(shape[1])
-        linear_offset = kernel_offset = np.full(problem.outputs, -1e4)
-        linear_offset, kernel_offset = linear_offset.copy(), kernel_offset.copy()
-        linear[problem.taught], linear_offset[problem.taught] = weights.T, offsets
-        kernels[problem.taught] = (kernel.axes @ answer * factor).T
-        kernel_offset[problem.taught] = mean * factor
+        # A class that no label taught follows the first that one did, far behind: so it is chosen nowhere.
+        row = np.zeros(problem.outputs, np.int64)
+        row[problem.taught] = np.arange(len(problem.taught))
+        behind = np.full(problem.outputs, UNLIKELY)
+        behind[problem.taught] = 0
         for name, value in (
             ("channels", self.channels),
-            ("linear", linear),
-            ("linear_offset", linear_offset),
+            ("linear", weights.T[row]),
+            ("linear_offset", offsets[row] - behind),
             ("scale", np.sqrt(self.width)),
             ("power", self.power),
             ("landmarks", kernel.landmarks * np.sqrt(self.width)),
-            ("kernel", kernels),
-            ("kernel_offset", kernel_offset),
+            ("kernel", (kernel.axes @ answer * factor).T[row]),
+            ("kernel_offset", (mean * factor)[row] - behind),
             ("mix", self.share),
             ("low", getattr(problem, "low", 0.0)),
             ("high", getattr(problem, "high", 0.0)),

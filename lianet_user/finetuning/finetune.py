@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from lianet_user.files.checkpoint import Fingerprint, load_checkpoint, round_pat
 from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Provenance, RegionRef
 from lianet_user.finetuning.closed_form import fit_closed_form, weigh
 from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.priors import stored_prior
 from lianet_user.finetuning.samples import (
     CACHE_GB,
     FeatureCache,
@@ -43,7 +45,7 @@ from lianet_user.finetuning.samples import (
     moments,
     standardized,
 )
-from lianet_user.finetuning.settings import FinetuneSettings, settings_for
+from lianet_user.finetuning.settings import SOLVED, FinetuneSettings, settings_for
 from lianet_user.finetuning.trainer import Checkpoint, History, NotFiniteError, Step, fit
 from lianet_user.finetuning.validation import Judgement, judge
 from lianet_user.geo.grid import Window, finer
@@ -92,13 +94,23 @@ def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSet
     """
     start.check_lineage(region)
     config, name = start.header.head, start.path or "the head"
+    if not config.members:
+        raise InputError(
+            f"{name} has no layers to train on, because it was solved from its labels at once: omit `start`, and solve a new"
+            " one from the old labels and the new together"
+        )
     if (channels := region.channels(config.inputs)) != config.in_channels:
         raise RegionMismatchError(
             f"{name} reads {config.in_channels} channels and {region.path} now gives {channels}, because its bands or"
             " dates have changed: train a new head without `start`"
         )
-    for what in ("inputs", "widths", "members"):
-        own, asked = getattr(config, what), getattr(settings, what)
+    for what, own in (
+        ("inputs", config.inputs),
+        ("widths", config.widths),
+        ("members", config.members),
+        ("closed_form", config.closed_form_share),
+    ):
+        asked = getattr(settings, what)
         if asked != own:
             raise InputError(
                 f"`{what}` {asked}: {name} has {own}, and a head that is trained on keeps its layers: omit it, or train a"
@@ -242,7 +254,7 @@ def finetune(
 
     Raises:
         ArtifactError: `resume` without a checkpoint of this very run.
-        InputError: the settings ask for other layers than those of `start`.
+        InputError: the settings do not suit the labels, or ask for other layers than those of `start`.
         LabelError: the labels lie on another grid, have a class that `start` lacks, or cannot be split.
         OutputError: there is no room for features beyond `cache_gb`.
         RegionMismatchError: `start` is a head of another region.
@@ -259,6 +271,7 @@ def finetune(
         untaught = missing_classes(labels)
     if settings is None:
         settings = FinetuneSettings.continuing(start.header) if start else settings_for("auto", labels, region.header)
+    settings.check(labels)
     goal = goal_for(labels, settings, unit, start)
     run = _Finetuning(region, labels, settings, goal, start, report, untaught, checkpoint, resume, cache_gb)
     split = split or (folds[0] if folds else split_labels(labels, share=settings.validation, seed=settings.seed))
@@ -267,6 +280,35 @@ def finetune(
     if folds:
         split = dataclasses.replace(split, validation=np.zeros_like(split.validation))
     return run.go(split, folds)
+
+
+def instant(
+    region: Region,
+    labels: Labels,
+    *,
+    split: Split | None = None,
+    folds: Sequence[Split] = (),
+    unit: str = "",
+    cache_gb: float = CACHE_GB,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Head:
+    """Solve a head without layers, in seconds: :func:`finetune` with the closed form alone.
+
+    Args:
+        region: as in `finetune`, like all that is not named here.
+        labels: on the region's grid.
+        settings: fields of :class:`FinetuneSettings` that differ from those for such labels: `prior`, `inputs`, `validation`,
+            `seed`.
+
+    Raises:
+        InputError: a setting does not suit the labels.
+        LabelError: the labels lie on another grid, or cannot be split.
+    """
+    chosen = dataclasses.replace(settings_for("auto", labels, region.header), **settings | {"closed_form": 1.0})
+    return finetune(
+        region, labels, settings=chosen, split=split, folds=folds, unit=unit, cache_gb=cache_gb, listener=listener
+    ).head
 
 
 def check_ground(region: Region, labels: Labels) -> None:
@@ -481,6 +523,9 @@ class _Finetuning:
             name: value if not isinstance(value, tuple) else " ".join(map(str, value))
             for name, value in dataclasses.asdict(self.settings).items()
         }
+        settings["prior"] = stored_prior(self.settings.prior, labels.classes)
+        if not layers.members:
+            settings = {name: settings[name] for name in SOLVED}
         settings |= {"block": split.block, "buffer": split.buffer, "folds": folds if folds > 1 else None}
         if self.start:
             settings |= {"from_sha256": self.start.sha256}

@@ -26,7 +26,8 @@ from lianet_user.errors import InputError, did_you_mean
 from lianet_user.field.torchvision_ops import import_torchvision
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers
 from lianet_user.finetuning.metrics import Meter, meter_for
-from lianet_user.finetuning.settings import PRIOR_POWERS, FinetuneSettings, Prior
+from lianet_user.finetuning.priors import PRIOR_POWERS, Prior
+from lianet_user.finetuning.settings import FinetuneSettings
 from lianet_user.labels import Labels
 
 HUBER_DELTA: Final = 0.1
@@ -208,7 +209,7 @@ class Goal:
 
         Args:
             counts: labelled pixels of each class.
-            kind: see :data:`lianet_user.finetuning.settings.Prior`.
+            kind: see :data:`lianet_user.finetuning.priors.Prior`.
         """
         if isinstance(kind, tuple):
             shares = np.where(counts > 0, np.asarray(kind, np.float64), 0.0)

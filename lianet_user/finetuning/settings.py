@@ -14,15 +14,9 @@ from lianet_user.errors import InputError, did_you_mean
 from lianet_user.field.config import HeadInput, reads_a_date
 from lianet_user.field.head import PAPER_WIDTHS, SLIM_WIDTHS
 from lianet_user.files.header import HeadHeader, RegionHeader
+from lianet_user.finetuning.priors import Prior, check_prior, recalled_prior
 from lianet_user.labels import SHARE, Labels
 from lianet_user.labels.label_options import Task
-
-Prior = Literal["labels", "tempered", "equal"] | tuple[float, ...]
-"""How frequent a head takes the classes to be: as the labels have them, in proportion to the square roots of that, all alike,
-or in the shares that are given."""
-
-PRIOR_POWERS = {"labels": 1.0, "tempered": 0.5, "equal": 0.0}
-"""Powers of the labels' frequencies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +38,8 @@ class FinetuneSettings:
     label_smoothing: float = 0.0
     """Share of a label that cross-entropy spreads over all classes."""
     prior: Prior = "labels"
-    """How frequent the head takes the classes to be, however often training shows them."""
+    """How frequent the head takes the classes to be, however often training shows them: a word of
+    :data:`lianet_user.finetuning.priors.PRIOR_POWERS`, or the share of each class in their order."""
     closed_form: float | None = None
     """Share of the closed form in the answer (:mod:`lianet_user.finetuning.closed_form`): 0 has none, 1 nothing else; None
     takes what suits the validation ground best."""
@@ -92,6 +87,26 @@ class FinetuneSettings:
         """Whether what a head reads depends on the date."""
         return reads_a_date(self.inputs)
 
+    def check(self, labels: Labels) -> None:
+        """Refuse what no head of such labels can have, before anything is computed.
+
+        Raises:
+            InputError: the prior is not one of these classes, or there can be no such closed form.
+        """
+        check_prior(self.prior, labels.classes)
+        if not 0 <= self.closed_form <= 1:
+            raise InputError(f"`closed_form` {self.closed_form:g}: expected its share in the answer, 0 to 1")
+        if self.closed_form and (self.norm == "group" or self.leaky):
+            raise InputError(
+                "`closed_form` stands beside no layers with `norm` group and no `leaky` numbers, as the paper's tasks have"
+                " them: give 0"
+            )
+        if self.closed_form == 1 and labels.scale != 1:
+            raise InputError(
+                f"`closed_form` reads pixels of the region, and the labels are {labels.scale} times as fine: omit `scale`, or"
+                " train layers"
+            )
+
     @classmethod
     def continuing(cls, header: HeadHeader) -> Self:
         """How a head is trained on by default: gently, and validated on the same ground as before if the labels are the same.
@@ -100,10 +115,10 @@ class FinetuneSettings:
         0.67 to 0.70 so, and to 0.69 with all steps at either rate, in twice the time (one member, one split).
 
         Args:
-            header: of the head: its layers are kept, and its share and seed of the split where it states them.
+            header: of the head: its layers are kept, and its prior and its share and seed of the split where it states them.
         """
         fresh, stated = cls(), header.provenance.settings
-        share, seed, prior = (stated.get(name) for name in ("validation", "seed", "prior"))
+        share, seed = stated.get("validation"), stated.get("seed")
         return cls(
             inputs=header.head.inputs,
             widths=header.head.widths,
@@ -111,12 +126,16 @@ class FinetuneSettings:
             members=header.head.members,
             steps=fresh.steps // 2,
             rate=fresh.rate / 3,
-            prior=prior if prior in PRIOR_POWERS else fresh.prior,  # type: ignore[arg-type]  # one of its words
+            prior=recalled_prior(stated.get("prior"), header.classes) or fresh.prior,
             closed_form=(1.0 if header.head.members == 0 else None) if header.head.closed_form else 0.0,
             leaky=header.head.output == "number",
             validation=share if isinstance(share, float) and 0 < share < 1 else fresh.validation,
             seed=seed if isinstance(seed, int) and seed >= 0 else fresh.seed,
         )
+
+
+SOLVED = ("inputs", "standardize", "prior", "closed_form", "refit", "validation", "seed")
+"""The settings that a head without layers has."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import json
 import re
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,13 +98,13 @@ def read_class_table(path: Path) -> ClassTable:
                 " expression) or, for a raster, Paletted/Unique values; save such a style with QGIS or give a CSV file"
             )
         return table
-    if len(content) > MAX_BYTES or content.startswith(b"PK") or (text := _decoded(content)) is None:
+    if len(content) > MAX_BYTES or content.startswith(b"PK") or (text := decoded(content)) is None:
         raise LabelError(f"`classes` {path} is not a text table: {expected}")
     entries = _table_entries(text, f"`classes` {path}")
     return ClassTable(f"table {path}", entries)
 
 
-def _decoded(content: bytes) -> str | None:
+def decoded(content: bytes) -> str | None:
     """Text as UTF-8, as spreadsheets save "Unicode text" (UTF-16), or as Windows-1252; None if it is none of these."""
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
@@ -117,7 +117,7 @@ def _decoded(content: bytes) -> str | None:
 
 
 def _table_entries(text: str, source: str) -> tuple[TableEntry, ...]:
-    delimiter = _csv_delimiter(text)
+    delimiter = csv_delimiter(text, {*LABEL_COLUMNS, *NAME_COLUMNS, *COLOR_COLUMNS})
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     entries: dict[str, TableEntry] = {}
     try:
@@ -152,14 +152,13 @@ def _table_entries(text: str, source: str) -> tuple[TableEntry, ...]:
     return tuple(entries.values())
 
 
-def _csv_delimiter(text: str) -> str:
+def csv_delimiter(text: str, known: Collection[str]) -> str:
     """The delimiter with which the first line has the most columns of known names."""
     first = text.split("\n", 1)[0].strip()
-    known = {*LABEL_COLUMNS, *NAME_COLUMNS, *COLOR_COLUMNS}
 
     def known_columns(delimiter: str) -> tuple[int, int]:
         cells = [cell.strip().strip('"').lower() for cell in first.split(delimiter)]
-        return len(known.intersection(cells)), len(cells)
+        return len(set(known).intersection(cells)), len(cells)
 
     return max(";\t,", key=known_columns)
 

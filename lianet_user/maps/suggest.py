@@ -115,7 +115,7 @@ def suggest(
     Raises:
         AreaError: the box lies outside the region, or has no room for a place.
         DateError: the region does not hold `date`, or none was given and there are several.
-        InputError: a number is out of range, or the head maps numbers and has only one member.
+        InputError: a number is out of range, or the head maps numbers and answers with one model only.
         RegionMismatchError: the region was updated since the head was trained.
 
     Warns:
@@ -125,10 +125,11 @@ def suggest(
     head.check_region()
     if n < 1 or size < 1 or (spacing is not None and not spacing >= 0):
         raise InputError(f"`n` {n}, `size` {size}, `spacing` {spacing}: expected numbers above 0")
-    if not head.header.classes and head.header.head.members < 2:
+    config = head.header.head
+    if not head.header.classes and config.members + (config.closed_form is not None) < 2:
         raise InputError(
-            f"{head.path or 'the head'} maps numbers and has one member, but uncertainty is how far several members differ:"
-            " train a head with more, for instance `lianet-user finetune --members 3`"
+            f"{head.path or 'the head'} maps numbers and answers with one model, but uncertainty is how far several differ:"
+            " train a head of layers and a closed form, or of more members, for instance `lianet-user finetune --members 3`"
         )
     acquisition = head.acquisition_date(date)
     window, _ = head.region.window_of(bbox, bbox_crs)

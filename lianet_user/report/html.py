@@ -189,8 +189,6 @@ def _trained(head: Head, pixel: float) -> list[tuple[str, str]]:
         "coverage": "a map of the share of each pixel that is covered",
     }[header.task]
     seconds = header.provenance.seconds
-    members = f"{config.members} heads that answer together" if config.members > 1 else "one head"
-    parameters = sum(tensor.numel() for tensor in head.layers.parameters())
     return [
         (
             "Made for",
@@ -204,11 +202,26 @@ def _trained(head: Head, pixel: float) -> list[tuple[str, str]]:
         ("Region", f"{region.name}, {height:,} x {width:,} px of {pixel:.3g} m, {crs_name(crs)}"),
         (
             "Head",
-            f"{members}, {len(config.widths) + 1} convolutions each, {parameters:,} parameters in all, reading"
-            f" {', '.join(config.inputs)}",
+            f"{_answering(head)}, reading {', '.join(config.inputs)}",
         ),
         ("Trained", _moment(header.provenance.created) + (f", in {seconds:,.0f} s" if seconds is not None else "")),
     ]
+
+
+def _answering(head: Head) -> str:
+    """What answers: layers, the closed form, or both together."""
+    config, parts = head.header.head, []
+    if config.members:
+        members = f"{config.members} heads that answer together" if config.members > 1 else "one head"
+        parameters = sum(tensor.numel() for tensor in head.layers.parameters())
+        parts.append(f"{members}, {len(config.widths) + 1} convolutions each, {parameters:,} parameters in all")
+    if (closed := config.closed_form) is not None:
+        share = f", {config.closed_form_share:.0%} of the answer" if config.members else " alone"
+        parts.append(
+            f"a closed form{share}: a linear model and a kernel of {closed.landmarks} landmarks on {closed.channels} channels"
+            " of single pixels"
+        )
+    return "; ".join(parts)
 
 
 def _moment(moment: dt.datetime) -> str:

@@ -34,8 +34,11 @@ from lianet_user.errors import (
     MapError,
     RegionMismatchError,
 )
-from lianet_user.files.artifact import METADATA_KEY, open_head_file, open_region_file
+from lianet_user.field.config import ClosedFormConfig
+from lianet_user.field.head import HeadEnsemble
+from lianet_user.files.artifact import METADATA_KEY, open_head_file, open_region_file, write_artifact
 from lianet_user.files.container import MAX_TENSORS, parse_json
+from lianet_user.head import Head
 
 Change = Callable[[dict[str, Any]], object]
 Make = Callable[[Folder], Path]
@@ -117,7 +120,7 @@ def weights(name: str, values: Callable[[np.ndarray], np.ndarray], of: str = "re
         document, data = split(folder.whole(of))
         entry = document[name]
         start, end = entry["data_offsets"]
-        dtype = {"F16": "<f2", "F32": "<f4"}[entry["dtype"]]
+        dtype = {"F16": "<f2", "F32": "<f4", "I64": "<i8"}[entry["dtype"]]
         array = values(np.frombuffer(data[start:end], dtype).copy()).astype(dtype)
         return folder.file(forged(document, data[:start] + array.tobytes() + data[end:]))
 
@@ -128,6 +131,22 @@ def cut(size: int | float, of: str = "region") -> Make:
     def make(folder: Folder) -> Path:
         whole = folder.whole(of)
         return folder.file(whole[: size if isinstance(size, int) else int(size * len(whole))])
+
+    return make
+
+
+def solved(change: Make, channels: np.ndarray | None = None) -> Make:
+    """A change of `solved.safetensors`, a head that answers with a closed form alone."""
+
+    def make(folder: Folder) -> Path:
+        head = Head.open(folder.path / "head.safetensors")
+        parts = {"members": 0, "closed_form": ClosedFormConfig(channels=2, landmarks=3), "closed_form_share": 1.0}
+        config = head.header.head.model_copy(update=parts)
+        tensors = {name: tensor.numpy() for name, tensor in HeadEnsemble(config).state_dict().items()}
+        if channels is not None:
+            tensors["closed_form.channels"] = channels
+        write_artifact(folder.path / "solved.safetensors", head.header.model_copy(update={"head": config}), tensors)
+        return change(folder)
 
     return make
 
@@ -387,6 +406,37 @@ HEADS: dict[str, Bad] = {
     ),
     "head of the region as it was": Bad(
         said("region", of="head", sha256="0" * 64), "was updated since", PREDICT, RegionMismatchError
+    ),
+    "closed form of channels there are not": Bad(
+        solved(weights("closed_form.channels", lambda a: a + 10**6, "solved")), "none of the", PREDICT
+    ),
+    "closed form of channels below nothing": Bad(
+        solved(weights("closed_form.channels", lambda a: a - 1, "solved")), "none of the", PREDICT
+    ),
+    "closed form of half a channel": Bad(
+        solved(lambda f: f.path / "solved.safetensors", np.float32([0, 0.5])), "none of the", PREDICT
+    ),
+    "closed form with more than all of the kernel": Bad(
+        solved(weights("closed_form.mix", lambda a: a + 2, "solved")), "kernel's share is 2", PREDICT
+    ),
+    "closed form of NaN": Bad(
+        solved(weights("closed_form.mix", lambda a: a * np.nan, "solved")), "NaN or infinity", PREDICT
+    ),
+    "closed form of more landmarks": Bad(
+        solved(said("head", of="solved", closed_form={"channels": 2, "landmarks": 4096})), "do not fit", PREDICT
+    ),
+    "closed form of more channels than there are": Bad(
+        solved(said("head", of="solved", closed_form={"channels": 8000, "landmarks": 3})), "more channels than", PREDICT
+    ),
+    "closed form on a finer grid": Bad(solved(said("head", of="solved", scale=4)), "region's own grid", PREDICT),
+    "closed form alone with half a share": Bad(
+        solved(said("head", of="solved", closed_form_share=0.5)), "with the closed form alone", PREDICT
+    ),
+    "closed form that is not there": Bad(
+        solved(said("head", of="solved", closed_form=None)), "layers, a closed form, or both", PREDICT
+    ),
+    "head with a share and no closed form": Bad(
+        said("head", of="head", closed_form_share=0.5), "gives it no share", PREDICT
     ),
     "head without dates": Bad(said(of="head", dates=[]), "dates: ", PREDICT),
 }

@@ -21,6 +21,7 @@ from lianet_user.files.artifact import open_head_file
 from lianet_user.files.header import IGNORE, AnyScores, ClassEntry, Scores
 from lianet_user.finetuning import FinetuneProgress, FinetuneSettings, finetune
 from lianet_user.finetuning.finetune import labels_for
+from lianet_user.finetuning.priors import Prior, stored_prior
 from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import BLOCK, Labels
@@ -148,9 +149,33 @@ def test_training_on_is_gentler_by_default_and_keeps_the_layers(head: Head) -> N
     assert (settings.inputs, settings.widths, settings.members) == (QUICK.inputs, QUICK.widths, QUICK.members)
     assert settings.steps < fresh.steps
     assert settings.rate < fresh.rate
-    assert settings.class_weight == fresh.class_weight
-    stated = head.header.provenance.model_copy(update={"settings": {"class_weight": 0.0}})
-    assert FinetuneSettings.continuing(head.header.model_copy(update={"provenance": stated})).class_weight == 0
+    assert settings.prior == fresh.prior
+    assert settings.closed_form == QUICK.closed_form
+
+
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        ("equal", "equal"),
+        (stored_prior((0.5, 0.3, 0.2), CLASSES), (0.5, 0.3, 0.2)),
+        *(
+            (wrong, FinetuneSettings().prior)
+            for wrong in (
+                None,
+                3,
+                True,
+                "wide",
+                "[1, 2, 3]",
+                '{"dark": 1}',
+                '{"dark": 1, "middling": "x", "bright": 1}',
+            )
+        ),
+        ('{"dark": NaN, "middling": 1, "bright": 1}', FinetuneSettings().prior),
+    ],
+)
+def test_training_on_keeps_the_prior_that_a_head_states(head: Head, stated: object, kept: Prior) -> None:
+    provenance = head.header.provenance.model_copy(update={"settings": {"prior": stated}})
+    assert FinetuneSettings.continuing(head.header.model_copy(update={"provenance": provenance})).prior == kept
 
 
 def test_a_head_says_which_it_was_trained_on_from(region: Region, labels: Labels, head: Head) -> None:
@@ -226,7 +251,7 @@ def test_a_region_with_other_bands_is_no_start(make_region: RegionFactory, label
 
 @pytest.mark.parametrize(
     "change",
-    [{"members": 3}, {"widths": (16, 8)}, {"inputs": ("features", "bands")}],
+    [{"members": 3}, {"widths": (16, 8)}, {"inputs": ("features", "bands")}, {"closed_form": 1.0}],
     ids=lambda each: next(iter(each)),
 )
 def test_settings_that_ask_for_other_layers_are_refused(

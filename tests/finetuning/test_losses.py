@@ -57,21 +57,12 @@ def classes_of(name: str) -> int:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("weights", [None, [0.2, 1.0, 3.0, 0.7]])
-def test_cross_entropy_is_the_weighted_mean_of_minus_log_probabilities(
-    weights: list[float] | None, smoothing: float
-) -> None:
+def test_cross_entropy_is_the_mean_of_minus_log_probabilities(smoothing: float) -> None:
     answers, reference = batch("cross-entropy")
     logits, truth = labelled_pixels(answers, reference)
-    weight = np.ones(CLASSES) if weights is None else np.array(weights)
     aim = np.eye(CLASSES)[truth] * (1 - smoothing) + smoothing / CLASSES
-    expected = -(aim * weight * np.log(softmax(logits))).sum() / weight[truth].sum()
-    loss = make_loss(
-        "cross-entropy",
-        classes=CLASSES,
-        weights=None if weights is None else torch.tensor(weights),
-        label_smoothing=smoothing,
-    )
+    expected = -(aim * np.log(softmax(logits))).sum(1).mean()
+    loss = make_loss("cross-entropy", classes=CLASSES, label_smoothing=smoothing)
     assert loss(answers, reference).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -143,11 +134,10 @@ def test_a_sum_is_the_sum_and_its_spaces_mean_nothing(name: str) -> None:
     torch.testing.assert_close(found, sum(parts, torch.tensor(0.0)))
 
 
-def test_weights_and_smoothing_of_a_sum_are_cross_entropys() -> None:
+def test_smoothing_of_a_sum_is_cross_entropys() -> None:
     answers, reference = batch("dice")
-    weights = torch.tensor([0.2, 1.0, 3.0, 0.7])
-    both = make_loss("dice+cross-entropy", classes=CLASSES, weights=weights, label_smoothing=0.1)
-    alone = make_loss("cross-entropy", classes=CLASSES, weights=weights, label_smoothing=0.1)
+    both = make_loss("dice+cross-entropy", classes=CLASSES, label_smoothing=0.1)
+    alone = make_loss("cross-entropy", classes=CLASSES, label_smoothing=0.1)
     dice = make_loss("dice", classes=CLASSES)
     torch.testing.assert_close(both(answers, reference), alone(answers, reference) + dice(answers, reference))
 
@@ -217,33 +207,17 @@ def test_answers_that_are_sure_and_wrong_or_right_have_finite_gradients(name: st
     assert torch.autograd.grad(found, sure)[0].isfinite().all()
 
 
-def test_classes_that_all_weigh_nothing_are_a_loss_of_nothing() -> None:
-    answers, reference = batch("cross-entropy")
-    weights = torch.tensor([0.0, 0.0, 0.0, 1.0])
-    found = make_loss("cross-entropy", classes=CLASSES, weights=weights)(answers, reference)
-    assert found.item() == 0
-    assert torch.equal(torch.autograd.grad(found, answers)[0], torch.zeros_like(answers))
-
-
 @pytest.mark.parametrize("name", OF_CLASSES)
 def test_a_class_left_out_is_as_good_as_not_there(name: str) -> None:
     answers, reference = batch(name)
-    takes = name.startswith("cross-entropy")
-    weights = torch.tensor([2.0, 0.5, 1.0]) if takes else None
-    smoothing = 0.1 if takes else 0.0
+    smoothing = 0.1 if name.startswith("cross-entropy") else 0.0
     # Class 1 is put between those of a head of three, and its answer is absurd.
     wide = torch.cat([answers[:, :1], torch.full_like(answers[:, :1], 50.0), answers[:, 1:3]], 1).detach()
     wide.requires_grad_()
     shifted = torch.where((reference > 0) & (reference != IGNORE), reference + 1, reference)
-    loss = make_loss(
-        name,
-        classes=4,
-        weights=None if weights is None else torch.tensor([2.0, 9.0, 0.5, 1.0]),
-        label_smoothing=smoothing,
-        left_out=[1],
-    )
+    loss = make_loss(name, classes=4, label_smoothing=smoothing, left_out=[1])
     found = loss(wide, shifted)
-    expected = make_loss(name, classes=3, weights=weights, label_smoothing=smoothing)(answers[:, :3], reference)
+    expected = make_loss(name, classes=3, label_smoothing=smoothing)(answers[:, :3], reference)
     assert torch.equal(found, expected)
     gradient = torch.autograd.grad(found, wide)[0]
     assert (gradient[:, 1] == 0).all()
@@ -278,10 +252,8 @@ def test_a_name_that_is_no_loss_of_these_labels_is_refused(name: str, classes: i
 
 
 @pytest.mark.parametrize("name", ["focal", "dice+lovasz", "l1"])
-def test_weights_and_smoothing_are_refused_where_nothing_takes_them(name: str) -> None:
+def test_smoothing_is_refused_where_nothing_takes_it(name: str) -> None:
     classes = 0 if name == "l1" else CLASSES
-    with pytest.raises(InputError, match="takes no class weights: only cross-entropy does"):
-        make_loss(name, classes=classes, weights=torch.ones(CLASSES))
     with pytest.raises(InputError, match="takes no label smoothing: only cross-entropy does"):
         make_loss(name, classes=classes, label_smoothing=0.1)
 
@@ -290,12 +262,6 @@ def test_weights_and_smoothing_are_refused_where_nothing_takes_them(name: str) -
 def test_label_smoothing_that_is_no_share_is_refused(smoothing: float) -> None:
     with pytest.raises(InputError, match="is not a share: expected 0 to below 1"):
         make_loss("cross-entropy", classes=CLASSES, label_smoothing=smoothing)
-
-
-@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, 1.0, 1.0, -1.0], [1.0, 1.0, 1.0, float("inf")]])
-def test_weights_that_cannot_weigh_are_refused(weights: list[float]) -> None:
-    with pytest.raises(ValueError, match="expected 4 weights, finite and not negative"):
-        make_loss("cross-entropy", classes=CLASSES, weights=torch.tensor(weights))
 
 
 def test_one_class_cannot_be_told_apart() -> None:

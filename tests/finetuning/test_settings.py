@@ -53,7 +53,7 @@ def test_a_task_has_the_papers_numbers(name: str, loss: str, rate: float, epochs
     assert round(settings.warmup * epochs) == warmup_epochs
     assert (settings.batch, settings.crop, settings.weight_decay, settings.clip) == (32, 128, 0.01, 1.0)
     assert (settings.inputs, settings.members, settings.sampling) == (("features",), 1, "windows")
-    assert settings.class_weight == 0
+    assert (settings.prior, settings.closed_form, settings.leaky, settings.keep_best) == ("labels", 0.0, True, True)
 
 
 def test_every_task_names_a_loss_for_its_kind() -> None:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from lianet_user.errors import ArtifactError, LabelError, TrainingError, TrainingWarning
 from lianet_user.field.head import HeadLayers, head_halo
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers, NumberScores, Scores
-from lianet_user.finetuning.crops import BalancedCrops, WindowCrops, class_weights, cut
+from lianet_user.finetuning.crops import BalancedCrops, WindowCrops, class_counts, class_offsets, cut
 from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.priors import Prior
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
 from lianet_user.finetuning.trainer import Checkpoint, NotFiniteError, Step, fit, rate_at
@@ -153,15 +154,35 @@ def test_a_crop_beyond_a_sample_is_filled_up_with_what_bears_no_label() -> None:
         assert blank.all()
 
 
-def test_class_weights_have_a_mean_of_one_and_follow_the_power() -> None:
+FOUR = Goal(tuple(ClassEntry(name=name, color="#000000") for name in "abcd"), None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("labels", [0.81, 0.16, 0.03, 0.0]),
+        ("tempered", [0.9 / 1.473, 0.4 / 1.473, 0.173 / 1.473, 0.0]),
+        ("equal", [1 / 3, 1 / 3, 1 / 3, 0.0]),
+        ((1.0, 2.0, 1.0, 4.0), [0.25, 0.5, 0.25, 0.0]),
+    ],
+)
+def test_a_prior_is_of_the_classes_that_have_labels_and_sums_to_one(kind: Prior, expected: list[float]) -> None:
+    assert FOUR.prior(np.array([8100, 1600, 300, 0]), kind) == pytest.approx(expected, abs=1e-3)
+
+
+def test_offsets_turn_what_crops_show_into_the_prior() -> None:
     made = samples()
-    labels = torch.cat([sample.labels.flatten() for sample in made])
-    counts = np.bincount(labels[labels != IGNORE].numpy(), minlength=4)
-    found = class_weights(made, 4, 0.5).numpy()
-    assert (found[:3] * counts[:3]).sum() == pytest.approx(counts.sum(), rel=1e-5)
-    assert found[3] == 0
-    assert found[0] / found[1] == pytest.approx((counts[1] / counts[0]) ** 0.5, rel=1e-4)
-    assert class_weights(made, 3, 0.0).numpy() == pytest.approx(1.0)
+    for sample in made:
+        sample.labels[sample.labels == 2] = 0
+    counts = class_counts(made, 4)
+    assert counts[2:].tolist() == [0, 0]
+    assert counts.sum() == sum(int((sample.labels != IGNORE).sum()) for sample in made)
+    crops = BalancedCrops(made, FOUR, QUICK)
+    prior = FOUR.prior(counts, (0.1, 0.9, 0.5, 0.5))
+    offsets = class_offsets(crops, counts, prior, 0).numpy().ravel()
+    shown = np.bincount(torch.cat([crops.draw((0, 3), step)[1].flatten() for step in range(16)]).numpy())[:2]
+    assert offsets[0] - offsets[1] == pytest.approx(np.log(shown[0] / shown[1]) - np.log(0.1 / 0.9), abs=1e-5)
+    assert offsets[2:].tolist() == [0, 0]
 
 
 # --- rates
@@ -209,15 +230,18 @@ def test_what_follows_from_the_inputs_is_learned(goal: Goal, scale: int) -> None
     assert history.losses[-1][1] < history.losses[0][1]
 
 
-def test_the_best_state_is_the_one_that_is_kept() -> None:
+@pytest.mark.parametrize("keep_best", [False, True])
+def test_the_last_state_is_kept_or_on_request_the_best(keep_best: bool) -> None:
     validation = samples(count=2, seed=1)
     member = network()
-    (history,) = fit([member], samples(), validation, CLASSES, dataclasses.replace(QUICK, steps=40, rate=0.2))
+    settings = dataclasses.replace(QUICK, steps=40, rate=0.2, keep_best=keep_best)
+    (history,) = fit([member], samples(), validation, CLASSES, settings)
     steps, figures = zip(*history.looks, strict=True)
-    assert history.best_step == steps[int(np.argmax(figures))]
+    chosen = int(np.argmax(figures)) if keep_best else len(figures) - 1
+    assert history.best_step == steps[chosen]
     kept = judge(member, validation, CLASSES).scores()
     assert isinstance(kept, Scores)
-    assert kept.macro_f1 == pytest.approx(max(figures), abs=0.01)  # looks are in the precision of the training
+    assert kept.macro_f1 == pytest.approx(figures[chosen], abs=0.01)  # looks are in the precision of the training
 
 
 def test_patience_ends_a_member_and_the_next_one_begins() -> None:
@@ -272,7 +296,7 @@ def test_a_loss_that_is_not_finite_leaves_the_best_state_so_far() -> None:
 
 
 def test_memory_that_does_not_hold_a_batch_is_met_with_smaller_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = dataclasses.replace(QUICK, batch=8, steps=3, class_weight=0.0)
+    settings = dataclasses.replace(QUICK, batch=8, steps=3)
 
     class Tight(nn.Module):
         """Without BatchNorm, so that pieces compute the same as the whole."""
