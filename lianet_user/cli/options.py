@@ -358,6 +358,10 @@ class SplitOptions:
         return {"block": self.block, "buffer": self.split_buffer, "test": test}
 
 
+OF_LAYERS = {"loss", "steps", "members", "rate", "batch", "crop", "label_smoothing", "dropout", "widths", "patience"}
+"""Settings that say how the layers of a head are trained, and mean nothing to its closed form."""
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """The options that say how heads are trained."""
@@ -396,6 +400,8 @@ class TrainingOptions:
         }
         if "steps" in given:
             given["epochs"] = None
+        if chosen.closed_form == 1 and not start and OF_LAYERS & given.keys():
+            given = {"closed_form": None} | given  # whoever says how layers are trained wants some
         if "prior" in given:
             given["prior"] = parse_prior(given["prior"], start.classes if start else labels.classes)
         return dataclasses.replace(chosen, **given)

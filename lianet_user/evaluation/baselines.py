@@ -21,7 +21,7 @@ from torch.nn import functional
 from lianet_user.errors import ImageryError, InputError, listed
 from lianet_user.field.head import CONTEXT_HALO, HeadLayers, context
 from lianet_user.files.header import AnyScores
-from lianet_user.finetuning.finetune import new_layers, solve
+from lianet_user.finetuning.finetune import new_layers, train_alone
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, labelled_pixels, moments, standardized
 from lianet_user.finetuning.settings import FinetuneSettings
@@ -202,17 +202,8 @@ class RegionHead:
         if settings.standardize:
             mean, std = moments(training)
             training, judged = standardized(training, mean, std), standardized(judged, mean, std)
-        solve(layers, training, self.region, goal, settings)
-        if layers.members:
-            fit(
-                list(layers.members),
-                training,
-                (),
-                goal,
-                settings,
-                listener=lambda step: report(step.done, step.total),
-            )
-        judgement = judge(layers.eval().together, judged, goal, device=self.region.device)
+        train_alone(layers, training, self.region, goal, settings, lambda step: report(step.done, step.total))
+        judgement = judge(layers.together, judged, goal, device=self.region.device)
         return Result(judgement.scores(), judgement.of_mean.compute() if judgement.of_mean else None)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from lianet_user.errors import LabelError
 from lianet_user.files.header import AnyScores, Scores
-from lianet_user.finetuning.finetune import WINDOW_MARGIN, check_ground, goal_for, new_layers, solve
+from lianet_user.finetuning.finetune import WINDOW_MARGIN, check_ground, goal_for, new_layers, train_alone
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, keep, make_samples, moments, standardized
 from lianet_user.finetuning.settings import FinetuneSettings, settings_for
-from lianet_user.finetuning.trainer import Step, fit
+from lianet_user.finetuning.trainer import Step
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
 from lianet_user.labels import SHARE, Labels, Split, split_labels
@@ -101,15 +101,13 @@ def learning_curve(
             training = keep(samples, _ChosenBlocks(kept, chosen))
             chosen_settings = settings_of(share)
             layers = new_layers(region, labels, goal, chosen_settings)
-            solve(layers, training, region, goal, chosen_settings)
 
             def tell(step: Step) -> None:
                 if listener:
                     listener(len(points) + step.done / step.total, total)
 
             # Without looks: choosing a state on the ground that judges would favour small shares, which fluctuate more.
-            if layers.members:
-                fit(list(layers.members), training, (), goal, chosen_settings, listener=tell)
+            train_alone(layers, training, region, goal, chosen_settings, tell)
             pixels = _class_pixels(training, goal)
             points.append(
                 CurvePoint(
@@ -118,7 +116,7 @@ def learning_curve(
                     blocks=count,
                     pixels=int(pixels.sum()),
                     lacking=tuple(entry.name for entry, n in zip(goal.classes, pixels, strict=False) if not n),
-                    scores=judge(layers.eval().together, judged, goal, device=region.device).scores(),
+                    scores=judge(layers.together, judged, goal, device=region.device).scores(),
                     seconds=round(time.monotonic() - started, 1),
                 )
             )

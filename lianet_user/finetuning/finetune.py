@@ -58,7 +58,9 @@ from lianet_user.region import Region
 
 def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSettings) -> HeadEnsemble:
     """New layers, with random weights that follow from the settings' seed; the closed form is attached once it is solved."""
-    share = settings.closed_form if labels.scale == 1 else 0.0  # labels may be finer than what a closed form reads
+    # Labels may be finer than what a closed form reads, and the paper's heads have none.
+    without = labels.scale != 1 or (settings.closed_form is None and (settings.norm == "group" or settings.leaky))
+    share = 0.0 if without else settings.closed_form
     config = HeadConfig(
         inputs=settings.inputs,
         in_channels=region.channels(settings.inputs),
@@ -83,6 +85,37 @@ def solve(
     if layers.config.closed_form:
         parts = {part: region.channels((part,)) for part in HEAD_INPUTS if part in layers.config.inputs}
         layers.attach(fit_closed_form(training, parts, goal, settings))
+
+
+HELD_OUT = 5
+"""Of so many windows with labels, one stands for the validation ground where there is none."""
+
+
+def train_alone(
+    layers: HeadEnsemble,
+    training: Sequence[Sample],
+    region: Region,
+    goal: Goal,
+    settings: FinetuneSettings,
+    listener: Callable[[Step], None] | None = None,
+) -> None:
+    """Train new layers and their closed form on samples, standardised, without any validation ground.
+
+    What :func:`finetune` chooses on that ground is chosen here on a part of the samples.
+    """
+    weighed = settings.closed_form is None and layers.closed_form is not None
+    held = training[::HELD_OUT] if weighed and len(training) >= HELD_OUT else []
+    taught = [sample for sample in training if all(sample is not each for each in held)]
+    solve(layers, taught, region, goal, settings)
+    if layers.members:
+        fit(list(layers.members), taught, (), goal, settings, listener=listener)
+    layers.eval()
+    if weighed:
+        share, sharpness = weigh(layers, held, goal)
+        layers.weigh(share, sharpness)
+        solve(layers, training, region, goal, settings)
+        if share == 1:
+            layers.drop_members()
 
 
 def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSettings) -> HeadEnsemble:

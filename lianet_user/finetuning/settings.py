@@ -94,7 +94,7 @@ class FinetuneSettings:
             InputError: the prior is not one of these classes, or there can be no such closed form.
         """
         check_prior(self.prior, labels.classes)
-        if not 0 <= self.closed_form <= 1:
+        if self.closed_form is not None and not 0 <= self.closed_form <= 1:
             raise InputError(f"`closed_form` {self.closed_form:g}: expected its share in the answer, 0 to 1")
         if self.closed_form and (self.norm == "group" or self.leaky):
             raise InputError(

@@ -1,4 +1,4 @@
-"""The closed form: exact where theory says what is right, the same wherever it is computed, and never of what was not taught."""
+"""The closed form: exact where theory says what is right, the same in every window, and never of what was not taught."""
 
 from __future__ import annotations
 

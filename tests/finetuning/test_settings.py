@@ -14,25 +14,22 @@ from lianet_user.field.head import DEEP_WIDTHS, HeadLayers
 from lianet_user.files.header import ClassEntry
 from lianet_user.finetuning.losses import LOSSES
 from lianet_user.finetuning.settings import (
-    FEW,
+    CLASSES,
     FEW_PIXELS,
     MANY,
     MANY_PIXELS,
-    MANY_STEPS,
-    SOME,
     TASKS,
-    FinetuneSettings,
     settings_for,
 )
 from lianet_user.labels import LabelMap, Labels
 
-CLASSES = tuple(ClassEntry(name=name, color="#000000") for name in "ab")
+TWO = tuple(ClassEntry(name=name, color="#000000") for name in "ab")
 
 
 @pytest.fixture
 def labels(small_geobox: GeoBox) -> Labels:
     height, width = small_geobox.shape
-    return labels_on(small_geobox, np.indices((height, width)).sum(0) % 2, CLASSES)
+    return labels_on(small_geobox, np.indices((height, width)).sum(0) % 2, TWO)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +64,11 @@ def test_every_task_names_a_loss_for_its_kind() -> None:
 
 
 def test_auto_chooses_by_the_labels(labels: Labels, region_header: RegionHeaderFactory) -> None:
-    assert settings_for("auto", counted(labels, 30_000), region_header()) == SOME
-    numbers = settings_for("auto", dataclasses.replace(labels, classes=(), task="regression"), region_header())
-    assert numbers.loss == "l1"
-    assert numbers.dated
-    shares = settings_for("auto", dataclasses.replace(labels, classes=(), task="coverage"), region_header())
+    assert settings_for("auto", counted(labels, 30_000), region_header()) == CLASSES
+    many = counted(labels, 30_000)
+    numbers = settings_for("auto", dataclasses.replace(many, classes=(), task="regression"), region_header())
+    assert (numbers.loss, numbers.dated, numbers.leaky) == ("l1", True, False)
+    shares = settings_for("auto", dataclasses.replace(many, classes=(), task="coverage"), region_header())
     assert shares == dataclasses.replace(numbers, loss="mse")
 
 
@@ -80,24 +77,21 @@ def counted(labels: Labels, pixels: int) -> Labels:
     return dataclasses.replace(labels, report=dataclasses.replace(labels.report, labelled=pixels))
 
 
-def test_auto_trains_by_how_many_labels_there_are(labels: Labels, region_header: RegionHeaderFactory) -> None:
+def test_few_labels_are_left_to_the_closed_form(labels: Labels, region_header: RegionHeaderFactory) -> None:
     header = region_header()
-    assert header.field.decoder.architecture == "lite"
+    few = dataclasses.replace(CLASSES, closed_form=1.0)
+    many = dataclasses.replace(CLASSES, **MANY)
     enough, plenty = 1.25 * FEW_PIXELS, 1.25 * MANY_PIXELS  # a fifth is not trained on
     for pixels, expected in (
-        (enough - 1, FEW), (enough, SOME), (plenty - 2, SOME), (plenty, MANY)
+        (enough - 1, few), (enough, CLASSES), (plenty - 2, CLASSES), (plenty, many)
     ):  # fmt: skip
         assert settings_for("auto", counted(labels, int(pixels)), header) == expected
-    assert settings_for("auto", counted(labels, int(plenty)), header, steps=MANY_STEPS - 1) == SOME
     # What counts is what is trained on, on ground: sixteen labels of a finer grid are one pixel.
-    assert settings_for("auto", counted(labels, int(plenty)), header, 0.2) == SOME
+    assert settings_for("auto", counted(labels, int(plenty)), header, 0.2) == CLASSES
     fine = dataclasses.replace(counted(labels, int(plenty)), scale=4)
-    assert settings_for("auto", fine, header) == SOME
-    # Neither was measured on the paper's fields.
-    decoder = region_header().field.decoder.model_copy(update={"architecture": "base"})
-    field = header.field.model_copy(update={"decoder": decoder})
-    base = header.model_copy(update={"field": field})
-    assert settings_for("auto", counted(labels, 10), base) == FinetuneSettings()
+    assert settings_for("auto", fine, header) == CLASSES
+    # A closed form reads no labels finer than the grid.
+    assert settings_for("auto", dataclasses.replace(counted(labels, 10), scale=4), header).closed_form is None
 
 
 def test_labels_that_last_are_learned_from_what_all_dates_have_in_common(
