@@ -385,7 +385,7 @@ class Numbers(Schema):
 
 
 class HeadHeader(Schema):
-    """The header of a head file: six layers tied to one region."""
+    """The header of a head file: layers and a closed form tied to one region."""
 
     format: Literal["lianet-head"] = "lianet-head"
     format_version: Literal[1] = FORMAT_VERSION

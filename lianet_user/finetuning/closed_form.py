@@ -169,6 +169,10 @@ class _Classes:
             for factor in TEMPERED:
                 yield weights * factor, offsets * factor + np.log(self.prior[self.taught])
 
+    def relative(self, columns: Array) -> Array:
+        """The weights or offsets of logits (..., classes), less those of the first class: the probabilities are the same."""
+        return columns - columns[..., :1]
+
     def sharpened(self, answers: Array) -> list[Array]:
         return [answers * factor for factor in SHARPNESS]
 
@@ -205,6 +209,9 @@ class _Numbers:
         for ridge in RIDGES:
             weights = axes @ (cross / (strength + ridge * len(centre) * 10)[:, None])
             yield weights, mean - centre @ weights
+
+    def relative(self, columns: Array) -> Array:
+        return columns
 
     def sharpened(self, answers: Array) -> list[Array]:
         return [answers]
@@ -324,20 +331,24 @@ class _Choice:
         closed = ClosedForm(
             ClosedFormConfig(channels=len(self.channels), landmarks=len(kernel.landmarks)), problem.outputs
         )
-        # A class that no label taught follows the first that one did, far behind: so it is chosen nowhere.
-        row = np.zeros(problem.outputs, np.int64)
-        row[problem.taught] = np.arange(len(problem.taught))
-        behind = np.full(problem.outputs, UNLIKELY)
-        behind[problem.taught] = 0
+        # A class that no label taught stays behind the first of those that one did, whose logit is 0: so it is chosen nowhere.
+        unlikely = np.full(problem.outputs, -UNLIKELY)
+        unlikely[problem.taught] = 0
+
+        def rows(columns: Array) -> Array:
+            result = np.zeros((problem.outputs, *columns.shape[:-1]))
+            result[problem.taught] = problem.relative(columns).T
+            return result
+
         for name, value in (
             ("channels", self.channels),
-            ("linear", weights.T[row]),
-            ("linear_offset", offsets[row] - behind),
+            ("linear", rows(weights)),
+            ("linear_offset", rows(offsets) + unlikely),
             ("scale", np.sqrt(self.width)),
             ("power", self.power),
             ("landmarks", kernel.landmarks * np.sqrt(self.width)),
-            ("kernel", (kernel.axes @ answer * factor).T[row]),
-            ("kernel_offset", (mean * factor)[row] - behind),
+            ("kernel", rows(kernel.axes @ answer * factor)),
+            ("kernel_offset", rows(mean * factor) + unlikely),
             ("mix", self.share),
             ("low", getattr(problem, "low", 0.0)),
             ("high", getattr(problem, "high", 0.0)),

@@ -1,4 +1,4 @@
-"""Fine-tuning: the six layers of a head, new or from an earlier head, are trained on frozen features (paper, section 3.4)."""
+"""Fine-tuning: a head's closed form is solved, and its six layers, new or an earlier head's, trained (paper, section 3.4)."""
 
 from __future__ import annotations
 

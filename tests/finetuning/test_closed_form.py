@@ -1,4 +1,4 @@
-"""The closed form: exact where theory says what is right, the same in every window, and never of what was not taught."""
+"""The closed form: exact where theory says what is right, the same wherever it is computed, and only of what was taught."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def test_years_are_learned_as_well_as_the_years_since() -> None:
     region = Region.open(HAVELLAND)
     errors = []
     for name in ("y0", "y1950"):
-        head = lianet_user.instant(region, lianet_user.read_labels(CASES / f"{name}.gpkg", region.header))
+        options = lianet_user.LabelOptions(task="regression")
+        head = lianet_user.instant(region, lianet_user.read_labels(CASES / f"{name}.gpkg", region.header, options))
         assert isinstance(head.header.scores, NumberScores)
         errors.append(head.header.scores.mae)
     assert errors[0] == pytest.approx(errors[1], rel=0.01)
@@ -200,7 +201,7 @@ def test_two_pixels_are_enough_to_answer_with_something(of: str) -> None:
         values = np.full((12, 12), np.nan)
         values[0, 0], values[5, 5] = 3.0, 9.0
         found = mapped(values, inputs)
-        assert 0 < found.min() <= found.max() < 12
+        assert found[0, 0] < found[5, 5]
     assert np.isfinite(found).all()
 
 
@@ -299,7 +300,6 @@ def test_every_command_works_with_an_instant_head(whole_folder: Path, tmp_path: 
     assert (tmp_path / "head.html").exists()
     header = open_head_file(tmp_path / "head.safetensors").header
     assert json.loads(str(header.provenance.settings["prior"])) == {"1": 0.9, "2": 0.1}
-    lianet("info", "head.safetensors", cwd=tmp_path)
     lianet("predict", "head.safetensors", "-o", "map.tif", "-q", cwd=tmp_path)
     lianet("evaluate", "head.safetensors", labels, "--areas", "-q", cwd=tmp_path)
     lianet("suggest", "head.safetensors", "-n", 3, "-q", cwd=tmp_path)

@@ -33,8 +33,7 @@ TABLES = {
     "semicolon": "class;area\nwood;60\nwater;20\nRöhricht, nass;20\n",
     "another order and more columns": 'area,colour,class\n3,red,wood\n1,blue,water\n\n1,,"Röhricht, nass"\n',
     "shares": 'name,share\nwood,0.6\nwater,0.2\n"Röhricht, nass",0.2\n',
-    "zones": 'zone,zone_ha,majority,ha_wood,share_wood,ha_water,"ha_Röhricht, nass"\n'
-    "1,50,wood,30,.6,15,5\n2,50,wood,30,.6,5,15\n",
+    "zones": 'zone,zone_ha,ha_wood,share_wood,ha_water,"ha_Röhricht, nass"\n1,50,30,.6,15,5\n2,50,30,.6,5,15\n',
     "a list": '[{"class": "wood", "area": 6}, {"class": "water", "area": 2}, {"class": "Röhricht, nass", "area": 2.0}]',
 }
 

@@ -29,7 +29,7 @@ from lianet_user.geo.grid import Window
 
 DATE = dt.date(2017, 2, 16)
 CLASSES = Goal(tuple(ClassEntry(name=name, color="#000000") for name in "abc"), None)
-NUMBERS = Goal((), Numbers(unit="m", offset=0.0, scale=30.0, low=0.0, high=60.0))
+NUMBERS = Goal((), Numbers(unit="m", offset=30.0, scale=10.0, low=0.0, high=60.0))
 QUICK = FinetuneSettings(
     members=1, steps=30, batch=3, crop=16, rate=1e-2, validate_every=10, inputs=("bands",), widths=(8,)
 )

@@ -158,7 +158,7 @@ def test_numbers_are_unsure_where_the_members_differ(
     region_header: RegionHeaderFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = make_head(region_header(), tmp_path, numbers=NUMBERS)
-    with pytest.raises(InputError, match="maps numbers and has one member"):
+    with pytest.raises(InputError, match="maps numbers and answers with one model"):
         suggest(head, 2)
     members = torch.full((2, 1, 96, 128), 20.0)
     members[0, 0, 30:35, 40:45] = 26.0
