@@ -144,7 +144,7 @@ def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSet
         ("closed_form", config.closed_form_share),
     ):
         asked = getattr(settings, what)
-        if asked != own:
+        if asked != own and not (what == "closed_form" and asked is None and config.closed_form):
             raise InputError(
                 f"`{what}` {asked}: {name} has {own}, and a head that is trained on keeps its layers: omit it, or train a"
                 " new head without `start`"

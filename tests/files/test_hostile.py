@@ -414,7 +414,7 @@ HEADS: dict[str, Bad] = {
         solved(weights("closed_form.channels", lambda a: a - 1, "solved")), "none of the", PREDICT
     ),
     "closed form of half a channel": Bad(
-        solved(lambda f: f.path / "solved.safetensors", np.float32([0, 0.5])), "none of the", PREDICT
+        solved(lambda f: f.path / "solved.safetensors", np.array([0, 0.5], np.float32)), "none of the", PREDICT
     ),
     "closed form with more than all of the kernel": Bad(
         solved(weights("closed_form.mix", lambda a: a + 2, "solved")), "kernel's share is 2", PREDICT

@@ -258,14 +258,16 @@ def judged(confusion: Sequence[Sequence[int]], places: Sequence[float | None]) -
     """A head's header with these counts on so many places of each class."""
     found = scores(np.array(confusion), entries(NAMES))
     classes = (each.model_copy(update={"places": count}) for each, count in zip(found.classes, places, strict=True))
-    return HeadHeader.model_construct(scores=found.model_copy(update={"classes": tuple(classes)}), numbers=None)
+    made = found.model_copy(update={"classes": tuple(classes)})
+    return HeadHeader.model_construct(scores=made, numbers=None)  # type: ignore[call-arg]  # only what a verdict reads
 
 
 def judged_numbers(places: float, *, mae: float = 1.0, r2: float = 0.0, median_mae: float = 1.0) -> HeadHeader:
     found = NumberScores(
         pixels=900, mae=mae, mse=2 * mae**2, rmse=mae, r2=r2, bias=0.0, places=places, median_mae=median_mae
     )
-    return HeadHeader.model_construct(scores=found, numbers=Numbers(unit="m", low=0, high=9))
+    numbers = Numbers(unit="m", low=0, high=9)
+    return HeadHeader.model_construct(scores=found, numbers=numbers)  # type: ignore[call-arg]  # as above
 
 
 def sample(labels: NDArray[np.generic], row: int = 0, col: int = 0, scale: int = 1, map_: int = 0) -> Sample:
