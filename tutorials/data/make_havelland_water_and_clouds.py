@@ -152,13 +152,15 @@ def digitised() -> tuple[geopandas.GeoDataFrame, geopandas.GeoDataFrame]:
     return ours[: -len(checks)], ours[-len(checks) :]
 
 
-def merged(land_cover: geopandas.GeoDataFrame, ours: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """OpenStreetMap's polygons, clipped, simplified, and cut where ours lie, followed by ours."""
+def merged(
+    land_cover: geopandas.GeoDataFrame, ours: geopandas.GeoDataFrame, checks: geopandas.GeoDataFrame
+) -> geopandas.GeoDataFrame:
+    """OpenStreetMap's polygons, clipped, simplified, and cut where ours and the checks lie, followed by ours."""
     osm = land_cover.copy()
     clipped = osm.intersection(box(0, 0, COLUMNS, ROWS))
     osm.geometry = [shapely.coverage_simplify([shape], TOLERANCE)[0] for shape in clipped]
-    for name, label in ours.groupby("class"):
-        rest = osm.difference(label.union_all()).where(osm["class"] != name, osm.geometry)
+    for name, seen in pandas.concat([ours, checks]).groupby("class"):
+        rest = osm.difference(seen.union_all()).where(osm["class"] != name, osm.geometry)
         for of, lost in (osm.area - rest.area).groupby(osm["class"]).sum().items():
             if lost > 100.0:  # m2: one pixel
                 print(f"{lost / 1e4:.1f} ha of OpenStreetMap's {of} are cut where {name} was seen")
@@ -191,7 +193,7 @@ def write(name: str, labels: geopandas.GeoDataFrame, description: str, attributi
 
 def main() -> None:
     ours, checks = digitised()
-    demo = merged(geopandas.read_file(Path(__file__).with_name("havelland_landcover.gpkg")), ours)
+    demo = merged(geopandas.read_file(Path(__file__).with_name("havelland_landcover.gpkg")), ours, checks)
     write("havelland_water_and_clouds", ours, "Lakes and clouds", OURS, "CC-BY-4.0")
     write("havelland_water_check", checks, "Unlabelled parts of lakes", OURS, "CC-BY-4.0")
     write("havelland_demo", demo, "Land cover, lakes and clouds", f"{OSM}; {OURS}", "ODbL-1.0")
