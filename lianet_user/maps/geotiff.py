@@ -10,7 +10,6 @@ import errno
 import math
 import os
 import re
-import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from lianet_user.errors import OutputError
-from lianet_user.files.artifact import refuse_existing
+from lianet_user.files.artifact import free_bytes, refuse_existing
 from lianet_user.geo.grid import Window, bounds_in, bounds_of
 
 # --- Errors of the disk, which libtiff only prints to the terminal.
@@ -309,9 +308,9 @@ def check_disk_space(folder: Path, maps: Sequence[tuple[int, RasterProfile]]) ->
         OutputError: there is not enough room.
     """
     try:
-        free = shutil.disk_usage(folder).free
+        free = free_bytes(folder)
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
+        raise OutputError(f"cannot write to {folder}: {error.strerror}: choose another `output`") from error
     sizes = [pixels * profile.pixel_bytes for pixels, profile in maps]
     needed = math.ceil(sum(sizes) * 7 / 3 + max(sizes) * 4 / 3) + SPARE_BYTES
     if free < needed:
