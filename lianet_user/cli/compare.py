@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lianet_user.cli.config_file import open_given_imagery
-from lianet_user.cli.console import choose_device, err, format_score, out, print_next, progress, region_file, wrote
+from lianet_user.cli.console import (
+    choose_device,
+    err,
+    format_score,
+    out,
+    print_next,
+    progress,
+    quoted,
+    region_file,
+    wrote,
+)
 from lianet_user.cli.options import (
     AsJson,
     ConfigPath,
@@ -134,7 +144,9 @@ def compare(
         _print(comparison)
         if output is not None:
             wrote(output)
-        print_next(f"lianet-user finetune {region} {labels}, with the same options of labels and training")
+        print_next(
+            f"lianet-user finetune {quoted(region)} {quoted(labels)}, with the same options of labels and training"
+        )
 
 
 def _print(comparison: Comparison) -> None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import choose_device, optional_region_file, out, print_lines, print_next, progress, warn
+from lianet_user.cli.console import (
+    choose_device,
+    optional_region_file,
+    out,
+    print_lines,
+    print_next,
+    progress,
+    quoted,
+    warn,
+)
 from lianet_user.cli.options import AsJson, Device, LabelsPath, Quiet, RegionOption, reads_labels
 from lianet_user.labels.label_options import LabelOptions
 
@@ -57,7 +66,8 @@ def evaluate(
         print(json.dumps(_document(evaluation), indent=2))
     elif not quiet:
         _print(opened, evaluation)
-        print_next(f"lianet-user predict {head}", f"to do better where it is least sure: lianet-user suggest {head}")
+        name = quoted(head)
+        print_next(f"lianet-user predict {name}", f"to do better where it is least sure: lianet-user suggest {name}")
 
 
 def _print(head: Head, evaluation: Evaluation) -> None:
