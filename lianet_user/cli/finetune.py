@@ -19,6 +19,7 @@ from lianet_user.cli.console import (
     print_scores,
     print_scores_by_date,
     progress,
+    quoted,
     region_file,
     stoppable,
     warn,
@@ -182,8 +183,8 @@ def finetune(
         names = [str(path) for path in written]
         listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
         wrote(listed, f" in {trained.head.header.provenance.seconds:.0f} s of training")
-        name = "" if output == Path("head.safetensors") else f" {output}"
-        print_next(f"lianet-user predict{name}", f"lianet-user suggest{name} --labels {labels}")
+        name = "" if output == Path("head.safetensors") else f" {quoted(output)}"
+        print_next(f"lianet-user predict{name}", f"lianet-user suggest{name} --labels {quoted(labels)}")
 
 
 def _note(state: FinetuneProgress) -> str:

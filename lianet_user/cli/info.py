@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lianet_user.cli.console import out, print_next, region_file
+from lianet_user.cli.console import out, print_next, quoted, region_file
 from lianet_user.cli.options import AsJson, RegionName
 from lianet_user.errors import printable
 
@@ -33,7 +33,7 @@ def info(
         print(json.dumps(_summary(file, file.header), indent=2))
     else:
         _print(file, file.header)
-        print_next(f"lianet-user check {region} LABELS")
+        print_next(f"lianet-user check {quoted(region)} LABELS")
 
 
 def _summary(file: ArtifactFile[RegionHeader], header: RegionHeader) -> dict[str, Any]:

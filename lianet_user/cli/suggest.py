@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import choose_device, optional_region_file, print_next, progress, wrote
+from lianet_user.cli.console import choose_device, optional_region_file, print_next, progress, quoted, wrote
 from lianet_user.cli.options import WHERE, AsJson, Date, Device, Overwrite, Quiet, RegionOption, grouped
 from lianet_user.errors import OutputError
 
@@ -95,7 +95,7 @@ def suggest(
         print_next(
             f"fill in the column {column!r} of {output} with QGIS (places left empty are skipped), copy the places into your"
             " labels, and train again",
-            f"or go on from this head: lianet-user finetune REGION {output}{field} --from {head}",
+            f"or go on from this head: lianet-user finetune REGION {quoted(output)}{field} --from {quoted(head)}",
         )
 
 

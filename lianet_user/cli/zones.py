@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import print_next, progress, wrote
+from lianet_user.cli.console import print_next, progress, quoted, wrote
 from lianet_user.cli.options import AsJson, Overwrite, Quiet
 from lianet_user.cli.polygons import MapPath
 
@@ -54,6 +54,5 @@ def zones(
         if output.suffix.lower() == ".gpkg":
             print_next(f"open {output} in QGIS")
         else:
-            print_next(
-                f"open {output} in a spreadsheet; with -o {output.with_suffix('.gpkg')} the outlines come with it, for QGIS"
-            )
+            outlines = quoted(output.with_suffix(".gpkg"))
+            print_next(f"open {output} in a spreadsheet; with -o {outlines} the outlines come with it, for QGIS")

@@ -138,7 +138,9 @@ def parse_bbox(text: str) -> Bounds:
             " from -180"
         )
     if west >= east or south >= north:
-        raise AreaError(f"`bbox` {text!r} is empty or inverted: expected W,S,E,N with W < E and S < N")
+        (w, e), (s, n) = (sorted(map(str.strip, parts[first::2]), key=float) for first in (0, 1))
+        hint = f"; did you mean {w},{s},{e},{n}?" if west != east and south != north else ""
+        raise AreaError(f"`bbox` {text!r} is empty or inverted: expected W,S,E,N with W < E and S < N{hint}")
     return west, south, east, north
 
 
@@ -184,7 +186,10 @@ def window_of_bounds(geobox: GeoBox, bounds: Bounds, crs: CRS) -> tuple[Window, 
         AreaError: the box lies wholly outside the grid.
     """
     assert geobox.crs is not None
-    west, south, east, north = bounds_in(bounds, crs, geobox.crs)
+    try:
+        west, south, east, north = bounds_in(bounds, crs, geobox.crs)
+    except AreaError as error:
+        raise AreaError(f"{error}{_exchange_hint(bounds, crs, geobox)}") from error
     corners = [~geobox.affine @ point for point in ((west, north), (east, north), (west, south), (east, south))]
     cols, rows = [c for c, _ in corners], [r for _, r in corners]
     # A tolerance of a millionth of a pixel, so that a box along pixel edges gains no row from rounding. A smaller box is
@@ -197,8 +202,17 @@ def window_of_bounds(geobox: GeoBox, bounds: Bounds, crs: CRS) -> tuple[Window, 
         raise AreaError(
             f"the box {format_bounds(bounds)} ({crs_name(crs)}) lies outside the region, which covers"
             f" {format_bounds(bounds_of(geobox, crs))} in the same coordinates: choose a box that touches it"
+            f"{_exchange_hint(bounds, crs, geobox)}"
         )
     return inside, 1.0 - inside.pixels / asked.pixels
+
+
+def _exchange_hint(bounds: Bounds, crs: CRS, geobox: GeoBox) -> str:
+    south, west, north, east = bounds
+    exchanged = west, south, east, north
+    if not touches(exchanged, crs, geobox):
+        return ""
+    return f"; with x and y exchanged it would lie in it, so give {format_bounds(exchanged)}"
 
 
 def bounds_of(geobox: GeoBox, crs: CRS | None = None) -> Bounds:
@@ -209,6 +223,49 @@ def bounds_of(geobox: GeoBox, crs: CRS | None = None) -> Bounds:
         return own
     assert geobox.crs is not None
     return bounds_in(own, geobox.crs, crs)
+
+
+def touches(bounds: Bounds, crs: CRS, geobox: GeoBox) -> bool:
+    """Whether a box in some CRS shares ground with the grid."""
+    west, south, east, north = bounds
+    try:
+        left, bottom, right, top = bounds_of(geobox, crs)
+    except AreaError:
+        return False
+    return west < right and east > left and south < top and north > bottom
+
+
+def in_degrees(bounds: Bounds) -> bool:
+    """Whether numbers may be degrees: those of a projected CRS hardly lie so near to its origin."""
+    west, south, east, north = bounds
+    return max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 90
+
+
+ZONE_IN_FRONT = {31: "EPSG:5649", 32: "EPSG:4647", 33: "EPSG:5650"}
+"""CRS of UTM eastings that begin with the number of their zone: ETRS89 / UTM zone 33N (zE-N)."""
+
+
+def zone_in_front(bounds: Bounds) -> int:
+    """The UTM zone whose number all eastings begin with, as in 33330000; 0 if there is none."""
+    west, _, east, _ = bounds
+    zone = west // 1e6 if math.isfinite(west) else 0
+    return int(zone) if 1 <= zone <= 60 and zone * 1e6 + 1e5 <= west <= east <= zone * 1e6 + 9e5 else 0
+
+
+def likely_crs(bounds: Bounds) -> str:
+    """A CRS for coordinates that are stated without one, in words for an advice."""
+    if in_degrees(bounds):
+        return "EPSG:4326 if these are degrees"
+    zone = zone_in_front(bounds)
+    # Zones of Gauss-Krüger coordinates have a single digit.
+    return zone_advice(bounds[0], zone) if zone >= 10 else "EPSG:25833"
+
+
+def zone_advice(easting: float, zone: int) -> str:
+    """What to do about eastings that begin with the number of their zone, in words."""
+    seem = f"{easting:.0f} seems to be an easting with the number of UTM zone {zone} in front"
+    code = ZONE_IN_FRONT.get(zone)
+    return f"{code}, since {seem}" if code else f"that of UTM zone {zone} after subtracting {zone}000000, since {seem}"
 
 
 def crs_name(crs: CRS) -> str:

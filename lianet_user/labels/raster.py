@@ -49,6 +49,10 @@ DRIVERS = ("GTiff", "HFA", "AAIGrid", "ENVI", "EHdr", "SAGA", "RST", "JP2OpenJPE
 PLAIN_DRIVERS = ("ENVI", "EHdr", "SAGA", "RST")
 """Of these, the ones without compression, where a file that is too short is read as zeros."""
 
+UNREAL = 3.4e38
+"""Nearly the largest number of 32 bits: no measurement, but what Esri's and other software writes where there is none."""
+USUAL_NODATA = -9999.0
+
 MOST_PIXELS = 2**40
 MOST_BLOCK_BYTES = 2**30
 """Size of what the format makes GDAL decode at once."""
@@ -287,12 +291,34 @@ def _nodata(dataset: Any, path: Path, band: int, given: tuple[float, ...]) -> tu
             fits = not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
         if not fits:
             raise LabelError(f"`nodata` {value:g}: band {band} of {path} is of type {dtype} and cannot hold this value")
-    stated = dataset.nodatavals[band - 1]
+    stated, source = dataset.nodatavals[band - 1], "as the file states"
+    if stated is None and (source := _nodata_of_format(dataset, band)):
+        stated = USUAL_NODATA
     values = tuple(dict.fromkeys((*(() if stated is None else (float(stated),)), *given)))
-    facts = [f"{value:g} ({'as given' if value in given else 'as the file states'})" for value in values]
+    facts = [f"{value:g} ({'as given' if value in given else source})" for value in values]
     if {MaskFlags.per_dataset, MaskFlags.alpha} & set(dataset.mask_flag_enums[band - 1]):
         facts.append("what the file's mask hides")
-    return values, [f"Nodata: {', '.join(facts)}" if facts else "Nodata: none is stated, so every value counts"]
+    counts = "every value counts" + (f" that is finite and below {UNREAL:g}" if dtype.kind == "f" else "")
+    return values, [f"Nodata: {', '.join(facts)}" if facts else f"Nodata: none is stated, so {counts}"]
+
+
+def _nodata_of_format(dataset: Any, band: int) -> str:
+    """Why :data:`USUAL_NODATA` is certain to be nodata in a file that does not say so, in words; empty if it is not."""
+    if dataset.driver == "AAIGrid":
+        return "as the format has it"
+    tags = dataset.tags(band)
+    try:
+        lowest = float(tags["STATISTICS_MINIMUM"])
+    except (KeyError, ValueError):
+        return ""
+    # A minimum that was estimated from some pixels need not have met it.
+    left_out = lowest > USUAL_NODATA and tags.get("STATISTICS_APPROXIMATE", "NO") == "NO"
+    return "which the file's statistics leave out" if left_out and _holds(dataset, band, USUAL_NODATA) else ""
+
+
+def _holds(dataset: Any, band: int, value: float) -> bool:
+    dtype = np.dtype(dataset.dtypes[band - 1])
+    return dtype.kind == "f" or float(np.iinfo(dtype).min) <= value
 
 
 def read_block(dataset: Any, raster: RasterBand, rows: tuple[int, int], cols: tuple[int, int]) -> tuple[Array, Mask]:
@@ -301,7 +327,7 @@ def read_block(dataset: Any, raster: RasterBand, rows: tuple[int, int], cols: tu
     known = dataset.read_masks(raster.band, window=(rows, cols)) != 0
     if block.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            known &= np.isfinite(block.astype(np.float32))
+            known &= np.abs(block.astype(np.float32)) < UNREAL  # NaN is not
     finite = [value for value in raster.nodata if math.isfinite(value)]
     known &= ~np.isin(block, np.array(finite).astype(block.dtype))
     return block, known

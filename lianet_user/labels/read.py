@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from lianet_user.errors import DateError
+from lianet_user.errors import DateError, LabelError
 from lianet_user.files.header import RegionHeader, parse_date
 from lianet_user.geo.grid import finer
 from lianet_user.geo.transformation import transformation, warn_of_missing_grids
@@ -89,6 +89,10 @@ def read_raster(path: Path, region: RegionHeader, geobox: GeoBox, options: Label
         index_of = {
             float(value): legend.index_of[label] for value, label in zip(values[known], plain.text[known], strict=True)
         }
+        if len(index_of) < known.sum():
+            raise LabelError(
+                f"{where} holds whole numbers beyond 2^53 that only differ in their last digits: number its classes anew"
+            )
         sampled = raster_classes(raster, geobox, index_of, options.min_coverage, options.rule)
         notes += [*plain.notes, *legend.notes]
     else:

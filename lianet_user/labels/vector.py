@@ -1,6 +1,6 @@
 """A vector file -> the features of one layer: which layer, which CRS, and which column holds the labels.
 
-GDAL reads nearly all formats; GeoParquet and tables of points are read without it.
+GDAL reads nearly all formats; GeoParquet and text tables are read without it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib.util
 import re
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, Geomet
 from pyproj.exceptions import CRSError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
+from lianet_user.geo.grid import Bounds, likely_crs
 from lianet_user.labels.class_tables import COLOR_COLUMNS, ClassTable, stored_style
 from lianet_user.labels.cover import Geometries
 from lianet_user.labels.formats import PARQUET, find_format, vector_location
@@ -184,9 +185,10 @@ def layer_crs(opened: OpenedLayer, given: str | None) -> tuple[CRS, list[str]]:
             hint = " (the .prj file is missing)"
         elif opened.crs:
             hint = f" on the Earth (what it states is neither geographic nor projected: {opened.crs[:60]!r})"
+        extent: Bounds = tuple(shapely.total_bounds(opened.read([])[1]).tolist())
         raise LabelError(
             f"{opened.where} has no coordinate reference system{hint}: give it with `labels_crs`, for instance"
-            " EPSG:25833, or assign it with QGIS or ogr2ogr -a_srs"
+            f" {likely_crs(extent)}, or assign it with QGIS or ogr2ogr -a_srs"
         )
     if stated is None:
         assert given_crs is not None
@@ -309,10 +311,11 @@ def _date(value: object, column: object, opened: OpenedLayer) -> dt.date | None:
 
 
 def table_layer(path: Path, encoding: str | None, where: str | None, degrees: bool | None) -> OpenedLayer:
-    """A table of points; columns called longitude and latitude mean WGS 84 unless a CRS is given (`degrees`)."""
+    """A table of points or other geometries; `degrees` says whether a CRS that is given has degrees."""
     table = read_table(path, encoding, degrees)
-    crs = "EPSG:4326" if table.lonlat and degrees is None else None
-    return _in_memory(path, table.frame, table.geometries, crs, table.coordinates, table.notes, where)
+    return _in_memory(
+        path, table.frame, table.geometries, table.crs, table.no_labels, table.notes, where, doubtful=table.doubtful
+    )
 
 
 def parquet_layer(path: Path, where: str | None) -> OpenedLayer:
@@ -344,11 +347,20 @@ def _in_memory(
     no_labels: tuple[str, ...],
     notes: tuple[str, ...],
     where: str | None,
+    doubtful: Mapping[str, str] | None = None,
 ) -> OpenedLayer:
+    def checked(names: Iterable[str]) -> list[str]:
+        """Names of columns that are to be read, none of which raises a question."""
+        names = list(names)
+        if questions := [question for name, question in (doubtful or {}).items() if name in names]:
+            raise LabelError(questions[0])
+        return names
+
     if not len(frame):
         raise empty_layer(str(path))
     if where is not None:
-        rows = _rows_where(frame, where)
+        rows, named = _rows_where(frame, where)
+        checked(named)
         if not len(rows):
             raise nothing_left(str(path), where)
         frame, geometries = frame.iloc[rows].reset_index(drop=True), geometries[rows]
@@ -360,7 +372,7 @@ def _in_memory(
         no_labels=no_labels,
         attribution="",
         notes=notes,
-        read=lambda names: (frame[list(names)], geometries, []),
+        read=lambda names: (frame[checked(names)], geometries, []),
     )
 
 
@@ -372,19 +384,36 @@ def _kind(values: pd.Series) -> Kind:
     return "text" if pd.api.types.is_string_dtype(values.dropna()) else "other"
 
 
-def _rows_where(frame: pd.DataFrame, where: str) -> NDArray[np.intp]:
-    """Which rows meet a condition. SQLite decides, as GDAL lets it do for a GeoPackage."""
+def _rows_where(frame: pd.DataFrame, where: str) -> tuple[NDArray[np.intp], set[str]]:
+    """Which rows meet a condition, and the columns that it names. SQLite decides, as GDAL lets it do for a GeoPackage."""
     plain = [
         name for name in frame if _kind(frame[name]) != "other" or pd.api.types.is_datetime64_any_dtype(frame[name])
     ]
+    named: set[str] = set()
+
+    def note_column(_action: int, _table: str | None, column: str | None, *_: object) -> int:
+        named.add(column or "")
+        return sqlite3.SQLITE_OK
+
     with closing(sqlite3.connect(":memory:")) as database:
         try:
             frame[plain].to_sql("labels", database, index=False)
-            # Rows are numbered from 1 in the order they came in.
-            rows = database.execute(f"SELECT rowid FROM labels WHERE {where}").fetchall()
+            database.set_authorizer(note_column)
+            for condition in (where, in_parentheses(where)):
+                # Rows are numbered from 1 in the order they came in.
+                rows = database.execute(f"SELECT rowid FROM labels WHERE {condition}").fetchall()
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             raise bad_where(where, str(error)) from error
-    return np.sort(np.array([row for (row,) in rows], np.intp)) - 1
+    return np.sort(np.array([row for (row,) in rows], np.intp)) - 1, named
+
+
+def in_parentheses(where: str) -> str:
+    """A condition that is nothing but one expression, if it can be read in this form and as it stands.
+
+    SQLite ignores what follows a semicolon, and takes LIMIT, ORDER BY and UNION behind a condition; in parentheses it does not.
+    The line feed ends a comment.
+    """
+    return f"({where}\n)"
 
 
 def bad_where(where: str, reason: str) -> LabelError:
@@ -419,15 +448,23 @@ OGR_KINDS: dict[str, Kind] = {
 }
 LATIN1 = "ISO-8859-1"
 """Maps every byte to the character of its number: text that is read so can still be decoded as something else."""
+LOCKED = "database is locked"
+"""In what SQLite says of a GeoPackage that another program has not finished writing."""
 READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError)
 
 
 def layers_of(path: Path, location: str) -> dict[str, str]:
     """The layers with geometries, and their types of geometry; a table without geometries (QGIS's styles) is not one."""
     try:
-        with _warnings_caught():
-            return {str(name): str(kind) for name, kind in pyogrio.list_layers(location) if kind is not None}
+        with _warnings_caught() as caught:
+            layers = {str(name): str(kind) for name, kind in pyogrio.list_layers(location) if kind is not None}
+        # Of a database that another program holds, GDAL may read an earlier state.
+        if any(LOCKED in str(warning.message) for warning in caught):
+            raise _locked(str(path))
+        return layers
     except DataSourceError as error:
+        if LOCKED in str(error):
+            raise _locked(str(path)) from error
         raise LabelError(
             f"{path} cannot be read as a vector file: expected a GeoPackage, a shapefile, GeoJSON or another format"
             f" that QGIS opens as a vector layer{_images_hint(path)}"
@@ -437,6 +474,16 @@ def layers_of(path: Path, location: str) -> dict[str, str]:
             f"{path}: the name of a layer is not UTF-8, so no layer can be read by its name: save it again, for instance"
             " with QGIS as a GeoPackage"
         ) from error
+
+
+def _locked(name: str) -> LabelError:
+    return LabelError(
+        f"{name} is locked: another program is writing to it; save and close it there, for instance in QGIS, and try again"
+    )
+
+
+def _unreadable(name: str, error: Exception) -> LabelError:
+    return _locked(name) if LOCKED in str(error) else LabelError(f"{name} cannot be read ({error}): is the file whole?")
 
 
 def layer_named(path: Path, layers: dict[str, str], layer: str | None) -> str:
@@ -474,7 +521,7 @@ def ogr_layer(path: Path, location: str, layer: str, encoding: str | None, where
                 encoding, notes = _shapefile_encoding(name, location, layer, encoding)
             info = pyogrio.read_info(location, layer=layer, encoding=encoding)
     except READ_ERRORS as error:
-        raise LabelError(f"{name} cannot be read ({error}): is the file whole?") from error
+        raise _unreadable(name, error) from error
     except UnicodeDecodeError as error:
         raise _not_decoded(name, encoding) from error
     if info["features"] == 0:
@@ -518,22 +565,29 @@ def _read_features(
 ) -> tuple[geopandas.GeoDataFrame, list[str]]:
     # Of columns that are not read, some formats also keep no values for a condition: it would meet nothing, in silence.
     needed = list(columns) if where is None else None
+    condition = where
     try:
         with _warnings_caught() as caught:
+            if where is not None:
+                pyogrio.read_dataframe(
+                    location, layer=layer, encoding=encoding, where=where, max_features=1, read_geometry=False
+                )
+                condition = in_parentheses(where)
             # A geometry that cannot be decoded becomes null and is counted as such.
             frame = pyogrio.read_dataframe(
-                location, layer=layer, columns=needed, encoding=encoding, where=where, on_invalid="ignore"
+                location, layer=layer, columns=needed, encoding=encoding, where=condition, on_invalid="ignore"
             )
     except READ_ERRORS as error:
-        if where is not None and "SQL" in str(error):
-            raise bad_where(where, str(error).rpartition(f"WHERE {where}: ")[2]) from error
-        raise LabelError(f"{name} cannot be read ({error}): is the file whole?") from error
+        if where is not None and condition is not None and "SQL" in str(error):
+            reason = str(error).rpartition(condition.replace("\n", " "))[2]
+            raise bad_where(where, reason.lstrip("): ")) from error
+        raise _unreadable(name, error) from error
     except UnicodeDecodeError as error:
         raise _not_decoded(name, encoding) from error
     except ValueError as error:
-        if where is None or "SQL" not in str(error):
+        if where is None or condition is None or "SQL" not in str(error):
             raise
-        raise bad_where(where, _reason(location, layer, where)) from error
+        raise bad_where(where, _reason(location, layer, condition)) from error
     if frame.empty:
         raise nothing_left(name, where) if where is not None else empty_layer(name)
     return frame, sorted({f"Reading: {warning.message}" for warning in caught})

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +34,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from lianet_user.errors import MapError, OutputError
-from lianet_user.files.artifact import refuse_existing
+from lianet_user.files.artifact import free_bytes, refuse_existing
 from lianet_user.files.header import ClassEntry
 from lianet_user.geo.grid import Window, bounds_in, bounds_of
 
@@ -307,9 +306,9 @@ def check_disk_space(folder: Path, maps: Sequence[tuple[int, RasterProfile]]) ->
         OutputError: there is not enough room.
     """
     try:
-        free = shutil.disk_usage(folder).free
+        free = free_bytes(folder)
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
+        raise OutputError(f"cannot write to {folder}: {error.strerror}: choose another `output`") from error
     sizes = [pixels * profile.pixel_bytes for pixels, profile in maps]
     needed = math.ceil(sum(sizes) * 7 / 3 + max(sizes) * 4 / 3) + SPARE_BYTES
     if free < needed:

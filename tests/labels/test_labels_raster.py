@@ -17,7 +17,7 @@ import rasterio
 import rasterio.shutil
 import shapely
 from affine import Affine
-from label_files import CORNER, LONLAT, PLAIN, UTM, bad, placed, raster, shorten, text, write_raster
+from label_files import CORNER, LONLAT, PLAIN, UTM, bad, placed, raster, shorten, text, write_raster, write_text
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
@@ -231,6 +231,53 @@ def test_everything_that_means_nodata(tmp_path: Path) -> None:
     assert raster_numbers(raster, GRID, 0.5, "majority").nodata_ground == 4 * 60
     (note,) = raster.notes
     assert note == "Nodata: -1 (as the file states), -2 (as given), -3 (as given), nan (as given)"
+
+
+LOWEST = float(np.finfo(np.float32).min)
+STATISTICS = {"STATISTICS_MINIMUM": "0", "STATISTICS_MAXIMUM": "50"}
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "layout", "tags", "hidden"),
+    [
+        (LOWEST, "float32", {}, {}, True),
+        (-LOWEST, "float32", {}, {}, True),
+        (-3.40282306074e38, "float32", {}, {}, True),  # as ArcGIS rounds it
+        (LOWEST, "float64", {}, {}, True),
+        (-1.7e308, "float64", {}, {}, True),
+        (LOWEST, "float32", {"nodata": 7}, {}, True),
+        (-3.3e38, "float32", {}, {}, False),
+        (-9999, "float32", {}, {}, False),
+        (-9999, "int16", {}, {}, False),
+        (-9999, "float32", {}, STATISTICS, True),
+        (-9999, "int16", {}, STATISTICS, True),
+        (-9999, "float32", {}, {**STATISTICS, "STATISTICS_MINIMUM": "-9999"}, False),
+        (-9999, "float32", {}, {**STATISTICS, "STATISTICS_APPROXIMATE": "YES"}, False),
+        (-9999, "float32", {}, {**STATISTICS, "STATISTICS_MINIMUM": "none"}, False),
+        (-9999, "float32", {"nodata": 7}, STATISTICS, False),
+        (200, "uint8", {}, STATISTICS, False),
+        (-9999, "float32", {"driver": "AAIGrid"}, {}, True),
+        (-9999, "float32", {"driver": "AAIGrid", "nodata": 7}, {}, False),
+    ],
+)
+def test_nodata_that_no_file_states_is_known_where_it_is_certain(
+    tmp_path: Path, value: float, dtype: str, layout: dict[str, Any], tags: dict[str, str], hidden: bool
+) -> None:
+    values = np.full(GRID.shape, 5, dtype)
+    values[0] = value
+    path = write_raster(tmp_path / "labels.tif", values, **{key: layout[key] for key in layout if key != "driver"})
+    if tags:
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(1, **tags)
+    if "driver" in layout:
+        path = tmp_path / "labels.asc"
+        stated = "".join(f"NODATA_value {layout[key]}\n" for key in layout if key == "nodata")
+        rows = "\n".join(" ".join(f"{cell:.1f}" for cell in row) for row in values)
+        size = f"ncols {GRID.width}\nnrows {GRID.height}\nxllcorner 330000\nyllcorner {5_822_040 - 10 * GRID.height}\n"
+        write_text(path, f"{size}cellsize 10\n{stated}{rows}\n")
+    raster = open_raster(path, LabelOptions(labels_crs=UTM))
+    assert (value not in sample_values(raster, GRID).index) == hidden
+    assert raster_numbers(raster, GRID, 0.5, "majority").nodata_ground == hidden * GRID.width
 
 
 @pytest.mark.parametrize("kind", ["mask", "alpha"])
