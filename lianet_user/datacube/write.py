@@ -19,14 +19,13 @@ from typing import Any, Literal
 import xarray as xr
 from dask import config
 from dask.callbacks import Callback
-from odc.geo.crs import CRS
 
 from lianet_user.datacube.backend import open_datacube
 from lianet_user.datacube.dataset import GRID_MAPPING
 from lianet_user.datacube.lazy_array import cores
 from lianet_user.errors import InputError, OutputError, PartlyOutsideWarning, did_you_mean, listed
 from lianet_user.files.artifact import refuse_existing, replacing
-from lianet_user.geo.grid import TILE, Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
+from lianet_user.geo.grid import LONLAT, TILE, Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
 
 Listener = Callable[[int, int], None]
 Format = Literal["zarr", "netcdf"]
@@ -172,7 +171,7 @@ def _part(cube: xr.Dataset, path: Any, bbox: Bounds | None, crs: str) -> tuple[x
     geobox = cube.odc.geobox
     window, outside = window_of_bounds(geobox, bbox, parse_crs(crs))
     if outside:
-        covered = format_bounds(bounds_of(geobox, CRS("EPSG:4326")))
+        covered = format_bounds(bounds_of(geobox, LONLAT))
         message = (
             f"{max(outside, 0.001):.1%} of the box lies outside the region and is not written: {path} covers {covered}"
             " (EPSG:4326)"

@@ -210,7 +210,7 @@ def _grid_of(path: Path) -> GeoBox:
             f"`like` {path} is not georeferenced (no coordinate reference system or no transform): assign it, for instance"
             " with gdal_edit or QGIS"
         )
-    return GeoBox(shape, transform, crs.to_wkt())
+    return GeoBox(shape, transform, parse_crs(crs, f"`like` {path}: its CRS"))
 
 
 def _full_grid(area: MapArea, lead: GeoBox, crs: CRS, covered: BaseGeometry, regions: int) -> GeoBox:

@@ -23,7 +23,6 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 import rasterio
 import rasterio.shutil
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
@@ -32,7 +31,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from lianet_user.errors import OutputError
 from lianet_user.files.artifact import refuse_existing
-from lianet_user.geo.grid import Window, bounds_in, bounds_of
+from lianet_user.geo.grid import Window, bounds_in, bounds_of, horizontal
 
 # --- Errors of the disk, which libtiff only prints to the terminal.
 
@@ -400,7 +399,7 @@ def _same_place(wkt: str, geobox: GeoBox) -> bool:
     A GeoTIFF stores a CRS as codes and numbers, so the text and names may differ while the place is the same.
     """
     assert geobox.crs is not None
-    own, stored = bounds_of(geobox), CRS(wkt)
+    own, stored = bounds_of(geobox), horizontal(wkt)
     if stored == geobox.crs:
         return True
     tolerance = 0.01 * min(abs(geobox.resolution.x), abs(geobox.resolution.y))

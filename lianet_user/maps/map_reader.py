@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from lianet_user.errors import MapError
 from lianet_user.files.header import ClassEntry
-from lianet_user.geo.grid import Window
+from lianet_user.geo.grid import Window, parse_crs
 from lianet_user.labels.class_tables import TAG, raster_class_table
 
 UNNAMED = "#9e9e9e"
@@ -78,6 +78,7 @@ def open_finished(path: str | os.PathLike[str], band: int = 1) -> FinishedMap:
             raise MapError(f"{path} has no band {band}: expected `band` from 1 to {dataset.count}")
         if dataset.crs is None:
             raise MapError(f"{path} has no coordinate reference system: expected a map that predict wrote")
+        crs = parse_crs(dataset.crs, f"{path}: its CRS", MapError)
         tags = dataset.tags()
         scaled = (dataset.scales[band - 1], dataset.offsets[band - 1]) != (1.0, 0.0)
         whole = np.issubdtype(np.dtype(dataset.dtypes[band - 1]), np.integer) and not scaled
@@ -91,7 +92,7 @@ def open_finished(path: str | os.PathLike[str], band: int = 1) -> FinishedMap:
         return FinishedMap(
             path=path,
             band=band,
-            geobox=GeoBox(dataset.shape, dataset.transform, dataset.crs.to_wkt()),
+            geobox=GeoBox(dataset.shape, dataset.transform, crs),
             classes=classes,
             unit=unit,
             nodata=dataset.nodata,
