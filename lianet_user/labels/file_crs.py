@@ -14,8 +14,8 @@ from pyproj.exceptions import CRSError
 from lianet_user.errors import LabelError
 from lianet_user.geo.grid import crs_name, format_bounds, horizontal, parse_crs, same_crs
 
-DEFAULT_DRIVERS = ("GeoJSON", "GeoJSONSeq", "GPX", "KML", "LIBKML")
-"""GDAL's drivers that have a file in degrees (WGS 84) where it states nothing else, or cannot."""
+DEFAULT_DRIVERS = ("GeoJSON", "GeoJSONSeq")
+"""GDAL's drivers that have a file in degrees (WGS 84) where it states nothing else. KML and GPX are never in anything else."""
 _MEMBER = re.compile(rb'"crs"\s*:\s*\{\s*"(type|properties)"')
 _CHUNK = 2**20
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import rasterio
 from numpy.ma import MaskedArray
 from odc.geo.geobox import GeoBox
@@ -83,7 +84,9 @@ def open_finished(path: str | os.PathLike[str], band: int = 1) -> FinishedMap:
         scaled = (dataset.scales[band - 1], dataset.offsets[band - 1]) != (1.0, 0.0)
         whole = np.issubdtype(np.dtype(dataset.dtypes[band - 1]), np.integer) and not scaled
         classes = _classes(path, band, tags) if whole else None
-        unit = dataset.units[band - 1] or tags.get("UNIT", "")
+        # Where the CRS has heights, GDAL says their unit here, whatever the values are.
+        heights = len(pyproj.CRS(dataset.crs).axis_info) > 2
+        unit = ("" if heights else dataset.units[band - 1]) or tags.get("UNIT", "")
         if whole and classes is None and not unit:
             raise MapError(
                 f"{path}: band {band} holds whole numbers and states neither classes nor a unit: expected a map that"
