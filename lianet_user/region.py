@@ -122,7 +122,7 @@ class Region:
         """
         if bbox is None:
             return self.window, 0.0
-        window, outside = window_of_bounds(self.geobox, bbox, parse_crs(crs))
+        window, outside = window_of_bounds(self.geobox, bbox, parse_crs(crs, "`bbox_crs`"))
         if outside:
             covered = format_bounds(bounds_of(self.geobox, LONLAT))
             message = (

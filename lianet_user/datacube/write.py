@@ -169,7 +169,7 @@ def _part(cube: xr.Dataset, path: Any, bbox: Bounds | None, crs: str) -> tuple[x
     if bbox is None:
         return cube, 0.0
     geobox = cube.odc.geobox
-    window, outside = window_of_bounds(geobox, bbox, parse_crs(crs))
+    window, outside = window_of_bounds(geobox, bbox, parse_crs(crs, "`bbox_crs`"))
     if outside:
         covered = format_bounds(bounds_of(geobox, LONLAT))
         message = (

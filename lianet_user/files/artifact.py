@@ -147,20 +147,18 @@ def _flush_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Refuse an output before any work begins.
+def refuse_existing(path: Path, overwrite: bool, other: str = "another name with `output`") -> None:
+    """Refuse an output before any work begins; `other` says what to choose in its place.
 
     Raises:
         OutputError: `path` exists and may not be replaced, or its folder does not exist.
     """
     if path.is_dir():
-        raise OutputError(f"{path} is a folder: give the name of a file with `output`")
+        raise OutputError(f"{path} is a folder and not the name of a file: choose {other}")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another name with `output`, or replace it with `overwrite`")
+        raise OutputError(f"{path} exists: choose {other}, or replace it with `overwrite`")
     if not path.absolute().parent.is_dir():
-        raise OutputError(
-            f"the folder {path.absolute().parent} does not exist: create it first, or choose another with `output`"
-        )
+        raise OutputError(f"the folder {path.absolute().parent} does not exist: create it first, or choose {other}")
 
 
 def software_versions(*packages: str) -> dict[str, str]:

@@ -186,7 +186,7 @@ def _registered(crs: pyproj.CRS) -> pyproj.CRS:
         return crs
 
 
-def parse_crs(said: Any, what: str = "`bbox_crs`", error: type[InputError] = AreaError) -> CRS:
+def parse_crs(said: Any, what: str, error: type[InputError] = AreaError) -> CRS:
     """Take in a CRS (:func:`horizontal`); the message of `error`, if it is of no use, begins with `what`.
 
     Raises:

@@ -131,7 +131,7 @@ def destination(area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], st
     geobox, asked, words = full, covered, "the whole region"
     outside: float | None = None
     if area.bbox is not None:
-        window, beyond = window_of_bounds(full, area.bbox, box_crs := parse_crs(area.bbox_crs))
+        window, beyond = window_of_bounds(full, area.bbox, box_crs := parse_crs(area.bbox_crs, "`bbox_crs`"))
         geobox, words = window_geobox(full, _snapped(window, step if own else 1)), "the box"
         if own:
             outside = beyond

@@ -464,7 +464,7 @@ def test_refuse_existing(tmp_path: Path) -> None:
     refuse_existing(path, overwrite=True)
     with pytest.raises(OutputError, match=r"a\.tif exists: choose another name with `output`, or .* `overwrite`"):
         refuse_existing(path, overwrite=False)
-    with pytest.raises(OutputError, match="is a folder: give the name of a file with `output`"):
+    with pytest.raises(OutputError, match="is a folder and not the name of a file: choose another name with `output`"):
         refuse_existing(tmp_path, overwrite=True)
     with pytest.raises(OutputError, match=r"the folder .*none does not exist: create it first"):
         refuse_existing(tmp_path / "none" / "a.tif", overwrite=False)

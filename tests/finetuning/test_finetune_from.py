@@ -268,7 +268,9 @@ def test_a_class_that_the_labels_lack_is_kept_and_told(region: Region, labels: L
 
 def test_a_class_that_the_head_lacks_is_refused_by_name(region: Region, labels: Labels, head: Head) -> None:
     others = dataclasses.replace(labels, classes=(*CLASSES[:2], ClassEntry(name="dazzling", color="#ffffff")))
-    with pytest.raises(LabelError, match=r"have 'dazzling', which .*head\.safetensors lacks .*without `start`"):
+    with pytest.raises(
+        LabelError, match=r"have 'dazzling', which .*head\.safetensors lacks .*train a new head on these"
+    ):
         finetune(region, others, settings=gentle(head), start=head)
 
 
