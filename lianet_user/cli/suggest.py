@@ -72,8 +72,11 @@ def suggest(
 
     with progress(quiet) as bars:
         opened = Head.open(file, region_of_head(file.header, head, given), choose_device(device))
-        given_labels = {"layer": layer, "labels_crs": labels_crs, "encoding": encoding, "band": band}
-        away = labelled_ground(labels, opened.region.header, **given_labels) if labels else None
+        away = None
+        if labels:
+            away = labelled_ground(
+                labels, opened.region.header, layer=layer, labels_crs=labels_crs, encoding=encoding, band=band
+            )
         metres = min(pixel_metres(opened.region.geobox))
         suggestions = find(
             opened,

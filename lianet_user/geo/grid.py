@@ -166,7 +166,7 @@ def horizontal(said: Any) -> CRS:
         crs = crs.sub_crs_list[0]
     crs = _registered(crs)
     crs = crs.to_2d() if len(crs.axis_info) > 2 else crs
-    kind = (crs.source_crs if crs.is_bound else crs).type_name
+    kind = (crs.source_crs if crs.is_bound and crs.source_crs else crs).type_name
     if not (crs.is_geographic or crs.is_projected):
         raise CRSError(f"{shown!r} ({kind}) is neither geographic nor projected")
     if crs.name.casefold().startswith("undefined"):  # as GDAL calls what a GeoPackage leaves open

@@ -299,7 +299,7 @@ def parquet_layer(path: Path, where: str | None) -> OpenedLayer:
 
 def _parquet_default(path: Path) -> bool:
     """Whether a GeoParquet file states no CRS, so that geopandas has it in degrees."""
-    from pyarrow import parquet
+    from pyarrow import parquet  # type: ignore[import-untyped]
 
     geo = json.loads(parquet.read_schema(path).metadata[b"geo"])
     return "crs" not in geo["columns"][geo["primary_column"]]
@@ -323,7 +323,7 @@ def _in_memory(
         if not len(rows):
             raise nothing_left(str(path), where)
         frame, geometries = frame.iloc[rows].reset_index(drop=True), geometries[rows]
-    unfit = unfit_default(shapely.total_bounds(geometries)) if by_default else ""
+    unfit = unfit_default(shapely.total_bounds(geometries).tolist()) if by_default else ""
     return OpenedLayer(
         path=path,
         layer="",

@@ -210,7 +210,9 @@ def test_a_head_is_judged_on_the_region_as_it_is_now_and_then_learns_it(
 
 def test_a_head_of_another_lineage_is_no_start(make_region: RegionFactory, labels: Labels, head: Head) -> None:
     other = make_region(geobox=GRID, name="other", lineage="1" * 32)
-    with pytest.raises(RegionMismatchError, match=r"another region than .*other\.safetensors .*mean nothing.*`start`"):
+    with pytest.raises(
+        RegionMismatchError, match=r"another region than .*other\.safetensors .*mean nothing.*train a new head on it"
+    ):
         Head.open_on(str(head.path), other)
     with pytest.raises(RegionMismatchError, match="mean nothing"):
         finetune(other, labels, settings=QUICK, start=head)

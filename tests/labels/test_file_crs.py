@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import shapely
@@ -22,7 +23,7 @@ from lianet_user.labels.vector import read_layer
 Make = Callable[[Path], Path]
 
 
-def collection(*, properties: dict[str, object] | None = None, lines: bool = False, **more: object) -> str:
+def collection(*, properties: Mapping[str, str] | None = None, lines: bool = False, **more: Any) -> str:
     features = [
         {
             "type": "Feature",
@@ -90,7 +91,7 @@ def prj(content: str) -> Make:
     return make
 
 
-MEMBER = {"crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}}
+MEMBER: dict[str, Any] = {"crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}}
 GEOJSON = text("labels.geojson", collection())
 STATES_NONE: dict[str, tuple[Make, str]] = {
     "GeoJSON": (GEOJSON, "degrees, and its coordinates are 330000,"),
