@@ -63,7 +63,7 @@ def list_models(
     box = parse_bbox(bbox) if bbox is not None else None
     time = _time(date) if date is not None else None
     if picture is not None:
-        refuse_existing(picture, overwrite)
+        refuse_existing(picture, overwrite, "another name with `picture`")
     read, place = _all_models(catalog, offline)
     shown = [model for model in read if (box is None or model.touches(box)) and (time is None or model.holds(*time))]
     if box is not None and not any(model.touches(box) for model in read):

@@ -163,8 +163,9 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def check_place(path: Path) -> None:
-    """Refuse an output whose folder is on no disk, or whose name leaves its disk no room for those of the files beside it.
+def check_place(path: Path, other: str) -> None:
+    """Refuse an output whose folder is on no disk, or whose name leaves its disk no room for those of the files beside it;
+    `other` says what to choose in its place.
 
     Raises:
         OutputError: the name is too long, or its folder cannot be written.
@@ -180,25 +181,23 @@ def check_place(path: Path) -> None:
     if (beyond := len(os.fsencode(path.name)) + NAMES_BESIDE - longest) > 0:
         raise OutputError(
             f"the name {brief(path.name)!r} is too long by {beyond} bytes for its disk and for the longer names of files made"
-            " beside it: give a shorter one as `output`"
+            f" beside it: choose {other}"
         )
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Refuse an output before any work begins.
+def refuse_existing(path: Path, overwrite: bool, other: str = "another name with `output`") -> None:
+    """Refuse an output before any work begins; `other` says what to choose in its place.
 
     Raises:
         OutputError: `path` exists and may not be replaced, its folder does not exist or is on no disk, or its name is too long.
     """
-    check_place(path)
+    check_place(path, other)
     if path.is_dir():
-        raise OutputError(f"{path} is a folder: give the name of a file with `output`")
+        raise OutputError(f"{path} is a folder and not the name of a file: choose {other}")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another name with `output`, or replace it with `overwrite`")
+        raise OutputError(f"{path} exists: choose {other}, or replace it with `overwrite`")
     if not path.absolute().parent.is_dir():
-        raise OutputError(
-            f"the folder {path.absolute().parent} does not exist: create it first, or choose another with `output`"
-        )
+        raise OutputError(f"the folder {path.absolute().parent} does not exist: create it first, or choose {other}")
 
 
 def software_versions(*packages: str) -> dict[str, str]:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import pyproj
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
-from pyproj.exceptions import CRSError
+from pyproj.exceptions import CRSError, ProjError
 
-from lianet_user.errors import AreaError
+from lianet_user.errors import AreaError, InputError, brief
 
 Bounds = tuple[float, float, float, float]
 LONLAT = CRS("EPSG:4326")
@@ -144,18 +147,64 @@ def parse_bbox(text: str) -> Bounds:
     return west, south, east, north
 
 
-def parse_crs(text: str, argument: str = "`bbox_crs`") -> CRS:
-    """Parse a CRS from its code, WKT or PROJ string; `argument` is named in the message.
+@lru_cache(maxsize=64)
+def horizontal(said: Any) -> CRS:
+    """The horizontal part of a CRS that somebody states: text, or an object of pyproj, rasterio or odc-geo.
+
+    Whatever takes in a CRS, from a file or from a user, does it here. One with a shift to WGS 84 that names a registered
+    CRS, as in files from before 2019, is the registered one, as GDAL has it.
 
     Raises:
-        AreaError: the text names no CRS.
+        CRSError: it is none, or no place on a map has coordinates in it. The message says why, to be continued.
+    """
+    shown = brief(str(said), 60)
+    try:
+        crs = pyproj.CRS(said)
+    except (CRSError, ValueError) as error:
+        raise CRSError(f"{shown!r} is no coordinate reference system") from error
+    if not isinstance(said, str) or len(said) > len(shown):
+        shown = crs.name
+    while crs.is_compound:
+        crs = crs.sub_crs_list[0]
+    crs = _registered(crs)
+    crs = crs.to_2d() if len(crs.axis_info) > 2 else crs
+    kind = (crs.source_crs if crs.is_bound and crs.source_crs else crs).type_name
+    if not (crs.is_geographic or crs.is_projected):
+        raise CRSError(f"{shown!r} ({kind}) is neither geographic nor projected")
+    if crs.name.casefold().startswith("undefined"):  # as GDAL calls what a GeoPackage leaves open
+        raise CRSError(f"{shown!r} ({kind}) says nothing of where its coordinates lie")
+    try:
+        Transformer.from_crs(crs, LONLAT.proj)
+        return CRS(crs)
+    except (ProjError, ValueError) as error:
+        raise CRSError(f"{shown!r} ({kind}) is not tied to the Earth") from error
+
+
+def _registered(crs: pyproj.CRS) -> pyproj.CRS:
+    entry = crs.source_crs.to_json_dict().get("id") if crs.is_bound and crs.source_crs else None
+    try:
+        return crs if entry is None else pyproj.CRS.from_authority(entry["authority"], entry["code"])
+    except CRSError:
+        return crs
+
+
+def parse_crs(said: Any, what: str, error: type[InputError] = AreaError) -> CRS:
+    """Take in a CRS (:func:`horizontal`); the message of `error`, if it is of no use, begins with `what`.
+
+    Raises:
+        InputError: of the kind `error`.
     """
     try:
-        return CRS(text)
-    except CRSError as error:
-        raise AreaError(
-            f"{argument} {text!r} is no coordinate reference system: expected a code such as EPSG:4326"
-        ) from error
+        return horizontal(said)
+    except CRSError as reason:
+        raise error(f"{what} {reason}: expected one of places on a map, for instance EPSG:25833") from reason
+
+
+def same_crs(one: CRS | None, other: CRS | None) -> bool:
+    """Whether two CRS are the same, whichever program wrote them."""
+    return one == other or (
+        one is not None and other is not None and one.proj.equals(other.proj, ignore_axis_order=True)
+    )
 
 
 def bounds_in(bounds: Bounds, source: CRS, target: CRS) -> Bounds:
@@ -169,7 +218,7 @@ def bounds_in(bounds: Bounds, source: CRS, target: CRS) -> Bounds:
     if not all(map(math.isfinite, (west, south, east, north))):
         raise AreaError(
             f"the box {format_bounds(bounds)} ({crs_name(source)}) cannot be expressed in {crs_name(target)}:"
-            " check its numbers and `bbox_crs`"
+            " check its numbers, and which coordinate reference system they are in"
         )
     return west, south, east, north
 

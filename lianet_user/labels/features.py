@@ -408,9 +408,8 @@ def outside_error(path: Path, extent: Bounds, crs: CRS, geobox: GeoBox) -> Label
     if degrees != crs.geographic:
         seem, kind = ("look like", "projected") if degrees else ("are not", "geographic")
         return LabelError(
-            f"{path}: the coordinates ({format_bounds(extent)}) {seem} degrees, but the CRS that the file states"
-            f" is {kind} ({crs_name(crs)}), and the region covers {_shown(region, own, crs)}: assign the one they are in,"
-            " for instance with QGIS"
+            f"{path}: the coordinates ({format_bounds(extent)}) {seem} degrees, but their CRS is {kind} ({crs_name(crs)}),"
+            f" and the region covers {_shown(region, own, crs)}: assign the one they are in, for instance with QGIS"
         )
     hint = "choose the region they lie in, or check their CRS"
     west, south, east, north = extent

@@ -7,6 +7,7 @@ the name of a class.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import itertools
@@ -77,13 +78,14 @@ class PointTable:
     notes: tuple[str, ...]
 
 
-def read_table(path: Path, encoding: str | None, degrees: bool | None) -> PointTable:
+def read_table(path: Path, encoding: str | None, degrees: bool | None, *, points: bool = True) -> PointTable:
     """Read a table of points or of geometries as text.
 
     Args:
         path: text with one line of column names and one line for each feature.
         encoding: a name that Python knows; None tries UTF-8, then cp1252.
         degrees: whether the coordinates are degrees; None if only the columns' names can tell, or that they are GeoJSON.
+        points: whether points will do, or geometries of their own are expected.
 
     Raises:
         LabelError: the text cannot be decoded, rows differ in length, no columns hold coordinates or several do, a
@@ -96,6 +98,8 @@ def read_table(path: Path, encoding: str | None, degrees: bool | None) -> PointT
     cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
     # Earth Engine writes the column for tables without geometries too.
     place = _coordinate_columns(path, [name for name in header if not all(map(NOWHERE.search, cells[name]))])
+    if len(place) == 2 and not points:
+        raise LabelError(f"{path} is a table of points: expected polygons, for instance in a GeoPackage")
     lonlat = place[0].lower() in LONGITUDE
     in_degrees = lonlat if degrees is None else degrees
     comma, doubtful = _number_styles(path, cells, delimiter, certain=place if in_degrees else ())
@@ -107,12 +111,12 @@ def read_table(path: Path, encoding: str | None, degrees: bool | None) -> PointT
         geometries, crs = _geometries(path, place[0], cells[place[0]], lines, DEGREES if degrees is None else None)
         what = "geometries from the column"
     else:
-        points = np.column_stack([_coordinates(path, name, cells[name], lines) for name in place])
+        pairs = np.column_stack([_coordinates(path, name, cells[name], lines) for name in place])
         if in_degrees:
-            _check_range(path, place, points, lines)
+            _check_range(path, place, pairs, lines)
         geometries = np.full(len(rows), None, object)
-        known = ~np.isnan(points).any(axis=1)
-        geometries[known] = shapely.points(points[known])
+        known = ~np.isnan(pairs).any(axis=1)
+        geometries[known] = shapely.points(pairs[known])
         crs = DEGREES if lonlat and degrees is None else None
         what = "points from the columns"
     notes.append(f"Table: columns separated by {DELIMITERS[delimiter]}, {what} {', '.join(map(repr, place))}")
@@ -130,7 +134,7 @@ def read_table(path: Path, encoding: str | None, degrees: bool | None) -> PointT
 
 
 def _decoded(path: Path, encoding: str | None) -> tuple[str, list[str]]:
-    data = path.read_bytes()
+    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     if encoding is None and data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     if encoding is not None:
@@ -139,7 +143,7 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, list[str]]:
         except UnicodeError as error:
             raise LabelError(f"{path} cannot be decoded as {encoding}: give the right one with `encoding`") from error
     try:
-        return data.decode("utf-8-sig"), []
+        return data.decode("utf-8"), []
     except UnicodeDecodeError:
         pass
     try:

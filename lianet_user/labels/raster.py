@@ -26,7 +26,6 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from pyproj.exceptions import CRSError
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -34,10 +33,11 @@ from rasterio.io import DatasetReader
 
 from lianet_user.errors import LabelError, listed
 from lianet_user.files.header import IGNORE
-from lianet_user.geo.grid import Window, crs_name, whole
+from lianet_user.geo.grid import Window, whole
 from lianet_user.geo.transformation import Transformation, transformation
 from lianet_user.labels.class_tables import ClassTable, raster_class_table, raster_colors
 from lianet_user.labels.features import outside_error
+from lianet_user.labels.file_crs import file_crs
 from lianet_user.labels.label_options import LabelOptions, Rule
 from lianet_user.labels.rasterize import classes_of_subpixels, numbers_of_subpixels
 
@@ -104,7 +104,9 @@ def open_raster(path: Path, options: LabelOptions) -> RasterBand:
         band = _choose_band(dataset, path, options.band)
         _check_size(dataset, path, band)
         transform = _transform(dataset, path)
-        crs, crs_notes = _crs(dataset, path, options.labels_crs)
+        crs, crs_notes = file_crs(
+            str(path), dataset.crs, options.labels_crs, lambda: dataset.bounds, tool="gdal_edit.py"
+        )
         nodata, nodata_notes = _nodata(dataset, path, band, options.nodata)
         tags = dataset.tags()
         notes = [*crs_notes, *nodata_notes]
@@ -234,35 +236,6 @@ def _check_size(dataset: Any, path: Path, band: int) -> None:
 def _packed(dataset: Any, band: int) -> bool:
     """Whether pixels take fewer bytes than their type."""
     return "NBITS" in dataset.tags(band, ns="IMAGE_STRUCTURE") or dataset.tags(ns="ENVI").get("file_compression") == "1"
-
-
-def _crs(dataset: Any, path: Path, given: str | None) -> tuple[CRS, list[str]]:
-    try:
-        stated = CRS(dataset.crs.to_wkt()) if dataset.crs else None
-        if stated is not None and not (stated.geographic or stated.projected):
-            stated = None
-    except (CRSError, RasterioError, CPLE_BaseError):
-        stated = None
-    if given is None:
-        if stated is None:
-            raise LabelError(f"{path} states no coordinate reference system: give it with `labels_crs`")
-        return stated, []
-    try:
-        crs = CRS(given)
-    except CRSError as error:
-        raise LabelError(
-            f"`labels_crs` {given!r} is not a coordinate reference system: expected a code such as EPSG:25833"
-        ) from error
-    if not (crs.geographic or crs.projected):
-        raise LabelError(f"`labels_crs` {given!r} is not tied to the Earth: expected a code such as EPSG:25833")
-    if stated is not None and stated != crs:
-        raise LabelError(
-            f"{path} states {crs_name(stated)}, but `labels_crs` is {crs_name(crs)}: omit `labels_crs`, or correct the"
-            " file with gdal_edit.py -a_srs if what it states is wrong"
-        )
-    return crs, [] if stated is not None else [
-        f"Coordinates: {crs_name(crs)} as given with `labels_crs`; the file states none"
-    ]
 
 
 def _transform(dataset: Any, path: Path) -> Affine:

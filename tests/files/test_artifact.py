@@ -465,7 +465,7 @@ def test_refuse_existing(tmp_path: Path) -> None:
     refuse_existing(path, overwrite=True)
     with pytest.raises(OutputError, match=r"a\.tif exists: choose another name with `output`, or .* `overwrite`"):
         refuse_existing(path, overwrite=False)
-    with pytest.raises(OutputError, match="is a folder: give the name of a file with `output`"):
+    with pytest.raises(OutputError, match="is a folder and not the name of a file: choose another name with `output`"):
         refuse_existing(tmp_path, overwrite=True)
     with pytest.raises(OutputError, match=r"the folder .*none does not exist: create it first"):
         refuse_existing(tmp_path / "none" / "a.tif", overwrite=False)
@@ -477,7 +477,7 @@ def test_a_name_too_long_for_what_is_made_beside_it_is_refused(tmp_path: Path, l
     for length in (225, 256, 5000):
         path = tmp_path / f"{letter * (length // len(letter.encode()))}.tif"
         with pytest.raises(
-            OutputError, match=r"is too long by \d+ bytes for its disk .* give a shorter one as `output`"
+            OutputError, match=r"is too long by \d+ bytes for its disk .* choose another name with `output`"
         ):
             refuse_existing(path, overwrite=True)
     path = tmp_path / f"{'a' * 200}.safetensors"

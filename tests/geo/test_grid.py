@@ -243,7 +243,7 @@ def test_a_box_beside_the_region_does_not_touch_it(small_geobox: GeoBox) -> None
 
 
 def test_a_box_that_has_no_place_in_the_grid_s_crs() -> None:
-    with pytest.raises(AreaError, match=r"cannot be expressed in EPSG:32633: check its numbers and `bbox_crs`"):
+    with pytest.raises(AreaError, match=r"cannot be expressed in EPSG:32633: check its numbers, and which"):
         bounds_in((330_000.0, 5_819_000.0, 331_000.0, 5_820_000.0), WGS84, UTM33)
 
 

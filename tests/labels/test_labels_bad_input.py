@@ -72,7 +72,7 @@ BAD: dict[str, Bad] = {
     "no .prj": bad(vector("labels.shp", crs=None), r"the \.prj file is missing"),
     "no CRS in GeoParquet": bad(vector("labels.parquet", crs=None), "no coordinate reference system"),
     "no CRS in a table": bad(text("labels.csv", "x;y;label\n330005;5822035;a\n"), "no coordinate reference system"),
-    "no CRS in a raster": bad(raster(crs=None), "states no coordinate reference system.*`labels_crs`"),
+    "no CRS in a raster": bad(raster(crs=None), "has no coordinate reference system.*`labels_crs`, for instance EPSG"),
     "degrees as UTM": bad(
         vector(geometries=DEGREES),
         r"\(12\.49\d*,52\.5\d*,.*\) look like degrees, but .* projected \(EPSG:32633\).*330000,5821840,330300,5822040",

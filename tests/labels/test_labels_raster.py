@@ -371,11 +371,11 @@ OF_FEATURES: dict[str, dict[str, Any]] = {
 BAD = {
     "a picture": bad(raster(np.zeros((3, 20, 30)), photometric="RGB"), "a picture, not labels"),
     "complex numbers": bad(raster(dtype="complex64"), "band 1 holds complex numbers"),
-    "no CRS": bad(raster(crs=None), r"states no coordinate reference system: .* `labels_crs`"),
+    "no CRS": bad(raster(crs=None), r"has no coordinate reference system: .* `labels_crs`"),
     "no CRS, and nonsense for it": bad(
-        raster(crs=None), "`labels_crs` 'nonsense' is not a coordinate reference system", labels_crs="nonsense"
+        raster(crs=None), "`labels_crs` 'nonsense' is no coordinate reference system", labels_crs="nonsense"
     ),
-    "another CRS": bad(raster(), "states EPSG:32633, but `labels_crs` is EPSG:25833", labels_crs="EPSG:25833"),
+    "another CRS": bad(raster(), "states EPSG:32633 .*, but `labels_crs` is EPSG:25833", labels_crs="EPSG:25833"),
     "no place": bad(raster(transform=Affine.identity()), "is not georeferenced: nothing at all"),
     "control points": bad(raster(transform=None, gcps=POINTS), "is not georeferenced: control points"),
     **{
@@ -403,7 +403,10 @@ def test_a_band_of_a_picture_can_be_chosen(tmp_path: Path) -> None:
 def test_a_crs_is_given_where_the_file_states_none(tmp_path: Path) -> None:
     given = LabelOptions(labels_crs=UTM)
     bare = open_raster(write_raster(tmp_path / "bare.tif", ONES, crs=None), given)
-    assert bare.notes[0] == "Coordinates: EPSG:32633 as given with `labels_crs`; the file states none"
+    assert (
+        bare.notes[0]
+        == "CRS: EPSG:32633 (WGS 84 / UTM zone 33N), as given with `labels_crs`, since the file states none"
+    )
     assert (classes(bare).values == 1).all()
     assert len(open_raster(write_raster(tmp_path / "stated.tif", ONES), given).notes) == 1
 
@@ -417,7 +420,7 @@ def test_outside_is_said_with_both_extents(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=match):
         raster_numbers(raster, GRID, 0.5, "majority")
     degrees = opened(tmp_path, ONES[:4, :4], Affine(0.1, 0, 12, 0, -0.1, 53))
-    with pytest.raises(LabelError, match="look like degrees, but the CRS that the file states is projected"):
+    with pytest.raises(LabelError, match="look like degrees, but their CRS is projected"):
         sample_values(degrees, GRID)
 
 

@@ -354,7 +354,7 @@ def test_labels_crs_stands_in_for_a_missing_one(tmp_path: Path, crs: str | None)
     assert layer.crs == CRS("EPSG:25833")
     assert any("EPSG:25833" in note and "`labels_crs`" in note for note in layer.notes)
     for wrong in ("utm 33", "EPSG:999999", "EPSG:4978", LOCAL):
-        with pytest.raises(LabelError, match=r"`labels_crs` .* is not a geographic or projected"):
+        with pytest.raises(LabelError, match=r"`labels_crs` .* is (no coord|neither geo)"):
             read(path, labels_crs=wrong)
 
 
@@ -871,7 +871,13 @@ def test_area_is_the_polygons_of_one_layer(tmp_path: Path) -> None:
         (vector("a.gpkg", [shapely.Point(1, 1)]), "no layer with polygons .it has a."),
         (vector(crs=None), "no coordinate reference system"),
         (vector(geometries=[BOW_TIE]), "no valid polygon"),
-        (text("a.csv", "lon,lat\n1,2\n"), "a.csv has no valid polygon"),
+        (text("a.csv", "lon,lat\n1,2\n"), "a.csv is a table of points: expected polygons"),
+        (text("a.csv", "lon,lat\n330000,5820000\n"), "a.csv is a table of points: expected polygons"),
+        (
+            text("a.csv", f'wkt\n"{FIELD.wkt}"\n'),
+            "has no coordinate reference system: assign it, for instance EPSG:25833,",
+        ),
+        (text("a.csv", 'wkt\n"SRID=32633;POINT (330000 5820000)"\n'), "a.csv has no valid polygon"),
         (TIFF, "is a TIFF image: expected vectors"),
         (lambda folder: folder / "a.gpkg", "does not exist"),
     ],
@@ -879,6 +885,12 @@ def test_area_is_the_polygons_of_one_layer(tmp_path: Path) -> None:
 def test_bad_areas_are_one_line(tmp_path: Path, make: Make, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         read_area(make(tmp_path))
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_outlines_in_a_table_that_states_its_crs_are_an_area(tmp_path: Path, mark: str) -> None:
+    area = read_area(write_text(tmp_path / "a.csv", f'{mark}wkt,name\n"SRID=32633;{FIELD.wkt}",Mühle\n'))
+    assert (area.crs, area.geometries.tolist()) == (CRS(UTM), [FIELD])
 
 
 def test_area_from_parquet(tmp_path: Path) -> None:
