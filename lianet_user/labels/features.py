@@ -17,7 +17,6 @@ from lianet_user.errors import AreaError, LabelError
 from lianet_user.geo.grid import LONLAT, Bounds, bounds_in, bounds_of, crs_name, format_bounds
 from lianet_user.geo.transformation import Transformation
 from lianet_user.labels.cover import (
-    Geometries,
     Mask,
     Parts,
     pixels_along,
@@ -25,6 +24,7 @@ from lianet_user.labels.cover import (
     split_parts,
     to_pixel_coordinates,
 )
+from lianet_user.labels.ground import Geometries
 from lianet_user.labels.label_map import FeatureCounts
 from lianet_user.labels.vector import VectorLayer
 

@@ -20,7 +20,7 @@ import shapely
 from numpy.typing import NDArray
 
 from lianet_user.errors import LabelError
-from lianet_user.labels.cover import Geometries
+from lianet_user.labels.ground import Geometries
 
 DELIMITERS = {";": "semicolons", ",": "commas", "\t": "tabs", "|": "vertical bars"}
 

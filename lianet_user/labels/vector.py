@@ -31,8 +31,8 @@ from pyproj.exceptions import CRSError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
 from lianet_user.labels.class_tables import COLOR_COLUMNS, ClassTable, stored_style
-from lianet_user.labels.cover import Geometries
 from lianet_user.labels.formats import PARQUET, find_format, vector_location
+from lianet_user.labels.ground import Geometries
 from lianet_user.labels.label_options import LabelOptions
 from lianet_user.labels.point_table import read_table
 
