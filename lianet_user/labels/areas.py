@@ -17,9 +17,10 @@ from lianet_user.errors import LabelError, LabelWarning, listed
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.ground_area import ground_area
 from lianet_user.geo.transformation import transformation, warn_of_missing_grids
-from lianet_user.labels.cover import Geometries, Mask, to_pixel_coordinates
+from lianet_user.labels.cover import Mask, to_pixel_coordinates
 from lianet_user.labels.features import Area, area_in_region
 from lianet_user.labels.formats import find_format, vector_location
+from lianet_user.labels.ground import Geometries
 from lianet_user.labels.label_options import LabelOptions
 from lianet_user.labels.vector import LATIN1, feature_numbers, layer_crs, layers_of, open_layer
 

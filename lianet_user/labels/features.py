@@ -28,7 +28,6 @@ from lianet_user.geo.grid import (
 )
 from lianet_user.geo.transformation import Transformation
 from lianet_user.labels.cover import (
-    Geometries,
     Mask,
     Parts,
     pixels_along,
@@ -36,6 +35,7 @@ from lianet_user.labels.cover import (
     split_parts,
     to_pixel_coordinates,
 )
+from lianet_user.labels.ground import Geometries
 from lianet_user.labels.label_map import FeatureCounts
 from lianet_user.labels.vector import VectorLayer
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from lianet_user.errors import LabelError, listed
 from lianet_user.geo.grid import likely_crs
-from lianet_user.labels.cover import Geometries
+from lianet_user.labels.ground import Geometries
 
 DELIMITERS = {";": "semicolons", ",": "commas", "\t": "tabs", "|": "vertical bars"}
 

@@ -39,7 +39,7 @@ from lianet_user.labels.class_tables import ClassTable, raster_class_table, rast
 from lianet_user.labels.features import outside_error
 from lianet_user.labels.file_crs import file_crs
 from lianet_user.labels.label_options import LabelOptions, Rule
-from lianet_user.labels.rasterize import classes_of_subpixels, numbers_of_subpixels
+from lianet_user.labels.rasterize import classes_of_subpixels, enough_subpixels, numbers_of_subpixels
 
 # --- A raster file -> one band of it, checked, with what the file states about its values. No pixel is read.
 
@@ -338,6 +338,8 @@ class RasterLabels:
     """Not covered by the raster."""
     excluded_ground: float
     """Covered by values that are dropped on request."""
+    undecided: int = 0
+    """Pixels that classes share in a way that leaves none of them most, or enough, of it."""
 
 
 def sample_values(raster: RasterBand, geobox: GeoBox) -> pd.Series:
@@ -398,7 +400,7 @@ def raster_classes(
     keys = np.array(sorted(index_of_value), np.float64)
     codes = np.array([excluded if (index := index_of_value[key]) is None else index for key in keys], np.int16)
     values = np.full(geobox.shape, IGNORE, np.uint8)
-    ground = np.zeros(3)
+    ground, undecided = np.zeros(3), 0
     for tile in _tiles(raster, geobox, n := _subpixels(raster, geobox, rule)):
         stored = tile.block[tile.known].astype(np.float64)
         place = np.minimum(np.searchsorted(keys, stored), len(keys) - 1)
@@ -412,9 +414,12 @@ def raster_classes(
                 " values were listed: the file is damaged, or has been written to since; copy or save it again"
             )
         ground += [(owner == code).sum() for code in (nodata, outside, excluded)]
-        values[tile.window.slices] = classes_of_subpixels(np.minimum(owner, IGNORE).astype(np.uint8), n, min_coverage)
+        own = np.minimum(owner, IGNORE).astype(np.uint8)
+        decided = classes_of_subpixels(own, n, min_coverage)
+        undecided += int(((decided == IGNORE) & enough_subpixels(own != IGNORE, n, min_coverage)).sum())
+        values[tile.window.slices] = decided
     nodata_ground, outside_ground, excluded_ground = (ground / n**2).tolist()
-    return RasterLabels(values, nodata_ground, outside_ground, excluded_ground)
+    return RasterLabels(values, nodata_ground, outside_ground, excluded_ground, undecided)
 
 
 def raster_numbers(raster: RasterBand, geobox: GeoBox, min_coverage: float, rule: Rule) -> RasterLabels:

@@ -107,6 +107,7 @@ def read_raster(path: Path, region: RegionHeader, geobox: GeoBox, options: Label
         maps=(LabelMap(sampled.values, dates),),
         notes=(*notes, *to_region.notes, *date_notes),
         raster=(ground := RasterCounts(sampled.nodata_ground, sampled.outside_ground, sampled.excluded_ground)),
+        undecided=sampled.undecided,
         labelled_ground=float(sampled.values.size) - ground.nodata - ground.outside - ground.excluded,
     )
 
@@ -167,7 +168,7 @@ def read_features(path: Path, region: RegionHeader, geobox: GeoBox, options: Lab
             traced[own] = touches_own(parts, None, result.values, len(own))
         else:
             shares = decide_coverage(parts, shape, mapped)
-            result = Decided(shares, np.zeros(shape, bool), float(np.isfinite(shares).sum()), 0.0)
+            result = Decided(shares, np.zeros(shape, bool), float(np.isfinite(shares).sum()), 0.0, 0)
             traced[own] = True
         decided.append(result)
         maps.append(LabelMap(result.values, dates_of_group[group]))
@@ -191,6 +192,7 @@ def read_features(path: Path, region: RegionHeader, geobox: GeoBox, options: Lab
         class_features=np.bincount(classes, minlength=len(legend.classes)).tolist() if legend else None,
         vanished=int((~traced).sum()),
         contradicting=sum(int(each.contradicting.sum()) for each in decided),
+        undecided=sum(each.undecided for each in decided),
         labelled_ground=sum(each.labelled_ground for each in decided),
         contested_ground=sum(each.contested_ground for each in decided),
     )

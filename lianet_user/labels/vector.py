@@ -31,9 +31,9 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, Geomet
 from lianet_user.errors import LabelError, did_you_mean, listed
 from lianet_user.geo.grid import Bounds, parse_crs
 from lianet_user.labels.class_tables import COLOR_COLUMNS, ClassTable, stored_style
-from lianet_user.labels.cover import Geometries
 from lianet_user.labels.file_crs import file_crs, is_default, unfit_default
 from lianet_user.labels.formats import PARQUET, find_format, vector_location
+from lianet_user.labels.ground import Geometries
 from lianet_user.labels.label_options import LabelOptions
 from lianet_user.labels.point_table import read_table
 

@@ -140,6 +140,7 @@ def test_half_a_pixel_counts(tmp_path: Path) -> None:
     values = np.tile(np.arange(60, dtype=np.uint8) % 5, (40, 1))
     half = opened(tmp_path, values, CORNER @ Affine.translation(0.5, 0))
     assert (classes(half).values[:, 1:] == IGNORE).all()
+    assert classes(half).undecided == 40 * 59
     # A quarter is not half.
     quarter = opened(tmp_path, values, CORNER @ Affine.translation(0.25, 0))
     np.testing.assert_array_equal(classes(quarter).values, values)
