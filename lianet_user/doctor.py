@@ -256,12 +256,14 @@ def _cache() -> Iterator[Finding]:
 
 def _place(topic: str, what: str, folder: Path) -> Finding:
     """Check that a folder, or the one it will be created in, can be written to and has room."""
+    from lianet_user.files.artifact import free_bytes
+
     there = next((each for each in (folder, *folder.parents) if each.exists()), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"lianet")
             file.flush()
-        free = shutil.disk_usage(there).free
+        free = free_bytes(there)
     except OSError as error:
         advice = "work in a folder that you may write to" if what == "this folder" else "make it writable"
         level: Level = "broken" if topic == "disk" else "warning"

@@ -124,7 +124,7 @@ class Head:
             raise RegionMismatchError(
                 f"{self.path or 'the head'} was trained on another region than {region.path} ({trained_on.name!r}, lineage"
                 f" {trained_on.lineage[:12]}; found {given.name!r}, {given.lineage[:12]}), where its weights mean nothing:"
-                " train without `start`"
+                " train a new head on it"
             )
 
     def check_region(self) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
@@ -31,7 +30,7 @@ from lianet_user.field.norms import fold_norms
 from lianet_user.field.weights import read_field
 from lianet_user.files.artifact import ArtifactFile, open_region_file
 from lianet_user.files.header import RegionHeader
-from lianet_user.geo.grid import Bounds, Window, bounds_of, format_bounds, parse_crs, whole, window_of_bounds
+from lianet_user.geo.grid import LONLAT, Bounds, Window, bounds_of, format_bounds, parse_crs, whole, window_of_bounds
 from lianet_user.geo.patches import Axis, Lattice, Parts, PatchCache, blended
 
 BATCH = 16
@@ -123,9 +122,9 @@ class Region:
         """
         if bbox is None:
             return self.window, 0.0
-        window, outside = window_of_bounds(self.geobox, bbox, parse_crs(crs))
+        window, outside = window_of_bounds(self.geobox, bbox, parse_crs(crs, "`bbox_crs`"))
         if outside:
-            covered = format_bounds(bounds_of(self.geobox, CRS("EPSG:4326")))
+            covered = format_bounds(bounds_of(self.geobox, LONLAT))
             message = (
                 f"{max(outside, 0.001):.1%} of the box lies outside the region {self.header.name!r} and is not mapped: the"
                 f" region covers {covered} (EPSG:4326)"

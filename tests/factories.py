@@ -117,6 +117,7 @@ def labels_on(
         vanished=0,
         pixels=values.size,
         contradicting=0,
+        undecided=0,
         labelled_ground=0.0,
         contested_ground=0.0,
         classes=tuple(ClassCount(entry.name, 1, int((values == n).sum())) for n, entry in enumerate(classes)),

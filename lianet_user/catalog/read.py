@@ -237,6 +237,6 @@ def _read_file(place: str) -> bytes:
             return file.read(MAX_DOCUMENT_BYTES + 1)
     except OSError as error:
         raise CatalogError(
-            f"cannot read the catalogue {excerpt(place)}: {error.strerror or error}: give the place of a catalog.json as"
-            " `catalog` or in LIANET_CATALOG"
+            f"cannot read the catalogue {excerpt(place)}: {error.strerror or error}: expected the place of a"
+            " catalog.json, where it was given or in LIANET_CATALOG"
         ) from error

@@ -34,7 +34,7 @@ from lianet_user.errors import (
     did_you_mean,
     listed,
 )
-from lianet_user.files.artifact import open_region_file, region_beside, region_places
+from lianet_user.files.artifact import free_bytes, open_region_file, region_beside, region_places
 from lianet_user.files.header import HeadHeader
 
 SPARE: Final = 64 * 2**20
@@ -257,7 +257,7 @@ def warn_of_problems(catalog: Catalog) -> None:
 def _require_room(part: Path, model: Model) -> None:
     try:
         arrived = part.stat().st_size if part.exists() else 0
-        free = shutil.disk_usage(part.parent).free
+        free = free_bytes(part.parent)
     except OSError as error:
         raise cache_error(part.parent, error) from error
     if free < model.size - arrived + SPARE:

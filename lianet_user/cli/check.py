@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import naming_options, print_lines, print_next, progress, region_file, wrote
+from lianet_user.cli.console import naming_options, print_lines, print_next, progress, quoted, region_file, wrote
 from lianet_user.cli.options import (
     AsJson,
     LabelsPath,
@@ -68,4 +68,4 @@ def check(
         print_lines(result.lines(), "check")
         if picture:
             wrote(output)
-        print_next(f"lianet-user finetune {region} {labels}, with the same options")
+        print_next(f"lianet-user finetune {quoted(region)} {quoted(labels)}, with the same options")

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import choose_device, err, format_score, out, print_next, progress, region_file, wrote
+from lianet_user.cli.console import (
+    choose_device,
+    err,
+    format_score,
+    out,
+    print_next,
+    progress,
+    quoted,
+    region_file,
+    wrote,
+)
 from lianet_user.cli.imagery import ConfigPath, open_given_imagery, read_config, reads_imagery_beside
 from lianet_user.cli.options import (
     AsJson,
@@ -131,7 +141,9 @@ def compare(
         _print(comparison)
         if output is not None:
             wrote(output)
-        print_next(f"lianet-user finetune {region} {labels}, with the same options of labels and training")
+        print_next(
+            f"lianet-user finetune {quoted(region)} {quoted(labels)}, with the same options of labels and training"
+        )
 
 
 def _print(comparison: Comparison) -> None:

@@ -109,6 +109,11 @@ def wrote(path: object, about: str = "") -> None:
     out.print(Text.assemble(("wrote", "bold green"), printable(f" {path}{about}")), soft_wrap=True)
 
 
+def quoted(path: object) -> str:
+    """A path in a command that can be copied into a shell."""
+    return shlex.quote(str(path))
+
+
 def print_next(*steps: str) -> None:
     """Suggest what to do next, a line each on standard error: the last thing that a command prints."""
     for number, step in enumerate(steps):

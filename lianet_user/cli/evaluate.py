@@ -17,6 +17,7 @@ from lianet_user.cli.console import (
     print_scores,
     print_scores_by_date,
     progress,
+    quoted,
     warn,
 )
 from lianet_user.cli.options import AsJson, Device, LabelsPath, Quiet, RegionOption, reads_labels
@@ -67,7 +68,8 @@ def evaluate(
         print(json.dumps(_document(evaluation), indent=2))
     elif not quiet:
         _print(opened, evaluation)
-        print_next(f"lianet-user predict {head}", f"to do better where it is least sure: lianet-user suggest {head}")
+        name = quoted(head)
+        print_next(f"lianet-user predict {name}", f"to do better where it is least sure: lianet-user suggest {name}")
 
 
 def _print(head: Head, evaluation: Evaluation) -> None:

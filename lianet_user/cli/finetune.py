@@ -19,6 +19,7 @@ from lianet_user.cli.console import (
     print_scores,
     print_scores_by_date,
     progress,
+    quoted,
     region_file,
     stoppable,
     warn,
@@ -193,8 +194,8 @@ def finetune(
     if failed:
         warn(failed)
     if not as_json and not quiet:
-        name = "" if output == Path("head.safetensors") else f" {output}"
-        print_next(f"lianet-user predict{name}", f"lianet-user suggest{name} --labels {labels}")
+        name = "" if output == Path("head.safetensors") else f" {quoted(output)}"
+        print_next(f"lianet-user predict{name}", f"lianet-user suggest{name} --labels {quoted(labels)}")
 
 
 def _note(state: FinetuneProgress) -> str:

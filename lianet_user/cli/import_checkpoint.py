@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import print_next, wrote
+from lianet_user.cli.console import print_next, quoted, wrote
 from lianet_user.cli.options import Overwrite, Quiet, grouped
 from lianet_user.cli.pretrain import (
     WORDS,
@@ -85,4 +85,4 @@ def import_checkpoint(
     if not quiet:
         size = f"{header.grid.width} x {header.grid.height} px"
         wrote(output, f": {size}, {len(header.dates)} dates, {len(header.bands)} bands")
-        print_next(f"lianet-user info {output}")
+        print_next(f"lianet-user info {quoted(output)}")

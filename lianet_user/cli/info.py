@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lianet_user.cli.console import out, print_next, region_file
+from lianet_user.cli.console import out, print_next, quoted, region_file
 from lianet_user.cli.options import AsJson, RegionName
 from lianet_user.errors import printable
 
@@ -33,13 +33,11 @@ def info(
         print(json.dumps(_summary(file, file.header), indent=2))
     else:
         _print(file, file.header)
-        print_next(f"lianet-user check {region} LABELS")
+        print_next(f"lianet-user check {quoted(region)} LABELS")
 
 
 def _summary(file: ArtifactFile[RegionHeader], header: RegionHeader) -> dict[str, Any]:
-    from odc.geo.crs import CRS
-
-    from lianet_user.geo.grid import bounds_of
+    from lianet_user.geo.grid import LONLAT, bounds_of
 
     geobox = header.grid.geobox
     return {
@@ -47,23 +45,22 @@ def _summary(file: ArtifactFile[RegionHeader], header: RegionHeader) -> dict[str
         "megabytes": round(file.size_bytes / 1e6, 2),
         "parameters": file.parameters,
         "bounds": bounds_of(geobox),
-        "bounds_lonlat": bounds_of(geobox, CRS("EPSG:4326")),
+        "bounds_lonlat": bounds_of(geobox, LONLAT),
         "pixel_size": [abs(geobox.resolution.x), abs(geobox.resolution.y)],
         **header.model_dump(mode="json"),
     }
 
 
 def _print(file: ArtifactFile[RegionHeader], header: RegionHeader) -> None:
-    from odc.geo.crs import CRS
     from rich.table import Table
 
-    from lianet_user.geo.grid import bounds_of, crs_name, format_bounds
+    from lianet_user.geo.grid import LONLAT, bounds_of, crs_name, format_bounds
 
     geobox = header.grid.geobox
     assert geobox.crs is not None
     pixel = abs(geobox.resolution.x)
     unit = "m" if geobox.crs.projected else "degrees"
-    lonlat = bounds_of(geobox, CRS("EPSG:4326"))
+    lonlat = bounds_of(geobox, LONLAT)
     dates = (
         ", ".join(map(str, header.dates))
         if len(header.dates) <= 6

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import choose_device, format_score, out, print_next, progress, region_file, wrote
+from lianet_user.cli.console import choose_device, format_score, out, print_next, progress, quoted, region_file, wrote
 from lianet_user.cli.options import (
     AsJson,
     Device,
@@ -102,7 +102,7 @@ def learning_curve(
         _print(points)
         wrote(output, f" and {plot}")
         print_next(
-            f"where the curve still rises more labels help: lianet-user suggest HEAD --labels {labels} says where"
+            f"where the curve still rises more labels help: lianet-user suggest HEAD --labels {quoted(labels)} says where"
         )
 
 

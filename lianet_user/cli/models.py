@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import announcer, err, in_megabytes, out, print_next, progress, wrote
+from lianet_user.cli.console import announcer, err, in_megabytes, out, print_next, progress, quoted, warn, wrote
 from lianet_user.cli.options import AsJson, Overwrite, Quiet
 from lianet_user.errors import ArtifactError, CatalogError, CatalogWarning, InputError, printable
 
@@ -58,14 +58,19 @@ def list_models(
     Example: lianet-user models list --bbox 12,52,13,53 --date 2017-01-01/2017-12-31
     """
     from lianet_user.files.artifact import refuse_existing
-    from lianet_user.geo.grid import parse_bbox
+    from lianet_user.geo.grid import format_bounds, parse_bbox
 
     box = parse_bbox(bbox) if bbox is not None else None
     time = _time(date) if date is not None else None
     if picture is not None:
-        refuse_existing(picture, overwrite)
+        refuse_existing(picture, overwrite, "another name with `picture`")
     read, place = _all_models(catalog, offline)
     shown = [model for model in read if (box is None or model.touches(box)) and (time is None or model.holds(*time))]
+    if box is not None and not any(model.touches(box) for model in read):
+        south, west, north, east = box
+        exchanged = west, south, east, north
+        if any(model.touches(exchanged) for model in read):
+            warn(f"--bbox {bbox} holds no model: with x and y exchanged it would, so give {format_bounds(exchanged)}")
     if picture is not None:
         from lianet_user.catalog.coverage import coverage_figure
 
@@ -173,7 +178,9 @@ def publish_models(
             out.print(f"{path} is of an earlier catalogue, and nothing links to it any more", soft_wrap=True)
         names = ", ".join(model.name for model in done.models)
         wrote(done.catalog, f": {names}")
-        print_next(f"lianet-user models list --catalog {done.catalog}", f"put {folder} on a web server as it stands")
+        print_next(
+            f"lianet-user models list --catalog {quoted(done.catalog)}", f"put {folder} on a web server as it stands"
+        )
 
 
 def _opened(catalog: str | None) -> Catalog:

@@ -151,7 +151,7 @@ def _area_options(
         )
     given = {
         "bbox": parse_bbox(bbox) if bbox is not None else None,
-        "bbox_crs": bbox_crs or "EPSG:4326",
+        "bbox_crs": "EPSG:4326" if bbox_crs is None else bbox_crs,
         "aoi": aoi,
         "like": like,
         "crs": dst_crs,

@@ -18,6 +18,7 @@ from lianet_user.cli.console import (
     mapping,
     out,
     print_next,
+    quoted,
     region_file,
     wrote,
 )
@@ -236,11 +237,11 @@ def _print_next(results: Sequence[MapResult], head: Head) -> None:
     if head.header.classes:
         print_next(
             f"open {path} in QGIS, which shows its names and colours",
-            f"lianet-user polygons {path}",
-            f"lianet-user zones {path} ZONES",
+            f"lianet-user polygons {quoted(path)}",
+            f"lianet-user zones {quoted(path)} ZONES",
         )
     else:
-        print_next(f"open {path} in QGIS, which shows its colours and unit", f"lianet-user zones {path} ZONES")
+        print_next(f"open {path} in QGIS, which shows its colours and unit", f"lianet-user zones {quoted(path)} ZONES")
 
 
 def _document(results: Sequence[MapResult]) -> dict[str, Any]:

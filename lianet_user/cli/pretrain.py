@@ -17,6 +17,7 @@ from lianet_user.cli.console import (
     is_terminal,
     print_next,
     progress,
+    quoted,
     region_file,
     warn,
     wrote,
@@ -227,7 +228,7 @@ def print_summary(header: RegionHeader, output: Path) -> None:
         spread = f" ({min(levels):.2f} to {max(levels):.2f} over {len(levels)} dates)" if len(levels) > 1 else ""
         about = f": {sum(levels) / len(levels):.2f} dB{spread}"
     wrote(output, about)
-    print_next(f"lianet-user info {output}", "lianet-user models publish FOLDER, to give it away")
+    print_next(f"lianet-user info {quoted(output)}", "lianet-user models publish FOLDER, to give it away")
 
 
 @contextmanager

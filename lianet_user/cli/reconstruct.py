@@ -13,6 +13,7 @@ from lianet_user.cli.console import (
     map_document,
     mapping,
     print_next,
+    quoted,
     region_file,
     wrote,
 )
@@ -136,7 +137,7 @@ def reconstruct(
         _print(results)
         print_next(
             f"open {results[0].path if len(results) == 1 else target} in QGIS, and draw labels over it",
-            f"lianet-user check {region} LABELS",
+            f"lianet-user check {quoted(region)} LABELS",
         )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lianet_user.cli.console import choose_device, optional_region_file, print_next, progress, wrote
+from lianet_user.cli.console import choose_device, optional_region_file, print_next, progress, quoted, wrote
 from lianet_user.cli.options import WHERE, AsJson, Date, Device, Overwrite, Quiet, RegionOption, grouped
 from lianet_user.errors import OutputError
 
@@ -31,6 +31,11 @@ def suggest(
     ] = None,
     labels: Annotated[Path | None, grouped(WHERE, "Labels you have: no place touches them.")] = None,
     layer: Annotated[str | None, grouped(WHERE, "Layer of --labels, where the file has several.")] = None,
+    labels_crs: Annotated[
+        str | None, grouped(WHERE, "CRS of --labels, where the file states none.", metavar="EPSG:n")
+    ] = None,
+    encoding: Annotated[str | None, grouped(WHERE, "Character encoding of --labels, a shapefile or a table.")] = None,
+    band: Annotated[int | None, grouped(WHERE, "Band of --labels, a raster, from 1.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.gpkg", help="GeoPackage to write.")] = Path(
         "suggest.gpkg"
     ),
@@ -67,7 +72,11 @@ def suggest(
 
     with progress(quiet) as bars:
         opened = Head.open(file, region_of_head(file.header, head, given), choose_device(device))
-        away = labelled_ground(labels, opened.region.header, layer) if labels else None
+        away = None
+        if labels:
+            away = labelled_ground(
+                labels, opened.region.header, layer=layer, labels_crs=labels_crs, encoding=encoding, band=band
+            )
         metres = min(pixel_metres(opened.region.geobox))
         suggestions = find(
             opened,
@@ -95,7 +104,7 @@ def suggest(
         print_next(
             f"fill in the column {column!r} of {output} with QGIS (places left empty are skipped), copy the places into your"
             " labels, and train again",
-            f"or go on from this head: lianet-user finetune REGION {output}{field} --from {head}",
+            f"or go on from this head: lianet-user finetune REGION {quoted(output)}{field} --from {quoted(head)}",
         )
 
 

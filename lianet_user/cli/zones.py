@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lianet_user.cli.console import print_next, progress, wrote
+from lianet_user.cli.console import print_next, progress, quoted, wrote
 from lianet_user.cli.options import AsJson, Overwrite, Quiet
 from lianet_user.cli.polygons import MapPath
 
@@ -22,6 +22,10 @@ def zones(
         Path, typer.Option("--output", "-o", metavar="FILE", help="Table to write: .csv, or .gpkg with the outlines.")
     ] = Path("zones.csv"),
     layer: Annotated[str | None, typer.Option(help="Layer of the zones' file, where it has several.")] = None,
+    labels_crs: Annotated[
+        str | None, typer.Option(metavar="EPSG:n", help="CRS of zones whose file states none.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Character encoding of a shapefile of zones.")] = None,
     band: Annotated[int, typer.Option(min=1, help="Band of the map, where it has several.")] = 1,
     prefix: Annotated[str, typer.Option(help="Put before the names of the columns that are added.")] = "",
     overwrite: Overwrite = False,
@@ -37,7 +41,16 @@ def zones(
 
     check_output(output, overwrite)
     with progress(quiet) as bars:
-        table = sum_up(map_path, zones_path, layer=layer, band=band, prefix=prefix, listener=bars.task("zones"))
+        table = sum_up(
+            map_path,
+            zones_path,
+            layer=layer,
+            labels_crs=labels_crs,
+            encoding=encoding,
+            band=band,
+            prefix=prefix,
+            listener=bars.task("zones"),
+        )
     table.write(output, overwrite=overwrite)
     if as_json:
         document = {
@@ -54,6 +67,5 @@ def zones(
         if output.suffix.lower() == ".gpkg":
             print_next(f"open {output} in QGIS")
         else:
-            print_next(
-                f"open {output} in a spreadsheet; with -o {output.with_suffix('.gpkg')} the outlines come with it, for QGIS"
-            )
+            outlines = quoted(output.with_suffix(".gpkg"))
+            print_next(f"open {output} in a spreadsheet; with -o {outlines} the outlines come with it, for QGIS")

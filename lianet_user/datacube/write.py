@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import shutil
 import tempfile
 import time
 import warnings
@@ -19,14 +18,13 @@ from typing import Any, Literal
 import xarray as xr
 from dask import config
 from dask.callbacks import Callback
-from odc.geo.crs import CRS
 
 from lianet_user.datacube.backend import open_datacube
 from lianet_user.datacube.dataset import GRID_MAPPING, chunk_sizes
 from lianet_user.datacube.lazy_array import cores
 from lianet_user.errors import InputError, OutputError, PartlyOutsideWarning, did_you_mean, listed
-from lianet_user.files.artifact import refuse_existing, replacing
-from lianet_user.geo.grid import Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
+from lianet_user.files.artifact import check_place, free_bytes, refuse_existing, replacing
+from lianet_user.geo.grid import LONLAT, Bounds, bounds_of, format_bounds, parse_crs, window_of_bounds
 
 Listener = Callable[[int, int], None]
 Format = Literal["zarr", "netcdf"]
@@ -139,6 +137,7 @@ def check_output(target: Path, overwrite: bool) -> None:
         InputError: the package that writes the format is not installed.
         OutputError: the suffix is of another format, or the path exists and may not be replaced.
     """
+    check_place(target, "another `output`")
     kind = _format(target)
     title, package = PACKAGES[kind]
     if find_spec(package) is None:
@@ -165,9 +164,9 @@ def _part(cube: xr.Dataset, path: Any, bbox: Bounds | None, crs: str) -> tuple[x
     if bbox is None:
         return cube, 0.0
     geobox = cube.odc.geobox
-    window, outside = window_of_bounds(geobox, bbox, parse_crs(crs))
+    window, outside = window_of_bounds(geobox, bbox, parse_crs(crs, "`bbox_crs`"))
     if outside:
-        covered = format_bounds(bounds_of(geobox, CRS("EPSG:4326")))
+        covered = format_bounds(bounds_of(geobox, LONLAT))
         message = (
             f"{max(outside, 0.001):.1%} of the box lies outside the region and is not written: {path} covers {covered}"
             " (EPSG:4326)"
@@ -201,7 +200,7 @@ def _encoding(variable: xr.DataArray, chunks: Mapping[Any, int], kind: Format) -
 
 
 def _check_disk_space(folder: Path, needed: int) -> None:
-    if (free := shutil.disk_usage(folder).free) < needed:
+    if (free := free_bytes(folder)) < needed:
         raise OutputError(
             f"{folder} has {free / 1e9:.1f} GB free, the cube takes up to {needed / 1e9:.1f} GB: make room, choose another"
             " `output`, or write less with `bbox`, `dates` or `bands`"

@@ -9,8 +9,10 @@ The container's metadata has one entry, ``lianet``: a JSON document validated by
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,6 +37,8 @@ from lianet_user.files.container import (
 from lianet_user.files.header import FORMAT_VERSION, Header, HeadHeader, RegionHeader
 
 METADATA_KEY = "lianet"
+NAMES_BESIDE = 32
+"""Bytes by which the names of files that are made beside an output may exceed its own (``.last-good``, ``.checkpoint``)."""
 
 H = TypeVar("H", RegionHeader, HeadHeader)
 
@@ -147,20 +151,53 @@ def _flush_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Refuse an output before any work begins.
+def free_bytes(folder: Path) -> int:
+    """The room on the disk of a folder.
 
     Raises:
-        OutputError: `path` exists and may not be replaced, or its folder does not exist.
+        OSError: the folder is not there, or is not on a disk.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: give the name of a file with `output`")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another name with `output`, or replace it with `overwrite`")
-    if not path.absolute().parent.is_dir():
+    first, second = (*folder.resolve().parts, "", "")[1:3]
+    if os.name == "posix" and (first in ("proc", "sys") or (first == "dev" and second != "shm")):
+        raise OSError(errno.ENODEV, "its folder is not on a disk", str(folder))
+    return shutil.disk_usage(folder).free
+
+
+def check_place(path: Path, other: str) -> None:
+    """Refuse an output whose folder is on no disk, or whose name leaves its disk no room for those of the files beside it;
+    `other` says what to choose in its place.
+
+    Raises:
+        OutputError: the name is too long, or its folder cannot be written.
+    """
+    folder = path.absolute().parent
+    try:
+        free_bytes(folder)
+        longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise write_error(path, error) from error
+    if (beyond := len(os.fsencode(path.name)) + NAMES_BESIDE - longest) > 0:
         raise OutputError(
-            f"the folder {path.absolute().parent} does not exist: create it first, or choose another with `output`"
+            f"the name {brief(path.name)!r} is too long by {beyond} bytes for its disk and for the longer names of files made"
+            f" beside it: choose {other}"
         )
+
+
+def refuse_existing(path: Path, overwrite: bool, other: str = "another name with `output`") -> None:
+    """Refuse an output before any work begins; `other` says what to choose in its place.
+
+    Raises:
+        OutputError: `path` exists and may not be replaced, its folder does not exist or is on no disk, or its name is too long.
+    """
+    check_place(path, other)
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder and not the name of a file: choose {other}")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists: choose {other}, or replace it with `overwrite`")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"the folder {path.absolute().parent} does not exist: create it first, or choose {other}")
 
 
 def software_versions(*packages: str) -> dict[str, str]:

@@ -13,10 +13,11 @@ import pyproj
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pydantic import Field, model_validator
-from pyproj.exceptions import CRSError, ProjError
+from pyproj.exceptions import CRSError
 
 from lianet_user.errors import DateError
 from lianet_user.field.config import FieldConfig, HeadConfig, Schema, Words, days_since_epoch
+from lianet_user.geo.grid import horizontal
 
 FORMAT_VERSION: Final = 1
 IGNORE = 255
@@ -61,17 +62,13 @@ class GridHeader(Schema):
             raise ValueError("transform cannot be inverted")
         try:
             # Strictly WKT: PROJ's own spelling can name files and servers to read.
-            crs = pyproj.CRS.from_wkt(self.crs_wkt)
+            pyproj.CRS.from_wkt(self.crs_wkt)
+            crs = horizontal(self.crs_wkt)
         except CRSError as error:
-            raise ValueError("crs_wkt is not a coordinate reference system") from error
-        if not (crs.is_projected or crs.is_geographic):
-            raise ValueError("crs_wkt is not a coordinate reference system of places on a map")
+            raise ValueError(f"crs_wkt is not a coordinate reference system of places on a map: {error}") from error
         corners = [Affine(*self.transform) @ (col, row) for col in (0, self.width) for row in (0, self.height)]
         x, y = ([corner[axis] for corner in corners] for axis in (0, 1))
-        try:
-            lonlat = pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform(x, y)
-        except ProjError as error:
-            raise ValueError("crs_wkt cannot be related to longitude and latitude") from error
+        lonlat = pyproj.Transformer.from_crs(crs.proj, 4326, always_xy=True).transform(x, y)
         if not all(math.isfinite(value) for axis in lonlat for value in axis):
             raise ValueError("the grid's corners lie nowhere on Earth")
         try:
@@ -93,7 +90,7 @@ class GridHeader(Schema):
 
     @property
     def geobox(self) -> GeoBox:
-        return GeoBox((self.height, self.width), Affine(*self.transform), self.crs_wkt)
+        return GeoBox((self.height, self.width), Affine(*self.transform), horizontal(self.crs_wkt))
 
 
 class Band(Schema):

@@ -174,7 +174,7 @@ def labels_for(head: Head, labels: Labels) -> Labels:
     if new := [entry.name for entry in labels.classes if entry.name not in values]:
         raise LabelError(
             f"{source}: the labels have {listed(list(map(repr, new)))}, which {name} lacks (its classes are"
-            f" {listed(list(values))}): merge it into one of these with `mapping`, or train a new head without `start`"
+            f" {listed(list(values))}): merge it into one of these with `mapping`, or train a new head on these"
         )
     renumbered = np.full(256, IGNORE, np.uint8)
     renumbered[: len(labels.classes)] = [values[entry.name] for entry in labels.classes]

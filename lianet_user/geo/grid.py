@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import pyproj
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
-from pyproj.exceptions import CRSError
+from pyproj.exceptions import CRSError, ProjError
 
-from lianet_user.errors import AreaError
+from lianet_user.errors import AreaError, InputError, brief
 
 Bounds = tuple[float, float, float, float]
 LONLAT = CRS("EPSG:4326")
@@ -138,22 +141,70 @@ def parse_bbox(text: str) -> Bounds:
             " from -180"
         )
     if west >= east or south >= north:
-        raise AreaError(f"`bbox` {text!r} is empty or inverted: expected W,S,E,N with W < E and S < N")
+        (w, e), (s, n) = (sorted(map(str.strip, parts[first::2]), key=float) for first in (0, 1))
+        hint = f"; did you mean {w},{s},{e},{n}?" if west != east and south != north else ""
+        raise AreaError(f"`bbox` {text!r} is empty or inverted: expected W,S,E,N with W < E and S < N{hint}")
     return west, south, east, north
 
 
-def parse_crs(text: str, argument: str = "`bbox_crs`") -> CRS:
-    """Parse a CRS from its code, WKT or PROJ string; `argument` is named in the message.
+@lru_cache(maxsize=64)
+def horizontal(said: Any) -> CRS:
+    """The horizontal part of a CRS that somebody states: text, or an object of pyproj, rasterio or odc-geo.
+
+    Whatever takes in a CRS, from a file or from a user, does it here. One with a shift to WGS 84 that names a registered
+    CRS, as in files from before 2019, is the registered one, as GDAL has it.
 
     Raises:
-        AreaError: the text names no CRS.
+        CRSError: it is none, or no place on a map has coordinates in it. The message says why, to be continued.
+    """
+    shown = brief(str(said), 60)
+    try:
+        crs = pyproj.CRS(said)
+    except (CRSError, ValueError) as error:
+        raise CRSError(f"{shown!r} is no coordinate reference system") from error
+    if not isinstance(said, str) or len(said) > len(shown):
+        shown = crs.name
+    while crs.is_compound:
+        crs = crs.sub_crs_list[0]
+    crs = _registered(crs)
+    crs = crs.to_2d() if len(crs.axis_info) > 2 else crs
+    kind = (crs.source_crs if crs.is_bound and crs.source_crs else crs).type_name
+    if not (crs.is_geographic or crs.is_projected):
+        raise CRSError(f"{shown!r} ({kind}) is neither geographic nor projected")
+    if crs.name.casefold().startswith("undefined"):  # as GDAL calls what a GeoPackage leaves open
+        raise CRSError(f"{shown!r} ({kind}) says nothing of where its coordinates lie")
+    try:
+        Transformer.from_crs(crs, LONLAT.proj)
+        return CRS(crs)
+    except (ProjError, ValueError) as error:
+        raise CRSError(f"{shown!r} ({kind}) is not tied to the Earth") from error
+
+
+def _registered(crs: pyproj.CRS) -> pyproj.CRS:
+    entry = crs.source_crs.to_json_dict().get("id") if crs.is_bound and crs.source_crs else None
+    try:
+        return crs if entry is None else pyproj.CRS.from_authority(entry["authority"], entry["code"])
+    except CRSError:
+        return crs
+
+
+def parse_crs(said: Any, what: str, error: type[InputError] = AreaError) -> CRS:
+    """Take in a CRS (:func:`horizontal`); the message of `error`, if it is of no use, begins with `what`.
+
+    Raises:
+        InputError: of the kind `error`.
     """
     try:
-        return CRS(text)
-    except CRSError as error:
-        raise AreaError(
-            f"{argument} {text!r} is no coordinate reference system: expected a code such as EPSG:4326"
-        ) from error
+        return horizontal(said)
+    except CRSError as reason:
+        raise error(f"{what} {reason}: expected one of places on a map, for instance EPSG:25833") from reason
+
+
+def same_crs(one: CRS | None, other: CRS | None) -> bool:
+    """Whether two CRS are the same, whichever program wrote them."""
+    return one == other or (
+        one is not None and other is not None and one.proj.equals(other.proj, ignore_axis_order=True)
+    )
 
 
 def bounds_in(bounds: Bounds, source: CRS, target: CRS) -> Bounds:
@@ -167,7 +218,7 @@ def bounds_in(bounds: Bounds, source: CRS, target: CRS) -> Bounds:
     if not all(map(math.isfinite, (west, south, east, north))):
         raise AreaError(
             f"the box {format_bounds(bounds)} ({crs_name(source)}) cannot be expressed in {crs_name(target)}:"
-            " check its numbers and `bbox_crs`"
+            " check its numbers, and which coordinate reference system they are in"
         )
     return west, south, east, north
 
@@ -184,7 +235,10 @@ def window_of_bounds(geobox: GeoBox, bounds: Bounds, crs: CRS) -> tuple[Window, 
         AreaError: the box lies wholly outside the grid.
     """
     assert geobox.crs is not None
-    west, south, east, north = bounds_in(bounds, crs, geobox.crs)
+    try:
+        west, south, east, north = bounds_in(bounds, crs, geobox.crs)
+    except AreaError as error:
+        raise AreaError(f"{error}{_exchange_hint(bounds, crs, geobox)}") from error
     corners = [~geobox.affine @ point for point in ((west, north), (east, north), (west, south), (east, south))]
     cols, rows = [c for c, _ in corners], [r for _, r in corners]
     # A tolerance of a millionth of a pixel, so that a box along pixel edges gains no row from rounding. A smaller box is
@@ -197,8 +251,17 @@ def window_of_bounds(geobox: GeoBox, bounds: Bounds, crs: CRS) -> tuple[Window, 
         raise AreaError(
             f"the box {format_bounds(bounds)} ({crs_name(crs)}) lies outside the region, which covers"
             f" {format_bounds(bounds_of(geobox, crs))} in the same coordinates: choose a box that touches it"
+            f"{_exchange_hint(bounds, crs, geobox)}"
         )
     return inside, 1.0 - inside.pixels / asked.pixels
+
+
+def _exchange_hint(bounds: Bounds, crs: CRS, geobox: GeoBox) -> str:
+    south, west, north, east = bounds
+    exchanged = west, south, east, north
+    if not touches(exchanged, crs, geobox):
+        return ""
+    return f"; with x and y exchanged it would lie in it, so give {format_bounds(exchanged)}"
 
 
 def bounds_of(geobox: GeoBox, crs: CRS | None = None) -> Bounds:
@@ -209,6 +272,49 @@ def bounds_of(geobox: GeoBox, crs: CRS | None = None) -> Bounds:
         return own
     assert geobox.crs is not None
     return bounds_in(own, geobox.crs, crs)
+
+
+def touches(bounds: Bounds, crs: CRS, geobox: GeoBox) -> bool:
+    """Whether a box in some CRS shares ground with the grid."""
+    west, south, east, north = bounds
+    try:
+        left, bottom, right, top = bounds_of(geobox, crs)
+    except AreaError:
+        return False
+    return west < right and east > left and south < top and north > bottom
+
+
+def in_degrees(bounds: Bounds) -> bool:
+    """Whether numbers may be degrees: those of a projected CRS hardly lie so near to its origin."""
+    west, south, east, north = bounds
+    return max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 90
+
+
+ZONE_IN_FRONT = {31: "EPSG:5649", 32: "EPSG:4647", 33: "EPSG:5650"}
+"""CRS of UTM eastings that begin with the number of their zone: ETRS89 / UTM zone 33N (zE-N)."""
+
+
+def zone_in_front(bounds: Bounds) -> int:
+    """The UTM zone whose number all eastings begin with, as in 33330000; 0 if there is none."""
+    west, _, east, _ = bounds
+    zone = west // 1e6 if math.isfinite(west) else 0
+    return int(zone) if 1 <= zone <= 60 and zone * 1e6 + 1e5 <= west <= east <= zone * 1e6 + 9e5 else 0
+
+
+def likely_crs(bounds: Bounds) -> str:
+    """A CRS for coordinates that are stated without one, in words for an advice."""
+    if in_degrees(bounds):
+        return "EPSG:4326 if these are degrees"
+    zone = zone_in_front(bounds)
+    # Zones of Gauss-Krüger coordinates have a single digit.
+    return zone_advice(bounds[0], zone) if zone >= 10 else "EPSG:25833"
+
+
+def zone_advice(easting: float, zone: int) -> str:
+    """What to do about eastings that begin with the number of their zone, in words."""
+    seem = f"{easting:.0f} seems to be an easting with the number of UTM zone {zone} in front"
+    code = ZONE_IN_FRONT.get(zone)
+    return f"{code}, since {seem}" if code else f"that of UTM zone {zone} after subtracting {zone}000000, since {seem}"
 
 
 def crs_name(crs: CRS) -> str:

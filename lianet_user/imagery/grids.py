@@ -11,44 +11,20 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import pyproj
 from affine import Affine
 from numpy.typing import NDArray
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
-from pyproj.exceptions import CRSError
 from scipy import ndimage
 
 from lianet_user.errors import ImageryError
-from lianet_user.geo.grid import Window, bounds_of, crs_name, format_bounds, whole
+from lianet_user.geo.grid import Window, bounds_of, crs_name, format_bounds, same_crs, whole
 from lianet_user.imagery.imagery import Plane
 
 Key = TypeVar("Key", bound=Hashable)
 
 TOLERANCE = 0.01
 """In pixels: grids that differ by less are the same."""
-
-
-def same_crs(one: CRS | None, other: CRS | None) -> bool:
-    """Whether two CRS are the same, whichever program wrote them."""
-    return one == other or (
-        one is not None
-        and other is not None
-        and registered(one.proj).equals(registered(other.proj), ignore_axis_order=True)
-    )
-
-
-def registered(crs: pyproj.CRS) -> pyproj.CRS:
-    """The registered CRS that a CRS with a shift to WGS 84 names, as in files from before 2019; any other CRS unchanged.
-
-    GDAL reads them in the same way.
-    """
-    entry = crs.source_crs.to_json_dict().get("id") if crs.is_bound and crs.source_crs else None
-    try:
-        return crs if entry is None else pyproj.CRS.from_authority(entry["authority"], entry["code"])
-    except CRSError:
-        return crs
 
 
 def same_grid(one: GeoBox, other: GeoBox) -> bool:

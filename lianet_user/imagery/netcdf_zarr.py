@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyproj
 from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from lianet_user.errors import ImageryError, did_you_mean, listed
 from lianet_user.files.header import Acquisition
-from lianet_user.geo.grid import Window
-from lianet_user.imagery.grids import registered
+from lianet_user.geo.grid import Window, parse_crs
 from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
 from lianet_user.imagery.planes import PlaneImagery, assemble
 from lianet_user.imagery.rasters import date_in_name
@@ -204,21 +204,21 @@ class ArrayFile:
         digits = max(0, 6 - math.floor(math.log10(size)))
         return (round(float(first), digits), size), descends
 
-    def _crs(self) -> str:
-        """WKT of the one coordinate reference system that the file names."""
+    def _crs(self) -> CRS:
+        """The one coordinate reference system that the file names."""
         named = {name for layer in self.layers if (name := self._grid_mapping(layer.variable)) is not None}
         holders = named or {
             str(name)
             for name, v in self.dataset.variables.items()
             if {"crs_wkt", "spatial_ref", "grid_mapping_name"} & set(v.attrs)
         }
-        candidates: list[CRS] = []
+        candidates: list[pyproj.CRS] = []
         try:
             for name in sorted(map(str, holders)):
                 if name in self.dataset.variables:
-                    candidates.append(CRS.from_cf(self.dataset.variables[name].attrs))
+                    candidates.append(pyproj.CRS.from_cf(self.dataset.variables[name].attrs))
             if not candidates:
-                candidates += [CRS.from_user_input(text) for text in self._loose_crs()]
+                candidates += [pyproj.CRS(text) for text in self._loose_crs()]
         except (CRSError, KeyError, ValueError) as error:
             raise ImageryError(f"{self.path} names an invalid coordinate reference system: {error}") from error
         if not candidates:
@@ -228,7 +228,7 @@ class ArrayFile:
             )
         if any(crs != candidates[0] for crs in candidates):
             raise ImageryError(f"{self.path} names {len(candidates)} coordinate reference systems: expected one")
-        return registered(candidates[0]).to_wkt()
+        return parse_crs(candidates[0], f"{self.path}: its CRS", ImageryError)
 
     def _grid_mapping(self, name: str) -> str | None:
         variable = self.dataset.variables[name]

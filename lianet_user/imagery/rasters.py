@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags
@@ -26,7 +25,7 @@ from rasterio.io import DatasetReader
 
 from lianet_user.errors import ImageryError
 from lianet_user.files.header import Acquisition
-from lianet_user.geo.grid import Window
+from lianet_user.geo.grid import Window, parse_crs
 from lianet_user.imagery.imagery import Plane
 
 # GDAL keeps decoded blocks of up to 5 % of the memory. Windows are drawn at random, so that few are met again.
@@ -75,7 +74,11 @@ class RasterFile:
                     raise ImageryError(f"{path} holds complex numbers, or pixels without size: expected a plain raster")
                 return cls(
                     path,
-                    GeoBox(source.shape, source.transform, CRS(source.crs.to_wkt())),
+                    GeoBox(
+                        source.shape,
+                        source.transform,
+                        parse_crs(source.crs, f"{path}: its CRS", ImageryError),
+                    ),
                     tuple(name or "" for name in source.descriptions),
                     tuple(source.dtypes),
                     tuple(source.nodatavals),

@@ -24,14 +24,12 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import CRS
-from pyproj.exceptions import CRSError
 from rasterio.errors import RasterioError
 
 from lianet_user.errors import ImageryError, did_you_mean, listed
 from lianet_user.files.header import Acquisition
-from lianet_user.geo.grid import Window, crs_name, window_geobox
-from lianet_user.imagery.grids import TOLERANCE, describe_grid, same_crs
+from lianet_user.geo.grid import Window, crs_name, parse_crs, same_crs, window_geobox
+from lianet_user.imagery.grids import TOLERANCE, describe_grid
 from lianet_user.imagery.imagery import ImageryOptions, Plane, in_period, none_in_period
 from lianet_user.imagery.netcdf_zarr import PROVIDER
 from lianet_user.imagery.planes import PlaneImagery, assemble, requested_grid
@@ -267,9 +265,9 @@ def asset_file(item: pystac.Item, key: str) -> AssetFile:
     dtype, nodata = _first(places, "data_type"), _first(places, "nodata")
     scale, offset = _first(places, "raster:scale", "scale"), _first(places, "raster:offset", "offset")
     try:
-        geobox = _geobox(item, asset)
+        geobox = _geobox(item, asset, name)
         numbers = [None if value is None else float(value) for value in (nodata, scale, offset)]
-    except (CRSError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ImageryError(f"{name} has an invalid description: {error}") from error
     if geobox is None or dtype not in np.sctypeDict or numbers[0] is None:
         header = _header(href, name)
@@ -310,7 +308,7 @@ def item_of(file: AssetFile) -> pystac.Item:
     return item
 
 
-def _geobox(item: pystac.Item, asset: pystac.Asset) -> GeoBox | None:
+def _geobox(item: pystac.Item, asset: pystac.Asset, name: str) -> GeoBox | None:
     places = [asset.extra_fields, item.properties]
     shape, transform = _first(places, "proj:shape"), _first(places, "proj:transform")
     code, epsg = _first(places, "proj:code"), _first(places, "proj:epsg")
@@ -321,7 +319,8 @@ def _geobox(item: pystac.Item, asset: pystac.Asset) -> GeoBox | None:
     affine = Affine(*map(float, transform[:6]))
     if affine.is_degenerate or min(height, width) < 1:
         raise ValueError(f"proj:shape {shape} and proj:transform {transform}")
-    return GeoBox((int(height), int(width)), affine, CRS.from_user_input(crs).to_wkt())
+    crs = json.dumps(crs) if isinstance(crs, dict) else crs  # PROJJSON
+    return GeoBox((int(height), int(width)), affine, parse_crs(crs, f"{name}: its CRS", ImageryError))
 
 
 def _header(href: str, name: str) -> tuple[GeoBox, str, float | None, float | None, float | None]:
@@ -331,7 +330,8 @@ def _header(href: str, name: str) -> tuple[GeoBox, str, float | None, float | No
             if source.crs is None or source.count != 1:
                 what = "no coordinate reference system" if source.crs is None else f"{source.count} layers"
                 raise ImageryError(f"{name} has {what}: expected one georeferenced band")
-            geobox = GeoBox(source.shape, source.transform, source.crs.to_wkt())
+            crs = parse_crs(source.crs, f"{name}: its CRS", ImageryError)
+            geobox = GeoBox(source.shape, source.transform, crs)
             scaling = (source.scales[0], source.offsets[0])
             said = scaling if scaling != (1.0, 0.0) else (None, None)
             return geobox, source.dtypes[0], source.nodata, *said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from lianet_user.errors import LabelError, LabelWarning, listed
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.ground_area import ground_area
 from lianet_user.geo.transformation import transformation, warn_of_missing_grids
-from lianet_user.labels.cover import Geometries, Mask, to_pixel_coordinates
+from lianet_user.labels.cover import Mask, to_pixel_coordinates
 from lianet_user.labels.features import Area, area_in_region
 from lianet_user.labels.formats import find_format, vector_location
+from lianet_user.labels.ground import Geometries
 from lianet_user.labels.label_options import LabelOptions
-from lianet_user.labels.vector import feature_numbers, layer_crs, layers_of, open_layer
+from lianet_user.labels.vector import LATIN1, feature_numbers, layer_crs, layers_of, open_layer
 
 AREA_KINDS = ("Polygon", "Surface", "Unknown", "GeometryCollection")
 """Parts of the names of geometry types that may hold polygons."""
@@ -33,7 +35,8 @@ def read_area(path: Path) -> Area:
     Raises:
         LabelError: there is no such file or CRS, no layer or several with polygons, or no valid polygon.
     """
-    options = LabelOptions()
+    # No column is read, so any encoding will do, and this one can decode everything.
+    options = LabelOptions(encoding=LATIN1)
     file_format = find_format(path)
     if file_format.kind in ("vector", "zip"):
         layers = layers_of(path, vector_location(path))
@@ -47,9 +50,9 @@ def read_area(path: Path) -> Area:
                 f"{path} has {len(suitable)} layers with polygons ({listed(suitable)}): expected only the one with the"
                 " mapped area; save it in a file of its own"
             )
-        options = LabelOptions(layer=suitable[0])
-    opened = open_layer(path, options)
-    crs, _ = layer_crs(opened, None)
+        options = replace(options, layer=suitable[0])
+    opened = open_layer(path, options, points=False)
+    crs, _ = layer_crs(opened, None, optional=False)
     _, geometries, notes = opened.read([])
     geometries, polygons = _polygons_among(geometries)
     if not (polygons & shapely.is_valid(geometries)).any():
@@ -61,12 +64,12 @@ def read_area(path: Path) -> Area:
     return Area(path, crs, geometries[polygons], (*opened.notes, *notes))
 
 
-def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame]:
+def read_zones(path: Path, options: LabelOptions) -> tuple[Area, pd.DataFrame]:
     """Read polygons with all columns of their layer.
 
     Args:
         path: vectors with nothing but polygons.
-        layer: of a file that has several.
+        options: how they are to be read: `layer`, `labels_crs` and `encoding` count.
 
     Returns:
         The polygons, one for each feature, and (features,) the layer's columns after ``zone``: the number that the file
@@ -75,8 +78,8 @@ def read_zones(path: Path, layer: str | None = None) -> tuple[Area, pd.DataFrame
     Raises:
         LabelError: there is no such file, layer or CRS, the layer has no features, or one of them is not a valid polygon.
     """
-    opened = open_layer(path, LabelOptions(layer=layer))
-    crs, _ = layer_crs(opened, None)
+    opened = open_layer(path, options)
+    crs, _ = layer_crs(opened, options.labels_crs)
     frame, geometries, notes = opened.read([name for name in opened.kinds if name not in opened.no_labels])
     geometries, polygons = _polygons_among(geometries)
     if not polygons.any():

@@ -1,27 +1,27 @@
-"""Features in parts, and the ground that they cover on a grid of pixels and sub-pixels.
+"""Features in parts, and the pixels that they cover, wholly or in part.
 
-Polygons are burned; lines and points claim the whole pixels that they run through or lie in. GDAL's `all_touched` also
-burns pixels that a line meets at a corner, and misses others: the pixels here are exact. Geometries are in pixel
-coordinates. Functions that find pixels return three arrays, each combination once: index of the geometry, row, and
-column. Pixels beyond the grid are left out.
+Polygons cover ground (:mod:`lianet_user.labels.ground`); lines and points claim the whole pixels that they run through or
+lie in. GDAL's `all_touched` also burns pixels that a line meets at a corner, and misses others: the pixels here are exact.
+Geometries are in pixel coordinates. Functions that find pixels return three arrays, each combination once: index of the
+geometry, row, and column. Pixels beyond the grid are left out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.features import rasterize
 
 from lianet_user.geo.grid import Window
+from lianet_user.labels.ground import Geometries, Ground, Indices, center_ground, edges_of, exact_ground, pieces_of
 from lianet_user.labels.label_options import Rule
 
-PLACES = 6
+PLACES = 7
 """Decimal places of pixel coordinates: an edge drawn along pixel edges must not cross them by rounding."""
 
 COLLECTION = 7  # shapely.GeometryType
@@ -29,8 +29,6 @@ COLLECTION = 7  # shapely.GeometryType
 SHORTEST = 1e-9
 """Pixels: a shorter piece of a line is a corner of a pixel that it only touches, up to rounding."""
 
-Geometries = NDArray[np.object_]
-Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 Pixels = tuple[Indices, Indices, Indices]
 
@@ -94,30 +92,9 @@ def _pieces(lines: Geometries, shape: tuple[int, int]) -> tuple[NDArray[np.float
     """Lines cut at all edges of pixels: the middle (x, y) of every piece, and the line it belongs to."""
     # A rectangle wider than the grid, because lines along a rectangle's edge are lost.
     near = shapely.clip_by_rect(lines, -1, -1, shape[1] + 1, shape[0] + 1)
-    strings, of = shapely.get_parts(near, return_index=True)
-    points, string = shapely.get_coordinates(strings, return_index=True)
-    joined = np.flatnonzero(string[1:] == string[:-1])
-    start, step = points[joined], points[joined + 1] - points[joined]
-
-    ends = np.arange(len(joined))
-    segments, positions = [ends, ends], [np.zeros(len(joined)), np.ones(len(joined))]
-    for axis in (0, 1):
-        one, other = start[:, axis], start[:, axis] + step[:, axis]
-        first = np.floor(np.minimum(one, other)).astype(np.intp) + 1
-        count = np.maximum(np.ceil(np.maximum(one, other)).astype(np.intp) - first, 0)
-        segment = np.repeat(ends, count)
-        edge = np.arange(len(segment)) + np.repeat(first - (np.cumsum(count) - count), count)
-        segments.append(segment)
-        positions.append((edge - one[segment]) / step[segment, axis])
-    segment, position = np.concatenate(segments), np.concatenate(positions)
-    order = np.lexsort((position, segment))
-    segment, position = segment[order], position[order]
-
-    share = np.diff(position)
-    length = np.hypot(*step.T)[segment[:-1]] * share
-    piece = np.flatnonzero((segment[1:] == segment[:-1]) & (length > SHORTEST))
-    segment, middle = segment[piece], position[piece] + share[piece] / 2
-    return start[segment] + middle[:, None] * step[segment], of[string[joined[segment]]]
+    pieces = pieces_of(edges_of(near))
+    long = np.hypot(*(pieces.end - pieces.start).T) > SHORTEST
+    return (pieces.start[long] + pieces.end[long]) / 2, pieces.of[long]
 
 
 def _pixels(places: NDArray[Any], of: Indices, shape: tuple[int, int]) -> Pixels:
@@ -130,22 +107,12 @@ def _pixels(places: NDArray[Any], of: Indices, shape: tuple[int, int]) -> Pixels
     return index, row, col
 
 
-# --- Features on a grid of sub-pixels.
-
-
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """A part of the grid, and the polygons that reach into it."""
-
-    window: Window
-    areas: Indices
-    shapes: list[dict[str, Any]]
-    """The polygons clipped and as GeoJSON, to which rasterio would otherwise convert them for every burn."""
+# --- Features on a grid.
 
 
 @dataclass(frozen=True, eq=False)
 class Cover:
-    """The ground that features cover: inside polygons, and whole pixels that lines, points and outlines claim."""
+    """The ground that features cover: inside polygons, and whole pixels that lines and points claim."""
 
     shape: tuple[int, int]
     areas: Geometries
@@ -155,93 +122,44 @@ class Cover:
     feature: Indices
     """(areas,) the feature that each belongs to."""
     claimant: Indices
-    """(claims,) the feature that claims a pixel."""
+    """(claims,) the feature that claims a pixel, row after row."""
     row: Indices
     col: Indices
-    measured: Mask
-    """(claims,) whether a line or point claims it, and not the outline of a polygon."""
 
-    def tile(self, window: Window) -> Tile:
-        """Select and clip the polygons that reach into a window."""
-        row, col, row_end, col_end = window.row, window.col, window.row_end, window.col_end
+    def grounds(self, rule: Rule, side: int) -> Iterator[tuple[Window, Ground]]:
+        """Find what the features, which it numbers, cover in each window of so many pixels along its sides."""
+        height, width = self.shape
         left, top, right, bottom = self.bounds.T
-        here = np.flatnonzero((right > col) & (left < col_end) & (bottom > row) & (top < row_end))
-        shapes = self.areas[here]
-        wide = (left[here] < col) | (right[here] > col_end) | (top[here] < row) | (bottom[here] > row_end)
-        # Burning takes as long as rows times vertices. The margin keeps edges that are cut out of the tile.
-        shapes[wide] = shapely.clip_by_rect(shapes[wide], col - 1, row - 1, col_end + 1, row_end + 1)
-        there = ~shapely.is_empty(shapes)
-        return Tile(window, here[there], [shape.__geo_interface__ for shape in shapes[there]])
+        for row in range(0, height, side):
+            row_end = min(row + side, height)
+            here = np.flatnonzero((bottom > row) & (top < row_end))
+            outlines = edges_of(shapely.boundary(self.areas[here])).between(row - 1, row_end + 1)
+            outlines = replace(outlines, of=here[outlines.of])
+            claims = slice(*np.searchsorted(self.row, (row, row_end)))
+            for window in Window(row, 0, row_end - row, width).tiles(side):
+                near = outlines[((right > window.col) & (left < window.col_end))[outlines.of]]
+                near = near.pushed(window.col - 1, window.col_end + 1).moved(-window.col, -row)
+                shape = (window.height, window.width)
+                ground = (center_ground if rule == "center" else exact_ground)(near, shape)
+                own = (self.col[claims] >= window.col) & (self.col[claims] < window.col_end)
+                pixel = (self.row[claims][own] - row) * window.width + self.col[claims][own] - window.col
+                ground = ground.renumbered(self.feature).with_whole(self.claimant[claims][own], pixel, pixel + 1)
+                yield window, ground.grown() if rule == "all-touched" else ground
 
 
-def cover_of(parts: Parts, shape: tuple[int, int], rule: Rule) -> Cover:
-    """Find what features cover: polygons by their bounds, and the pixels that lines, points and outlines claim.
+def cover_of(parts: Parts, shape: tuple[int, int]) -> Cover:
+    """Find what features cover: polygons by their bounds, and the pixels that lines and points claim.
 
     Args:
         parts: of the features, in pixel coordinates.
         shape: height and width of the grid in pixels.
-        rule: under `all-touched` the outlines of polygons claim pixels too.
     """
     polygons, lines, points = (np.flatnonzero(parts.dimension == each) for each in (2, 1, 0))
-    areas = parts.geometries[polygons]
-    claims = [
-        (lines, pixels_along(parts.geometries[lines], shape)),
-        (points, pixels_of_points(parts.geometries[points], shape)),
-    ]
-    if rule == "all-touched":
-        claims.append((polygons, pixels_on_outline(areas, shape)))
-    return Cover(
-        shape=shape,
-        areas=areas,
-        bounds=shapely.bounds(areas).reshape(-1, 4),
-        feature=parts.feature[polygons],
-        claimant=np.concatenate([parts.feature[kind[of]] for kind, (of, _, _) in claims]),
-        row=np.concatenate([row for _, (_, row, _) in claims]),
-        col=np.concatenate([col for _, (_, _, col) in claims]),
-        measured=np.concatenate([np.full(len(of), kind is not polygons) for kind, (of, _, _) in claims]),
-    )
-
-
-class RankRaster:
-    """For every sub-pixel, the highest rank of the features that cover it: from 1, and 0 where there is none.
-
-    Args:
-        cover: of the features.
-        ranks: (features,) from 1; with 0 a feature is left out.
-        n: sub-pixels along each side of a pixel.
-        top: highest value that the data type has to hold.
-    """
-
-    def __init__(self, cover: Cover, ranks: NDArray[Any], n: int, top: int = 1) -> None:
-        dtype = np.min_scalar_type(max(top, int(ranks.max(initial=1))))
-        self.cover, self.n = cover, n
-        self.ranks = ranks[cover.feature].astype(dtype)
-        self.claimed = np.zeros(cover.shape, dtype)
-        np.maximum.at(self.claimed, (cover.row, cover.col), ranks[cover.claimant].astype(dtype))
-
-    def reaches(self, tile: Tile) -> bool:
-        """Whether anything may be covered in a tile."""
-        return len(tile.areas) > 0 or bool(self.claimed[tile.window.slices].any())
-
-    def over(self, window: Window) -> NDArray[Any]:
-        """Compute the ranks in a window: (h * n, w * n)."""
-        return self.on(self.cover.tile(window))
-
-    def on(self, tile: Tile) -> NDArray[Any]:
-        """Compute the ranks in a tile: (h * n, w * n)."""
-        window, n = tile.window, self.n
-        ranks = self.ranks[tile.areas]
-        # What is burned last stays on top.
-        order = np.argsort(ranks, kind="stable")
-        shapes = [(tile.shapes[index], rank) for index, rank in zip(order, ranks[order].tolist(), strict=True) if rank]
-        burned: NDArray[Any] = rasterize(
-            shapes,
-            (window.height * n, window.width * n),
-            transform=Affine(1 / n, 0, window.col, 0, 1 / n, window.row),
-            dtype=self.ranks.dtype,
-        )
-        claimed = self.claimed[window.slices]
-        rows, cols = np.nonzero(claimed)
-        pixels = burned.reshape(window.height, n, window.width, n)
-        pixels[rows, :, cols, :] = np.maximum(pixels[rows, :, cols, :], claimed[rows, cols, None, None])
-        return burned
+    # The inside of an outline lies to the right (in x) where it goes down (in y).
+    areas = shapely.orient_polygons(parts.geometries[polygons], exterior_cw=True)
+    along, places = pixels_along(parts.geometries[lines], shape), pixels_of_points(parts.geometries[points], shape)
+    claimant = parts.feature[np.append(lines[along[0]], points[places[0]])]
+    row, col = (np.append(one, other) for one, other in zip(along[1:], places[1:], strict=True))
+    order = np.argsort(row, kind="stable")
+    bounds = shapely.bounds(areas).reshape(-1, 4)
+    return Cover(shape, areas, bounds, parts.feature[polygons], claimant[order], row[order], col[order])

@@ -14,10 +14,20 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import AreaError, LabelError
-from lianet_user.geo.grid import LONLAT, Bounds, bounds_in, bounds_of, crs_name, format_bounds
+from lianet_user.geo.grid import (
+    LONLAT,
+    Bounds,
+    bounds_in,
+    bounds_of,
+    crs_name,
+    format_bounds,
+    in_degrees,
+    touches,
+    zone_advice,
+    zone_in_front,
+)
 from lianet_user.geo.transformation import Transformation
 from lianet_user.labels.cover import (
-    Geometries,
     Mask,
     Parts,
     pixels_along,
@@ -25,6 +35,7 @@ from lianet_user.labels.cover import (
     split_parts,
     to_pixel_coordinates,
 )
+from lianet_user.labels.ground import Geometries
 from lianet_user.labels.label_map import FeatureCounts
 from lianet_user.labels.vector import VectorLayer
 
@@ -392,31 +403,27 @@ def _assembled(parts: Parts, features: int) -> Geometries:
 def outside_error(path: Path, extent: Bounds, crs: CRS, geobox: GeoBox) -> LabelError:
     """The error for labels that cover nothing of the region: both extents, and what is likely wrong; `extent` is in `crs`."""
     assert geobox.crs is not None
-    west, south, east, north = extent
     own, region = geobox.crs, bounds_of(geobox)
-    degrees = max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 90
+    degrees = in_degrees(extent)
     if degrees != crs.geographic:
         seem, kind = ("look like", "projected") if degrees else ("are not", "geographic")
         return LabelError(
-            f"{path}: the coordinates ({format_bounds(extent)}) {seem} degrees, but the CRS that the file states"
-            f" is {kind} ({crs_name(crs)}), and the region covers {_shown(region, own, crs)}: assign the one they are in,"
-            " for instance with QGIS"
+            f"{path}: the coordinates ({format_bounds(extent)}) {seem} degrees, but their CRS is {kind} ({crs_name(crs)}),"
+            f" and the region covers {_shown(region, own, crs)}: assign the one they are in, for instance with QGIS"
         )
     hint = "choose the region they lie in, or check their CRS"
-    if _exchanged(extent, crs, geobox):
+    west, south, east, north = extent
+    zone = zone_in_front(extent)
+    if touches((south, west, north, east), crs, geobox):
         hint = "with x and y exchanged they would lie in it, so exchange them, for instance with QGIS (Swap X and Y)"
+    elif zone and touches((west - zone * 1e6, south, east - zone * 1e6, north), crs, geobox):
+        hint = (
+            f"without the zone number in front they would lie in it, so give them their CRS: {zone_advice(west, zone)}"
+        )
     return LabelError(
         f"{path}: all labels lie outside the region. The labels cover {_shown(extent, crs, LONLAT)}"
         f" ({_shown(extent, crs, own)}), the region {_shown(region, own, LONLAT)} ({_shown(region, own, own)}): {hint}"
     )
-
-
-def _exchanged(extent: Bounds, crs: CRS, geobox: GeoBox) -> bool:
-    try:
-        west, south, east, north = bounds_of(geobox, crs)
-    except AreaError:
-        return False
-    return extent[1] < east and extent[3] > west and extent[0] < north and extent[2] > south
 
 
 def _shown(bounds: Bounds, crs: CRS, target: CRS) -> str:

@@ -106,6 +106,8 @@ class LabelReport:
     """Pixels of the label map: the region's, or sixteen times as many on the finer grid."""
     contradicting: int
     """Pixels that features of different classes cover, and that are therefore ignored."""
+    undecided: int
+    """Pixels ignored because classes share them so that none covers enough of them, or two as much as each other."""
     labelled_ground: float
     """Ground under labels, in pixels, however little of a pixel it is; contested ground included."""
     contested_ground: float
@@ -139,6 +141,10 @@ class LabelReport:
                 (self.raster.excluded, "of classes dropped on request"),
             )
             lines += [f"  ground of {round(pixels):,} px is {what}" for pixels, what in ground if round(pixels)]
+        if self.undecided:
+            lines.append(
+                f"  shared: {self.undecided:,} pixels are ignored because no class covers enough of them, or two cover as much"
+            )
         if self.contested_ground:
             lines.append(
                 f"  contradictions: features disagree about {_percent(self.contested_share)} of the labelled ground;"
@@ -261,6 +267,7 @@ class RawLabels:
     raster: RasterCounts | None = None
     vanished: int = 0
     contradicting: int = 0
+    undecided: int = 0
     labelled_ground: float = 0.0
     contested_ground: float = 0.0
 
@@ -299,6 +306,7 @@ class RawLabels:
             vanished=self.vanished,
             pixels=sum(each.values.size for each in maps),
             contradicting=self.contradicting,
+            undecided=self.undecided,
             labelled_ground=self.labelled_ground,
             contested_ground=self.contested_ground,
             classes=counts,

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 MANY_NUMBERS = 32
 """Up to so many different whole numbers are taken for codes of classes, more of them for measurements."""
+A_BYTE = 256
+"""From so many on they may as well be identifiers, and no map has as many classes: what they are is asked."""
+EXACT = 2**53
+"""From here on, floating point no longer tells every whole number from the next."""
 SHOWN = 5
 """Notes of one kind; the rest are counted."""
 
@@ -72,7 +76,7 @@ def plain_labels(values: pd.Series, where: str) -> PlainLabels:
         where: the file and the column, in words, to begin a message with.
 
     Raises:
-        LabelError: the numbers are not whole, or the column holds something else, such as dates.
+        LabelError: the numbers are not whole, or too large for their type, or the column holds something else, such as dates.
     """
     cells, infinite = _cells(values, where)
     present = [cell for cell in cells if cell is not None]
@@ -80,6 +84,11 @@ def plain_labels(values: pd.Series, where: str) -> PlainLabels:
     numeric = bool(present) and None not in numbers_meant
     if numeric:
         _refuse_fractions(numbers_meant, where)
+    if rounded := next((cell for cell in present if isinstance(cell, float) and abs(cell) >= EXACT), None):
+        raise LabelError(
+            f"{where} holds {rounded:.0f} as floating point, which merges it with the next whole numbers: store such codes as"
+            " text, or as whole numbers of 64 bits in a column without gaps"
+        )
     labels = [None if cell is None else _spelled(cell) for cell in cells]
 
     notes = []
@@ -126,7 +135,7 @@ def choose_task(values: pd.Series, options: LabelOptions, table: ClassTable | No
     whole numbers. Text that holds nothing but numbers counts as numbers.
 
     Raises:
-        LabelError: the column holds neither text nor numbers.
+        LabelError: the column holds neither text nor numbers, or :data:`A_BYTE` different whole numbers or more.
     """
     if options.task != "auto":
         return options.task, "as asked"
@@ -147,6 +156,12 @@ def choose_task(values: pd.Series, options: LabelOptions, table: ClassTable | No
     fractions = [number for number in distinct if not _is_whole(number)]
     if fractions:
         return "regression", f"the labels hold fractions ({fractions[0]:g}); `task` segmentation needs whole numbers"
+    if len(distinct) >= A_BYTE:
+        raise LabelError(
+            f"{where} holds {len(distinct)} different whole numbers, which may be measurements, codes or mere identifiers: give"
+            " `task` regression if they are measurements, and merge them into at most 254 classes with `classes` or `mapping`"
+            " if they are codes"
+        )
     if len(distinct) > MANY_NUMBERS:
         what = f"the labels hold {len(distinct)} different whole numbers, too many for classes"
         return "regression", f"{what}; give `task` segmentation if they are codes of classes"

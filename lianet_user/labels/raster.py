@@ -26,7 +26,6 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from pyproj.exceptions import CRSError
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -34,12 +33,13 @@ from rasterio.io import DatasetReader
 
 from lianet_user.errors import LabelError, listed
 from lianet_user.files.header import IGNORE
-from lianet_user.geo.grid import Window, crs_name, whole
+from lianet_user.geo.grid import Window, whole
 from lianet_user.geo.transformation import Transformation, transformation
 from lianet_user.labels.class_tables import ClassTable, raster_class_table, raster_colors
 from lianet_user.labels.features import outside_error
+from lianet_user.labels.file_crs import file_crs
 from lianet_user.labels.label_options import LabelOptions, Rule
-from lianet_user.labels.rasterize import classes_of_subpixels, numbers_of_subpixels
+from lianet_user.labels.rasterize import classes_of_subpixels, enough_subpixels, numbers_of_subpixels
 
 # --- A raster file -> one band of it, checked, with what the file states about its values. No pixel is read.
 
@@ -48,6 +48,10 @@ DRIVERS = ("GTiff", "HFA", "AAIGrid", "ENVI", "EHdr", "SAGA", "RST", "JP2OpenJPE
 """GDAL's names of the formats that are read: each holds its own pixels and points to no other file or server."""
 PLAIN_DRIVERS = ("ENVI", "EHdr", "SAGA", "RST")
 """Of these, the ones without compression, where a file that is too short is read as zeros."""
+
+UNREAL = 3.4e38
+"""Nearly the largest number of 32 bits: no measurement, but what Esri's and other software writes where there is none."""
+USUAL_NODATA = -9999.0
 
 MOST_PIXELS = 2**40
 MOST_BLOCK_BYTES = 2**30
@@ -100,7 +104,9 @@ def open_raster(path: Path, options: LabelOptions) -> RasterBand:
         band = _choose_band(dataset, path, options.band)
         _check_size(dataset, path, band)
         transform = _transform(dataset, path)
-        crs, crs_notes = _crs(dataset, path, options.labels_crs)
+        crs, crs_notes = file_crs(
+            str(path), dataset.crs, options.labels_crs, lambda: dataset.bounds, tool="gdal_edit.py"
+        )
         nodata, nodata_notes = _nodata(dataset, path, band, options.nodata)
         tags = dataset.tags()
         notes = [*crs_notes, *nodata_notes]
@@ -232,35 +238,6 @@ def _packed(dataset: Any, band: int) -> bool:
     return "NBITS" in dataset.tags(band, ns="IMAGE_STRUCTURE") or dataset.tags(ns="ENVI").get("file_compression") == "1"
 
 
-def _crs(dataset: Any, path: Path, given: str | None) -> tuple[CRS, list[str]]:
-    try:
-        stated = CRS(dataset.crs.to_wkt()) if dataset.crs else None
-        if stated is not None and not (stated.geographic or stated.projected):
-            stated = None
-    except (CRSError, RasterioError, CPLE_BaseError):
-        stated = None
-    if given is None:
-        if stated is None:
-            raise LabelError(f"{path} states no coordinate reference system: give it with `labels_crs`")
-        return stated, []
-    try:
-        crs = CRS(given)
-    except CRSError as error:
-        raise LabelError(
-            f"`labels_crs` {given!r} is not a coordinate reference system: expected a code such as EPSG:25833"
-        ) from error
-    if not (crs.geographic or crs.projected):
-        raise LabelError(f"`labels_crs` {given!r} is not tied to the Earth: expected a code such as EPSG:25833")
-    if stated is not None and stated != crs:
-        raise LabelError(
-            f"{path} states {crs_name(stated)}, but `labels_crs` is {crs_name(crs)}: omit `labels_crs`, or correct the"
-            " file with gdal_edit.py -a_srs if what it states is wrong"
-        )
-    return crs, [] if stated is not None else [
-        f"Coordinates: {crs_name(crs)} as given with `labels_crs`; the file states none"
-    ]
-
-
 def _transform(dataset: Any, path: Path) -> Affine:
     transform: Affine = dataset.transform
     if transform.is_identity:
@@ -287,12 +264,34 @@ def _nodata(dataset: Any, path: Path, band: int, given: tuple[float, ...]) -> tu
             fits = not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
         if not fits:
             raise LabelError(f"`nodata` {value:g}: band {band} of {path} is of type {dtype} and cannot hold this value")
-    stated = dataset.nodatavals[band - 1]
+    stated, source = dataset.nodatavals[band - 1], "as the file states"
+    if stated is None and (source := _nodata_of_format(dataset, band)):
+        stated = USUAL_NODATA
     values = tuple(dict.fromkeys((*(() if stated is None else (float(stated),)), *given)))
-    facts = [f"{value:g} ({'as given' if value in given else 'as the file states'})" for value in values]
+    facts = [f"{value:g} ({'as given' if value in given else source})" for value in values]
     if {MaskFlags.per_dataset, MaskFlags.alpha} & set(dataset.mask_flag_enums[band - 1]):
         facts.append("what the file's mask hides")
-    return values, [f"Nodata: {', '.join(facts)}" if facts else "Nodata: none is stated, so every value counts"]
+    counts = "every value counts" + (f" that is finite and below {UNREAL:g}" if dtype.kind == "f" else "")
+    return values, [f"Nodata: {', '.join(facts)}" if facts else f"Nodata: none is stated, so {counts}"]
+
+
+def _nodata_of_format(dataset: Any, band: int) -> str:
+    """Why :data:`USUAL_NODATA` is certain to be nodata in a file that does not say so, in words; empty if it is not."""
+    if dataset.driver == "AAIGrid":
+        return "as the format has it"
+    tags = dataset.tags(band)
+    try:
+        lowest = float(tags["STATISTICS_MINIMUM"])
+    except (KeyError, ValueError):
+        return ""
+    # A minimum that was estimated from some pixels need not have met it.
+    left_out = lowest > USUAL_NODATA and tags.get("STATISTICS_APPROXIMATE", "NO") == "NO"
+    return "which the file's statistics leave out" if left_out and _holds(dataset, band, USUAL_NODATA) else ""
+
+
+def _holds(dataset: Any, band: int, value: float) -> bool:
+    dtype = np.dtype(dataset.dtypes[band - 1])
+    return dtype.kind == "f" or float(np.iinfo(dtype).min) <= value
 
 
 def read_block(dataset: Any, raster: RasterBand, rows: tuple[int, int], cols: tuple[int, int]) -> tuple[Array, Mask]:
@@ -301,7 +300,7 @@ def read_block(dataset: Any, raster: RasterBand, rows: tuple[int, int], cols: tu
     known = dataset.read_masks(raster.band, window=(rows, cols)) != 0
     if block.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            known &= np.isfinite(block.astype(np.float32))
+            known &= np.abs(block.astype(np.float32)) < UNREAL  # NaN is not
     finite = [value for value in raster.nodata if math.isfinite(value)]
     known &= ~np.isin(block, np.array(finite).astype(block.dtype))
     return block, known
@@ -339,6 +338,8 @@ class RasterLabels:
     """Not covered by the raster."""
     excluded_ground: float
     """Covered by values that are dropped on request."""
+    undecided: int = 0
+    """Pixels that classes share in a way that leaves none of them most, or enough, of it."""
 
 
 def sample_values(raster: RasterBand, geobox: GeoBox) -> pd.Series:
@@ -399,7 +400,7 @@ def raster_classes(
     keys = np.array(sorted(index_of_value), np.float64)
     codes = np.array([excluded if (index := index_of_value[key]) is None else index for key in keys], np.int16)
     values = np.full(geobox.shape, IGNORE, np.uint8)
-    ground = np.zeros(3)
+    ground, undecided = np.zeros(3), 0
     for tile in _tiles(raster, geobox, n := _subpixels(raster, geobox, rule)):
         stored = tile.block[tile.known].astype(np.float64)
         place = np.minimum(np.searchsorted(keys, stored), len(keys) - 1)
@@ -413,9 +414,12 @@ def raster_classes(
                 " values were listed: the file is damaged, or has been written to since; copy or save it again"
             )
         ground += [(owner == code).sum() for code in (nodata, outside, excluded)]
-        values[tile.window.slices] = classes_of_subpixels(np.minimum(owner, IGNORE).astype(np.uint8), n, min_coverage)
+        own = np.minimum(owner, IGNORE).astype(np.uint8)
+        decided = classes_of_subpixels(own, n, min_coverage)
+        undecided += int(((decided == IGNORE) & enough_subpixels(own != IGNORE, n, min_coverage)).sum())
+        values[tile.window.slices] = decided
     nodata_ground, outside_ground, excluded_ground = (ground / n**2).tolist()
-    return RasterLabels(values, nodata_ground, outside_ground, excluded_ground)
+    return RasterLabels(values, nodata_ground, outside_ground, excluded_ground, undecided)
 
 
 def raster_numbers(raster: RasterBand, geobox: GeoBox, min_coverage: float, rule: Rule) -> RasterLabels:

@@ -1,25 +1,25 @@
 """Features -> one class or number per pixel of a grid, by the ground that each covers.
 
-The rule. Every pixel is divided into n x n sub-pixels: n = :data:`SUBPIXELS` under `majority`, and 1, so that the
-pixel's centre alone decides, under `center` and `all-touched`.
+The rule. Under `majority` ground is measured in exact areas (:mod:`lianet_user.labels.ground`); under `center` the pixel's
+centre stands for all of it, and under `all-touched` a feature covers all of a pixel that it shares ground with.
 
-- A polygon *covers* a sub-pixel whose centre it holds; under `all-touched` every pixel that it shares ground with.
-- A line covers all sub-pixels of every pixel that it runs through, a point all of the pixel that it lies in. A pixel
-  holds its top and left edge: what lies on an edge between two pixels belongs to the one below or to the right of it,
-  and what lies on the grid's bottom or right edge belongs to none.
-- Sub-pixels inside the mapped area that no feature and no blocker covers belong to the background class, if there is
-  one. Blockers are features that cannot be used (no label, dropped on request): they never label anything, but
-  background is not assumed under them.
-- A sub-pixel that features of different classes (or with different numbers) cover is *contested*. `on_conflict` says
-  what it belongs to: nothing (`ignore`), or the last or first of these features in the file.
-- A pixel bears the class that most of its sub-pixels belong to, if they are at least the share `min_coverage`. If
-  two classes lead with equally many it bears none: neither covers most of it.
-- Numbers: a pixel bears the mean over its sub-pixels that belong to a feature, if they are at least `min_coverage`.
-  Lines and points measure at a place: where several lie in one pixel, their mean stands for all of them.
-- A pixel that bears nothing is *contradicting* if its contested sub-pixels, which `ignore` left unlabelled, would have
-  sufficed for some class (or for any number). Otherwise it is unlabelled.
+- A polygon *covers* what lies inside it. A line covers every pixel that it runs through, a point the pixel that it lies
+  in. A pixel holds its top and left edge: what lies on an edge between two pixels belongs to the one below or to the right
+  of it, and what lies on the grid's bottom or right edge belongs to none.
+- Ground inside the mapped area that no feature and no blocker covers belongs to the background class, if there is one.
+  Blockers are features that cannot be used (no label, dropped on request): they never label anything, but background is
+  not assumed under them.
+- Ground that features of different classes (or with different numbers) cover is *contested*. `on_conflict` says what it
+  belongs to: nothing (`ignore`), or the last or first of these features in the file.
+- A pixel bears the class that most of it belongs to, if that is at least the share `min_coverage`. If two classes lead
+  with as much each it bears none: neither covers most of it.
+- Numbers: a pixel bears the mean over its ground that belongs to a feature, if that is at least `min_coverage`. Lines and
+  points measure at a place: where several lie in one pixel, their mean stands for all of them.
+- A pixel that bears nothing is *contradicting* if its contested ground, which `ignore` left unlabelled, would have
+  sufficed for some class (or for any number). It is *undecided* if the ground in it that belongs to classes would have
+  sufficed for one. Otherwise it is unlabelled.
 
-Contradicting and unlabelled pixels both get :data:`IGNORE` (NaN among numbers); no class ever means "nothing".
+Pixels that bear nothing get :data:`IGNORE` (NaN among numbers); no class ever means "nothing".
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,21 +40,18 @@ from lianet_user.files.header import IGNORE
 from lianet_user.geo.grid import Window
 from lianet_user.labels.cover import (
     Cover,
-    Geometries,
-    Indices,
     Mask,
     Parts,
-    RankRaster,
-    Tile,
     cover_of,
     pixels_of_points,
     pixels_on_outline,
     split_parts,
 )
+from lianet_user.labels.ground import UNITS, Geometries, Ground, Indices
 from lianet_user.labels.label_options import OnConflict, Rule
 
-SUBPIXELS = 8
-"""Sub-pixels along each side of a pixel: areas are known to about 1/64 of it."""
+SAME = UNITS // 10**6
+"""Areas that differ by no more are equal: coordinates are rounded."""
 
 TILE = 256
 """Pixels along each side of what is decided at once, which bounds the memory."""
@@ -70,9 +68,9 @@ class PixelRule:
     on_conflict: OnConflict = "ignore"
 
     @property
-    def subpixels(self) -> int:
-        """Sub-pixels along each side of a pixel."""
-        return SUBPIXELS if self.rule == "majority" else 1
+    def needed(self) -> int:
+        """The smallest area, in :data:`UNITS`, that is a share of `min_coverage`."""
+        return max(1, math.ceil(self.min_coverage * UNITS) - SAME)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +85,8 @@ class Decided:
     """Ground that features cover, contested or not, without background, in pixels."""
     contested_ground: float
     """Ground that features contest, whichever of them `on_conflict` gives it to, in pixels."""
+    undecided: int
+    """Pixels that classes share in a way that leaves none of them most, or enough, of it."""
 
 
 def decide_classes(
@@ -108,32 +108,37 @@ def decide_classes(
         blockers: (any,) features that cannot be used, in pixel coordinates: background is not assumed there.
         background: class index, and the mapped area in pixel coordinates (None for the whole grid).
     """
-    n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
-    cover = cover_of(parts, shape, rule.rule)
-    codes = classes + 1  # 0 is nobody's
-    sides = _Sides(cover, codes, np.arange(len(codes)), rule)
-    empty = None if background is None else _Background(background, blockers, shape, rule)
+    codes, empty = classes + 1, 0  # 0 is nobody's
+    if background is not None:
+        index, area = background
+        empty = index + 1
+        others = np.append(np.array([], object) if blockers is None else blockers, _unmapped(area, shape))
+        shut = split_parts(others)
+        parts = Parts(
+            np.append(parts.geometries, shut.geometries),
+            np.append(parts.feature, shut.feature + len(codes)),
+            np.append(parts.dimension, shut.dimension),
+        )
+        codes = np.append(codes, np.zeros(len(others), np.intp))
+    sides = _Sides(cover_of(parts, shape), codes, np.arange(len(codes)), rule, empty)
     values, contradicting = np.full(shape, IGNORE, np.uint8), np.zeros(shape, bool)
-    labelled = contested = 0
-    for window in _windows(shape):
-        tile = cover.tile(window)
-        if empty is None and not sides.high.reaches(tile):
-            continue
-        low, high, owner = sides.on(tile)
-        disputed = low != high
-        labelled += int(np.count_nonzero(high))
-        contested += int(np.count_nonzero(disputed))
-        if empty is not None:
-            free = empty.on(window) & (high == 0)
-            for side in (low, high, owner):
-                side[free] = empty.code
-        owner -= np.uint8(1)  # code -> class, and nobody's 0 -> IGNORE
-        here = window.slices
-        values[here] = classes_of_subpixels(owner, n, rule.min_coverage)
-        if rule.on_conflict == "ignore" and disputed.any():
-            unsure = (values[here] == IGNORE) & _per_pixel(np.logical_or, disputed, n)
-            contradicting[here] = _would_suffice(unsure, (low, high), need, cover, codes, tile, n)
-    return Decided(values, contradicting, labelled / n**2, contested / n**2)
+    labelled = contested = undecided = 0
+    for window, laid in sides.laid():
+        labelled += int(laid.area[laid.high > 0].sum())
+        contested += int(laid.area[laid.disputed].sum())
+        borne = laid.owner[: window.pixels].copy()
+        pixel, code, share = laid.shares()
+        borne[laid.mixed] = _most(pixel, code, share, window.pixels, rule.needed)[laid.mixed]
+        against = np.zeros(window.pixels, bool)
+        if rule.on_conflict == "ignore":
+            against[laid.pixel[laid.disputed]] = True
+            against = laid.would_suffice(against & (borne == 0), rule.needed)
+        owned = np.bincount(pixel, share, window.pixels)
+        undecided += int(((borne == 0) & ~against & (owned >= rule.needed)).sum())
+        # Code -> class, and nobody's 0 -> IGNORE.
+        values[window.slices] = (borne.astype(np.uint8) - np.uint8(1)).reshape(window.height, window.width)
+        contradicting[window.slices] = against.reshape(window.height, window.width)
+    return Decided(values, contradicting, labelled / UNITS, contested / UNITS, undecided)
 
 
 def decide_numbers(parts: Parts, numbers: NDArray[np.float64], shape: tuple[int, int], rule: PixelRule) -> Decided:
@@ -142,32 +147,28 @@ def decide_numbers(parts: Parts, numbers: NDArray[np.float64], shape: tuple[int,
     Args:
         numbers: (features,) finite, within float32's range.
     """
-    n, need = rule.subpixels, _needed(rule.subpixels, rule.min_coverage)
-    cover, values_of, order = _measured(cover_of(parts, shape, rule.rule), numbers.astype(np.float32), rule.on_conflict)
+    cover, values_of, order = _measured(cover_of(parts, shape), numbers.astype(np.float32), rule.on_conflict)
     table, codes = np.unique(values_of, return_inverse=True)
     table = np.append(np.float32(np.nan), table)
     sides = _Sides(cover, codes + 1, order, rule)
     values, contradicting = np.full(shape, np.nan, np.float32), np.zeros(shape, bool)
     labelled = contested = 0
-    for window in _windows(shape):
-        tile = cover.tile(window)
-        if not sides.high.reaches(tile):
-            continue
-        low, high, owner = sides.on(tile)
-        disputed = low != high
-        labelled += int(np.count_nonzero(high))
-        contested += int(np.count_nonzero(disputed))
-        here = window.slices
-        # What is the same all over a pixel, nearly always, needs no mean.
-        codes_here = _per_pixel(np.minimum, owner, n)
-        rows, cols = np.nonzero(codes_here != _per_pixel(np.maximum, owner, n))
-        mixed = table[_gather(owner, n, rows, cols)].reshape(-1, n)
-        numbers_here = table[codes_here]
-        numbers_here[rows, cols] = numbers_of_subpixels(mixed, n, rule.min_coverage)[:, 0]
-        values[here] = numbers_here
-        if rule.on_conflict == "ignore" and disputed.any():
-            contradicting[here] = np.isnan(values[here]) & (_per_pixel(np.add, high > 0, n, np.intp) >= need)
-    return Decided(values, contradicting, labelled / n**2, contested / n**2)
+    for window, laid in sides.laid():
+        labelled += int(laid.area[laid.high > 0].sum())
+        contested += int(laid.area[laid.disputed].sum())
+        borne = table[laid.owner[: window.pixels]]
+        pixel, code, share = laid.shares()
+        owned = np.bincount(pixel, share, window.pixels)
+        sums = np.bincount(pixel, share * table[code].astype(np.float64), window.pixels)
+        borne[laid.mixed] = np.nan
+        enough = owned >= rule.needed
+        borne[enough] = sums[enough] / owned[enough]
+        values[window.slices] = borne.reshape(window.height, window.width)
+        if rule.on_conflict == "ignore":
+            covered = np.bincount(laid.pixel, np.where(laid.high > 0, laid.area, 0), window.pixels)
+            against = np.isnan(borne) & (covered >= rule.needed)
+            contradicting[window.slices] = against.reshape(window.height, window.width)
+    return Decided(values, contradicting, labelled / UNITS, contested / UNITS, 0)
 
 
 def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry | None) -> NDArray[np.float32]:
@@ -179,22 +180,18 @@ def decide_coverage(parts: Parts, shape: tuple[int, int], area: shapely.Geometry
     Returns:
         (height, width) 0 to 1, NaN in pixels that do not lie wholly inside `area`.
     """
-    polygons = np.flatnonzero(parts.dimension == 2)
-    areas = Parts(parts.geometries[polygons], np.zeros(len(polygons), np.intp), parts.dimension[polygons])
-    everything = RankRaster(cover_of(areas, shape, "majority"), np.ones(1, np.intp), SUBPIXELS)
+    polygons = parts.dimension == 2
+    areas = Parts(parts.geometries[polygons], np.zeros(polygons.sum(), np.intp), parts.dimension[polygons])
+    cover, unmapped = cover_of(areas, shape), cover_of(split_parts(_unmapped(area, shape)), shape)
     shares = np.zeros(shape, np.float32)
-    for window in _windows(shape):
-        counts = _per_pixel(np.add, everything.over(window), SUBPIXELS, np.intp)
-        shares[window.slices] = counts / SUBPIXELS**2
-    if area is not None:
-        mapped = cover_of(split_parts(np.array([area], object)), shape, "center")
-        centres = RankRaster(mapped, np.ones(1, np.intp), 1)
-        inside = np.zeros(shape, bool)
-        for window in _windows(shape):
-            inside[window.slices] = centres.over(window)
-        _, rows, cols = pixels_on_outline(mapped.areas, shape)
-        inside[rows, cols] = False
-        shares[~inside] = np.nan
+    grounds, others = cover.grounds("majority", TILE), unmapped.grounds("all-touched", TILE)
+    for (window, ground), (_, outside) in zip(grounds, others, strict=True):
+        covered = np.bincount(ground.pixel, ground.area, window.pixels) / UNITS
+        for _, pixel in ground.whole():
+            covered[pixel] = 1
+        for _, pixel in outside.whole():
+            covered[pixel] = np.nan
+        shares[window.slices] = covered.reshape(window.height, window.width)
     return shares
 
 
@@ -215,7 +212,7 @@ def touches_own(parts: Parts, classes: Indices | None, values: NDArray[Any], fea
     def mark(of: Indices, rows: Indices, cols: Indices) -> None:
         touching[of[own(of, values[rows, cols])]] = True
 
-    cover = cover_of(parts, shape, "center")
+    cover = cover_of(parts, shape)
     mark(cover.claimant, cover.row, cover.col)
     # A point inside settles nearly all polygons, their outline nearly all others (slivers, contested ones).
     of, rows, cols = pixels_of_points(shapely.point_on_surface(cover.areas), shape)
@@ -233,6 +230,144 @@ def touches_own(parts: Parts, classes: Indices | None, values: NDArray[Any], fea
             )
             touching[cover.feature[index]] |= bool(burned[pixels].any())
     return touching
+
+
+def _unmapped(area: shapely.Geometry | None, shape: tuple[int, int]) -> Geometries:
+    """What lies outside the mapped area (None for the whole grid)."""
+    grid = shapely.box(-1, -1, shape[1] + 1, shape[0] + 1)
+    return np.array([] if area is None else [shapely.difference(grid, shapely.make_valid(area))], object)
+
+
+def _most(pixel: Indices, code: Indices, share: NDArray[np.float64], pixels: int, needed: int) -> Indices:
+    """The code that has most of each pixel, if that is so much and no other has the same; else 0."""
+    order = np.lexsort((share, pixel))
+    pixel, code, share = pixel[order], code[order], share[order]
+    best = np.flatnonzero(np.diff(pixel, append=-1))
+    second = np.where(np.diff(best, prepend=-1) > 1, share[best - 1], 0)
+    found = np.zeros(pixels, np.intp)
+    found[pixel[best]] = np.where((share[best] >= needed) & (share[best] - second > SAME), code[best], 0)
+    return found
+
+
+class _Sides:
+    """The lowest and highest code of all features that cover ground; where they differ it is contested.
+
+    Args:
+        cover: of the features.
+        codes: (features,) from 1; 0 for a blocker.
+        order: (features,) different whole numbers that increase in the order of the file.
+        rule: decides which feature owns contested ground.
+        empty: code of ground that nothing covers.
+    """
+
+    def __init__(self, cover: Cover, codes: Indices, order: Indices, rule: PixelRule, empty: int = 0) -> None:
+        self.cover, self.codes, self.rule, self.empty = cover, codes, rule, empty
+        self.top = max(int(codes.max(initial=0)), empty) + 1
+        self.ranks = order + 1 if rule.on_conflict != "first" else order.max(initial=0) + 1 - order
+        self.code_of_rank = np.zeros(self.ranks.max(initial=0) + 1, np.intp)
+        self.code_of_rank[self.ranks] = codes
+
+    def laid(self) -> Iterator[tuple[Window, _Laid]]:
+        """Lay out what covers each window, except those in which nothing belongs to anybody."""
+        for window, ground in self.cover.grounds(self.rule.rule, TILE):
+            if self.empty or not ground.empty:
+                yield window, self._on(window, ground)
+
+    def _on(self, window: Window, ground: Ground) -> _Laid:
+        rest = UNITS - np.bincount(ground.pixel, ground.area, window.pixels).astype(np.int64)
+        pixel = np.append(np.arange(window.pixels), ground.pixel)
+        low, high = np.full(window.pixels, self.top), np.zeros(window.pixels, np.intp)
+        rank, shut = np.zeros(window.pixels, np.intp), np.zeros(window.pixels, bool)
+
+        def add(member: Indices, at: Indices) -> None:
+            codes = self.codes[member]
+            shut[at[codes == 0]] = True
+            member, at, codes = member[codes > 0], at[codes > 0], codes[codes > 0]
+            np.minimum.at(low, at, codes)
+            np.maximum.at(high, at, codes)
+            np.maximum.at(rank, at, self.ranks[member])
+
+        for member, at in ground.whole():
+            add(member, at)
+        low, high, rank, shut = low[pixel], high[pixel], rank[pixel], shut[pixel]
+        add(ground.inside, ground.zone + window.pixels)
+        disputed = (high > 0) & (low != high)
+        owner = np.where(disputed, 0 if self.rule.on_conflict == "ignore" else self.code_of_rank[rank], high)
+        owner[(high == 0) & ~shut] = self.empty
+        return _Laid(ground, self.codes, pixel, np.append(np.maximum(rest, 0), ground.area), high, disputed, owner)
+
+
+@dataclass(frozen=True, eq=False)
+class _Laid:
+    """What covers the zones of a window: first, for every pixel, the rest of it, and then the zones of its ground."""
+
+    ground: Ground
+    codes: Indices
+    """(features,)"""
+    pixel: Indices
+    """(zones,)"""
+    area: NDArray[np.int64]
+    """(zones,)"""
+    high: Indices
+    """(zones,) the highest code of the features there, 0 where there are none."""
+    disputed: Mask
+    """(zones,)"""
+    owner: Indices
+    """(zones,) the code that the ground belongs to, or 0."""
+
+    @cached_property
+    def mixed(self) -> Indices:
+        """The pixels of more than one zone, each once."""
+        return np.unique(self.ground.pixel)
+
+    def shares(self) -> tuple[Indices, Indices, NDArray[np.float64]]:
+        """Of the pixels of more than one zone: pixel, code and the area that belongs to it."""
+        zones = np.append(self.mixed, np.arange(len(self.pixel) - len(self.ground.pixel), len(self.pixel)))
+        zones = zones[self.owner[zones] > 0]
+        return _summed(self.pixel[zones], self.owner[zones], self.area[zones])
+
+    def would_suffice(self, unsure: Mask, needed: int) -> Mask:
+        """Which of the pixels `unsure` some code covers to so much, contested or not."""
+        enough = unsure & (self.high[: len(unsure)] > 0)  # a feature covers all of it
+        ground = self.ground
+        pairs = np.flatnonzero(unsure[ground.pixel[ground.zone]] & (self.codes[ground.inside] > 0))
+        zone, code, _ = _summed(ground.zone[pairs], self.codes[ground.inside[pairs]], np.zeros(len(pairs), np.int64))
+        pixel, _, covered = _summed(ground.pixel[zone], code, ground.area[zone])
+        enough[pixel[covered >= needed]] = True
+        return enough
+
+
+def _summed(one: Indices, code: Indices, area: NDArray[np.int64]) -> tuple[Indices, Indices, NDArray[np.float64]]:
+    """Areas of the same place and code in one: place, code and their sum."""
+    top = int(code.max(initial=0)) + 1
+    keys, place = np.unique(one * top + code, return_inverse=True)
+    one, code = np.divmod(keys, top)
+    return one, code, np.bincount(place, area, len(keys)).astype(np.float64)
+
+
+def _measured(
+    cover: Cover, numbers: NDArray[np.float32], on_conflict: OnConflict
+) -> tuple[Cover, NDArray[np.float32], Indices]:
+    """What lines and points measure in one pixel, as one feature with their mean.
+
+    Returns:
+        The cover with these features behind the others, and for all of them the number and the order in the file: that
+        of the last (or first) that took part.
+    """
+    width = cover.shape[1]
+    pixels, place = np.unique(cover.row * width + cover.col, return_inverse=True)
+    sums = np.bincount(place, weights=numbers[cover.claimant])
+    means = (sums / np.bincount(place)).astype(np.float32)
+    taken = np.full(len(means), -1 if on_conflict == "last" else len(numbers))
+    (np.maximum if on_conflict == "last" else np.minimum).at(taken, place, cover.claimant)
+    order = np.empty(len(numbers) + len(means), np.intp)
+    order[np.argsort(np.append(np.arange(len(numbers)), taken), kind="stable")] = np.arange(len(order))
+    row, col = np.divmod(pixels, width)
+    claimant = len(numbers) + np.arange(len(means))
+    return replace(cover, claimant=claimant, row=row, col=col), np.append(numbers, means), order
+
+
+# --- Rasters, by sub-pixels.
 
 
 def classes_of_subpixels(owner: Values, n: int, min_coverage: float) -> Values:
@@ -280,6 +415,12 @@ def numbers_of_subpixels(values: NDArray[np.float32], n: int, min_coverage: floa
     return means
 
 
+def enough_subpixels(known: Mask, n: int, min_coverage: float) -> Mask:
+    """Which pixels have so large a share of sub-pixels that are `known`: (height * n, width * n) -> (height, width)."""
+    enough: Mask = _per_pixel(np.add, known, n, np.intp) >= _needed(n, min_coverage)
+    return enough
+
+
 def _needed(n: int, min_coverage: float) -> int:
     """The fewest sub-pixels that are a share of at least `min_coverage`."""
     return math.ceil(min_coverage * n**2 - 1e-9)
@@ -297,119 +438,3 @@ def _gather(fine: NDArray[Any], n: int, rows: Indices, cols: Indices) -> NDArray
     """(h * n, w * n) sub-pixels -> (pixels, n * n) those of the given pixels."""
     height, width = fine.shape[0] // n, fine.shape[1] // n
     return fine.reshape(height, n, width, n)[rows, :, cols, :].reshape(len(rows), n * n)
-
-
-def _windows(shape: tuple[int, int]) -> Iterator[Window]:
-    return Window(0, 0, *shape).tiles(TILE)
-
-
-class _Sides:
-    """The lowest and highest code of all features that cover a sub-pixel; where they differ it is contested.
-
-    Args:
-        cover: of the features.
-        codes: (features,) from 1.
-        order: (features,) different whole numbers that increase in the order of the file.
-        rule: decides which feature owns contested ground.
-    """
-
-    def __init__(self, cover: Cover, codes: Indices, order: Indices, rule: PixelRule) -> None:
-        n, self.top = rule.subpixels, int(codes.max(initial=0)) + 1
-        self.high = RankRaster(cover, codes, n, self.top)
-        self.low = RankRaster(cover, self.top - codes, n, self.top)
-        self.winner = None
-        if rule.on_conflict != "ignore":
-            ranks = order + 1 if rule.on_conflict == "last" else order.max(initial=0) + 1 - order
-            self.code_of_rank = np.zeros(ranks.max(initial=0) + 1, self.high.ranks.dtype)
-            self.code_of_rank[ranks] = codes
-            self.winner = RankRaster(cover, ranks, n)
-
-    def on(self, tile: Tile) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Compute the lowest, highest and owning code in a tile: (h * n, w * n) each, 0 where there is none."""
-        high = self.high.on(tile)
-        low = (high.dtype.type(self.top) - self.low.on(tile)) * (high > 0)
-        owner = high * (low == high)
-        if self.winner is not None and (disputed := low != high).any():
-            owner[disputed] = self.code_of_rank[self.winner.on(tile)[disputed]]
-        return low, high, owner
-
-
-class _Background:
-    """Where the background class holds, except on ground that features cover."""
-
-    def __init__(
-        self,
-        background: tuple[int, shapely.Geometry | None],
-        blockers: Geometries | None,
-        shape: tuple[int, int],
-        rule: PixelRule,
-    ) -> None:
-        index, area = background
-        self.code = index + 1
-        self.mapped = None
-        if area is not None:
-            cover = cover_of(split_parts(np.array([area], object)), shape, "center")
-            self.mapped = RankRaster(cover, np.ones(1, np.intp), rule.subpixels)
-        blockers = np.array([], object) if blockers is None else blockers
-        self.blocked = RankRaster(
-            cover_of(split_parts(blockers), shape, rule.rule), np.ones(len(blockers), np.intp), rule.subpixels
-        )
-
-    def on(self, window: Window) -> Mask:
-        """Compute where background may be in a window: (h * n, w * n)."""
-        free: Mask = self.blocked.over(window) == 0
-        return free if self.mapped is None else free & (self.mapped.over(window) > 0)
-
-
-def _would_suffice(
-    unsure: Mask,
-    sides: tuple[NDArray[Any], NDArray[Any]],
-    need: int,
-    cover: Cover,
-    codes: Indices,
-    tile: Tile,
-    n: int,
-) -> Mask:
-    """Which of the pixels `unsure` some code covers with at least `need` sub-pixels, contested or not."""
-    rows, cols = np.nonzero(unsure)
-    low, high = (_gather(side, n, rows, cols) for side in sides)
-    enough = np.zeros(len(rows), bool)
-    for code in np.unique(codes):
-        plain = (low == code) | (high == code)
-        enough |= np.count_nonzero(plain, axis=1) >= need
-        # A third code may hide between the lowest and the highest: then it is looked for by itself.
-        doubtful = np.flatnonzero(~enough & (np.count_nonzero((low <= code) & (code <= high), axis=1) >= need))
-        if len(doubtful):
-            alone = _gather(RankRaster(cover, codes == code, n).on(tile), n, rows[doubtful], cols[doubtful])
-            enough[doubtful] = np.count_nonzero(plain[doubtful] | (alone > 0), axis=1) >= need
-    unsure[rows, cols] = enough
-    return unsure
-
-
-def _measured(
-    cover: Cover, numbers: NDArray[np.float32], on_conflict: OnConflict
-) -> tuple[Cover, NDArray[np.float32], Indices]:
-    """What lines and points measure in one pixel, as one feature with their mean.
-
-    Returns:
-        The cover with these features behind the others, and for all of them the number and the order in the file: that
-        of the last (or first) that took part.
-    """
-    own = np.flatnonzero(cover.measured)
-    _, first, place = np.unique(
-        cover.row[own] * cover.shape[1] + cover.col[own], return_index=True, return_inverse=True
-    )
-    sums = np.bincount(place, weights=numbers[cover.claimant[own]])
-    means = (sums / np.bincount(place)).astype(np.float32)
-    taken = np.full(len(means), -1 if on_conflict == "last" else len(numbers))
-    (np.maximum if on_conflict == "last" else np.minimum).at(taken, place, cover.claimant[own])
-    order = np.empty(len(numbers) + len(means), np.intp)
-    order[np.argsort(np.append(np.arange(len(numbers)), taken), kind="stable")] = np.arange(len(order))
-    others = np.flatnonzero(~cover.measured)
-    averaged = replace(
-        cover,
-        claimant=np.append(cover.claimant[others], len(numbers) + np.arange(len(means))),
-        row=np.append(cover.row[others], cover.row[own][first]),
-        col=np.append(cover.col[others], cover.col[own][first]),
-    )
-    return averaged, np.append(numbers, means), order

@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from lianet_user.errors import DateError
+from lianet_user.errors import DateError, LabelError
 from lianet_user.files.header import RegionHeader, parse_date
 from lianet_user.geo.grid import finer
 from lianet_user.geo.transformation import transformation, warn_of_missing_grids
@@ -89,6 +89,10 @@ def read_raster(path: Path, region: RegionHeader, geobox: GeoBox, options: Label
         index_of = {
             float(value): legend.index_of[label] for value, label in zip(values[known], plain.text[known], strict=True)
         }
+        if len(index_of) < known.sum():
+            raise LabelError(
+                f"{where} holds whole numbers beyond 2^53 that only differ in their last digits: number its classes anew"
+            )
         sampled = raster_classes(raster, geobox, index_of, options.min_coverage, options.rule)
         notes += [*plain.notes, *legend.notes]
     else:
@@ -103,6 +107,7 @@ def read_raster(path: Path, region: RegionHeader, geobox: GeoBox, options: Label
         maps=(LabelMap(sampled.values, dates),),
         notes=(*notes, *to_region.notes, *date_notes),
         raster=(ground := RasterCounts(sampled.nodata_ground, sampled.outside_ground, sampled.excluded_ground)),
+        undecided=sampled.undecided,
         labelled_ground=float(sampled.values.size) - ground.nodata - ground.outside - ground.excluded,
     )
 
@@ -163,7 +168,7 @@ def read_features(path: Path, region: RegionHeader, geobox: GeoBox, options: Lab
             traced[own] = touches_own(parts, None, result.values, len(own))
         else:
             shares = decide_coverage(parts, shape, mapped)
-            result = Decided(shares, np.zeros(shape, bool), float(np.isfinite(shares).sum()), 0.0)
+            result = Decided(shares, np.zeros(shape, bool), float(np.isfinite(shares).sum()), 0.0, 0)
             traced[own] = True
         decided.append(result)
         maps.append(LabelMap(result.values, dates_of_group[group]))
@@ -187,6 +192,7 @@ def read_features(path: Path, region: RegionHeader, geobox: GeoBox, options: Lab
         class_features=np.bincount(classes, minlength=len(legend.classes)).tolist() if legend else None,
         vanished=int((~traced).sum()),
         contradicting=sum(int(each.contradicting.sum()) for each in decided),
+        undecided=sum(each.undecided for each in decided),
         labelled_ground=sum(each.labelled_ground for each in decided),
         contested_ground=sum(each.contested_ground for each in decided),
     )

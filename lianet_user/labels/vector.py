@@ -1,6 +1,6 @@
 """A vector file -> the features of one layer: which layer, which CRS, and which column holds the labels.
 
-GDAL reads nearly all formats; GeoParquet and tables of points are read without it.
+GDAL reads nearly all formats; GeoParquet and text tables are read without it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import codecs
 import datetime as dt
 import importlib.util
+import json
 import re
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +22,18 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pyogrio
-import pyproj
 import shapely
 import shapely.errors
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
-from pyproj.exceptions import CRSError
 
 from lianet_user.errors import LabelError, did_you_mean, listed
+from lianet_user.geo.grid import Bounds, parse_crs
 from lianet_user.labels.class_tables import COLOR_COLUMNS, ClassTable, stored_style
-from lianet_user.labels.cover import Geometries
+from lianet_user.labels.file_crs import file_crs, is_default, unfit_default
 from lianet_user.labels.formats import PARQUET, find_format, vector_location
+from lianet_user.labels.ground import Geometries
 from lianet_user.labels.label_options import LabelOptions
 from lianet_user.labels.point_table import read_table
 
@@ -51,7 +52,7 @@ class OpenedLayer:
     layer: str
     """Empty where the format has no layers."""
     crs: str | None
-    """As the file states it; None if it does not."""
+    """As the file states it, or as its format has it by default; None if neither, or the default cannot be meant."""
     kinds: dict[str, Kind]
     """The kind of each column, in the file's order."""
     no_labels: tuple[str, ...]
@@ -60,6 +61,9 @@ class OpenedLayer:
     notes: tuple[str, ...]
     read: Callable[[Sequence[str]], tuple[pd.DataFrame, Geometries, list[str]]]
     """Columns by their names -> these columns, (features,) geometries, and notes."""
+    crs_by_default: bool = False
+    no_crs: str = ""
+    """Why a default cannot be meant, in brackets."""
 
     @property
     def where(self) -> str:
@@ -143,8 +147,8 @@ def read_layer(path: Path, options: LabelOptions) -> VectorLayer:
     )
 
 
-def open_layer(path: Path, options: LabelOptions) -> OpenedLayer:
-    """Open the layer that is asked for, or the only one."""
+def open_layer(path: Path, options: LabelOptions, *, points: bool = True) -> OpenedLayer:
+    """Open the layer that is asked for, or the only one; `points` says whether a table of points will do."""
     file_format = find_format(path)
     encoding = _known_encoding(options.encoding)
     if file_format.kind == "raster":
@@ -156,7 +160,8 @@ def open_layer(path: Path, options: LabelOptions) -> OpenedLayer:
         return parquet_layer(path, options.where)
     if tabular:
         crs = options.labels_crs
-        return table_layer(path, encoding, options.where, None if crs is None else _asked_crs(crs).is_geographic)
+        degrees = None if crs is None else parse_crs(crs, "`labels_crs`", LabelError).geographic
+        return table_layer(path, encoding, options.where, degrees, points)
     location = vector_location(path)
     name = layer_named(path, layers_of(path, location), options.layer)
     return ogr_layer(path, location, name, encoding, options.where)
@@ -173,62 +178,24 @@ def _known_encoding(name: str | None) -> str | None:
         raise LabelError(f"`encoding` {name!r} is not known: expected a name such as utf-8, cp1252 or cp850") from error
 
 
-def layer_crs(opened: OpenedLayer, given: str | None) -> tuple[CRS, list[str]]:
-    """The CRS that the file states, else the one that is asked for; horizontal only."""
-    stated = _horizontal(opened.crs)
-    given_crs = _asked_crs(given) if given is not None else None
-    if stated is None and given_crs is None:
-        hint = ""
-        beside = (opened.path.with_suffix(suffix) for suffix in (".prj", ".PRJ"))
-        if opened.path.suffix.lower() == ".shp" and not opened.crs and not any(path.exists() for path in beside):
-            hint = " (the .prj file is missing)"
-        elif opened.crs:
-            hint = f" on the Earth (what it states is neither geographic nor projected: {opened.crs[:60]!r})"
-        raise LabelError(
-            f"{opened.where} has no coordinate reference system{hint}: give it with `labels_crs`, for instance"
-            " EPSG:25833, or assign it with QGIS or ogr2ogr -a_srs"
-        )
-    if stated is None:
-        assert given_crs is not None
-        return CRS(given_crs), [
-            f"CRS: {_crs_words(given_crs)}, as given with `labels_crs`, since {opened.path.name} states none"
-        ]
-    if given_crs is not None and not stated.equals(given_crs, ignore_axis_order=True):
-        raise LabelError(
-            f"{opened.where} states {_crs_words(stated)}, but `labels_crs` is {_crs_words(given_crs)}: omit `labels_crs`,"
-            " or assign the right one to the file with QGIS or ogr2ogr -a_srs"
-        )
-    return CRS(stated), []
+def layer_crs(opened: OpenedLayer, given: str | None, *, optional: bool = True) -> tuple[CRS, list[str]]:
+    """The CRS of a layer, as :func:`file_crs` decides it, and notes."""
+    beside = (opened.path.with_suffix(suffix) for suffix in (".prj", ".PRJ"))
+    missing = opened.path.suffix.lower() == ".shp" and not any(path.exists() for path in beside)
 
+    def extent() -> Bounds:
+        bounds: Bounds = tuple(shapely.total_bounds(opened.read([])[1]).tolist())
+        return bounds
 
-def _horizontal(text: str | None) -> pyproj.CRS | None:
-    """A CRS without heights; None if there is none, or one that is not tied to the Earth."""
-    if not text:
-        return None
-    try:
-        crs = pyproj.CRS(text)
-    except CRSError:
-        return None
-    if not (crs.is_geographic or crs.is_projected):
-        return None
-    if crs.is_compound:
-        crs = crs.sub_crs_list[0]
-    return crs.to_2d() if len(crs.axis_info) > 2 else crs
-
-
-def _asked_crs(text: str) -> pyproj.CRS:
-    crs = _horizontal(text)
-    if crs is None:
-        raise LabelError(
-            f"`labels_crs` {text!r} is not a geographic or projected coordinate reference system: expected a code such as"
-            " EPSG:25833"
-        )
-    return crs
-
-
-def _crs_words(crs: pyproj.CRS) -> str:
-    code = crs.to_epsg()
-    return f"EPSG:{code} ({crs.name})" if code else crs.name
+    return file_crs(
+        opened.where,
+        opened.crs,
+        given,
+        extent,
+        by_default=opened.crs_by_default,
+        hint=opened.no_crs or (" (the .prj file is missing)" if missing else ""),
+        optional=optional,
+    )
 
 
 def _choose_column(opened: OpenedLayer, options: LabelOptions, table: ClassTable | None) -> Column | None:
@@ -308,11 +275,12 @@ def _date(value: object, column: object, opened: OpenedLayer) -> dt.date | None:
 # --- Layers that are read without GDAL.
 
 
-def table_layer(path: Path, encoding: str | None, where: str | None, degrees: bool | None) -> OpenedLayer:
-    """A table of points; columns called longitude and latitude mean WGS 84 unless a CRS is given (`degrees`)."""
-    table = read_table(path, encoding, degrees)
-    crs = "EPSG:4326" if table.lonlat and degrees is None else None
-    return _in_memory(path, table.frame, table.geometries, crs, table.coordinates, table.notes, where)
+def table_layer(path: Path, encoding: str | None, where: str | None, degrees: bool | None, points: bool) -> OpenedLayer:
+    """A table of points or other geometries, as :func:`read_table` takes it."""
+    table = read_table(path, encoding, degrees, points=points)
+    return _in_memory(
+        path, table.frame, table.geometries, table.crs, table.no_labels, table.notes, where, doubtful=table.doubtful
+    )
 
 
 def parquet_layer(path: Path, where: str | None) -> OpenedLayer:
@@ -333,7 +301,15 @@ def parquet_layer(path: Path, where: str | None) -> OpenedLayer:
             plain[column] = plain[column].astype(plain[column].cat.categories.dtype)
     plain.columns = plain.columns.map(str)
     crs = None if frame.crs is None else frame.crs.to_string()
-    return _in_memory(path, plain, frame.geometry.to_numpy(), crs, (), (), where)
+    return _in_memory(path, plain, frame.geometry.to_numpy(), crs, (), (), where, by_default=_parquet_default(path))
+
+
+def _parquet_default(path: Path) -> bool:
+    """Whether a GeoParquet file states no CRS, so that geopandas has it in degrees."""
+    from pyarrow import parquet  # type: ignore[import-untyped]
+
+    geo = json.loads(parquet.read_schema(path).metadata[b"geo"])
+    return "crs" not in geo["columns"][geo["primary_column"]]
 
 
 def _in_memory(
@@ -344,23 +320,37 @@ def _in_memory(
     no_labels: tuple[str, ...],
     notes: tuple[str, ...],
     where: str | None,
+    *,
+    doubtful: Mapping[str, str] | None = None,
+    by_default: bool = False,
 ) -> OpenedLayer:
+    def checked(names: Iterable[str]) -> list[str]:
+        """Names of columns that are to be read, none of which raises a question."""
+        names = list(names)
+        if questions := [question for name, question in (doubtful or {}).items() if name in names]:
+            raise LabelError(questions[0])
+        return names
+
     if not len(frame):
         raise empty_layer(str(path))
     if where is not None:
-        rows = _rows_where(frame, where)
+        rows, named = _rows_where(frame, where)
+        checked(named)
         if not len(rows):
             raise nothing_left(str(path), where)
         frame, geometries = frame.iloc[rows].reset_index(drop=True), geometries[rows]
+    unfit = unfit_default(shapely.total_bounds(geometries).tolist()) if by_default else ""
     return OpenedLayer(
         path=path,
         layer="",
-        crs=crs,
+        crs=None if unfit else crs,
         kinds={str(name): _kind(frame[name]) for name in frame},
         no_labels=no_labels,
         attribution="",
         notes=notes,
-        read=lambda names: (frame[list(names)], geometries, []),
+        read=lambda names: (frame[checked(names)], geometries, []),
+        crs_by_default=by_default,
+        no_crs=unfit,
     )
 
 
@@ -372,19 +362,36 @@ def _kind(values: pd.Series) -> Kind:
     return "text" if pd.api.types.is_string_dtype(values.dropna()) else "other"
 
 
-def _rows_where(frame: pd.DataFrame, where: str) -> NDArray[np.intp]:
-    """Which rows meet a condition. SQLite decides, as GDAL lets it do for a GeoPackage."""
+def _rows_where(frame: pd.DataFrame, where: str) -> tuple[NDArray[np.intp], set[str]]:
+    """Which rows meet a condition, and the columns that it names. SQLite decides, as GDAL lets it do for a GeoPackage."""
     plain = [
         name for name in frame if _kind(frame[name]) != "other" or pd.api.types.is_datetime64_any_dtype(frame[name])
     ]
+    named: set[str] = set()
+
+    def note_column(_action: int, _table: str | None, column: str | None, *_: object) -> int:
+        named.add(column or "")
+        return sqlite3.SQLITE_OK
+
     with closing(sqlite3.connect(":memory:")) as database:
         try:
             frame[plain].to_sql("labels", database, index=False)
-            # Rows are numbered from 1 in the order they came in.
-            rows = database.execute(f"SELECT rowid FROM labels WHERE {where}").fetchall()
+            database.set_authorizer(note_column)
+            for condition in (where, in_parentheses(where)):
+                # Rows are numbered from 1 in the order they came in.
+                rows = database.execute(f"SELECT rowid FROM labels WHERE {condition}").fetchall()
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             raise bad_where(where, str(error)) from error
-    return np.sort(np.array([row for (row,) in rows], np.intp)) - 1
+    return np.sort(np.array([row for (row,) in rows], np.intp)) - 1, named
+
+
+def in_parentheses(where: str) -> str:
+    """A condition that is nothing but one expression, if it can be read in this form and as it stands.
+
+    SQLite ignores what follows a semicolon, and takes LIMIT, ORDER BY and UNION behind a condition; in parentheses it does not.
+    The line feed ends a comment.
+    """
+    return f"({where}\n)"
 
 
 def bad_where(where: str, reason: str) -> LabelError:
@@ -419,15 +426,23 @@ OGR_KINDS: dict[str, Kind] = {
 }
 LATIN1 = "ISO-8859-1"
 """Maps every byte to the character of its number: text that is read so can still be decoded as something else."""
+LOCKED = "database is locked"
+"""In what SQLite says of a GeoPackage that another program has not finished writing."""
 READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError)
 
 
 def layers_of(path: Path, location: str) -> dict[str, str]:
     """The layers with geometries, and their types of geometry; a table without geometries (QGIS's styles) is not one."""
     try:
-        with _warnings_caught():
-            return {str(name): str(kind) for name, kind in pyogrio.list_layers(location) if kind is not None}
+        with _warnings_caught() as caught:
+            layers = {str(name): str(kind) for name, kind in pyogrio.list_layers(location) if kind is not None}
+        # Of a database that another program holds, GDAL may read an earlier state.
+        if any(LOCKED in str(warning.message) for warning in caught):
+            raise _locked(str(path))
+        return layers
     except DataSourceError as error:
+        if LOCKED in str(error):
+            raise _locked(str(path)) from error
         raise LabelError(
             f"{path} cannot be read as a vector file: expected a GeoPackage, a shapefile, GeoJSON or another format"
             f" that QGIS opens as a vector layer{_images_hint(path)}"
@@ -437,6 +452,16 @@ def layers_of(path: Path, location: str) -> dict[str, str]:
             f"{path}: the name of a layer is not UTF-8, so no layer can be read by its name: save it again, for instance"
             " with QGIS as a GeoPackage"
         ) from error
+
+
+def _locked(name: str) -> LabelError:
+    return LabelError(
+        f"{name} is locked: another program is writing to it; save and close it there, for instance in QGIS, and try again"
+    )
+
+
+def _unreadable(name: str, error: Exception) -> LabelError:
+    return _locked(name) if LOCKED in str(error) else LabelError(f"{name} cannot be read ({error}): is the file whole?")
 
 
 def layer_named(path: Path, layers: dict[str, str], layer: str | None) -> str:
@@ -472,9 +497,10 @@ def ogr_layer(path: Path, location: str, layer: str, encoding: str | None, where
             info = pyogrio.read_info(location, layer=layer, encoding=LATIN1)
             if info["driver"] == "ESRI Shapefile":
                 encoding, notes = _shapefile_encoding(name, location, layer, encoding)
-            info = pyogrio.read_info(location, layer=layer, encoding=encoding)
+            by_default = is_default(info["driver"], path, location)
+            info = pyogrio.read_info(location, layer=layer, encoding=encoding, force_total_bounds=by_default)
     except READ_ERRORS as error:
-        raise LabelError(f"{name} cannot be read ({error}): is the file whole?") from error
+        raise _unreadable(name, error) from error
     except UnicodeDecodeError as error:
         raise _not_decoded(name, encoding) from error
     if info["features"] == 0:
@@ -494,15 +520,18 @@ def ogr_layer(path: Path, location: str, layer: str, encoding: str | None, where
                 frame[column] = frame[column].astype(object).map({1.0: True, 0.0: False})
         return pd.DataFrame(frame[list(names)]), frame.geometry.to_numpy(), read_notes
 
+    unfit = unfit_default(info["total_bounds"]) if by_default else ""
     return OpenedLayer(
         path=path,
         layer=layer,
-        crs=info["crs"],
+        crs=None if unfit else info["crs"],
         kinds=kinds | dict.fromkeys(booleans, "boolean"),
         no_labels=("gml_id",),
         attribution=_attribution(info),
         notes=tuple(notes),
         read=read,
+        crs_by_default=by_default,
+        no_crs=unfit,
     )
 
 
@@ -518,22 +547,29 @@ def _read_features(
 ) -> tuple[geopandas.GeoDataFrame, list[str]]:
     # Of columns that are not read, some formats also keep no values for a condition: it would meet nothing, in silence.
     needed = list(columns) if where is None else None
+    condition = where
     try:
         with _warnings_caught() as caught:
+            if where is not None:
+                pyogrio.read_dataframe(
+                    location, layer=layer, encoding=encoding, where=where, max_features=1, read_geometry=False
+                )
+                condition = in_parentheses(where)
             # A geometry that cannot be decoded becomes null and is counted as such.
             frame = pyogrio.read_dataframe(
-                location, layer=layer, columns=needed, encoding=encoding, where=where, on_invalid="ignore"
+                location, layer=layer, columns=needed, encoding=encoding, where=condition, on_invalid="ignore"
             )
     except READ_ERRORS as error:
-        if where is not None and "SQL" in str(error):
-            raise bad_where(where, str(error).rpartition(f"WHERE {where}: ")[2]) from error
-        raise LabelError(f"{name} cannot be read ({error}): is the file whole?") from error
+        if where is not None and condition is not None and "SQL" in str(error):
+            reason = str(error).rpartition(condition.replace("\n", " "))[2]
+            raise bad_where(where, reason.lstrip("): ")) from error
+        raise _unreadable(name, error) from error
     except UnicodeDecodeError as error:
         raise _not_decoded(name, encoding) from error
     except ValueError as error:
-        if where is None or "SQL" not in str(error):
+        if where is None or condition is None or "SQL" not in str(error):
             raise
-        raise bad_where(where, _reason(location, layer, where)) from error
+        raise bad_where(where, _reason(location, layer, condition)) from error
     if frame.empty:
         raise nothing_left(name, where) if where is not None else empty_layer(name)
     return frame, sorted({f"Reading: {warning.message}" for warning in caught})

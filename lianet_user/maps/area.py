@@ -130,7 +130,7 @@ def destination(area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], st
     geobox, asked, words = full, covered, "the whole region"
     outside: float | None = None
     if area.bbox is not None:
-        window, beyond = window_of_bounds(full, area.bbox, box_crs := parse_crs(area.bbox_crs))
+        window, beyond = window_of_bounds(full, area.bbox, box_crs := parse_crs(area.bbox_crs, "`bbox_crs`"))
         geobox, words = window_geobox(full, _snapped(window, step if own else 1)), "the box"
         if own:
             outside = beyond
@@ -211,7 +211,7 @@ def _grid_of(path: Path) -> GeoBox:
             f"`like` {path} is not georeferenced (no coordinate reference system or no transform): assign it, for instance"
             " with gdal_edit or QGIS"
         )
-    return GeoBox(shape, transform, crs.to_wkt())
+    return GeoBox(shape, transform, parse_crs(crs, f"`like` {path}: its CRS"))
 
 
 def _full_grid(area: MapArea, lead: GeoBox, crs: CRS, covered: BaseGeometry, regions: int) -> GeoBox:

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,10 +22,10 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
+import pyproj
 import rasterio
 import rasterio.shutil
 from numpy.ma import MaskedArray
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
@@ -35,9 +34,9 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from lianet_user.errors import MapError, OutputError
-from lianet_user.files.artifact import refuse_existing
+from lianet_user.files.artifact import free_bytes, refuse_existing
 from lianet_user.files.header import ClassEntry
-from lianet_user.geo.grid import Window, bounds_in, bounds_of
+from lianet_user.geo.grid import Window, bounds_in, bounds_of, horizontal, parse_crs
 
 # --- Errors of the disk, which libtiff only prints to the terminal.
 
@@ -307,9 +306,9 @@ def check_disk_space(folder: Path, maps: Sequence[tuple[int, RasterProfile]]) ->
         OutputError: there is not enough room.
     """
     try:
-        free = shutil.disk_usage(folder).free
+        free = free_bytes(folder)
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
+        raise OutputError(f"cannot write to {folder}: {error.strerror}: choose another `output`") from error
     sizes = [pixels * profile.pixel_bytes for pixels, profile in maps]
     needed = math.ceil(sum(sizes) * 7 / 3 + max(sizes) * 4 / 3) + SPARE_BYTES
     if free < needed:
@@ -398,7 +397,7 @@ def _same_place(wkt: str, geobox: GeoBox) -> bool:
     A GeoTIFF stores a CRS as codes and numbers, so the text and names may differ while the place is the same.
     """
     assert geobox.crs is not None
-    own, stored = bounds_of(geobox), CRS(wkt)
+    own, stored = bounds_of(geobox), horizontal(wkt)
     if stored == geobox.crs:
         return True
     tolerance = 0.01 * min(abs(geobox.resolution.x), abs(geobox.resolution.y))
@@ -527,11 +526,14 @@ def open_finished(path: str | os.PathLike[str], band: int = 1) -> FinishedMap:
             raise MapError(f"{path} has no band {band}: expected `band` from 1 to {dataset.count}")
         if dataset.crs is None:
             raise MapError(f"{path} has no coordinate reference system: expected a map that predict wrote")
+        crs = parse_crs(dataset.crs, f"{path}: its CRS", MapError)
         tags = dataset.tags()
         scaled = (dataset.scales[band - 1], dataset.offsets[band - 1]) != (1.0, 0.0)
         integers = np.issubdtype(np.dtype(dataset.dtypes[band - 1]), np.integer) and not scaled
         classes = _classes(path, band, tags) if integers else None
-        unit = dataset.units[band - 1] or tags.get("UNIT", "")
+        # Where the CRS has heights, GDAL says their unit here, whatever the values are.
+        heights = len(pyproj.CRS(dataset.crs).axis_info) > 2
+        unit = ("" if heights else dataset.units[band - 1]) or tags.get("UNIT", "")
         if integers and classes is None and not unit:
             raise MapError(
                 f"{path}: band {band} holds whole numbers and states neither classes nor a unit: expected a map that"
@@ -540,7 +542,7 @@ def open_finished(path: str | os.PathLike[str], band: int = 1) -> FinishedMap:
         return FinishedMap(
             path=path,
             band=band,
-            geobox=GeoBox(dataset.shape, dataset.transform, dataset.crs.to_wkt()),
+            geobox=GeoBox(dataset.shape, dataset.transform, crs),
             classes=classes,
             unit=unit,
             nodata=dataset.nodata,

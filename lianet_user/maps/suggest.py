@@ -14,7 +14,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import geopandas
@@ -32,8 +32,8 @@ from lianet_user.head import Head
 from lianet_user.labels.cover import to_pixel_coordinates
 from lianet_user.labels.features import features_in_region
 from lianet_user.labels.formats import is_raster
-from lianet_user.labels.label_options import EVERY_DATE, WHOLE_REGION, LabelOptions
-from lianet_user.labels.read import read_labels
+from lianet_user.labels.label_options import WHOLE_REGION, LabelOptions
+from lianet_user.labels.raster import open_raster, raster_numbers
 from lianet_user.labels.split import BoolArray
 from lianet_user.labels.vector import read_layer
 from lianet_user.maps.geopackage import categories_qml, check_geopackage, write_geopackage
@@ -190,24 +190,36 @@ def chosen_places(
     return np.array(chosen, np.intp), max(spacing, least)
 
 
-def labelled_ground(path: str | os.PathLike[str], region: RegionHeader, layer: str | None = None) -> BoolArray:
+def labelled_ground(
+    path: str | os.PathLike[str],
+    region: RegionHeader,
+    *,
+    layer: str | None = None,
+    labels_crs: str | None = None,
+    encoding: str | None = None,
+    band: int | None = None,
+) -> BoolArray:
     """Mark the pixels that a label file covers, whatever its labels are: bool (height, width) of the region.
 
     Args:
         path: vectors or a raster, as for :func:`lianet_user.labels.read_labels`.
         region: the region's header.
         layer: of a file that has several.
+        labels_crs: CRS of a file that states none.
+        encoding: of the text in a shapefile or a table.
+        band: of a raster that has several, from 1.
 
     Raises:
         LabelError: the file cannot be read, or lies outside the region.
     """
     path, geobox = Path(path), region.grid.geobox
+    options = LabelOptions(layer=layer, labels_crs=labels_crs, encoding=encoding, band=band)
     mask: BoolArray
     if is_raster(path):
-        maps = read_labels(path, region, LabelOptions(dates=(EVERY_DATE,))).maps
-        mask = np.logical_or.reduce([each.labelled for each in maps])
+        values = raster_numbers(open_raster(path, options), geobox, options.min_coverage, options.rule).values
+        mask = np.isfinite(values)
         return mask
-    read = read_layer(path, LabelOptions(task="coverage", labelled_area=WHOLE_REGION, layer=layer))
+    read = read_layer(path, replace(options, task="coverage", labelled_area=WHOLE_REGION))
     count = len(read.geometries)
     everyone = np.ones(count, bool)
     features = features_in_region(

@@ -32,6 +32,7 @@ from lianet_user.geo.transformation import transformation, warn_of_missing_grids
 from lianet_user.labels.areas import read_zones
 from lianet_user.labels.cover import to_pixel_coordinates
 from lianet_user.labels.features import Area, areas_in_crs_of
+from lianet_user.labels.label_options import LabelOptions
 from lianet_user.maps.geopackage import write_geopackage
 from lianet_user.maps.geotiff import FinishedMap, open_finished, opened
 
@@ -109,6 +110,8 @@ def zones(
     zones_path: str | os.PathLike[str],
     *,
     layer: str | None = None,
+    labels_crs: str | None = None,
+    encoding: str | None = None,
     band: int = 1,
     prefix: str = "",
     listener: Callable[[int, int], None] | None = None,
@@ -122,6 +125,8 @@ def zones(
         map_path: a finished map of classes or numbers.
         zones_path: vectors with polygons, in any CRS.
         layer: of a file of zones that has several.
+        labels_crs: CRS of a file of zones that states none.
+        encoding: of the text in a shapefile of zones.
         band: of a map that has several, from 1.
         prefix: of the names of the added columns, where the zones have fields of the same names.
         listener: called with the zones done and in total.
@@ -137,7 +142,8 @@ def zones(
         LabelWarning: the coordinates could be more accurate with a grid that is not installed.
     """
     source = open_finished(map_path, band)
-    area, fields = read_zones(Path(zones_path), layer)
+    options = LabelOptions(layer=layer, labels_crs=labels_crs, encoding=encoding)
+    area, fields = read_zones(Path(zones_path), options)
     ground = Ground(source.geobox)
     pixels = _in_pixels(area, source)
     extracted = _extracted(source, ground, pixels, listener)

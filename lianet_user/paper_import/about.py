@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from affine import Affine
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pyproj.exceptions import CRSError
@@ -15,6 +14,7 @@ from lianet_user.errors import InputError
 from lianet_user.field.config import Schema
 from lianet_user.files.container import read_toml
 from lianet_user.files.header import Acquisition, Band, Text, acquisition_of
+from lianet_user.geo.grid import horizontal
 from lianet_user.imagery.sensors import GSD_M, WAVELENGTHS_NM
 
 
@@ -73,11 +73,9 @@ class About(Schema):
     @classmethod
     def _is_a_crs(cls, value: str) -> str:
         try:
-            CRS(value)
-        except CRSError:
-            raise ValueError(
-                f"{value!r} is not a coordinate reference system: expected a code such as EPSG:32632"
-            ) from None
+            horizontal(value)
+        except CRSError as error:
+            raise ValueError(f"{error}: expected one of places on a map, for instance EPSG:32632") from None
         return value
 
     @model_validator(mode="after")
@@ -93,7 +91,7 @@ class About(Schema):
     @property
     def geobox(self) -> GeoBox:
         (x, y), (across, down) = self.origin, self.pixel_size
-        return GeoBox((self.height, self.width), Affine(across, 0.0, x, 0.0, -down, y), self.crs)
+        return GeoBox((self.height, self.width), Affine(across, 0.0, x, 0.0, -down, y), horizontal(self.crs))
 
     @property
     def scaled_bands(self) -> tuple[Band, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -100,6 +101,12 @@ def test_help_and_info_answer_at_once(tmp_path: Path) -> None:
     # The best of three, and twice the promise: what is tested is a slow import, not a busy machine.
     assert min(seconds("--help") for _ in range(3)) < 1.0
     assert min(seconds("info", REGION) for _ in range(3)) < 2.0
+
+
+def test_a_path_in_the_next_command_can_be_copied_into_a_shell(tmp_path: Path) -> None:
+    region = shutil.copy(REGION, tmp_path / "a region's.safetensors")
+    step = lianet("info", region).err.partition("next: ")[2]
+    assert shlex.split(step) == ["lianet-user", "check", str(region), "LABELS"]
 
 
 def test_info_tells_where_what_how_good_and_whose(tmp_path: Path) -> None:
@@ -307,11 +314,17 @@ BAD_INPUTS = {
     "no labels file": ("finetune REGION nowhere.gpkg -o x.safetensors", "nowhere.gpkg"),
     "bbox outside": ("predict --bbox 1,1,2,2 -o x.tif", "outside the region"),
     "bbox inverted": ("predict --bbox 12.6,52.46,12.5,52.49 -o x.tif", "W < E"),
+    "bbox as latitude, longitude": ("predict --bbox 52.46,12.5,52.49,12.6 -o x.tif", "with x and y exchanged"),
     "bbox not numbers": ("predict --bbox a,b,c,d -o x.tif", "W,S,E,N"),
     "unknown date": ("predict --date 2018-01-01 -o x.tif", "2017-02-16"),
     "not a date": ("predict --date yesterday -o x.tif", "YYYY-MM-DD"),
     "head exists": ("finetune REGION labels.gpkg -o exists.safetensors", "--overwrite"),
     "map exists": ("predict -o exists.tif", "--overwrite"),
+    "a place on no disk": ("predict -o /dev/x.tif", "not on a disk"),
+    "a cube on no disk": ("datacube REGION -o /dev/x.zarr", "not on a disk"),
+    "a long name": (f"check REGION labels.gpkg -o {'x' * 240}.png", "too long by 21 bytes"),
+    "a long name of a cube": (f"datacube REGION -o {'x' * 300}.zarr", "too long by 82 bytes"),
+    "a condition and more": ("check REGION labels.gpkg --where 1=1;--x --no-picture", "--where"),
     "no such folder": ("predict -o no/such/map.tif", "does not exist"),
     "unknown command": ("frobnicate", "frobnicate"),
     "imagery that is none": ("pretrain . --licence x --attribution y", "cannot read exists.tif"),

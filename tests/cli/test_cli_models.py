@@ -80,6 +80,12 @@ def test_list_chooses(options: tuple[str, ...], names: list[str]) -> None:
         assert open_region_file(model["path"]).sha256() == model["sha256"]
 
 
+def test_a_box_with_exchanged_axes_is_said_to_be_one() -> None:
+    told = lianet("models", "list", "--bbox", "52,12,53,13").err
+    assert "with x and y exchanged it would, so give 12.00000,52.00000,13.00000,53.00000" in " ".join(told.split())
+    assert "exchanged" not in lianet("models", "list", "--bbox", "12,52,13,53").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -26,6 +26,7 @@ from lianet_user.field.config import HeadConfig
 from lianet_user.files import artifact
 from lianet_user.files.artifact import (
     METADATA_KEY,
+    free_bytes,
     open_head_file,
     open_region_file,
     refuse_existing,
@@ -464,7 +465,32 @@ def test_refuse_existing(tmp_path: Path) -> None:
     refuse_existing(path, overwrite=True)
     with pytest.raises(OutputError, match=r"a\.tif exists: choose another name with `output`, or .* `overwrite`"):
         refuse_existing(path, overwrite=False)
-    with pytest.raises(OutputError, match="is a folder: give the name of a file with `output`"):
+    with pytest.raises(OutputError, match="is a folder and not the name of a file: choose another name with `output`"):
         refuse_existing(tmp_path, overwrite=True)
     with pytest.raises(OutputError, match=r"the folder .*none does not exist: create it first"):
         refuse_existing(tmp_path / "none" / "a.tif", overwrite=False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX names")
+@pytest.mark.parametrize("letter", ["a", "\u00e4"])
+def test_a_name_too_long_for_what_is_made_beside_it_is_refused(tmp_path: Path, letter: str) -> None:
+    for length in (225, 256, 5000):
+        path = tmp_path / f"{letter * (length // len(letter.encode()))}.tif"
+        with pytest.raises(
+            OutputError, match=r"is too long by \d+ bytes for its disk .* choose another name with `output`"
+        ):
+            refuse_existing(path, overwrite=True)
+    path = tmp_path / f"{'a' * 200}.safetensors"
+    refuse_existing(path, overwrite=False)
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"map")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux")
+@pytest.mark.parametrize("folder", ["/dev", "/proc", "/proc/self", "/sys"])
+def test_what_is_no_disk_is_said_to_be_none(folder: str) -> None:
+    with pytest.raises(
+        OutputError, match=rf"cannot write {folder}/a\.tif: its folder is not on a disk: choose another place"
+    ):
+        refuse_existing(Path(folder) / "a.tif", overwrite=True)
+    assert free_bytes(Path("/dev/shm")) > 0

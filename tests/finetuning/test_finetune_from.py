@@ -235,7 +235,9 @@ def test_a_head_is_judged_on_the_region_as_it_is_now_and_then_learns_it(
 
 def test_a_head_of_another_lineage_is_no_start(make_region: RegionFactory, labels: Labels, head: Head) -> None:
     other = make_region(geobox=GRID, name="other", lineage="1" * 32)
-    with pytest.raises(RegionMismatchError, match=r"another region than .*other\.safetensors .*mean nothing.*`start`"):
+    with pytest.raises(
+        RegionMismatchError, match=r"another region than .*other\.safetensors .*mean nothing.*train a new head on it"
+    ):
         Head.open_on(str(head.path), other)
     with pytest.raises(RegionMismatchError, match="mean nothing"):
         finetune(other, labels, settings=QUICK, start=head)
@@ -293,7 +295,9 @@ def test_a_class_that_the_labels_lack_is_kept_and_told(region: Region, labels: L
 
 def test_a_class_that_the_head_lacks_is_refused_by_name(region: Region, labels: Labels, head: Head) -> None:
     others = dataclasses.replace(labels, classes=(*CLASSES[:2], ClassEntry(name="dazzling", color="#ffffff")))
-    with pytest.raises(LabelError, match=r"have 'dazzling', which .*head\.safetensors lacks .*without `start`"):
+    with pytest.raises(
+        LabelError, match=r"have 'dazzling', which .*head\.safetensors lacks .*train a new head on these"
+    ):
         finetune(region, others, settings=gentle(head), start=head)
 
 

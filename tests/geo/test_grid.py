@@ -210,6 +210,32 @@ def test_a_box_outside_says_where_the_region_is(small_geobox: GeoBox, bounds: Bo
     assert crs_name(crs) in str(caught.value)
 
 
+def test_a_box_with_exchanged_axes_is_said_to_be_one(small_geobox: GeoBox) -> None:
+    west, south, east, north = bounds_of(small_geobox, WGS84)
+    with pytest.raises(AreaError, match=f"with x and y exchanged it would lie in it, so give {west:.5f},{south:.5f},"):
+        window_of_bounds(small_geobox, (south, west, north, east), WGS84)
+    # There is no latitude of 130.
+    far_east = GeoBox((96, 128), Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32652")
+    west, south, east, north = bounds_of(far_east, WGS84)
+    with pytest.raises(AreaError, match="with x and y exchanged"):
+        window_of_bounds(far_east, (south, west, north, east), WGS84)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("12.5,52.5,12.6,52.4", "12.5,52.4,12.6,52.5"),
+        ("12.6,52.4,12.5,52.5", "12.5,52.4,12.6,52.5"),
+        ("12.6, 52.5,12.5,52.4", "12.5,52.4,12.6,52.5"),
+        ("330000.25,5822040,340000,5820000", "330000.25,5820000,340000,5822040"),
+    ],
+)
+def test_an_inverted_box_is_said_the_right_way_round(text: str, meant: str) -> None:
+    with pytest.raises(AreaError, match=rf"expected W,S,E,N with W < E and S < N; did you mean {meant}\?"):
+        parse_bbox(text)
+    assert parse_bbox(meant)
+
+
 def test_a_box_beside_the_region_does_not_touch_it(small_geobox: GeoBox) -> None:
     _, south, east, north = bounds_of(small_geobox)
     with pytest.raises(AreaError, match="lies outside the region"):
@@ -217,7 +243,7 @@ def test_a_box_beside_the_region_does_not_touch_it(small_geobox: GeoBox) -> None
 
 
 def test_a_box_that_has_no_place_in_the_grid_s_crs() -> None:
-    with pytest.raises(AreaError, match=r"cannot be expressed in EPSG:32633: check its numbers and `bbox_crs`"):
+    with pytest.raises(AreaError, match=r"cannot be expressed in EPSG:32633: check its numbers, and which"):
         bounds_in((330_000.0, 5_819_000.0, 331_000.0, 5_820_000.0), WGS84, UTM33)
 
 

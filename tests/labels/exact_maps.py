@@ -67,7 +67,7 @@ def exact_classes(
     least: float = 0.5,
     on_conflict: str = "ignore",
     background: tuple[int, Any] | None = None,
-    near: float = 3 / 64,
+    near: float = 1e-3,
 ) -> Exact:
     """The class with the largest share of its own of each pixel, if that is at least `least`.
 

@@ -72,7 +72,7 @@ BAD: dict[str, Bad] = {
     "no .prj": bad(vector("labels.shp", crs=None), r"the \.prj file is missing"),
     "no CRS in GeoParquet": bad(vector("labels.parquet", crs=None), "no coordinate reference system"),
     "no CRS in a table": bad(text("labels.csv", "x;y;label\n330005;5822035;a\n"), "no coordinate reference system"),
-    "no CRS in a raster": bad(raster(crs=None), "states no coordinate reference system.*`labels_crs`"),
+    "no CRS in a raster": bad(raster(crs=None), "has no coordinate reference system.*`labels_crs`, for instance EPSG"),
     "degrees as UTM": bad(
         vector(geometries=DEGREES),
         r"\(12\.49\d*,52\.5\d*,.*\) look like degrees, but .* projected \(EPSG:32633\).*330000,5821840,330300,5822040",
@@ -88,6 +88,15 @@ BAD: dict[str, Bad] = {
     "elsewhere": bad(
         vector(geometries=[FAR, FAR.buffer(10)]),
         r"cover 13\.\d+,52\.\d+,.* \(379990,.*EPSG:32633\), the region 12\.\d+,52\..*\(330000,5821840,",
+    ),
+    "a zone in front of eastings": bad(
+        text("labels.csv", "x;y;label\n33330005;5822035;a\n33330015;5822035;b\n"),
+        "without the zone number in front they would lie in it, so give them their CRS: EPSG:5650, since 33330005 seems",
+        labels_crs=UTM,
+    ),
+    "axes exchanged in WKT": bad(
+        text("labels.csv", "wkt,label\nSRID=4326;POINT (52.521 12.496),a\n"),
+        r"with x and y exchanged they would lie in it.*Swap X and Y",
     ),
     "raster elsewhere": bad(
         raster(transform=Affine(10, 0, 430_000, 0, -10, 5_822_040)), r"cover 13\.\d+,.*, the region 12\.\d+"

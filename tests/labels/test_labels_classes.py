@@ -17,7 +17,15 @@ from lianet_user.errors import LabelError
 from lianet_user.labels.class_tables import ClassTable, TableEntry
 from lianet_user.labels.classes import EXPECTED, QUALITATIVE, Legend, class_colors, make_legend
 from lianet_user.labels.label_options import LabelOptions
-from lianet_user.labels.label_values import MANY_NUMBERS, choose_task, plain_labels, plain_numbers, plain_text
+from lianet_user.labels.label_values import (
+    A_BYTE,
+    EXACT,
+    MANY_NUMBERS,
+    choose_task,
+    plain_labels,
+    plain_numbers,
+    plain_text,
+)
 
 WHERE = "a.gpkg: the column 'x'"
 TABLE = ClassTable("table", (TableEntry("2", "water", "#0000ff"), TableEntry("1", "forest"), TableEntry("3", "forest")))
@@ -152,7 +160,7 @@ def test_plain_labels_are_total_and_idempotent(values: list[Any]) -> None:
         labels = plain_labels(column, WHERE)
     except LabelError:
         task, _ = choose_task(column, LabelOptions(), None, WHERE)
-        assert task == "regression"
+        assert task == "regression" or any(isinstance(value, float) and abs(value) >= EXACT for value in values)
         return
     assert len(labels.text) == len(values)
     assert (labels.text.dropna() != "").all()
@@ -178,6 +186,7 @@ def test_plain_labels_are_total_and_idempotent(values: list[Any]) -> None:
         (range(MANY_NUMBERS), "segmentation", "32 different whole numbers"),
         (range(MANY_NUMBERS + 1), "regression", "33 different whole numbers, too many for classes; give `task` seg"),
         (map(str, range(101)), "regression", "101 different whole numbers, too many"),
+        (range(A_BYTE - 1), "regression", "255 different whole numbers, too many"),
         ([1, 2.5], "regression", r"fractions \(2\.5\); `task` segmentation"),
         (["1", "2.5", None], "regression", r"fractions \(2\.5\)"),
         (["01", "02"], "segmentation", r"text \('01'\)"),
@@ -188,6 +197,30 @@ def test_task_follows_from_the_values(values: Any, task: str, reason: str) -> No
     chosen, why = choose_task(pd.Series(list(values)), LabelOptions(), None, WHERE)
     assert chosen == task
     assert pd.Series([why]).str.contains(reason)[0], why
+
+
+@pytest.mark.parametrize(
+    ("values", "count"),
+    [
+        (range(A_BYTE), 256),
+        (range(-128, 129), 257),
+        (map(float, range(300)), 300),
+        (map(str, range(256)), 256),
+        ([*range(256), None, np.nan], 256),
+        ([*range(256), np.inf], 256),
+        ([f" {n}.0" for n in range(256)], 256),
+        (pd.array([*range(300), None], "Int64"), 300),
+        (np.arange(65536, dtype=np.uint16), 65536),
+        ([n * 10**12 for n in range(256)], 256),
+        ([*range(128), *map(str, range(128, 256))], 256),
+    ],
+)
+def test_what_256_whole_numbers_are_is_asked(values: Any, count: int) -> None:
+    with pytest.raises(
+        LabelError, match=f"{WHERE} holds {count} different whole numbers, .*: give `task` regression if"
+    ):
+        choose_task(pd.Series(list(values)), LabelOptions(), None, WHERE)
+    assert choose_task(pd.Series(range(300)), LabelOptions(mapping=(("1", "2"),)), None, WHERE)[0] == "segmentation"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from label_files import CORNER, DEMO, HAVELLAND, UTM, array, frame_of, placed, squares
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.features import rasterize
 
 from lianet_user.files.header import IGNORE
 from lianet_user.labels import LabelOptions, Labels, check_labels, read_labels
@@ -86,7 +87,7 @@ def test_labels_in_another_crs_give_the_same_map_but_at_borders(
     elsewhere = names_on(read(saved(tmp_path, frame.to_crs(crs), "elsewhere.gpkg"), region_header))
     changed = original != elsewhere
     assert not (changed & ~touched(frame, 10, borders=True)).any()
-    # They lie on other sub-pixels by a hair: that may turn a pixel here and there, and no more.
+    # A hair's breadth may turn pixels that are shared in halves, or that a line touches at a corner, and no more.
     assert changed.sum() <= 4
 
 
@@ -170,6 +171,19 @@ def test_labels_of_the_demonstration(region_header: RegionHeaderFactory) -> None
     assert set(result.validation_pixels) == {entry.name for entry in labels.classes}
     assert min(result.validation_pixels.values()) > 0
     assert 0 < result.seconds < 3600
+
+
+def test_water_kept_for_checks_bears_no_label(region_header: RegionHeaderFactory) -> None:
+    labels = read_labels(
+        DEMO.with_name("havelland_demo.gpkg"), region_header(geobox=HAVELLAND), LabelOptions(field="class")
+    )
+    values, water = labels.maps[0].values, [entry.name for entry in labels.classes].index("water")
+    shores = geopandas.read_file(DEMO.with_name("havelland_water_check.gpkg")).buffer(-10)
+    kept = rasterize(shores, HAVELLAND.shape, transform=HAVELLAND.affine).astype(bool)
+    assert (values[kept] == IGNORE).all()
+    assert np.count_nonzero(values == water) > np.count_nonzero(kept) > 20_000
+    assert "OpenStreetMap" in labels.attribution
+    assert "Copernicus" in labels.attribution
 
 
 @pytest.mark.skipif(not DATA.exists(), reason=f"needs {DATA.name}, which is not shipped")

@@ -17,7 +17,7 @@ import rasterio
 import rasterio.shutil
 import shapely
 from affine import Affine
-from label_files import CORNER, LONLAT, PLAIN, UTM, bad, placed, raster, shorten, text, write_raster
+from label_files import CORNER, LONLAT, PLAIN, UTM, bad, placed, raster, shorten, text, write_raster, write_text
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
@@ -140,6 +140,7 @@ def test_half_a_pixel_counts(tmp_path: Path) -> None:
     values = np.tile(np.arange(60, dtype=np.uint8) % 5, (40, 1))
     half = opened(tmp_path, values, CORNER @ Affine.translation(0.5, 0))
     assert (classes(half).values[:, 1:] == IGNORE).all()
+    assert classes(half).undecided == 40 * 59
     # A quarter is not half.
     quarter = opened(tmp_path, values, CORNER @ Affine.translation(0.25, 0))
     np.testing.assert_array_equal(classes(quarter).values, values)
@@ -233,6 +234,53 @@ def test_everything_that_means_nodata(tmp_path: Path) -> None:
     assert note == "Nodata: -1 (as the file states), -2 (as given), -3 (as given), nan (as given)"
 
 
+LOWEST = float(np.finfo(np.float32).min)
+STATISTICS = {"STATISTICS_MINIMUM": "0", "STATISTICS_MAXIMUM": "50"}
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "layout", "tags", "hidden"),
+    [
+        (LOWEST, "float32", {}, {}, True),
+        (-LOWEST, "float32", {}, {}, True),
+        (-3.40282306074e38, "float32", {}, {}, True),  # as ArcGIS rounds it
+        (LOWEST, "float64", {}, {}, True),
+        (-1.7e308, "float64", {}, {}, True),
+        (LOWEST, "float32", {"nodata": 7}, {}, True),
+        (-3.3e38, "float32", {}, {}, False),
+        (-9999, "float32", {}, {}, False),
+        (-9999, "int16", {}, {}, False),
+        (-9999, "float32", {}, STATISTICS, True),
+        (-9999, "int16", {}, STATISTICS, True),
+        (-9999, "float32", {}, {**STATISTICS, "STATISTICS_MINIMUM": "-9999"}, False),
+        (-9999, "float32", {}, {**STATISTICS, "STATISTICS_APPROXIMATE": "YES"}, False),
+        (-9999, "float32", {}, {**STATISTICS, "STATISTICS_MINIMUM": "none"}, False),
+        (-9999, "float32", {"nodata": 7}, STATISTICS, False),
+        (200, "uint8", {}, STATISTICS, False),
+        (-9999, "float32", {"driver": "AAIGrid"}, {}, True),
+        (-9999, "float32", {"driver": "AAIGrid", "nodata": 7}, {}, False),
+    ],
+)
+def test_nodata_that_no_file_states_is_known_where_it_is_certain(
+    tmp_path: Path, value: float, dtype: str, layout: dict[str, Any], tags: dict[str, str], hidden: bool
+) -> None:
+    values = np.full(GRID.shape, 5, dtype)
+    values[0] = value
+    path = write_raster(tmp_path / "labels.tif", values, **{key: layout[key] for key in layout if key != "driver"})
+    if tags:
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(1, **tags)
+    if "driver" in layout:
+        path = tmp_path / "labels.asc"
+        stated = "".join(f"NODATA_value {layout[key]}\n" for key in layout if key == "nodata")
+        rows = "\n".join(" ".join(f"{cell:.1f}" for cell in row) for row in values)
+        size = f"ncols {GRID.width}\nnrows {GRID.height}\nxllcorner 330000\nyllcorner {5_822_040 - 10 * GRID.height}\n"
+        write_text(path, f"{size}cellsize 10\n{stated}{rows}\n")
+    raster = open_raster(path, LabelOptions(labels_crs=UTM))
+    assert (value not in sample_values(raster, GRID).index) == hidden
+    assert raster_numbers(raster, GRID, 0.5, "majority").nodata_ground == hidden * GRID.width
+
+
 @pytest.mark.parametrize("kind", ["mask", "alpha"])
 def test_masks_mean_nodata(tmp_path: Path, kind: str) -> None:
     shown = np.full(GRID.shape, 255, np.uint8)
@@ -324,11 +372,11 @@ OF_FEATURES: dict[str, dict[str, Any]] = {
 BAD = {
     "a picture": bad(raster(np.zeros((3, 20, 30)), photometric="RGB"), "a picture, not labels"),
     "complex numbers": bad(raster(dtype="complex64"), "band 1 holds complex numbers"),
-    "no CRS": bad(raster(crs=None), r"states no coordinate reference system: .* `labels_crs`"),
+    "no CRS": bad(raster(crs=None), r"has no coordinate reference system: .* `labels_crs`"),
     "no CRS, and nonsense for it": bad(
-        raster(crs=None), "`labels_crs` 'nonsense' is not a coordinate reference system", labels_crs="nonsense"
+        raster(crs=None), "`labels_crs` 'nonsense' is no coordinate reference system", labels_crs="nonsense"
     ),
-    "another CRS": bad(raster(), "states EPSG:32633, but `labels_crs` is EPSG:25833", labels_crs="EPSG:25833"),
+    "another CRS": bad(raster(), "states EPSG:32633 .*, but `labels_crs` is EPSG:25833", labels_crs="EPSG:25833"),
     "no place": bad(raster(transform=Affine.identity()), "is not georeferenced: nothing at all"),
     "control points": bad(raster(transform=None, gcps=POINTS), "is not georeferenced: control points"),
     **{
@@ -356,7 +404,10 @@ def test_a_band_of_a_picture_can_be_chosen(tmp_path: Path) -> None:
 def test_a_crs_is_given_where_the_file_states_none(tmp_path: Path) -> None:
     given = LabelOptions(labels_crs=UTM)
     bare = open_raster(write_raster(tmp_path / "bare.tif", ONES, crs=None), given)
-    assert bare.notes[0] == "Coordinates: EPSG:32633 as given with `labels_crs`; the file states none"
+    assert (
+        bare.notes[0]
+        == "CRS: EPSG:32633 (WGS 84 / UTM zone 33N), as given with `labels_crs`, since the file states none"
+    )
     assert (classes(bare).values == 1).all()
     assert len(open_raster(write_raster(tmp_path / "stated.tif", ONES), given).notes) == 1
 
@@ -370,7 +421,7 @@ def test_outside_is_said_with_both_extents(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=match):
         raster_numbers(raster, GRID, 0.5, "majority")
     degrees = opened(tmp_path, ONES[:4, :4], Affine(0.1, 0, 12, 0, -0.1, 53))
-    with pytest.raises(LabelError, match="look like degrees, but the CRS that the file states is projected"):
+    with pytest.raises(LabelError, match="look like degrees, but their CRS is projected"):
         sample_values(degrees, GRID)
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from label_files import (
     DEMO,
     FIELD,
     LAKE,
+    LONLAT,
     UTM,
     Bad,
     Make,
@@ -46,6 +49,7 @@ from lianet_user.labels.areas import read_area
 from lianet_user.labels.class_tables import ClassTable, TableEntry
 from lianet_user.labels.formats import find_format, is_raster
 from lianet_user.labels.label_options import LabelOptions
+from lianet_user.labels.label_values import plain_labels
 from lianet_user.labels.vector import VectorLayer, read_layer
 
 THIRD = block(12, 12, 4, 4)
@@ -256,11 +260,27 @@ def test_bad_conditions_are_one_line(with_years: Path, where: str, message: str)
         read_with_years(with_years, where=where)
 
 
-def test_conditions_on_tables_are_single_statements(tmp_path: Path) -> None:
-    path = write_text(tmp_path / "a.csv", "lon,lat,label\n1,2,a\n3,4,b\n")
-    assert values_of(read(path, where="lat > 3")) == ["b"]
-    with pytest.raises(LabelError, match="cannot be used"):
-        read(path, where="1 = 1; DROP TABLE labels")
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("year = 2018; DROP TABLE a", "year = 2018;", "1 = 1) OR (1 = 1", "1 = 1); DROP TABLE a --", "1 = 1 LIMIT 1"),
+        *(
+            "1 = 1 ORDER BY year",
+            "1 = 1 UNION ALL SELECT * FROM a",
+            "SELECT 1",
+            "year = 2018 /*",
+            "1 = 1 GROUP BY label",
+        ),
+        *("", " ", "-- nothing", "DROP TABLE a", "year = 2018 label"),
+    ],
+)
+def test_a_condition_is_one_expression_and_nothing_behind_it(with_years: Path, where: str) -> None:
+    with pytest.raises(
+        LabelError, match=r"`where` .* cannot be used \(.+\): expected a condition in OGR SQL"
+    ) as caught:
+        read_with_years(with_years, where=where)
+    assert "\n" not in str(caught.value)
+    assert values_of(read_with_years(with_years, where="label = ';' OR year < 2018 OR label = 'c'")) == ["a", "c"]
 
 
 # -- Columns ------------------------------------------------------------------------------------------------------------
@@ -334,7 +354,7 @@ def test_labels_crs_stands_in_for_a_missing_one(tmp_path: Path, crs: str | None)
     assert layer.crs == CRS("EPSG:25833")
     assert any("EPSG:25833" in note and "`labels_crs`" in note for note in layer.notes)
     for wrong in ("utm 33", "EPSG:999999", "EPSG:4978", LOCAL):
-        with pytest.raises(LabelError, match=r"`labels_crs` .* is not a geographic or projected"):
+        with pytest.raises(LabelError, match=r"`labels_crs` .* is (no coord|neither geo)"):
             read(path, labels_crs=wrong)
 
 
@@ -484,12 +504,129 @@ def test_excel_says_its_delimiter(tmp_path: Path) -> None:
         read(write_text(tmp_path / "b.csv", "sep=;\nlon;lat\n1;2;3\n"))
 
 
+def geojson(content: str) -> str:
+    return f'"{content}"'.replace("'", '""')
+
+
+POINT = geojson("{'type': 'Point', 'coordinates': [1, 2]}")
+OF_POSTGIS = geojson("{'type': 'Point', 'coordinates': [1, 2], 'crs': {'properties': {'name': 'EPSG:32633'}}}")
+NOWHERE = geojson("{'type': 'MultiPoint', 'coordinates': []}")
+EWKB = "0101000020797F0000000000000000F03F0000000000000040"
+LONG = ",".join(f"{n} {n * n}" for n in range(20_000))
+GEOMETRIES: dict[str, tuple[str, dict[str, Any], str, list[str | None]]] = {
+    "geometry": ("geometry,label\nPOINT (1 2),a\n", {"labels_crs": UTM}, UTM, ["Point"]),
+    "WKT of QGIS": ('WKT;label\n"LINESTRING (0 0, 1 1)";a\n', {"labels_crs": UTM}, UTM, ["LineString"]),
+    "blank cells": ("the_geom,label\nSRID=32633;POINT (1 2),a\n,b\n", {}, UTM, ["Point", None]),
+    "EWKT": ('geom;label\n"srid=32633;POLYGON ((0 0,1 0,1 1,0 0))";a\n', {}, UTM, ["Polygon"]),
+    "EWKT of degrees": ('wkt,label\n"SRID=4326;POINT (1 2)",a\n', {}, LONLAT, ["Point"]),
+    "EWKB": (f"Geom,label\n{EWKB},a\n", {}, UTM, ["Point"]),
+    "Earth Engine": (f"system:index,label,.geo\n0_0,a,{POINT}\n0_1,b,{NOWHERE}\n", {}, LONLAT, ["Point", "MultiPoint"]),
+    "Earth Engine without": (f"system:index,lon,lat,label,.geo\n0_0,1,2,a,{NOWHERE}\n", {}, LONLAT, ["Point"]),
+    "GeoJSON that names a CRS": (f"geometry,label\n{OF_POSTGIS},a\n", {}, UTM, ["Point"]),
+    "GeoJSON in metres": (f".geo,label\n{POINT},a\n", {"labels_crs": UTM}, UTM, ["Point"]),
+    "heights": ("wkt;label\nPOINT Z (1 2 3);a\nPOINT EMPTY;b\n", {"labels_crs": UTM}, UTM, ["Point", "Point"]),
+    "a long outline": (f'wkt,label\n"POLYGON (({LONG},0 0))",a\n', {"labels_crs": UTM}, UTM, ["Polygon"]),
+}
+
+
+@pytest.mark.parametrize("case", GEOMETRIES)
+def test_tables_with_a_column_of_geometries(tmp_path: Path, case: str) -> None:
+    text, options, crs, kinds = GEOMETRIES[case]
+    layer = read(write_text(tmp_path / "a.csv", text), **options)
+    assert layer.crs == CRS(crs)
+    assert [None if each is None else each.geom_type for each in layer.geometries] == kinds
+    assert values_of(layer) == list("abc")[: len(kinds)]
+    assert not shapely.has_z(layer.geometries).any()
+
+
+BESIDE_POINTS, BESIDE_COMMAS = "lon;lat;n\n12.5;52.4;{}\n", "lon;lat;n\n12,5;52,4;{}\n"
+ONE_OR_A_THOUSAND = r"a.csv: '1[.,]100' in the column 'n' is 1100 or 1\.1: write 1100, or 1[.,]1000 for a decimal"
+MIXED = "is a number in a column with thousands separators, or with points and commas mixed: write"
+NUMBERS: list[tuple[str, list[Any] | str]] = [
+    ('lon,lat,n\n1,2,"3,5"\n1,2,4\n', [3.5, 4.0]),
+    ('lon,lat,n\n"12,5","52,4","3,5"\n', [3.5]),
+    ('lon,lat,n\n1,2,"1,100"\n', ONE_OR_A_THOUSAND),
+    ('lon,lat,n\n1,2,"1,100"\n1,2,"0,5"\n', [1.1, 0.5]),
+    (BESIDE_COMMAS.format("1.100"), ONE_OR_A_THOUSAND),
+    (BESIDE_COMMAS.format("1,100"), [1.1]),
+    (BESIDE_COMMAS.format("1.1000"), [1.1]),
+    (BESIDE_COMMAS.format("0.100"), [0.1]),
+    (BESIDE_COMMAS.format("1.100,5"), MIXED),
+    (BESIDE_POINTS.format("1.100"), [1.1]),
+    (BESIDE_POINTS.format("1,100"), ONE_OR_A_THOUSAND),
+    (BESIDE_POINTS.format("1,100.5"), MIXED),
+    (BESIDE_POINTS.format("1,5\n12.5;52.4;1.5"), MIXED),
+    (BESIDE_POINTS.format("1.100.000"), MIXED),
+    (BESIDE_POINTS.format("3.1.1"), ["3.1.1"]),
+    (BESIDE_POINTS.format("1,2,3"), ["1,2,3"]),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), NUMBERS)
+def test_numbers_of_a_table_are_read_or_asked_about_and_no_classes(
+    tmp_path: Path, text: str, expected: list[Any] | str
+) -> None:
+    path = write_text(tmp_path / "a.csv", text)
+    if isinstance(expected, str):
+        for options in ({}, {"where": "n > 2"}, {"task": "regression", "field": "n"}):
+            with pytest.raises(LabelError, match=expected):
+                read(path, **options)
+        assert len(read(path, task="coverage", labelled_area="region").geometries) > 0
+    else:
+        assert values_of(read(path)) == expected
+
+
+def test_coordinates_that_may_be_thousands_are_asked_about(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.csv", "x;y;n\n330.005;5820.005;0,5\n")
+    with pytest.raises(LabelError, match=r"'330\.005' in the column 'x' is 330005 or 330\.005"):
+        read(path, labels_crs=UTM)
+    # No degree is a thousand.
+    degrees = write_text(tmp_path / "b.csv", "lon;lat;n\n12.505;52.405;0,5\n")
+    assert read(degrees).geometries[0] == shapely.Point(12.505, 52.405)
+
+
+CASES = Path(__file__).parents[3] / "shared/cases"
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/cases")
+def test_cases_of_tables(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=r"no coordinate reference system: give it with `labels_crs`, .* EPSG:4326 if"):
+        read(CASES / "wkt.csv")
+    layer = read(CASES / "wkt.csv", labels_crs=LONLAT, field="area")
+    assert set(values_of(layer)) == {0.5}
+    assert {each.geom_type for each in layer.geometries} == {"MultiPolygon"}
+    with pytest.raises(LabelError, match=r"'1\.100' in the column 'h' is 1100 or 1\.1"):
+        read(CASES / "german_thousands.csv")
+
+
+@pytest.mark.parametrize(
+    ("easting", "advice"),
+    [
+        (33_330_000, "EPSG:5650, since 33330000 seems to be an easting with the number of UTM zone 33 in front"),
+        (32_500_000, "EPSG:4647, since"),
+        (17_330_000, "that of UTM zone 17 after subtracting 17000000"),
+        (4_500_000, "EPSG:25833,"),
+    ],
+)
+def test_a_zone_in_front_of_an_easting_is_named(tmp_path: Path, easting: int, advice: str) -> None:
+    path = write_text(tmp_path / "a.csv", f"x,y,label\n{easting},5820000,a\n")
+    with pytest.raises(LabelError, match=f"give it with `labels_crs`, for instance {advice}"):
+        read(path)
+
+
 BAD_TABLES = {
     "lon,lat,label\n1,2,a\n1,2\n": r"line 3 has 2 cells and the header 3, separated by commas",
     'lon,lat,label\n1,2,"a\nb"\n1,2\n': r"line 4 has 2 cells",
     'lon,lat,label\n1,2,"a"b\n': r"line 2 is not a row of a table",
     "lon,lat,label\n1,2,a\n52°30',13,a\n": r"""line 3: "52°30'" in the column 'lon' is not a number""",
-    "lon;lat;label\n1.234,5;2;a\n": r"line 2: '1.234,5' in the column 'lon' is not a number",
+    "lon;lat;label\n1.234,5;2;a\n": r"'1.234,5' in the column 'lon' is a number in a column with thousands separators",
+    "wkt,label\n,a\nforest,b\n": r"line 3: 'forest' in the column 'wkt' is not a geometry: expected WKT such as POINT",
+    "geom,label\n0101,a\n": r"line 2: '0101' in the column 'geom' is not a geometry",
+    ".geo,label\n{},a\n": r"line 2: '{}' in the column '.geo' is not a geometry",
+    "wkt,label\nCURVEPOLYGON (COMPOUNDCURVE EMPTY),a\n": r"line 2: 'CURVEPOLYGON .* is not a geometry",
+    "wkt,label\nSRID=4326;POINT (1 2),a\nPOINT (1 2),a\n": r"state several CRS \(EPSG:4326 in line 2, none in line 3\)",
+    "wkt,lon,lat,label\nPOINT (1 2),1,2,a\n": r"geometries beside them \('wkt' and 'lon', 'lat'\): keep only one",
+    "wkt,label\nPOLYGON ((0 0,1 1,0 1,0 0)),a\n": r"line 2 has 5 cells and the header 2.*quote",
     "lon,lat,label\n1,inf,a\n": r"line 2: 'inf' in the column 'lat' is not a number",
     "lon,lat,label\n52,130,a\n": r"line 2: lon 52, lat 130 .*columns seem to be exchanged",
     "lon,lat,label\n330000,5820000,a\n": r"lon 330000, lat 5.82e\+06 .*`labels_crs`",
@@ -518,6 +655,63 @@ def test_a_given_crs_settles_what_lon_and_lat_are(tmp_path: Path) -> None:
         read(path, labels_crs="EPSG:4258")
     with pytest.raises(LabelError, match="single table without layers"):
         read(path, labels_crs=UTM, layer="a")
+
+
+# -- Locked files, and numbers that floating point merges ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.sqlite"])
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+def test_a_locked_database_is_said_to_be_locked(tmp_path: Path, name: str, journal: str) -> None:
+    path = written(tmp_path / name)
+    statements = f"PRAGMA journal_mode={journal}", "PRAGMA locking_mode=EXCLUSIVE", "BEGIN EXCLUSIVE"
+    holding = (
+        f"import sqlite3; held = sqlite3.connect({str(path)!r}, isolation_level=None)\n"
+        f"for each in {statements}: held.execute(each)\n"
+        "print('held', flush=True); input()"
+    )
+    pyogrio.set_gdal_config_options({"SQLITE_BUSY_TIMEOUT": "100"})
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", holding], **pipes) as other:  # type: ignore[call-overload]
+        assert other.stdout.readline()
+        with pytest.raises(LabelError, match=rf"{name} is locked: another program is writing to it; save and close it"):
+            read(path)
+        other.communicate(b"\n")
+    pyogrio.set_gdal_config_options({"SQLITE_BUSY_TIMEOUT": None})
+    assert values_of(read(path)) == ["a", "b"]
+
+
+BEYOND = [2**53, 2**53 + 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("whole.gpkg", BEYOND),
+        ("whole.geojson", BEYOND),
+        ("whole.shp", BEYOND),
+        ("whole.csv", BEYOND),
+        ("gaps.gpkg", [*BEYOND, None]),
+        ("gaps.shp", [*BEYOND, None]),
+        ("double.gpkg", np.array(BEYOND, np.float64)),
+        ("double.shp", np.array([2.0**53, 2.0**60])),
+        ("whole.parquet", BEYOND),
+    ],
+)
+def test_whole_numbers_beyond_2_53_are_told_apart_or_refused(tmp_path: Path, name: str, values: Any) -> None:
+    path = tmp_path / name
+    if path.suffix == ".csv":
+        write_text(path, "lon,lat,label\n" + "".join(f"1,2,{value}\n" for value in values))
+    else:
+        typed = values if isinstance(values, np.ndarray) else pd.array(values, "Int64")
+        written(path, (FIELD, LAKE, THIRD)[: len(values)], label=typed)
+    read_values = read(path).values
+    assert read_values is not None
+    if path.stem == "whole":
+        assert plain_labels(read_values, "a").text.tolist() == list(map(str, BEYOND))
+    else:
+        with pytest.raises(LabelError, match="9007199254740992 as floating point, which merges it with the next whole"):
+            plain_labels(read_values, "a")
 
 
 # -- What is wrong with files -------------------------------------------------------------------------------------------
@@ -677,7 +871,13 @@ def test_area_is_the_polygons_of_one_layer(tmp_path: Path) -> None:
         (vector("a.gpkg", [shapely.Point(1, 1)]), "no layer with polygons .it has a."),
         (vector(crs=None), "no coordinate reference system"),
         (vector(geometries=[BOW_TIE]), "no valid polygon"),
-        (text("a.csv", "lon,lat\n1,2\n"), "a.csv has no valid polygon"),
+        (text("a.csv", "lon,lat\n1,2\n"), "a.csv is a table of points: expected polygons"),
+        (text("a.csv", "lon,lat\n330000,5820000\n"), "a.csv is a table of points: expected polygons"),
+        (
+            text("a.csv", f'wkt\n"{FIELD.wkt}"\n'),
+            "has no coordinate reference system: assign it, for instance EPSG:25833,",
+        ),
+        (text("a.csv", 'wkt\n"SRID=32633;POINT (330000 5820000)"\n'), "a.csv has no valid polygon"),
         (TIFF, "is a TIFF image: expected vectors"),
         (lambda folder: folder / "a.gpkg", "does not exist"),
     ],
@@ -685,6 +885,12 @@ def test_area_is_the_polygons_of_one_layer(tmp_path: Path) -> None:
 def test_bad_areas_are_one_line(tmp_path: Path, make: Make, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         read_area(make(tmp_path))
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_outlines_in_a_table_that_states_its_crs_are_an_area(tmp_path: Path, mark: str) -> None:
+    area = read_area(write_text(tmp_path / "a.csv", f'{mark}wkt,name\n"SRID=32633;{FIELD.wkt}",Mühle\n'))
+    assert (area.crs, area.geometries.tolist()) == (CRS(UTM), [FIELD])
 
 
 def test_area_from_parquet(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import geopandas
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import shapely
 import torch
 from factories import CLASSES, FIRST, RegionHeaderFactory, box_of, make_head
@@ -152,6 +153,19 @@ def test_labels_of_any_kind_keep_places_away(tmp_path: Path, region_header: Regi
     frame.to_crs("EPSG:4326").translate(5).to_file(tmp_path / "elsewhere.gpkg")
     with pytest.raises(LabelError, match="outside"):
         labelled_ground(tmp_path / "elsewhere.gpkg", header)
+
+
+def test_whatever_a_raster_holds_keeps_places_away(tmp_path: Path, region_header: RegionHeaderFactory) -> None:
+    header = region_header(dates=2)
+    grid = header.grid.geobox
+    values = np.full((2, *grid.shape), -1, np.float32)
+    values[1, 10:20, 10:20] = np.linspace(0.1, 0.9, 100).reshape(10, 10)  # neither classes nor the name of a date
+    profile = {"width": grid.width, "height": grid.height, "dtype": "float32", "nodata": -1, "transform": grid.affine}
+    with rasterio.open(tmp_path / "labels.tif", "w", driver="GTiff", count=2, **profile) as file:
+        file.write(values)
+    mask = labelled_ground(tmp_path / "labels.tif", header, band=2, labels_crs="EPSG:32633")
+    assert mask[10:20, 10:20].all()
+    assert mask.sum() == 100
 
 
 def test_numbers_are_unsure_where_the_members_differ(

@@ -483,7 +483,7 @@ BAD_DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a date twice": ({"dates": ["2018-02-16", "20180216T101131"]}, "date 2018-02-16 appears twice"),
     "a band twice": ({"bands": ["B02", "B02"]}, "band B02 appears twice"),
     "an unknown band": ({"bands": ["red"]}, "'red' is not a band of Sentinel-2"),
-    "no CRS": ({"crs": "EPSG:0"}, "`crs` cannot be used: 'EPSG:0' is not a coordinate reference system"),
+    "no CRS": ({"crs": "EPSG:0"}, "`crs` cannot be used: 'EPSG:0' is no coordinate reference system"),
     "no place": ({"origin": [1.0]}, "`origin`.* cannot be used"),
     "no size": ({"pixel_size": 0.0}, "`pixel_size`.* cannot be used: .*greater than 0"),
     "an unknown convention": ({"pixel_origin": "middle"}, "`pixel_origin` cannot be used: .*'center' or 'corner'"),
