@@ -406,26 +406,18 @@ class _Finetuning:
         for number, part in enumerate(parts):
             fold = self._layers()
             self._solve(fold, samples, part)
-            self._fit(fold, samples, part, number, rounds)
+            self._fit(fold, samples, part, number, rounds, judgement)
             weights.append(self._weigh(fold, samples, part))
             self._judge(fold, samples, part, part.validated, judgement)
         self._solve(layers, samples, split)
         if weights and np.mean(weights, 0)[0] == 1:
             layers.drop_members()
-        try:
-            history = self._fit(layers, samples, split, len(parts), rounds)
-            if weights and layers.members:
-                share, sharpness = np.mean(weights, 0).tolist()
-                layers.weigh(share, sharpness)
-            elif not weights:
-                self._weigh(layers, samples, split)
-        except NotFiniteError as error:
-            last_good = None
-            if error.usable:
-                kept = _first_members(layers, error.usable)
-                self._judge(kept, samples, split, split.validated, judgement)
-                last_good = self._finished(kept, samples, split, judgement, ())
-            raise UnfinishedError(str(error), last_good) from error
+        history = self._fit(layers, samples, split, len(parts), rounds, judgement)
+        if weights and layers.members:
+            share, sharpness = np.mean(weights, 0).tolist()
+            layers.weigh(share, sharpness)
+        elif not weights:
+            self._weigh(layers, samples, split)
         self._judge(layers, samples, split, split.validated, judgement)
         return self._finished(layers, samples, split, judgement, history, folds=len(parts))
 
@@ -497,8 +489,16 @@ class _Finetuning:
         return self.region.head_input(window, date, self.settings.inputs)
 
     def _fit(
-        self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split, number: int, rounds: int
+        self,
+        layers: HeadEnsemble,
+        samples: Sequence[Sample],
+        split: Split,
+        number: int,
+        rounds: int,
+        judgement: Judgement,
     ) -> tuple[History, ...]:
+        """Train layers in one of several rounds; a loss that is not finite leaves the head that was best until then."""
+
         def tell(step: Step) -> None:
             done, total = number * step.total + step.done, rounds * step.total
             self.report(FinetuneProgress("training", done, total, step.loss, step.figure))
@@ -513,16 +513,24 @@ class _Finetuning:
             # Rounds of a cross-validation that were not reached have no checkpoint yet.
             resume = self.resume and (number == 0 or path.exists())
             checkpoint = Checkpoint(path, self._fingerprint(split), resume)
-        history = fit(
-            list(layers.members),
-            keep(samples, split.trained),
-            self._judged(layers, samples, split.validated),
-            self.goal,
-            self.settings,
-            listener=tell,
-            checkpoint=checkpoint,
-            untaught=self.untaught,
-        )
+        try:
+            history = fit(
+                list(layers.members),
+                keep(samples, split.trained),
+                self._judged(layers, samples, split.validated),
+                self.goal,
+                self.settings,
+                listener=tell,
+                checkpoint=checkpoint,
+                untaught=self.untaught,
+            )
+        except NotFiniteError as error:
+            last_good = None
+            if error.usable:
+                kept = _first_members(layers, error.usable)
+                self._judge(kept, samples, split, split.validated, judgement)
+                last_good = self._finished(kept, samples, split, judgement, ())
+            raise UnfinishedError(str(error), last_good) from error
         layers.eval()
         return history
 
