@@ -203,7 +203,9 @@ def parse_crs(said: Any, what: str, error: type[InputError] = AreaError) -> CRS:
 def same_crs(one: CRS | None, other: CRS | None) -> bool:
     """Whether two CRS are the same, whichever program wrote them."""
     return one == other or (
-        one is not None and other is not None and one.proj.equals(other.proj, ignore_axis_order=True)
+        one is not None
+        and other is not None
+        and _registered(one.proj).equals(_registered(other.proj), ignore_axis_order=True)
     )
 
 
