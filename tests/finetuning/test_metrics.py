@@ -6,6 +6,7 @@ import datetime as dt
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from lianet_user.files.header import IGNORE, HeadHeader, Numbers, NumberScores, Scores
+from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Numbers, NumberScores, Scores
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import ClassMeter, NumberMeter, figure_of_merit, meter_for, scores
 from lianet_user.finetuning.samples import Sample
@@ -254,20 +255,24 @@ NAMES = ("field", "wood", "water")
 DATE = dt.date(2017, 2, 16)
 
 
+def header_of(found: AnyScores, numbers: Numbers | None = None) -> HeadHeader:
+    """A header of which only the figures matter."""
+    fields: dict[str, Any] = {"scores": found, "numbers": numbers}
+    return HeadHeader.model_construct(**fields)
+
+
 def judged(confusion: Sequence[Sequence[int]], places: Sequence[float | None]) -> HeadHeader:
     """A head's header with these counts on so many places of each class."""
     found = scores(np.array(confusion), entries(NAMES))
     classes = (each.model_copy(update={"places": count}) for each, count in zip(found.classes, places, strict=True))
-    made = found.model_copy(update={"classes": tuple(classes)})
-    return HeadHeader.model_construct(scores=made, numbers=None)  # type: ignore[call-arg]  # only what a verdict reads
+    return header_of(found.model_copy(update={"classes": tuple(classes)}))
 
 
 def judged_numbers(places: float, *, mae: float = 1.0, r2: float = 0.0, median_mae: float = 1.0) -> HeadHeader:
     found = NumberScores(
         pixels=900, mae=mae, mse=2 * mae**2, rmse=mae, r2=r2, bias=0.0, places=places, median_mae=median_mae
     )
-    numbers = Numbers(unit="m", low=0, high=9)
-    return HeadHeader.model_construct(scores=found, numbers=numbers)  # type: ignore[call-arg]  # as above
+    return header_of(found, Numbers(unit="m", low=0, high=9))
 
 
 def sample(labels: NDArray[np.generic], row: int = 0, col: int = 0, scale: int = 1, map_: int = 0) -> Sample:
