@@ -26,7 +26,7 @@ from lianet_user.evaluation.baselines import MICRO_UNET, UNET, Forest, ImageryBa
 from lianet_user.field.head import context
 from lianet_user.files.header import IGNORE, Band, ClassEntry, Numbers, NumberScores, Scores
 from lianet_user.finetuning.losses import Goal
-from lianet_user.finetuning.samples import Sample
+from lianet_user.finetuning.samples import Sample, labelled_pixels
 from lianet_user.finetuning.settings import FinetuneSettings
 from lianet_user.geo.grid import Window
 from lianet_user.imagery import Imagery, Patch
@@ -330,15 +330,16 @@ def test_a_forest_is_sklearns_on_the_labelled_pixels_of_own_ground(goal: Goal, m
         assert found.mae == pytest.approx(mean_absolute_error(reference, predicted), rel=1e-5)
 
 
-def test_a_forest_is_grown_from_no_more_pixels_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_labelled_pixels_are_drawn_than_are_asked_for() -> None:
     made = samples(CLASSES, 4, seed=0)
     _, every = pixels(made)
-    monkeypatch.setattr(baselines, "FOREST_PIXELS", 200)
-    values, labels = baselines._pixels(made, seed=0)
+    values, labels, places = labelled_pixels(made, 200, seed=0)
     assert values.shape == (200, 4)
+    assert places.shape == (200, 4)
+    assert len(np.unique(places, axis=0)) == 200
     assert len(labels) == 200 < len(every)
     assert np.bincount(labels, minlength=3) / 200 == pytest.approx(np.bincount(every) / len(every), abs=0.1)
-    assert not np.array_equal(labels, baselines._pixels(made, seed=1)[1])
+    assert not np.array_equal(labels, labelled_pixels(made, 200, seed=1)[1])
 
 
 def test_without_scikit_learn_a_forest_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
