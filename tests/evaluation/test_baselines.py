@@ -330,12 +330,13 @@ def test_a_forest_is_sklearns_on_the_labelled_pixels_of_own_ground(goal: Goal, m
         assert found.mae == pytest.approx(mean_absolute_error(reference, predicted), rel=1e-5)
 
 
-def test_no_more_pixels_are_taken_than_asked_for_and_the_same_for_a_seed() -> None:
+def test_no_more_labelled_pixels_are_drawn_than_are_asked_for() -> None:
     made = samples(CLASSES, 4, seed=0)
     _, every = pixels(made)
     values, labels, places = labelled_pixels(made, 200, seed=0)
-    assert places.shape == (200, 4)
     assert values.shape == (200, 4)
+    assert places.shape == (200, 4)
+    assert len(np.unique(places, axis=0)) == 200
     assert len(labels) == 200 < len(every)
     assert np.bincount(labels, minlength=3) / 200 == pytest.approx(np.bincount(every) / len(every), abs=0.1)
     assert not np.array_equal(labels, labelled_pixels(made, 200, seed=1)[1])
