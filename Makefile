@@ -32,13 +32,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install  ## labels to map in one go, with the region and the labels that ship with the project
 	mkdir -p demo
-	$(BIN)/lianet-user finetune models/havelland.safetensors tutorials/data/havelland_landcover.gpkg \
-		--field class -o demo/head.safetensors --overwrite
+	$(BIN)/lianet-user finetune models/havelland.safetensors tutorials/data/havelland_demo.gpkg \
+		-o demo/head.safetensors --overwrite
 	$(BIN)/lianet-user predict demo/head.safetensors -o demo/map.tif --overwrite
 	@printf '\nMade in demo/:\n'
 	@printf '  %-17s %s\n' \
 		head.safetensors 'the fine-tuned head, for lianet-user predict' \
 		head.png 'how well it does on labels it was not trained on' \
+		head.html 'the whole report: open it in a browser' \
 		map.tif 'the map: open it in QGIS' \
 		map.png 'the map at a glance'
 

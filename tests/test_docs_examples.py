@@ -1,4 +1,4 @@
-"""Every command line in README.md, in docs/ and in a command's help works: each is run in a folder that holds what it names.
+"""Every command line in docs/ and in a command's help works: each is run in a folder that holds what it names.
 
 Heads, regions and figures of that folder mean nothing: trainings take a few steps, the havelland is a stand-in of 120 m pixels
 and random weights, and bouconne one of 20 m. What is proved is that a line does what its page says: it ends well, writes what
@@ -41,7 +41,7 @@ from lianet_user.region import Region
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "models"
 LABELS = ROOT / "tutorials" / "data" / "havelland_landcover.gpkg"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 PARSED_ONLY = (
     "import-checkpoint",  # needs a checkpoint of the paper's authors (tests/paper_import/test_paper_import.py imports them)
@@ -286,8 +286,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, defaults: Any) -> Path:
     for day in ("20211103", "20220313"):
         write_stack(folder / "clouded" / f"S2_{day}.tif", havelland, cloudy=True)
     write_cube(folder / "cube.nc", bouconne)
-    (folder / "region.toml").write_text(README_TOML[0], encoding="utf-8")
-    (folder / "about.toml").write_text(README_TOML[1], encoding="utf-8")
+    (folder / "region.toml").write_text(PAGE_TOML[0], encoding="utf-8")
+    (folder / "about.toml").write_text(PAGE_TOML[1], encoding="utf-8")
     with contextlib.chdir(folder):
         for line in (
             "models/havelland.safetensors labels.gpkg",
@@ -303,7 +303,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, defaults: Any) -> Path:
     return folder
 
 
-README_TOML = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+PAGE_TOML = re.findall(
+    r"^```toml\n(.*?)^```", (ROOT / "docs/how-to/providers.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.fixture

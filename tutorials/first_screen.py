@@ -21,7 +21,7 @@ from lianet_user.report.mapped_view import remembered_image
 
 HERE = Path(__file__).resolve().parent
 WINDOW = Window(0, 400, 768, 768)
-"""The river Havel and its lakes: 7.68 x 7.68 km."""
+"""The Beetzsee and what lies around it: 7.68 x 7.68 km."""
 SIDE, TITLE = 3.4, 0.24
 """Inches of a panel's side, and of the title above it."""
 
@@ -33,7 +33,7 @@ def main() -> None:
     )
     head = Head.open(parser.parse_args().head)
     region, (date,) = head.region, head.region.header.dates
-    labels = read_labels(HERE / "data/havelland_landcover.gpkg", region.header, LabelOptions(field="class"))
+    labels = read_labels(HERE / "data/havelland_demo.gpkg", region.header, LabelOptions(field="class"))
     panels = {
         "Your labels": class_image(labels.maps[0].values[WINDOW.slices], labels.classes),
         f"What the region remembers of {date}": remembered_image(region, WINDOW, date),

@@ -225,9 +225,9 @@ def test_what_a_configuration_file_cannot_say_is_refused_in_one_line(case: str, 
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_the_configuration_files_of_the_readme_are_understood(tmp_path: Path) -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    pretraining, importing = re.findall(r"```toml\n(.*?)```", readme, re.S)
+def test_the_configuration_files_of_the_documentation_are_understood(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs/how-to/providers.md"
+    pretraining, importing = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     tables = read_config(config(tmp_path, pretraining))
     settings = checked_settings(PretrainSettings, "training", tables["training"])
     assert (settings.steps, settings.target_db) == (4000, 50)
