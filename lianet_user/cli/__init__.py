@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,6 +77,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"lianet-user {version('lianet-user')}")
         raise typer.Exit
 
@@ -221,6 +222,8 @@ def _logged(problem: Exception, arguments: Sequence[str]) -> Path | None:
 
 
 def _circumstances(arguments: Sequence[str]) -> list[str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     lines = [
         f"command    lianet-user {' '.join(arguments)}",
         f"at         {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC",

@@ -114,15 +114,17 @@ def pretrain(
             f"{' and '.join(missing)} missing: a region file says whose imagery it was made from and what others may do"
         )
 
-    from lianet_user.pretraining import PretrainSettings, RegionWords
-    from lianet_user.pretraining import pretrain as encode
-    from lianet_user.pretraining.pretrain import checkpoint_path
+    from lianet_user.pretraining.settings import PretrainSettings, RegionWords, checkpoint_path
 
     about = checked_settings(RegionWords, "region", words)
     settings = checked_settings(PretrainSettings, "training", tables["training"] | training_options)
-    kind = choose_device(device)
+    settings.check()
     refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
     opened = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
+
+    from lianet_user.pretraining import pretrain as encode  # brings torch
+
+    kind = choose_device(device)
     with progress(quiet) as bars, advise_resuming_encoding(output):
         header = encode(
             opened,
@@ -169,17 +171,18 @@ def update(
     quiet = quiet or not is_first_process()
     tables = read_config(config)
 
-    from lianet_user.pretraining.pretrain import checkpoint_path
-    from lianet_user.pretraining.update import UpdateSettings
-    from lianet_user.pretraining.update import update as run
+    from lianet_user.pretraining.settings import UpdateSettings, checkpoint_path
 
     given = {"steps": steps, "target_db": target_db, "seed": seed}
     chosen = tables["training"] | {name: value for name, value in given.items() if value is not None}
     settings = checked_settings(UpdateSettings, "training", chosen)
-    kind = choose_device(device)
     refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
     path = region_file(region, quiet)
     opened = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
+
+    from lianet_user.pretraining import update as run  # brings torch
+
+    kind = choose_device(device)
     with progress(quiet) as bars, advise_resuming_encoding(output):
         header = run(
             path, opened, output, settings=settings, listener=encoding_progress(bars, quiet), resume=resume, device=kind

@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lianet_user.errors import ArtifactError, brief, listed
 from lianet_user.files.artifact import replacing
 from lianet_user.files.container import open_container, parse_json, write_container
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_ROUNDS = 64
 """Rounds of a cross-validation at most, the last training on all labels included."""
@@ -64,6 +64,8 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> tuple[dict[str, Ten
     Raises:
         ArtifactError: there is none, it cannot be read, or it belongs to another run; the message names what differs.
     """
+    import torch  # where a checkpoint lies is told without it
+
     if not path.exists():
         raise ArtifactError(f"there is no checkpoint {path} to resume from: start without `resume`")
     with _readable(path):
@@ -119,6 +121,8 @@ def moments_like(parameters: Sequence[Tensor], tensors: Mapping[str, Tensor]) ->
     Raises:
         ValueError: they are the moments of other parameters.
     """
+    import torch
+
     if not tensors:
         return {}
     state: dict[int, dict[str, Tensor]] = {number: {} for number in range(len(parameters))}

@@ -24,6 +24,7 @@ from lianet_user.files.checkpoint import (
     save_checkpoint,
 )
 from lianet_user.pretraining.distributed import Processes, synchronize_norms
+from lianet_user.pretraining.settings import Schedule
 from lianet_user.region import psnr
 
 
@@ -44,31 +45,6 @@ class Windows:
     left_out: Tensor | None
     reflectance: Tensor
     valid: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Steps and learning rates of a training.
-
-    Attributes:
-        steps: how many there are at most.
-        target_db: stop when the windows since the last report are reconstructed as well as this.
-        table_rate: learning rate of the tables and of the time encoding.
-        rate: of everything else.
-        warmup: steps over which the rates rise, after which they follow a cosine down to zero.
-        frozen_norm: share of the steps after which BatchNorm keeps its statistics.
-        checkpoint_every: steps between checkpoints.
-        report_every: steps between reports of the PSNR.
-    """
-
-    steps: int
-    target_db: float | None
-    table_rate: float
-    rate: float
-    warmup: int
-    frozen_norm: float
-    checkpoint_every: int
-    report_every: int
 
 
 @dataclass(frozen=True)

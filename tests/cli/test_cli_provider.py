@@ -27,7 +27,7 @@ from lianet_user.files.header import RegionHeader
 from lianet_user.imagery import ImageryOptions
 from lianet_user.paper_import import read_about
 from lianet_user.pretraining import PretrainSettings, RegionWords
-from lianet_user.pretraining.pretrain import checkpoint_path
+from lianet_user.pretraining.settings import checkpoint_path
 from lianet_user.region import Region
 
 HEIGHT, WIDTH = 48, 60  # the width is no multiple of the stride
