@@ -47,7 +47,7 @@ from lianet_user.evaluation.baselines import (
     head_on,
 )
 from lianet_user.evaluation.compare import MARGIN, UNET_CROP, SplitPlan, common_ground
-from lianet_user.field.head import PAPER_WIDTHS
+from lianet_user.field.config import PAPER_WIDTHS
 from lianet_user.files.header import Scores
 from lianet_user.finetuning import FinetuneSettings
 from lianet_user.finetuning.losses import Goal

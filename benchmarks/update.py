@@ -18,9 +18,8 @@ import numpy as np
 
 from lianet_user.files.header import Acquisition
 from lianet_user.imagery import Imagery, ImageryOptions, Resident, open_imagery
-from lianet_user.pretraining import PretrainSettings, RegionWords, pretrain
+from lianet_user.pretraining import PretrainSettings, RegionWords, UpdateSettings, pretrain, update
 from lianet_user.pretraining.quality import measure_quality
-from lianet_user.pretraining.update import UpdateSettings, update
 from lianet_user.region import Region
 
 BANDS = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12")

@@ -26,8 +26,7 @@ Importing this package imports none of them; a name below is loaded when it is f
 """
 
 from functools import partial
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from lianet_user.maps import change, predict, reconstruct
     from lianet_user.pretraining import PretrainSettings, RegionWords, UpdateSettings, pretrain, update
     from lianet_user.region import Region
+
+    __version__: str
 
 __all__ = [
     "Head",
@@ -64,9 +65,7 @@ __all__ = [
     "reconstruct",
     "update",
 ]
-__version__ = version("lianet-user")
-
-__getattr__, _, _ = lazy_loader.attach(
+_loaded, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "datacube": ["open_datacube"],
@@ -80,4 +79,14 @@ __getattr__, _, _ = lazy_loader.attach(
         "pretraining": ["PretrainSettings", "RegionWords", "UpdateSettings", "pretrain", "update"],
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # which takes as long to import as the command line itself
+
+        return version("lianet-user")
+    return _loaded(name)
+
+
 __dir__ = partial(sorted, __all__)

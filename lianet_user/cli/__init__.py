@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +55,7 @@ from lianet_user.errors import (
     log_folder,
     write_error,
 )
+from lianet_user.threads import prepare
 
 LOGS_KEPT = 20
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
@@ -78,6 +78,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"lianet-user {version('lianet-user')}")
         raise typer.Exit
 
@@ -87,12 +89,20 @@ def _common(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="Threads that compute. Default: OMP_NUM_THREADS, or the cores that may be used."
+        ),
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--traceback", help="On an unforeseen error, print where it happened.")
     ] = False,
 ) -> None:
     # --traceback is read off the command line where an error is caught.
     del show_version, trace
+    if threads is not None:
+        prepare(threads)
 
 
 PANELS = {
@@ -118,6 +128,7 @@ app.add_typer(models.models, rich_help_panel="Models, and this installation")
 
 def main() -> None:
     """Run the command line and leave with its exit code (:mod:`lianet_user.errors`)."""
+    prepare()  # before anything that computes is imported
     sys.exit(_run(sys.argv[1:]))
 
 
@@ -221,6 +232,8 @@ def _logged(problem: Exception, arguments: Sequence[str]) -> Path | None:
 
 
 def _circumstances(arguments: Sequence[str]) -> list[str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     lines = [
         f"command    lianet-user {' '.join(arguments)}",
         f"at         {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lianet_user.cli.console import (
-    StoppedError,
     choose_device,
     headline,
     naming_options,
@@ -41,7 +40,7 @@ from lianet_user.cli.options import (
     splits_labels,
     trains_heads,
 )
-from lianet_user.cli.pretrain import only_writer, refuse_unfinished
+from lianet_user.cli.pretrain import only_writer, refuse_unfinished, resumable
 from lianet_user.errors import InputError, TrainingError
 from lianet_user.labels.label_options import LabelOptions
 
@@ -115,27 +114,31 @@ def finetune(
     region_path = region_file(region, quiet)
     header = open_region_file(region_path).header  # a wrong file is refused before torch is imported
 
+    from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
     from lianet_user.labels import read_labels
 
+    checkpoint = head_checkpoint_path(output)
+    refuse_unfinished(checkpoint, output, resume or overwrite)
     label_map = naming_options(read_labels(labels, header, labels_options), "finetune")
     if not quiet and not as_json:
         print_lines(label_map.report.lines(), "finetune")
 
-    from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
+    share = split_options.trained if folds is None else 1.0
+    settings = training_options.settings(label_map, header, split_options, share, start_header)
+    if start_header is None:  # else the classes are those of the earlier head, which training compares
+        settings.check(label_map)
+    parts = split_options.folds(label_map, header, settings, folds) if folds is not None else ()
+    split = None if parts else split_options.split(label_map, header, settings)
+
+    # Only now torch is imported: whatever is wrong with what was typed has been told.
     from lianet_user.finetuning import finetune as train
     from lianet_user.finetuning.finetune import UnfinishedError
     from lianet_user.finetuning.validation import verdict
     from lianet_user.head import Head
     from lianet_user.region import Region
 
-    checkpoint = head_checkpoint_path(output)
-    refuse_unfinished(checkpoint, output, resume or overwrite)
-    share = split_options.trained if folds is None else 1.0
-    settings = training_options.settings(label_map, header, split_options, share, start_header)
-    parts = split_options.folds(label_map, header, settings, folds) if folds is not None else ()
-    split = None if parts else split_options.split(label_map, header, settings)
     before: AnyScores | None = None
-    with progress(quiet) as bars, stoppable() as stop_if_asked:
+    with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(checkpoint, output):
 
         def show(state: FinetuneProgress) -> None:
             nonlocal before
@@ -163,10 +166,6 @@ def finetune(
                 cache_gb=cache_gb,
                 listener=show,
             )
-        except StoppedError:
-            if checkpoint.exists():
-                warn(f"{output} is not finished: the same command with --resume goes on from where it stopped")
-            raise
         except UnfinishedError as error:
             raise UnfinishedError(f"{error}{_kept(error.last_good, output)}", error.last_good) from error
     trained.head.save(output)

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
 from lianet_user.cli.console import err, out
 from lianet_user.cli.options import grouped, option_group
 from lianet_user.errors import InputError, did_you_mean
-from lianet_user.files.container import read_toml
 
 if TYPE_CHECKING:
     from lianet_user.imagery import Imagery
@@ -122,6 +120,8 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
     if path is None:
         return tables
+    from lianet_user.files.container import read_toml
+
     for name, table in read_toml(path).items():
         if name not in TABLES or not isinstance(table, dict):
             raise InputError(f"{path} has {name!r}, expected the tables {', '.join(f'[{each}]' for each in TABLES)}")
@@ -135,6 +135,8 @@ def checked_settings(kind: type[T], table: str, values: dict[str, Any]) -> T:
     Raises:
         InputError: a name is unknown, or a value has the wrong type.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # all of them are dataclasses
     for name in values:
         if name not in known:

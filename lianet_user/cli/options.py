@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lianet_user.errors import InputError
+from lianet_user.errors import InputError, did_you_mean
 from lianet_user.labels.label_options import AskedTask, LabelOptions, OnConflict
 
 if TYPE_CHECKING:
@@ -69,7 +69,16 @@ Overwrite = Annotated[bool, grouped(RUNNING, "Replace outputs that exist.", "--o
 Quiet = Annotated[bool, grouped(RUNNING, "Print nothing but errors and warnings.", "--quiet", "-q")]
 Resume = Annotated[bool, grouped(RUNNING, "Go on from where an interrupted run stopped.", "--resume")]
 AsJson = Annotated[bool, grouped(RUNNING, "Print the result as JSON, for machines.", "--json")]
-Device = Annotated[str, grouped(RUNNING, "Where to compute: auto, cpu or cuda.")]
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def _known_device(name: str) -> str:
+    if name not in DEVICES:
+        raise InputError(f"--device {name!r}: expected auto, cpu or cuda{did_you_mean(name, DEVICES)}")
+    return name
+
+
+Device = Annotated[str, grouped(RUNNING, "Where to compute: auto, cpu or cuda.", callback=_known_device)]
 ComputedIn = Annotated[
     str,
     grouped(
@@ -499,7 +508,7 @@ def _training_options(
             raise InputError(f"--instant has no layers, which {named_options} would train: give one or the other")
         given["closed_form"] = 1.0
     if deep:
-        from lianet_user.field.head import DEEP_WIDTHS
+        from lianet_user.field.config import DEEP_WIDTHS
 
         given["widths"] = DEEP_WIDTHS
     return TrainingOptions(preset, given)

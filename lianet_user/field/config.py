@@ -279,6 +279,12 @@ class ClosedFormConfig(Schema):
     """Pixels that the kernel compares with."""
 
 
+PAPER_WIDTHS = (128, 128, 64, 64, 32)
+SLIM_WIDTHS = (64, 64, 64, 64, 32)
+DEEP_WIDTHS = (128, 128, 128, 128, 64, 64, 64, 64, 32, 32)
+"""The deeper head of the authors' later releases: eleven convolutions with the one to the outputs."""
+
+
 class HeadConfig(Schema):
     """A head: what it reads, the six trainable layers (paper, section 3.4), and the part that is solved in closed form."""
 

@@ -11,11 +11,6 @@ from torch.nn import functional
 from lianet_user.field.config import ClosedFormConfig, HeadConfig
 from lianet_user.field.norms import NORMS
 
-PAPER_WIDTHS = (128, 128, 64, 64, 32)
-SLIM_WIDTHS = (64, 64, 64, 64, 32)
-DEEP_WIDTHS = (128, 128, 128, 128, 64, 64, 64, 64, 32, 32)
-"""The deeper head of the authors' later releases: eleven convolutions with the one to the outputs."""
-
 
 class HeadLayers(nn.Sequential):
     """3x3 convolutions to `widths` and then to `outputs`, with a norm and ReLU between them.

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lianet_user.errors import InputError, did_you_mean
+from lianet_user.errors import InputError
 from lianet_user.field.torchvision_ops import import_torchvision
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers
 from lianet_user.finetuning.metrics import Meter, meter_for
 from lianet_user.finetuning.priors import PRIOR_POWERS, Prior
-from lianet_user.finetuning.settings import FinetuneSettings
+from lianet_user.finetuning.settings import CROSS_ENTROPY, FinetuneSettings, check_loss
 from lianet_user.labels import Labels
 
 HUBER_DELTA: Final = 0.1
@@ -64,26 +64,20 @@ def _lovasz(answers: Tensor, reference: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class NamedLoss:
-    """A loss that can be asked for by name."""
+    """A loss that can be asked for by name (:data:`lianet_user.finetuning.settings.LOSS_KINDS` says for which labels)."""
 
-    kind: Literal["classes", "numbers"]
     summary: str
     mean: Mean
 
 
-CROSS_ENTROPY: Final = "cross-entropy"
 LOSSES: Final = {
-    CROSS_ENTROPY: NamedLoss("classes", "the paper's; takes label smoothing", functional.cross_entropy),
-    "focal": NamedLoss("classes", "each class against the rest, pixels that are right count less", _focal),
-    "dice": NamedLoss("classes", "1 - F1 of the probabilities, mean over the classes there are", _dice),
-    "lovasz": NamedLoss(
-        "classes", "1 - IoU made smooth (Berman et al. 2018), mean over the classes there are", _lovasz
-    ),
-    "l1": NamedLoss("numbers", "mean absolute error", functional.l1_loss),
-    "mse": NamedLoss("numbers", "mean squared error", functional.mse_loss),
-    "huber": NamedLoss(
-        "numbers", f"squares up to {HUBER_DELTA}, linear above", partial(functional.huber_loss, delta=HUBER_DELTA)
-    ),
+    CROSS_ENTROPY: NamedLoss("the paper's; takes label smoothing", functional.cross_entropy),
+    "focal": NamedLoss("each class against the rest, pixels that are right count less", _focal),
+    "dice": NamedLoss("1 - F1 of the probabilities, mean over the classes there are", _dice),
+    "lovasz": NamedLoss("1 - IoU made smooth (Berman et al. 2018), mean over the classes there are", _lovasz),
+    "l1": NamedLoss("mean absolute error", functional.l1_loss),
+    "mse": NamedLoss("mean squared error", functional.mse_loss),
+    "huber": NamedLoss(f"squares up to {HUBER_DELTA}, linear above", partial(functional.huber_loss, delta=HUBER_DELTA)),
 }
 
 
@@ -110,24 +104,7 @@ def make_loss(
             than two classes are left.
         ValueError: raised by the loss itself where the reference holds a class that is left out.
     """
-    kind = "classes" if classes else "numbers"
-    names = [part.strip() for part in name.split("+")]
-    possible = [known for known, loss in LOSSES.items() if loss.kind == kind]
-    for part in names:
-        if part not in LOSSES:
-            raise InputError(
-                f"`loss` {name!r}: there is no loss {part!r}; for {kind} give one of {', '.join(possible)}, or several"
-                f" joined by +{did_you_mean(part, possible)}"
-            )
-        if LOSSES[part].kind != kind:
-            raise InputError(
-                f"`loss` {name!r}: {part} is for {LOSSES[part].kind} and the labels are {kind}: give one of"
-                f" {', '.join(possible)}"
-            )
-    if CROSS_ENTROPY not in names and label_smoothing != 0:
-        raise InputError(f"`loss` {name!r} takes no label smoothing: only {CROSS_ENTROPY} does, alone or in a sum")
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"label smoothing {label_smoothing:g} is not a share: expected 0 to below 1")
+    names = check_loss(name, classes=classes > 0, label_smoothing=label_smoothing)
     kept = [index for index in range(classes) if index not in left_out]
     if classes and len(kept) < 2:
         raise InputError(

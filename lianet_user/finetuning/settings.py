@@ -8,15 +8,58 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from lianet_user.errors import InputError, did_you_mean
-from lianet_user.field.config import HeadInput, reads_a_date
-from lianet_user.field.head import PAPER_WIDTHS, SLIM_WIDTHS
+from lianet_user.field.config import PAPER_WIDTHS, SLIM_WIDTHS, HeadInput, reads_a_date
 from lianet_user.files.header import HeadHeader, RegionHeader
 from lianet_user.finetuning.priors import Prior, check_prior, recalled_prior
 from lianet_user.labels import SHARE, Labels
 from lianet_user.labels.label_options import Task
+
+CROSS_ENTROPY: Final = "cross-entropy"
+LOSS_KINDS: Final[dict[str, Literal["classes", "numbers"]]] = {
+    CROSS_ENTROPY: "classes",
+    "focal": "classes",
+    "dice": "classes",
+    "lovasz": "classes",
+    "l1": "numbers",
+    "mse": "numbers",
+    "huber": "numbers",
+}
+"""The labels that each of :data:`lianet_user.finetuning.losses.LOSSES` is for."""
+
+
+def check_loss(name: str, *, classes: bool, label_smoothing: float = 0.0) -> list[str]:
+    """The losses that a name joins by +.
+
+    Args:
+        name: of :data:`LOSS_KINDS`, or several.
+        classes: whether labels are classes, and not numbers.
+        label_smoothing: that is asked for.
+
+    Raises:
+        InputError: no loss has that name, it is for another kind of labels, or it does not take smoothing.
+    """
+    kind = "classes" if classes else "numbers"
+    names = [part.strip() for part in name.split("+")]
+    possible = [known for known, its in LOSS_KINDS.items() if its == kind]
+    for part in names:
+        if part not in LOSS_KINDS:
+            raise InputError(
+                f"`loss` {name!r}: there is no loss {part!r}; for {kind} give one of {', '.join(possible)}, or several"
+                f" joined by +{did_you_mean(part, possible)}"
+            )
+        if LOSS_KINDS[part] != kind:
+            raise InputError(
+                f"`loss` {name!r}: {part} is for {LOSS_KINDS[part]} and the labels are {kind}: give one of"
+                f" {', '.join(possible)}"
+            )
+    if CROSS_ENTROPY not in names and label_smoothing != 0:
+        raise InputError(f"`loss` {name!r} takes no label smoothing: only {CROSS_ENTROPY} does, alone or in a sum")
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"label smoothing {label_smoothing:g} is not a share: expected 0 to below 1")
+    return names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +134,12 @@ class FinetuneSettings:
         """Refuse what no head of such labels can have, before anything is computed.
 
         Raises:
-            InputError: the prior is not one of these classes, or there can be no such closed form.
+            InputError: the prior is not one of these classes, the loss is not for such labels, or there can be no such
+                closed form.
         """
         check_prior(self.prior, labels.classes)
+        if self.loss != "auto":
+            check_loss(self.loss, classes=bool(labels.classes), label_smoothing=self.label_smoothing)
         if self.closed_form is not None and not 0 <= self.closed_form <= 1:
             raise InputError(f"`closed_form` {self.closed_form:g}: expected its share in the answer, 0 to 1")
         if self.closed_form and (self.norm == "group" or self.leaky):

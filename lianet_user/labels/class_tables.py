@@ -23,10 +23,6 @@ from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-import pandas as pd
-import pyogrio
-from pyogrio.errors import DataLayerError, DataSourceError
-
 from lianet_user.errors import LabelError, LabelWarning, listed
 from lianet_user.labels.label_values import plain_text
 
@@ -437,6 +433,10 @@ def _of_dbf(path: Path) -> ClassTable | None:
     """The classes in ArcGIS's attribute table: its column VALUE, its first column of text, and colours if there are any."""
     if not path.is_file():
         return None
+    import pandas as pd  # half a second, which nobody else needs to wait for
+    import pyogrio
+    from pyogrio.errors import DataLayerError, DataSourceError
+
     try:
         frame = pyogrio.read_dataframe(path, read_geometry=False)
     except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:

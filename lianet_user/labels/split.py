@@ -18,7 +18,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 
 from lianet_user.errors import LabelError, TrainingWarning, listed
 from lianet_user.geo.grid import Window
@@ -400,6 +399,8 @@ def widened(ground: BoolArray, reach: int) -> BoolArray:
     rows, cols = np.flatnonzero(ground.any(1)), np.flatnonzero(ground.any(0))
     if not reach or not len(rows):
         return ground
+    from scipy.ndimage import maximum_filter1d  # a fifth of a second, which what reads settings need not wait for
+
     near = tuple(slice(max(0, at[0] - reach), at[-1] + reach + 1) for at in (rows, cols))
     # Filtering is slow: only around the ground, and as bytes.
     filled = ground[near].astype(np.uint8)

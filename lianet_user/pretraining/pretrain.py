@@ -1,5 +1,5 @@
-"""Encoding a region: a neural field is trained to reproduce its imagery (paper, section 3.3), by settings with defaults for
-every preset."""
+"""Encoding a region: a neural field is trained to reproduce its imagery (paper, section 3.3), by the numbers of
+:mod:`lianet_user.pretraining.settings`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ import json
 import math
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from lianet_user.errors import InputError, did_you_mean
+from lianet_user.errors import InputError
 from lianet_user.field.config import (
-    PRESETS,
     FieldConfig,
     FourierTime,
     IndexTime,
     KrigedTime,
     MlpTime,
     SinusoidalTime,
-    TemporalCovariance,
     TimeConfig,
     preset,
 )
@@ -44,133 +41,9 @@ from lianet_user.pretraining.distributed import Processes
 from lianet_user.pretraining.loader import Loader, drawn_from
 from lianet_user.pretraining.pyramid import images_without_gaps, start_from_pyramid
 from lianet_user.pretraining.quality import measure_quality
-from lianet_user.pretraining.trainer import PretrainProgress, Schedule, Trainer, Windows
+from lianet_user.pretraining.settings import FREE_SETTINGS, PretrainSettings, RegionWords, checkpoint_path
+from lianet_user.pretraining.trainer import PretrainProgress, Trainer, Windows
 from lianet_user.region import Region
-
-# --- The settings, and what each preset takes where they leave something open.
-
-TimeKind = Literal["index", "sinusoidal", "fourier", "mlp", "kriged"]
-
-AtLeastOne = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-Side = Annotated[int, Field(ge=32)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-
-PAPER_PIXELS = 5000 * 5000
-PAPER_EPOCHS = 225
-PAPER_STEPS = PAPER_EPOCHS * 16_000
-"""Of the paper's area, epochs of 1,024,000 windows in batches of 64 (section 4.1)."""
-PAPER_WARMUP_EPOCHS = 5
-ENOUGH_DATES = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainSettings:
-    """How a field is built and trained; None takes what suits the preset and the imagery (:meth:`completed`).
-
-    What a shipped region was encoded with stands in the script beside it and in its header.
-    """
-
-    preset: str = "lite"
-    steps: AtLeastOne | None = None
-    """At most; by default 2000 for `lite`, for the others the paper's in proportion to the area."""
-    target_db: float | None = None
-    """Stop when the windows of the last `report_every` steps are reconstructed as well as this."""
-    batch: AtLeastOne | None = None
-    """Windows per step, of all processes together; by default 8 for `lite`, 64 for the others."""
-    window: Side = 128
-    """Pixels along the side of a window, less where the area is smaller."""
-    table_rate: Rate | None = None
-    rate: Rate | None = None
-    """Learning rates of the tables and of the rest: 3e-3 and 1e-3 for `lite`, half of that with time codes, which start
-    closer; 5e-4 for the others."""
-    warmup: Annotated[int, Field(ge=0)] | None = None
-    """Steps over which the rates rise: 100 for `lite`, the paper's share of the steps for the others."""
-    frozen_norm: Share | None = None
-    """Share of the steps after which BatchNorm keeps its statistics, so that training ends on what maps are made with: 0.5
-    for `lite`; the others never."""
-    start: Literal["pyramid", "noise"] | None = None
-    """`pyramid` (`lite` only): tables start from the imagery; by default where the imagery fits into memory."""
-    time: TimeKind | None = None
-    """How dates enter; by default `kriged` for `lite` with several, else `index`."""
-    codes: AtLeastOne = 32
-    """Length of a time code, at most one less than there are dates (`kriged`)."""
-    frequencies: AtLeastOne = 16
-    """Of `sinusoidal` and `fourier`."""
-    hidden: AtLeastOne = 64
-    """Width of `mlp`."""
-    left_out: Share | None = None
-    """Share of windows that are reconstructed with the time code estimated from the other dates (`kriged`): 0.3, and 0 where
-    there are fewer than a dozen dates, which tell too little about each other."""
-    covariance: TemporalCovariance = field(default_factory=TemporalCovariance)
-    """Of two acquisitions, by the time between them (`kriged`)."""
-    features: AtLeastOne | None = None
-    """Per table entry."""
-    table_size: AtLeastOne | None = None
-    """Entries a level of the grid may have."""
-    tables: Literal["same", "int8"] = "same"
-    """How they are stored: `int8` takes half the space, and costs a fraction of a decibel."""
-    widths: tuple[int, int, int] | None = None
-    """Of the decoder's up-blocks, coarse to fine (`lite`)."""
-    seed: Seed = 0
-    memory_gb: NotNegative = 4.0
-    """Imagery up to this size is held in memory, larger imagery is read window by window."""
-    workers: AtLeastOne = 2
-    """Threads that read windows ahead."""
-    checkpoint_every: AtLeastOne = 100
-    report_every: AtLeastOne = 100
-
-    def completed(self, imagery: Imagery, *, resident: bool) -> PretrainSettings:
-        """The settings with a value wherever the imagery and the preset decide.
-
-        Args:
-            imagery: to encode.
-            resident: whether it is held in memory.
-
-        Raises:
-            InputError: an unknown preset, or settings that contradict each other.
-        """
-        if self.preset not in PRESETS:
-            raise InputError(
-                f"`preset` {self.preset!r}: expected one of {', '.join(PRESETS)}{did_you_mean(self.preset, PRESETS)}"
-            )
-        lite, dates = self.preset == "lite", len(imagery.acquisitions)
-        coded = lite and dates > 1 and self.time in (None, "kriged")
-        steps = self.steps or (2000 if lite else math.ceil(PAPER_STEPS * imagery.window.pixels / PAPER_PIXELS))
-        defaults: dict[str, Any] = {
-            "steps": steps,
-            "batch": 8 if lite else 64,
-            "table_rate": (1.5e-3 if coded else 3e-3) if lite else 5e-4,
-            "rate": 1e-3 if lite and not coded else 5e-4,
-            "warmup": min(100, steps) if lite else math.ceil(steps * PAPER_WARMUP_EPOCHS / PAPER_EPOCHS),
-            "frozen_norm": 0.5 if lite else 1.0,
-            "start": "pyramid" if lite and resident else "noise",
-            "time": "kriged" if coded else "index",
-            "left_out": 0.3 if dates >= ENOUGH_DATES else 0.0,
-        }
-        chosen = dataclasses.replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
-        if chosen.widths and not lite:
-            raise InputError(
-                f"`widths` can be chosen for the preset lite only, those of {self.preset} are the paper's: omit them"
-            )
-        if chosen.start == "pyramid" and not lite:
-            raise InputError(f"`start` pyramid is made for the preset lite: give noise with {self.preset}")
-        if chosen.start == "pyramid" and not resident:
-            raise InputError(
-                "`start` pyramid needs the imagery in memory, and it is larger than `memory_gb` allows: raise that, or give"
-                " noise"
-            )
-        if chosen.time == "kriged" and not (lite and dates > 1):
-            raise InputError("`time` kriged is made for the preset lite with two dates or more: give index")
-        return chosen
-
-    @property
-    def schedule(self) -> Schedule:
-        """The steps and learning rates of completed settings."""
-        names = {each.name for each in dataclasses.fields(Schedule)}
-        return Schedule(**{name: value for name, value in dataclasses.asdict(self).items() if name in names})
 
 
 def field_config(imagery: Imagery, settings: PretrainSettings) -> FieldConfig:
@@ -208,20 +81,6 @@ def field_config(imagery: Imagery, settings: PretrainSettings) -> FieldConfig:
 
 Listener = Callable[[PretrainProgress], None]
 
-FREE_SETTINGS = {"checkpoint_every", "report_every", "memory_gb", "workers", "target_db", "tables"}
-"""Settings that do not affect any step: a run may be resumed with other values."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegionWords:
-    """What a provider says about a region, in words."""
-
-    name: str
-    title: str
-    licence: str
-    attribution: str
-    description: str = ""
-
 
 def pretrain(
     imagery: Imagery,
@@ -244,7 +103,7 @@ def pretrain(
         output: region file to write.
         words: about the region.
         settings: of the training.
-        listener: called with the progress after every step.
+        listener: called with the progress after every step. What it raises ends the run after the checkpoint was written.
         resume: go on from the checkpoint.
         device: `cpu` or `cuda`; None takes CUDA where there is one.
 
@@ -315,7 +174,11 @@ def finish(
         trainer.restore()
     for progress in trainer.train():
         if listener:
-            listener(progress)
+            try:
+                listener(progress)
+            except BaseException:
+                trainer.save()
+                raise
     trainer.release()
     trainer.processes.leave()
     if trainer.processes.rank:
@@ -337,11 +200,6 @@ def in_memory(imagery: Imagery, memory_gb: float) -> Imagery:
     """The imagery, read into memory if it takes no more than `memory_gb`: float32 and a flag of every pixel, band and date."""
     needed = 5 * len(imagery.acquisitions) * len(imagery.bands) * imagery.window.pixels
     return Resident.of(imagery) if needed <= memory_gb * 1e9 else imagery
-
-
-def checkpoint_path(output: Path) -> Path:
-    """Where an unfinished run towards `output` keeps its state."""
-    return output.with_name(f".{output.stem}.checkpoint")
 
 
 def fingerprint(imagery: Imagery, statistics: Statistics, settings: dict[str, Any], region: str = "") -> Fingerprint:

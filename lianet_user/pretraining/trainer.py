@@ -16,6 +16,7 @@ from lianet_user.errors import TrainingError
 from lianet_user.field.encoding import Corner
 from lianet_user.field.model import NeuralField, training_autocast
 from lianet_user.files.checkpoint import (
+    Clock,
     Fingerprint,
     load_checkpoint,
     moments_like,
@@ -24,6 +25,7 @@ from lianet_user.files.checkpoint import (
     save_checkpoint,
 )
 from lianet_user.pretraining.distributed import Processes, synchronize_norms
+from lianet_user.pretraining.settings import Schedule
 from lianet_user.region import psnr
 
 
@@ -44,31 +46,6 @@ class Windows:
     left_out: Tensor | None
     reflectance: Tensor
     valid: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Steps and learning rates of a training.
-
-    Attributes:
-        steps: how many there are at most.
-        target_db: stop when the windows since the last report are reconstructed as well as this.
-        table_rate: learning rate of the tables and of the time encoding.
-        rate: of everything else.
-        warmup: steps over which the rates rise, after which they follow a cosine down to zero.
-        frozen_norm: share of the steps after which BatchNorm keeps its statistics.
-        checkpoint_every: steps between checkpoints.
-        report_every: steps between reports of the PSNR.
-    """
-
-    steps: int
-    target_db: float | None
-    table_rate: float
-    rate: float
-    warmup: int
-    frozen_norm: float
-    checkpoint_every: int
-    report_every: int
 
 
 @dataclass(frozen=True)
@@ -165,7 +142,7 @@ class Trainer:
         """
         schedule, steps = self.schedule, self.schedule.steps
         started = time.monotonic() - self.seconds
-        squares = torch.zeros(2, dtype=torch.float64)
+        squares, clock = torch.zeros(2, dtype=torch.float64), Clock()
         done = self.step >= steps
         while not done:
             loss, more = self._train_step(self.step / steps)
@@ -182,8 +159,9 @@ class Trainer:
                 level = psnr(self.processes.mean(float(squares[0])) / max(self.processes.mean(float(squares[1])), 1.0))
                 squares.zero_()
                 done = done or (schedule.target_db is not None and level >= schedule.target_db)
-            if done or self.step % schedule.checkpoint_every == 0:
+            if done or self.step % schedule.checkpoint_every == 0 or clock.due:
                 self.save()
+                clock.restart()
             yield PretrainProgress(self.step, steps, self.seconds, level, self.waited())
 
     def _train_step(self, progress: float) -> tuple[float, Tensor]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -29,56 +27,14 @@ from lianet_user.imagery.imagery import Imagery
 from lianet_user.imagery.statistics import measure
 from lianet_user.pretraining.distributed import Processes
 from lianet_user.pretraining.loader import Loader, drawn_from
-from lianet_user.pretraining.pretrain import (
-    AtLeastOne,
-    Listener,
-    NotNegative,
-    Rate,
-    Seed,
-    Side,
-    checkpoint_path,
-    fingerprint,
-    finish,
-    in_memory,
-)
+from lianet_user.pretraining.pretrain import Listener, fingerprint, finish, in_memory
 from lianet_user.pretraining.quality import require_match
-from lianet_user.pretraining.trainer import Schedule, Trainer, Windows
+from lianet_user.pretraining.settings import UpdateSettings, checkpoint_path
+from lianet_user.pretraining.trainer import Trainer, Windows
 from lianet_user.region import Region
 
 FITTED_WINDOWS = 64
 """Windows of each new date that its code is fitted to before training."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpdateSettings:
-    """How a region learns new dates."""
-
-    steps: AtLeastOne = 600
-    target_db: float | None = None
-    """Stop when the windows of the last `report_every` steps, old and new, are reconstructed as well as this."""
-    batch: AtLeastOne = 8
-    """Windows per step, half of them at new dates and half at old ones."""
-    replay: bool = True
-    """Train on the reconstruction of the old dates too. Without it the field loses them: for comparison only."""
-    window: Side = 128
-    """Pixels along the side of a window, less where the area is smaller, or the field was trained on smaller ones; a field
-    with statistics over space goes on with windows of the size that it was trained on."""
-    table_rate: Rate = 2e-3
-    rate: Rate = 5e-4
-    warmup: int = 50
-    tables: Literal["same", "int8"] = "same"
-    """How the tables are stored: `int8` takes half the space."""
-    seed: Seed = 0
-    memory_gb: NotNegative = 4.0
-    workers: AtLeastOne = 2
-    checkpoint_every: AtLeastOne = 100
-    report_every: AtLeastOne = 100
-
-    @property
-    def schedule(self) -> Schedule:
-        """BatchNorm keeps the statistics that the region was encoded with."""
-        names = {each.name for each in dataclasses.fields(Schedule)} & {each.name for each in dataclasses.fields(self)}
-        return Schedule(**{name: getattr(self, name) for name in names}, frozen_norm=0.0)
 
 
 def update(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from shapely.geometry import box
 
 from lianet_user.cli.console import progress
+from lianet_user.errors import EXIT_BAD_INPUT
 from lianet_user.files.artifact import open_head_file, open_region_file
 from lianet_user.files.header import Scores
 
@@ -58,21 +60,27 @@ def finetuned(few_labels: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def imported_by(*arguments: object, cwd: Path) -> set[str]:
     """Every module that a command imports."""
+    return imported_and_told(*arguments, cwd=cwd, code=0)[0]
+
+
+def imported_and_told(*arguments: object, cwd: Path, code: int) -> tuple[set[str], str]:
+    """Every module that a command imports, and what it says on standard error before it ends with a code."""
     words = [sys.executable, "-X", "importtime", "-m", "lianet_user", *map(str, arguments)]
     done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == code
+    lines = done.stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
     assert "lianet_user.cli" in imported
-    return imported
+    return imported, "\n".join(line for line in lines if not line.startswith("import time:"))
 
 
-HEAVY = {"torch", "segmentation_models_pytorch", "geopandas", "matplotlib"}
+HEAVY = {"torch", "segmentation_models_pytorch", "geopandas", "matplotlib", "dask", "pandas", "scipy"}
 
 
 @pytest.mark.parametrize(
     ("line", "unneeded", "needed"),
     [
-        ("--help", HEAVY, set()),
+        ("--help", HEAVY | {"numpy", "pydantic", "importlib.metadata"}, set()),
         ("finetune --help", HEAVY, set()),
         (f"info {REGION}", HEAVY, set()),
         (f"info {REGION} --json", HEAVY, set()),
@@ -90,6 +98,50 @@ def test_a_command_imports_no_more_than_it_needs(
     assert not imported & unneeded
     assert imported >= needed
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f"finetune nothing.safetensors {LABELS}", "nothing.safetensors"),
+        (f"finetune {LABELS} {LABELS}", "not a region file"),
+        (f"finetune {REGION} nothing.gpkg", "nothing.gpkg"),
+        (f"finetune {REGION} table.csv", "table.csv"),
+        (f"finetune {REGION} {LABELS} --field klass", "klass"),
+        (f"finetune {REGION} {LABELS} --field class --preset crop", "--preset`? 'crop'"),
+        (f"finetune {REGION} {LABELS} --field class --loss focall", "no loss 'focall'"),
+        (f"finetune {REGION} {LABELS} --field class --prior often", "--prior 'often'"),
+        (f"finetune {REGION} {LABELS} --field class --device gpu", "--device 'gpu'"),
+        (f"finetune {REGION} {LABELS} --field class --test-area nothing.gpkg", "nothing.gpkg"),
+        (f"update {REGION} nothing.tif", "nothing.tif"),
+        ("pretrain nothing.tif --licence a --attribution b", "nothing.tif"),
+        ("pretrain nothing.tif --licence a --attribution b --preset light", "--preset 'light'"),
+        ("pretrain nothing.tif --licence a --attribution b --start noisy", "start cannot be 'noisy'"),
+        ("pretrain nothing.tif --licence a", "--attribution missing"),
+    ],
+)
+def test_a_mistake_is_told_before_torch_is_imported(line: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("class,place\nforest,here\n")
+    imported, told = imported_and_told(*line.split(), cwd=tmp_path, code=EXIT_BAD_INPUT)
+    assert re.search(said, told)
+    assert not imported & {"torch", "segmentation_models_pytorch", "matplotlib"}
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_training_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    code = "import sys, lianet_user.finetuning.finetune, lianet_user.finetuning.trainer; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "torch" in imported
+    assert not imported & {
+        "torchmetrics",
+        "torchvision",
+        "torch._dynamo",
+        "scipy.signal",
+        "dask",
+        "pandas",
+        "matplotlib",
+    }
 
 
 def test_help_and_info_answer_at_once(tmp_path: Path) -> None:

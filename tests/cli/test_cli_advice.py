@@ -21,8 +21,7 @@ from factories import Folder
 
 import lianet_user
 from lianet_user.cli import _command_tree, as_options
-from lianet_user.pretraining.pretrain import PretrainSettings
-from lianet_user.pretraining.update import UpdateSettings
+from lianet_user.pretraining.settings import PretrainSettings, UpdateSettings
 
 ARGUMENT = re.compile(r"`([a-z]\w*)`")
 Function = tuple[str, str]

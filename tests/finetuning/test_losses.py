@@ -14,6 +14,7 @@ from torch import Tensor
 from lianet_user.errors import InputError
 from lianet_user.files.header import IGNORE
 from lianet_user.finetuning.losses import FOCAL_GAMMA, HUBER_DELTA, LOSSES, make_loss
+from lianet_user.finetuning.settings import LOSS_KINDS
 
 Array = NDArray[np.float64]
 
@@ -271,5 +272,5 @@ def test_one_class_cannot_be_told_apart() -> None:
 
 def test_every_loss_is_tested_here_and_says_what_it_is() -> None:
     tested = {part for name in OF_CLASSES + OF_NUMBERS for part in name.split("+")}
-    assert tested == set(LOSSES)
+    assert tested == set(LOSSES) == set(LOSS_KINDS)
     assert all(loss.summary for loss in LOSSES.values())

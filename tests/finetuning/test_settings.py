@@ -10,12 +10,13 @@ from factories import RegionHeaderFactory, labels_on
 from odc.geo.geobox import GeoBox
 
 from lianet_user.errors import InputError
-from lianet_user.field.head import DEEP_WIDTHS, HeadLayers
+from lianet_user.field.config import DEEP_WIDTHS
+from lianet_user.field.head import HeadLayers
 from lianet_user.files.header import ClassEntry
-from lianet_user.finetuning.losses import LOSSES
 from lianet_user.finetuning.settings import (
     CLASSES,
     FEW_PIXELS,
+    LOSS_KINDS,
     MANY,
     MANY_PIXELS,
     TASKS,
@@ -58,7 +59,7 @@ def test_every_task_names_a_loss_for_its_kind() -> None:
         "land-cover", "leaf-type", "canopy-height", "building-density", "building-mask", "crops", "burn-scars",
     }  # fmt: skip
     for task in TASKS.values():
-        assert LOSSES[task.settings.loss].kind == ("classes" if task.kind == "segmentation" else "numbers")
+        assert LOSS_KINDS[task.settings.loss] == ("classes" if task.kind == "segmentation" else "numbers")
     assert TASKS["canopy-height"].settings.number_scale == 30
     assert TASKS["building-mask"].scale == 4
 

@@ -27,9 +27,8 @@ from lianet_user.geo.grid import Window
 from lianet_user.geo.patches import Axis, Lattice, PatchCache, blended
 from lianet_user.head import Head, head_lattice
 from lianet_user.paper_import import import_checkpoint, read_about
-from lianet_user.pretraining import PretrainSettings, pretrain
+from lianet_user.pretraining import PretrainSettings, UpdateSettings, pretrain, update
 from lianet_user.pretraining.loader import Batch, Loader, drawn_from
-from lianet_user.pretraining.update import UpdateSettings, update
 from lianet_user.region import Region, crop
 
 pytestmark = pytest.mark.numerics

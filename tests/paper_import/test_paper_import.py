@@ -20,9 +20,17 @@ import torch
 
 from lianet_user.cli import _run
 from lianet_user.errors import ArtifactError, InputError
-from lianet_user.field.config import FourierTime, HeadConfig, MlpTime, SinusoidalTime, days_since_epoch, preset
+from lianet_user.field.config import (
+    PAPER_WIDTHS,
+    FourierTime,
+    HeadConfig,
+    MlpTime,
+    SinusoidalTime,
+    days_since_epoch,
+    preset,
+)
 from lianet_user.field.encoding import TimeMlp, TimeWaves
-from lianet_user.field.head import PAPER_WIDTHS, HeadEnsemble
+from lianet_user.field.head import HeadEnsemble
 from lianet_user.field.model import NeuralField
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import Window

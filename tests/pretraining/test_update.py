@@ -23,7 +23,8 @@ from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import RegionHeader
 from lianet_user.imagery import Imagery
 from lianet_user.pretraining import PretrainProgress, pretrain
-from lianet_user.pretraining.update import UpdateSettings, _grown, update
+from lianet_user.pretraining.settings import UpdateSettings
+from lianet_user.pretraining.update import _grown, update
 from lianet_user.region import Region
 
 SHORT = UpdateSettings(steps=6, batch=4, window=48, warmup=2, checkpoint_every=3, report_every=3)
