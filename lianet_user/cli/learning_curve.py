@@ -88,7 +88,7 @@ def learning_curve(
             split=lambda repeat: split_options.split(
                 read, header, dataclasses.replace(all_of_it, seed=all_of_it.seed + repeat)
             ),
-            listener=lambda done, runs: bars.task("training")(done, runs, f"run {math.ceil(done)} of {runs}"),
+            listener=lambda stage, done, total: bars.task(stage)(done, total, _note(stage, done, total)),
         )
     rows = [_row(point) for point in points]
     with replacing(output) as temporary, open(temporary, "w", newline="") as file:
@@ -104,6 +104,10 @@ def learning_curve(
         print_next(
             f"where the curve still rises more labels help: lianet-user suggest HEAD --labels {quoted(labels)} says where"
         )
+
+
+def _note(stage: str, done: float, total: int) -> str:
+    return f"run {max(1, math.ceil(done))} of {total}" if stage == "training" else ""
 
 
 def _shares(text: str) -> list[float]:

@@ -54,7 +54,7 @@ def learning_curve(
     repeats: int = 3,
     settings: Callable[[float], FinetuneSettings] | None = None,
     split: Callable[[int], Split] | None = None,
-    listener: Callable[[float, int], None] | None = None,
+    listener: Callable[[str, float, int], None] | None = None,
 ) -> list[CurvePoint]:
     """Train on growing shares of the training blocks, and judge each on the same ground, which none of them holds.
 
@@ -67,11 +67,13 @@ def learning_curve(
         repeats: how often, each time with another split and other blocks.
         settings: gives those of a share, which all read the same; None takes what `finetune` does with so many labels.
         split: gives the split of a repeat; None draws it from the settings' share and the repeat.
-        listener: called with the number of runs done, a part of one included, and the number of all.
+        listener: called with what goes on ("features", then "training"), how many blocks or runs are done, a part of a run
+            included, and how many there are.
 
     Raises:
         LabelError: the labels lie on another grid, or cannot be split.
     """
+    report = listener or (lambda *_: None)
     check_ground(region, labels)
     settings_of = settings or (lambda share: settings_for("auto", labels, region.header, share * (1 - SHARE)))
     reading = settings_of(max(shares))
@@ -84,6 +86,7 @@ def learning_curve(
         margin=max(WINDOW_MARGIN, reading.crop // 2),
         tight=reading.sampling == "balanced",
         halo=region.field.config.decoder.halo,
+        listener=lambda *done: report("features", *done),
     )
     if reading.standardize:
         samples = standardized(samples, *moments(samples))
@@ -103,8 +106,7 @@ def learning_curve(
             layers = new_layers(region, labels, goal, chosen_settings)
 
             def tell(step: Step) -> None:
-                if listener:
-                    listener(len(points) + step.done / step.total, total)
+                report("training", len(points) + step.done / step.total, total)
 
             # Without looks: choosing a state on the ground that judges would favour small shares, which fluctuate more.
             train_alone(layers, training, region, goal, chosen_settings, tell)
@@ -120,8 +122,7 @@ def learning_curve(
                     seconds=round(time.monotonic() - started, 1),
                 )
             )
-            if listener and not layers.members:
-                listener(len(points), total)
+            report("training", len(points), total)
     return points
 
 

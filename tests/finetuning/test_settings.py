@@ -15,13 +15,13 @@ from lianet_user.files.header import ClassEntry
 from lianet_user.finetuning.losses import LOSSES
 from lianet_user.finetuning.settings import (
     CLASSES,
-    FEW_PIXELS,
     MANY,
     MANY_PIXELS,
     TASKS,
     settings_for,
 )
 from lianet_user.labels import LabelMap, Labels
+from lianet_user.labels.effort import FEW_PIXELS
 
 TWO = tuple(ClassEntry(name=name, color="#000000") for name in "ab")
 
