@@ -97,14 +97,14 @@ def compare(
         raise InputError("--folds and --share-train both say which ground is judged: give one of them")
     if split_options.validation is not None:
         raise InputError("compare splits by --folds or --share-train: omit --validation")
-    if output is not None:
-        refuse_existing(output, overwrite)
     path = region_file(region, quiet)
     header = open_region_file(path).header
 
     from lianet_user.labels import read_labels
 
     label_map = read_labels(labels, header, labels_options)
+    if output is not None:
+        refuse_existing(output, overwrite)
     scene = None
     if imagery:
         table = read_config(config)["imagery"]

@@ -280,8 +280,8 @@ class Progress:
         self._printing = threading.Lock()
 
     def task(self, name: str) -> Callable[..., None]:
-        """The task of that name, which its first call begins: call it with what is done, what is in total, and a note; and where
-        it has stages, with all of them and the number of the one that this is."""
+        """The task of that name, which its first call begins: call it with what is done, what is in total, and a note; where it
+        has stages, with all of them and the number of the one that this is."""
 
         def show(done: float, total: float, note: str = "", stages: Stages = ONE_STAGE, at: int = 0) -> None:
             task = self._last = self._tasks.setdefault(name, _Task(name))
@@ -337,8 +337,8 @@ def minutes(seconds: float) -> str:
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """Show how far tasks are while the block runs, and how long the rest of each takes: bars in a terminal, and elsewhere a line
-    at every tenth and at least once a minute, or none if a task takes no more than a few seconds."""
+    """Show how far tasks are while the block runs, and how long the rest of each takes: bars in a terminal, elsewhere a line at
+    every tenth and at least once a minute, or none if a task takes no more than a few seconds."""
     if quiet:
         yield Progress(None, lines=False)
     elif is_terminal():

@@ -106,9 +106,6 @@ def finetune(
 
     figure, page = output.with_suffix(".png"), output.with_suffix(".html")
     written = [output, *([figure] if picture else []), *([page] if report else [])]
-    for path in written:
-        refuse_existing(path, overwrite)
-    context.with_resource(only_writer(output))
     if folds is not None and split_options.validation is not None:
         raise InputError("--folds and --validation both say what is kept to judge by: give one of them")
     start_header = open_head_file(start).header if start else None
@@ -118,6 +115,9 @@ def finetune(
     from lianet_user.labels import read_labels
 
     label_map = naming_options(read_labels(labels, header, labels_options), "finetune")
+    for path in written:
+        refuse_existing(path, overwrite)
+    context.with_resource(only_writer(output))
     if not quiet and not as_json:
         print_lines(label_map.report.lines(), "finetune")
 

@@ -62,13 +62,13 @@ def learning_curve(
     from lianet_user.files.artifact import open_region_file, refuse_existing, replacing
     from lianet_user.labels import read_labels
 
-    plot = output.with_suffix(".png")
-    for path in (output, plot):
-        refuse_existing(path, overwrite)
     chosen = _shares(shares)
     region_path = region_file(region, quiet)
     header = open_region_file(region_path).header
     read = read_labels(labels, header, labels_options)
+    plot = output.with_suffix(".png")
+    for path in (output, plot):
+        refuse_existing(path, overwrite)
 
     from lianet_user.evaluation.learning_curve import learning_curve as study
     from lianet_user.region import Region

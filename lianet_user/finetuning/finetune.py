@@ -226,7 +226,7 @@ class FinetuneProgress:
     done: int
     total: int
     stages: tuple[tuple[str, float], ...] = ()
-    """All stages, one after the other, each with the seconds that it takes on the machine of :mod:`lianet_user.labels.effort`."""
+    """All stages, one after the other, each with the seconds that :mod:`lianet_user.labels.effort` expects."""
     at: int = 0
     """The number of this stage among them."""
     loss: float | None = None

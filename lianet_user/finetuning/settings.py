@@ -225,8 +225,8 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: flo
 
 
 MANY_PIXELS = 200_000
-"""With as many pixels to train on, a part of the labels shows all that there is to learn, and training once more on the rest only
-takes time."""
+"""With as many pixels to train on, a part of the labels shows all that there is to learn, and training once more on the rest
+only takes time."""
 
 CLASSES = FinetuneSettings(widths=SLIM_WIDTHS, norm="channel", members=1, refit=True)
 """`auto` for classes. Layers of these widths are as good as the paper's, in half the time."""

@@ -131,8 +131,8 @@ REFERENCE_GFLOPS = 85.0
 """Matrix products of float32 there, by :func:`matrix_gflops`."""
 
 FIELD_SECONDS = {"resnet18": 8.3, "resnet50": 220.0, "resnet101": 460.0, None: 220.0}
-"""For a million pixels of the frozen field, by the encoder of its decoder: of `lite`, with the halos; of the paper's Base and Large,
-and of the later releases' light decoder, which has none, twice what they took on two cores."""
+"""For a million pixels of the frozen field, by the encoder of its decoder: of `lite`, with the halos; of the paper's Base and
+Large, and of the later releases' light decoder, which has none, twice what they took on two cores."""
 
 SOLVING_SECONDS = 3.4
 """For a closed form, whose choices are the same work however many labels there are."""
@@ -153,12 +153,12 @@ def field_seconds(plan: Sequence[Reading], field: FieldConfig) -> float:
 
 
 FEW_PIXELS = 5_000
-"""With fewer pixels to train on, the closed form sees all of them, and layers add nothing to it: no region of the bench had better
-maps with them (benchmarks/README.md, "Many regions")."""
+"""With fewer pixels to train on, the closed form sees all of them, and layers add nothing to it: no region of the bench had
+better maps with them (benchmarks/README.md, "Many regions")."""
 
 CLASSES_PRODUCTS, NUMBERS_PRODUCTS, LASTING_PRODUCTS = 1.0e12, 2.1e12, 0.6e12
-"""Products that training the layers takes by default, once: for classes, for numbers, and for labels that hold at all of several
-dates of a `lite` field. It is done twice, or with twice the steps."""
+"""Products that training the layers takes by default, once: for classes, for numbers, and for labels that hold at all of
+several dates of a `lite` field. It is done twice, or with twice the steps."""
 
 
 def default_seconds(labels: Labels, region: RegionHeader, validation: float) -> float:
