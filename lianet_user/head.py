@@ -113,6 +113,11 @@ class Head:
         head._check_inputs()
         return head
 
+    def __repr__(self) -> str:
+        header = self.header
+        what = ", ".join(entry.name for entry in header.classes) or f"numbers in {header.numbers.unit or 'no unit'}"  # type: ignore[union-attr]  # one of both
+        return f"<Head on {header.region.name!r}: {what}; {self.path or 'not saved'}>"
+
     def check_lineage(self, region: Region) -> None:
         """Check that the head's weights mean anything on a region: it has to be the head's own, updated or not.
 
@@ -307,7 +312,8 @@ class Head:
             tile: pixels along the side of what is computed at once.
 
         Returns:
-            uint8 (y, x) with coordinates, CRS, and the class names as attributes; or float32 with the unit.
+            `class`, uint8 (y, x), with coordinates, CRS, the date as `time`, and the class names and credits as attributes; or
+            `value`, float32, with the unit.
 
         Raises:
             AreaError: the box lies outside the region, or its CRS is unknown.
@@ -326,8 +332,15 @@ class Head:
             values[part.within(window).scaled(self.scale).slices] = self.values(part, date)
         geobox = window_geobox(self.geobox, fine)
         if self.header.numbers is not None:
-            return wrap_xr(values, geobox, nodata=float("nan")).assign_attrs(units=self.header.numbers.unit)
-        return wrap_xr(values, geobox, nodata=IGNORE).assign_attrs(class_flags(self.header.classes))
+            array = wrap_xr(values, geobox, nodata=float("nan")).assign_attrs(units=self.header.numbers.unit)
+        else:
+            array = wrap_xr(values, geobox, nodata=IGNORE).assign_attrs(class_flags(self.header.classes))
+        about = {
+            "long_name": f"{self.header.task} by a head of {self.region.header.title}",
+            "attribution": self.header.attribution,
+        }
+        array = array.assign_attrs(about).rename("class" if self.header.classes else "value")
+        return array.assign_coords(time=np.datetime64(self.acquisition_date(date), "ns"))
 
 
 def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:

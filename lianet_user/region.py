@@ -93,6 +93,12 @@ class Region:
         region.field = _folded(region.trained)
         return region
 
+    def __repr__(self) -> str:
+        height, width = self.shape
+        dates = [str(date) for date in self.header.dates]
+        when = dates[0] if len(dates) == 1 else f"{len(dates)} dates from {min(dates)} to {max(dates)}"
+        return f"<Region {self.header.name!r}: {width} x {height} px, {len(self.header.bands)} bands, {when}>"
+
     @property
     def geobox(self) -> GeoBox:
         return self.header.grid.geobox

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lianet_user.imagery import open_imagery
+from lianet_user.imagery import ImageryOptions, open_imagery
 from lianet_user.pretraining import PretrainSettings, RegionWords, pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,12 @@ _specification.loader.exec_module(generality)
 def test_heads_keep_up_with_forests_on_imagery(tmp_path: Path) -> None:
     words = RegionWords(name="brazil", title="brazil", licence="CC-BY-4.0", attribution="see the README of the data")
     scenes = sorted(str(path) for path in DATA.glob(generality.PLACES["brazil"].imagery))
-    pretrain(open_imagery(scenes), tmp_path / "brazil.safetensors", words, settings=PretrainSettings(steps=8, batch=4))
+    pretrain(
+        open_imagery(scenes, ImageryOptions()),
+        tmp_path / "brazil.safetensors",
+        words,
+        settings=PretrainSettings(steps=8, batch=4),
+    )
     results = tmp_path / "results.jsonl"
     asked = argparse.Namespace(
         data=DATA, regions=tmp_path, results=results, cells=CELLS, draws=DRAWS, contenders=["lianet", "forest-context"]

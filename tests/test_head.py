@@ -256,6 +256,9 @@ def test_predict_maps_a_box_on_the_regions_grid(head: Head) -> None:
     assert np.array_equal(array.y, 5_820_000 - 10 * (13 + np.arange(31)) - 5)
     assert np.array_equal(array.to_numpy(), head.values(window))
     assert array.odc.nodata == IGNORE
+    assert array.name == "class"
+    assert array.time.dt.date.item() == head.acquisition_date(None)
+    assert array.attribution == head.header.attribution
     assert array.flag_values.tolist() == [0, 1, 2, 3]
     assert array.flag_meanings.split() == ["water", "wood_and_scrub", "field", "town"]
 

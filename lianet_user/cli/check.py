@@ -21,6 +21,8 @@ from lianet_user.cli.options import (
 )
 from lianet_user.labels.label_options import LabelOptions
 
+PICTURE = Path("check.png")
+
 
 @reads_labels
 @splits_labels
@@ -29,9 +31,15 @@ def check(
     labels: LabelsPath,
     labels_options: LabelOptions,
     split_options: SplitOptions,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.png", help="Picture to draw.")] = Path(
-        "check.png"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.png",
+            help="Picture to draw. Default: check.png, where it replaces an earlier one.",
+        ),
+    ] = None,
     picture: Annotated[bool, typer.Option(help="Draw the labels over the image that the region remembers.")] = True,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -44,11 +52,13 @@ def check(
     from lianet_user.files.artifact import open_region_file, refuse_existing
     from lianet_user.labels import SHARE, check_labels, read_labels
 
-    if picture:
-        refuse_existing(output, overwrite)
     path = region_file(region, quiet)
     header = open_region_file(path).header
     read = naming_options(read_labels(labels, header, labels_options), "check")
+    target = output or PICTURE
+    if picture:
+        # Labels are checked again and again: the picture of the last time is in nobody's way.
+        refuse_existing(target, overwrite or output is None)
     result = check_labels(
         read,
         header,
@@ -61,11 +71,11 @@ def check(
         from lianet_user.report import labels_figure
 
         with progress(quiet) as bars:
-            labels_figure(Region.open(path), read, output, bars.task("picture"))
+            labels_figure(Region.open(path), read, target, bars.task("picture"))
     if as_json:
-        print(json.dumps({**result.as_dict(), "picture": str(output) if picture else None}, indent=2))
+        print(json.dumps({**result.as_dict(), "picture": str(target) if picture else None}, indent=2))
     elif not quiet:
         print_lines(result.lines(), "check")
         if picture:
-            wrote(output)
+            wrote(target)
         print_next(f"lianet-user finetune {quoted(region)} {quoted(labels)}, with the same options")

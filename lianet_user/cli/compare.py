@@ -103,13 +103,7 @@ def compare(
         raise InputError("--folds and --share-train both say which ground is judged: give one of them")
     if split_options.validation is not None:
         raise InputError("compare splits by --folds or --share-train: omit --validation")
-    checkpoint = None
-    if output is not None:
-        refuse_existing(output, overwrite)
-        context.with_resource(only_writer(output))
-        checkpoint = head_checkpoint_path(output)
-        refuse_unfinished(checkpoint, output, resume or overwrite)
-    elif resume:
+    if resume and output is None:
         raise InputError("--resume goes on from what lies beside the table of an earlier run: give it with --output")
     path = region_file(region, quiet)
     header = open_region_file(path).header
@@ -117,6 +111,12 @@ def compare(
     from lianet_user.labels import read_labels
 
     label_map = read_labels(labels, header, labels_options)
+    checkpoint = None
+    if output is not None:
+        refuse_existing(output, overwrite)
+        context.with_resource(only_writer(output))
+        checkpoint = head_checkpoint_path(output)
+        refuse_unfinished(checkpoint, output, resume or overwrite)
     scene = None
     if imagery:
         table = read_config(config)["imagery"]

@@ -6,8 +6,10 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,9 @@ from lianet_user.errors import (
 )
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Display
+    from rich.progress import TaskID
+
     from lianet_user.field.model import Precision
     from lianet_user.files.header import AnyScores, DatedScores, NumberScores, Scores
     from lianet_user.labels import Labels
@@ -168,41 +173,211 @@ def stoppable() -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
-class Progress:
-    """Bars on standard error, silent where that is not a terminal."""
+# --- Progress: bars in a terminal, lines now and then elsewhere, both with the time that is left.
 
-    def __init__(self, display: Any) -> None:
-        self._display = display
-        self._tasks: dict[str, Any] = {}
+RECENT = 20.0
+"""Seconds over which the pace of a stage is measured, or the last third of the stage where that is longer."""
+MARKS_APART = 0.2
+"""Seconds between the times that are kept for that."""
+SURE = 0.1
+"""Share of a stage after which only its own pace counts, and no longer what was expected of it."""
+LINE_AFTER, LINES_APART, LINE_WITHIN = 5.0, 2.0, 60.0
+"""Where standard error is no terminal: seconds before the first line, at least between two, and at most between two."""
+
+Stages = Sequence[tuple[str, float]]
+"""The parts of some work, one after the other: the kind of each, and the seconds that it was expected to take somewhere."""
+ONE_STAGE: Stages = (("", 1.0),)
+
+
+class Pace:
+    """How much of some work is done, and how long the rest will take.
+
+    How fast a stage was of late says how long the rest of it takes. Stages to come take as long as those of their kind did,
+    beside what was expected of them; a kind that has not been met, as long as all that was met.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()  # what is shown is asked for by another thread
+        self._started = clock()
+        self._stages, self._at = ONE_STAGE, -1
+        self._began = (self._started, 0.0)
+        self._marks: deque[tuple[float, float]] = deque()
+        """Times, and the share of the stage that was done by then."""
+        self._past: dict[str, tuple[float, float]] = {}
+        """Of each kind, the seconds that its finished stages were expected to take, and those that they took."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the work began."""
+        return self._clock() - self._started
+
+    @property
+    def share(self) -> float:
+        """How much is done, by the seconds that were expected."""
+        if not self._marks:
+            return 0.0
+        expected = [seconds for _, seconds in self._stages]
+        return (sum(expected[: self._at]) + expected[self._at] * self._marks[-1][1]) / sum(expected)
+
+    def update(self, done: float, stages: Stages = ONE_STAGE, at: int = 0) -> None:
+        """Note how far the work is.
+
+        Args:
+            done: share of the stage that is done. A resumed run begins with what an earlier one did.
+            stages: all of them.
+            at: number of the stage.
+        """
+        with self._lock:
+            now = self._clock()
+            if at != self._at:
+                if self._at >= 0:
+                    kind, expected = self._stages[self._at]
+                    (since, resumed_at), before = self._began, self._past.get(kind, (0.0, 0.0))
+                    self._past[kind] = before[0] + expected * (1 - resumed_at), before[1] + now - since
+                self._at, self._began = at, (now, done)
+                self._marks.clear()
+            self._stages = stages
+            if len(self._marks) > 1 and now - self._marks[-2][0] < MARKS_APART:
+                self._marks.pop()
+            self._marks.append((now, done))
+            while len(self._marks) > 2 and self._marks[1][0] < now - max(RECENT, (now - self._began[0]) / 3):
+                self._marks.popleft()
+
+    def left(self) -> float | None:
+        """Seconds until the end of the last stage; None as long as nothing tells."""
+        with self._lock:
+            if not self._marks:
+                return None
+            (first, before), (last, done), (_, resumed_at) = self._marks[0], self._marks[-1], self._began
+            (kind, expected), ahead, past = self._stages[self._at], self._stages[self._at + 1 :], dict(self._past)
+        whole = (last - first) / (done - before) if done > before and last > first else None
+        if (ratio := _ratio(kind, past)) is not None:
+            sure = 0.0 if whole is None else min(1.0, (done - resumed_at) / SURE)
+            whole = sure * (whole or 0.0) + (1 - sure) * expected * ratio
+        if whole is None:
+            return None
+        past[kind] = expected, whole  # as fast as it is now, and not as it was
+        later = sum(each * (_ratio(name, past) or 0.0) for name, each in ahead)
+        return max(0.0, whole * (1 - done) - (self._clock() - last)) + later
+
+
+def _ratio(kind: str, past: Mapping[str, tuple[float, float]]) -> float | None:
+    """Seconds taken for each second expected; None where nothing tells."""
+    own = [past[kind]] if kind in past else list(past.values())
+    expected = sum(each for each, _ in own)
+    return sum(taken for _, taken in own) / expected if expected else None
+
+
+class Progress:
+    """Tasks that are going on, each shown on standard error; made by :func:`progress`."""
+
+    def __init__(self, display: Display | None, lines: bool) -> None:
+        self._display, self._lines = display, lines
+        self._tasks: dict[str, _Task] = {}
+        self._last: _Task | None = None
+        self._printing = threading.Lock()
 
     def task(self, name: str) -> Callable[..., None]:
-        """The bar of that name, made when first asked for: call it with what is done, what is in total, and a note."""
-        if name not in self._tasks:
-            self._tasks[name] = self._display.add_task(name, total=None, note="")
+        """The task of that name, which its first call begins: call it with what is done, what is in total, and a note; where it
+        has stages, with all of them and the number of the one that this is."""
 
-        def show(done: float, total: float, note: str = "") -> None:
-            self._display.update(self._tasks[name], completed=done, total=total, note=note)
+        def show(done: float, total: float, note: str = "", stages: Stages = ONE_STAGE, at: int = 0) -> None:
+            task = self._last = self._tasks.setdefault(name, _Task(name))
+            task.note = note
+            task.pace.update(done / total if total else 1.0, stages, at)
+            if self._lines:
+                self.beat()
+            elif self._display is not None:
+                if task.bar is None:
+                    task.bar = self._display.add_task(name, total=1.0, task=task)
+                self._display.update(task.bar, completed=task.pace.share)
 
         return show
+
+    def beat(self) -> None:
+        """Print a line if one is due: while a task tells nothing, too."""
+        with self._printing:
+            if self._last is not None:
+                self._last.print_if_due()
+
+
+class _Task:
+    """A bar, or a row of lines."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.note = name, ""
+        self.pace = Pace()
+        self.bar: TaskID | None = None
+        self._tenth, self._printed = 0, 0.0
+
+    def time_left(self) -> str:
+        left = self.pace.left()
+        return "" if left is None else f"about {minutes(left)} left"
+
+    def print_if_due(self) -> None:
+        share, elapsed = self.pace.share, self.pace.elapsed
+        since, tenth = elapsed - self._printed, int(share * 10 + 1e-9)
+        late = share < 1 and since >= LINE_WITHIN
+        # What is over before there was anything to say has no last line either.
+        if late or (
+            tenth > self._tenth and elapsed >= LINE_AFTER and since >= LINES_APART and (share < 1 or self._printed)
+        ):
+            self._tenth, self._printed = tenth, elapsed
+            parts = f"{share:.0%} in {minutes(elapsed)}", self.time_left() if share < 1 else "", self.note
+            err.print(printable(f"{self.name}: {', '.join(filter(None, parts))}"), style="dim", soft_wrap=True)
+
+
+def minutes(seconds: float) -> str:
+    """Minutes and seconds, or hours, minutes and seconds."""
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole // 60}:{whole % 60:02}:{rest:02}" if whole >= 60 else f"{whole}:{rest:02}"
 
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """Show bars with share, time left and a note while the block runs."""
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    """Show how far tasks are while the block runs, and how long the rest of each takes: bars in a terminal, elsewhere a line at
+    every tenth and at least once a minute, or none if a task takes no more than a few seconds."""
+    if quiet:
+        yield Progress(None, lines=False)
+    elif is_terminal():
+        with _display() as display:
+            yield Progress(display, lines=False)
+    else:
+        bars, over = Progress(None, lines=True), threading.Event()
+
+        def beat() -> None:
+            while not over.wait(1.0):
+                bars.beat()
+
+        beating = threading.Thread(target=beat, daemon=True)
+        beating.start()
+        try:
+            yield bars
+        finally:
+            over.set()
+            beating.join()
+
+
+def _display() -> Display:
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Display
 
+    class Told(ProgressColumn):
+        """What a task says of itself."""
+
+        def render(self, task: Task) -> Text:
+            own: _Task = task.fields["task"]
+            return Text("  ".join(filter(None, (own.time_left(), own.note))))
+
     columns = (
-        TextColumn("{task.description:>10}"),
+        TextColumn("{task.description:>11}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        Told(),
     )
-    with Display(*columns, console=err, disable=quiet or not is_terminal()) as display:
-        yield Progress(display)
+    return Display(*columns, console=err)
 
 
 @contextmanager

@@ -105,9 +105,6 @@ def finetune(
 
     figure, page = output.with_suffix(".png"), output.with_suffix(".html")
     written = [output, *([figure] if picture else []), *([page] if report else [])]
-    for path in written:
-        refuse_existing(path, overwrite)
-    context.with_resource(only_writer(output))
     if folds is not None and split_options.validation is not None:
         raise InputError("--folds and --validation both say what is kept to judge by: give one of them")
     start_header = open_head_file(start).header if start else None
@@ -117,9 +114,12 @@ def finetune(
     from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
     from lianet_user.labels import read_labels
 
+    label_map = naming_options(read_labels(labels, header, labels_options), "finetune")
+    for path in written:
+        refuse_existing(path, overwrite)
+    context.with_resource(only_writer(output))
     checkpoint = head_checkpoint_path(output)
     refuse_unfinished(checkpoint, output, resume or overwrite)
-    label_map = naming_options(read_labels(labels, header, labels_options), "finetune")
     if not quiet and not as_json:
         print_lines(label_map.report.lines(), "finetune")
 
@@ -135,51 +135,59 @@ def finetune(
     from lianet_user.finetuning.finetune import UnfinishedError
     from lianet_user.finetuning.validation import verdict
     from lianet_user.head import Head
+    from lianet_user.labels.effort import DRAWING_SECONDS
     from lianet_user.region import Region
 
     before: AnyScores | None = None
-    with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(checkpoint, output):
+    drawing = (("drawing", DRAWING_SECONDS),) if picture or report else ()
+    with progress(quiet) as bars:
+        show_task = bars.task("fine-tuning")
+        stages: tuple[tuple[str, float], ...] = ()
 
         def show(state: FinetuneProgress) -> None:
-            nonlocal before
+            nonlocal before, stages
             if state.scores is not None:
                 before = state.scores
                 if not quiet and not as_json:
                     out.print(_before(start, before), soft_wrap=True)
             else:
-                bars.task(state.stage)(state.done, state.total, _note(state))
+                stages = state.stages + drawing
+                show_task(state.done, state.total, _note(state), stages, state.at)
             stop_if_asked()
 
         opened = Region.open(region_path, choose_device(device))
         earlier = Head.open_on(start, opened) if start else None
-        try:
-            trained = train(
-                opened,
-                label_map,
-                settings=settings,
-                start=earlier,
-                split=split,
-                folds=parts,
-                unit=unit,
-                checkpoint=checkpoint,
-                resume=resume,
-                cache_gb=cache_gb,
-                listener=show,
-            )
-        except UnfinishedError as error:
-            raise UnfinishedError(f"{error}{_kept(error.last_good, output)}", error.last_good) from error
-    trained.head.save(output)
-    remove_checkpoints(output)
-    if picture or report:
-        from lianet_user.report import finetune_figure, map_view, write_report
+        with stoppable() as stop_if_asked, resumable(checkpoint, output):
+            try:
+                trained = train(
+                    opened,
+                    label_map,
+                    settings=settings,
+                    start=earlier,
+                    split=split,
+                    folds=parts,
+                    unit=unit,
+                    checkpoint=checkpoint,
+                    resume=resume,
+                    cache_gb=cache_gb,
+                    listener=show,
+                )
+            except UnfinishedError as error:
+                raise UnfinishedError(f"{error}{_kept(error.last_good, output)}", error.last_good) from error
+        trained.head.save(output)
+        remove_checkpoints(output)
+        if drawing:
+            from lianet_user.report import finetune_figure, map_view, write_report
 
-        mapped = map_view(trained.head, trained.labels)
-        if picture:
-            finetune_figure(trained.head, trained.labels, figure, trained.split, mapped)
-        if report:
-            write_report(
-                trained.head, trained.labels, page, trained.split, trained.history, head_path=output, mapped=mapped
-            )
+            show_task(0, 1, drawing[0][0], stages, len(stages) - 1)
+            mapped = map_view(trained.head, trained.labels)
+            if picture:
+                finetune_figure(trained.head, trained.labels, figure, trained.split, mapped)
+            if report:
+                write_report(
+                    trained.head, trained.labels, page, trained.split, trained.history, head_path=output, mapped=mapped
+                )
+            show_task(1, 1, "", stages, len(stages) - 1)
     failed = verdict(trained.head.header, str(figure) if picture else "a map of it")
     if as_json:
         print(json.dumps(_document(trained, written, before, failed), indent=2))
@@ -198,8 +206,15 @@ def finetune(
 
 
 def _note(state: FinetuneProgress) -> str:
-    loss = f"loss {state.loss:.3f}" if state.loss is not None else ""
-    return loss if state.figure is None else f"{loss}, validation {state.figure:.3f}"
+    """The stage, which round of several it is part of, and how good the head is so far."""
+    kinds = [kind for kind, _ in state.stages]
+    turn, turns = kinds[: state.at + 1].count(state.stage), kinds.count(state.stage)
+    words = [
+        state.stage + (f" {turn} of {turns}" if turns > 1 else ""),
+        "" if state.loss is None else f"loss {state.loss:.3f}",
+        "" if state.figure is None else f"validation {state.figure:.3f}",
+    ]
+    return ", ".join(filter(None, words))
 
 
 def _kept(last_good: Finetuned | None, output: Path) -> str:

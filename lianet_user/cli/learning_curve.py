@@ -77,16 +77,16 @@ def learning_curve(
     from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
     from lianet_user.labels import read_labels
 
+    chosen = _shares(shares)
+    region_path = region_file(region, quiet)
+    header = open_region_file(region_path).header
+    read = read_labels(labels, header, labels_options)
     plot = output.with_suffix(".png")
     for path in (output, plot):
         refuse_existing(path, overwrite)
     context.with_resource(only_writer(output))
     checkpoint = head_checkpoint_path(output)
     refuse_unfinished(checkpoint, output, resume or overwrite)
-    chosen = _shares(shares)
-    region_path = region_file(region, quiet)
-    header = open_region_file(region_path).header
-    read = read_labels(labels, header, labels_options)
 
     def settings(share: float) -> FinetuneSettings:
         return training_options.settings(read, header, split_options, share * split_options.trained)
@@ -101,8 +101,8 @@ def learning_curve(
 
     with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(checkpoint, output):
 
-        def show(done: float, runs: int) -> None:
-            bars.task("training")(done, runs, f"run {math.ceil(done)} of {runs}")
+        def show(stage: str, done: float, total: int) -> None:
+            bars.task(stage)(done, total, _note(stage, done, total))
             stop_if_asked()
 
         points = study(
@@ -133,6 +133,10 @@ def learning_curve(
         print_next(
             f"where the curve still rises more labels help: lianet-user suggest HEAD --labels {quoted(labels)} says where"
         )
+
+
+def _note(stage: str, done: float, total: int) -> str:
+    return f"run {max(1, math.ceil(done))} of {total}" if stage == "training" else ""
 
 
 def _shares(text: str) -> list[float]:

@@ -105,10 +105,10 @@ def predict(
 
     paths = heads or [Path("head.safetensors")]
     several = len(paths) > 1 or bool(date and (len(date) > 1 or date[0] == "all" or ".." in date[0]))
-    if not several:
-        refuse_existing(output or MAP, writing_options.overwrite)
     files = [open_head_file(path) for path in paths]  # a wrong file is refused before torch is imported
     kind = choose_precision(precision)
+    if not several:
+        refuse_existing(output or MAP, writing_options.overwrite)
     beside = _Beside.checked(polygons, zones, output or MAP, several, writing_options.overwrite)
 
     regions = [region_file(text, quiet) for text in region or ()]

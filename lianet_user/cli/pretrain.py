@@ -13,9 +13,7 @@ from lianet_user.cli.console import (
     Progress,
     StoppedError,
     choose_device,
-    err,
     is_first_process,
-    is_terminal,
     print_next,
     progress,
     quoted,
@@ -133,7 +131,7 @@ def pretrain(
             output,
             about,
             settings=settings,
-            listener=encoding_progress(bars, quiet, stop_if_asked),
+            listener=encoding_progress(bars, stop_if_asked),
             resume=resume,
             device=kind,
         )
@@ -191,7 +189,7 @@ def update(
             opened,
             output,
             settings=settings,
-            listener=encoding_progress(bars, quiet, stop_if_asked),
+            listener=encoding_progress(bars, stop_if_asked),
             resume=resume,
             device=kind,
         )
@@ -219,16 +217,24 @@ def refuse_unfinished(checkpoint: Path, output: Path, allowed: bool) -> None:
         )
 
 
-def encoding_progress(
-    bars: Progress, quiet: bool, stop_if_asked: Callable[[], None]
-) -> Callable[[PretrainProgress], None]:
-    """A listener that shows progress: a bar, or a line now and then where there is no terminal; and that ends the run."""
+ENCODING = (("encoding", 0.97), ("judging", 0.03))
+"""The stages of an encoding, and the shares of the time that they are expected to take."""
+
+
+def encoding_progress(bars: Progress, stop_if_asked: Callable[[], None]) -> Callable[[PretrainProgress], None]:
+    """A listener that shows the steps, and with them how good the field was when last measured; and that ends the run."""
+    show_task = bars.task("encoding")
+    level, waited = "", ""
 
     def show(state: PretrainProgress) -> None:
-        if state.psnr_db is not None and not is_terminal() and not quiet:
-            waited = f", {state.waited:.0%} of it waiting for windows" if state.waited >= 0.01 else ""
-            err.print(f"step {state.step} of {state.steps}, {state.seconds:.0f} s{waited}, {state.psnr_db:.2f} dB")
-        bars.task("encoding")(state.step, state.steps, f"{state.psnr_db:.1f} dB" if state.psnr_db else "")
+        nonlocal level, waited
+        if state.psnr_db is not None:
+            level = f", {state.psnr_db:.2f} dB"
+            waited = f", {state.waited:.0%} of the time waiting for windows" if state.waited >= 0.01 else ""
+        if state.judged:
+            show_task(state.judged, 1, f"comparing with the imagery{level}", ENCODING, 1)
+        else:
+            show_task(state.step, state.steps, f"step {state.step} of {state.steps}{level}{waited}", ENCODING)
         stop_if_asked()
 
     return show

@@ -57,11 +57,11 @@ def suggest(
     if output.suffix.lower() != ".gpkg":
         raise OutputError(f"{output}: expected a name that ends in .gpkg, a GeoPackage: give one with -o")
     figure = output.with_suffix(".png")
-    for path in [output, *([figure] if picture else [])]:
-        refuse_existing(path, overwrite)
     box = parse_bbox(bbox) if bbox is not None else None
     chosen_date = parse_date(date) if date is not None else None
     file = open_head_file(head)  # a wrong file is refused before torch is imported
+    for path in [output, *([figure] if picture else [])]:
+        refuse_existing(path, overwrite)
     given = optional_region_file(region, quiet)
 
     from lianet_user.catalog import region_of_head

@@ -71,7 +71,7 @@ def learning_curve(
     split: Callable[[int], Split] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-    listener: Callable[[float, int], None] | None = None,
+    listener: Callable[[str, float, int], None] | None = None,
 ) -> list[CurvePoint]:
     """Train on growing shares of the training blocks, and judge each on the same ground, which none of them holds.
 
@@ -87,13 +87,14 @@ def learning_curve(
         checkpoint: where to keep finished runs, and the one that is under way; whoever has used the points removes it
             (:func:`lianet_user.files.checkpoint.remove_checkpoints`).
         resume: go on from it: runs on the same blocks with the same settings are not repeated.
-        listener: called with the number of runs done, a part of one included, and the number of all. What it raises ends the
-            study after the checkpoint was written.
+        listener: called with what goes on ("features", then "training"), how many blocks or runs are done, a part of a run
+            included, and how many there are. What it raises ends the study after the checkpoint was written.
 
     Raises:
         ArtifactError: `resume` without a checkpoint of the same region and labels.
         LabelError: the labels lie on another grid, or cannot be split.
     """
+    report = listener or (lambda *_: None)
     check_ground(region, labels)
     settings_of = settings or (lambda share: settings_for("auto", labels, region.header, share * (1 - SHARE)))
     reading = settings_of(max(shares))
@@ -108,6 +109,7 @@ def learning_curve(
         margin=max(WINDOW_MARGIN, reading.crop // 2),
         tight=reading.sampling == "balanced",
         halo=region.field.config.decoder.halo,
+        listener=lambda *done: report("features", *done),
     )
     if reading.standardize:
         samples = standardized(samples, *moments(samples))
@@ -131,8 +133,7 @@ def learning_curve(
             layers = new_layers(region, labels, goal, chosen_settings)
 
             def tell(step: Step) -> None:
-                if listener:
-                    listener(len(points) + step.done / step.total, total)
+                report("training", len(points) + step.done / step.total, total)
 
             # Without looks: choosing a state on the ground that judges would favour small shares, which fluctuate more.
             train_alone(layers, training, region, goal, chosen_settings, tell, runs.training(run))
@@ -149,8 +150,7 @@ def learning_curve(
                 )
             )
             runs.keep(run, points[-1].as_json())
-            if listener and not layers.members:
-                listener(len(points), total)
+            report("training", len(points), total)
     return points
 
 

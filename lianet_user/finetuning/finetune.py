@@ -32,7 +32,7 @@ from lianet_user.field.head import HeadEnsemble
 from lianet_user.files.artifact import software_versions
 from lianet_user.files.checkpoint import Checkpoint, Fingerprint, load_checkpoint, round_path
 from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Provenance, RegionRef
-from lianet_user.finetuning.closed_form import fit_closed_form, weigh
+from lianet_user.finetuning.closed_form import LANDMARKS, fit_closed_form, weigh
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.priors import stored_prior
 from lianet_user.finetuning.samples import (
@@ -51,6 +51,14 @@ from lianet_user.finetuning.validation import Judgement, judge
 from lianet_user.geo.grid import Window, finer
 from lianet_user.head import Head
 from lianet_user.labels import LabelMap, Labels, Split, split_labels
+from lianet_user.labels.effort import (
+    JUDGING_SECONDS,
+    SOLVING_SECONDS,
+    TRAINING_SECONDS,
+    field_seconds,
+    layer_products,
+    readings,
+)
 from lianet_user.region import Region
 
 # --- What a head begins as: new layers, or those of an earlier head.
@@ -209,14 +217,19 @@ WINDOW_MARGIN = 16
 
 @dataclass(frozen=True)
 class FinetuneProgress:
-    """How far fine-tuning is: `done` of `total` blocks ("features") or steps ("training").
+    """How far fine-tuning is: `done` of `total` blocks ("features") or steps of a round ("training"), or nothing yet of a stage
+    that has begun ("solving", "judging").
 
-    Where an earlier head is trained on, one event between the two ("start") brings its `scores`.
+    Where an earlier head is trained on, one event ("start") after the features brings its `scores`.
     """
 
     stage: str
     done: int
     total: int
+    stages: tuple[tuple[str, float], ...] = ()
+    """All stages, one after the other, each with the seconds that :mod:`lianet_user.labels.effort` expects."""
+    at: int = 0
+    """The number of this stage among them."""
     loss: float | None = None
     figure: float | None = None
     """Of the last look at the validation ground: macro F1, or the mean absolute error."""
@@ -382,15 +395,18 @@ class _Finetuning:
     moments: tuple[Tensor, Tensor] | None = None
     """Mean and standard deviation of what is read, where it is standardised."""
     started: float = field(default_factory=time.monotonic)
+    stages: tuple[tuple[str, float], ...] = ()
+    at: int = 0
 
     def go(self, split: Split, parts: Sequence[Split]) -> Finetuned:
         layers = self._layers()
         self._refuse(parts[0] if parts else split)
+        self.stages = self._expected(layers, [*parts, split])
         samples = self._samples(layers)
         if self.start:
             known = [sample for part in parts or (split,) for sample in self._judged(layers, samples, part.validated)]
             before = judge(layers.eval(), known, self.goal, device=self.region.device).scores()
-            self.report(FinetuneProgress("start", 1, 1, scores=before))
+            self.report(FinetuneProgress("start", 1, 1, self.stages, self.at, scores=before))
         if self.settings.standardize:
             # A head that is trained on keeps its standardisation, unless what its region gives has changed.
             same = self.start and self.start.header.region.sha256 == self.region.sha256
@@ -402,18 +418,20 @@ class _Finetuning:
                 "all labelled ground is kept for validation or set aside for a test, which leaves none to train on: give a"
                 " lower `validation`, or set less aside"
             )
-        judgement, rounds = Judgement(self.goal), len(parts) + 1
+        judgement = Judgement(self.goal)
         weights: list[tuple[float, float]] = []
         for number, part in enumerate(parts):
             fold = self._layers()
             self._solve(fold, samples, part)
-            self._fit(fold, samples, part, number, rounds, judgement)
+            self._fit(fold, samples, part, number, judgement)
+            self._begin("judging")
             weights.append(self._weigh(fold, samples, part))
             self._judge(fold, samples, part, part.validated, judgement)
         self._solve(layers, samples, split)
         if weights and np.mean(weights, 0)[0] == 1:
             layers.drop_members()
-        history = self._fit(layers, samples, split, len(parts), rounds, judgement)
+        history = self._fit(layers, samples, split, len(parts), judgement)
+        self._begin("judging")
         if weights and layers.members:
             share, sharpness = np.mean(weights, 0).tolist()
             layers.weigh(share, sharpness)
@@ -421,6 +439,34 @@ class _Finetuning:
             self._weigh(layers, samples, split)
         self._judge(layers, samples, split, split.validated, judgement)
         return self._finished(layers, samples, split, judgement, history, folds=len(parts))
+
+    def _expected(self, layers: HeadEnsemble, splits: Sequence[Split]) -> tuple[tuple[str, float], ...]:
+        """The stages, with the seconds that each is expected to take (:mod:`lianet_user.labels.effort`)."""
+        config, settings, labels = layers.config, self.settings, self._labels
+        plan = readings(labels, **self._cut(layers))
+        crops = settings.steps * settings.batch * settings.crop**2
+        if settings.epochs:
+            crops = settings.epochs * sum(window.pixels for each in plan for window, _ in each.samples)
+        products = config.members * layer_products((config.in_channels, *config.widths, config.outputs))
+        answered = products + (LANDMARKS * config.in_channels if config.closed_form else 0)
+        dates = len(self.region.header.dates) if "series" in config.inputs else 1
+        stages = [("features", dates * field_seconds(plan, self.region.header.field))]
+        for split in splits:
+            kept = float(split.validation.mean()) * sum(own.pixels for each in plan for _, own in each.samples)
+            stages.append(("solving", SOLVING_SECONDS if config.closed_form else 0.0))
+            if config.members:
+                stages.append(("training", TRAINING_SECONDS * crops * products / 1e12))
+            stages.append(("judging", JUDGING_SECONDS * kept * answered / 1e12))
+        return tuple(stages)
+
+    def _begin(self, stage: str) -> None:
+        """Go on to the next stage of a kind. Training speaks for itself, as it may go on from where it stopped."""
+        self.at = next(number for number, (kind, _) in enumerate(self.stages) if number > self.at and kind == stage)
+        if stage != "training":
+            self._tell(0, 1)
+
+    def _tell(self, done: int, total: int, **more: Any) -> None:
+        self.report(FinetuneProgress(self.stages[self.at][0], done, total, self.stages, self.at, **more))
 
     def _refuse(self, first: Split) -> None:
         """Refuse invalid settings before the features are computed, which takes minutes on a large region.
@@ -461,20 +507,32 @@ class _Finetuning:
         return layers
 
     def _samples(self, layers: HeadEnsemble) -> list[Sample]:
-        windows = self.settings.sampling == "windows"
         return make_samples(
             self._inputs,
-            self.labels if self.settings.dated else self.labels.once(),
-            margin=max(WINDOW_MARGIN if windows else self.settings.crop // 2, layers.halo),
-            tight=not windows,
-            halo=self.region.field.config.decoder.halo,
+            self._labels,
             cache=FeatureCache(self.cache_gb, self.checkpoint.parent if self.checkpoint else None),
-            listener=lambda done, total: self.report(FinetuneProgress("features", done, total)),
+            listener=self._tell,
+            **self._cut(layers),
         )
+
+    @property
+    def _labels(self) -> Labels:
+        """The labels at the dates at which something is read."""
+        return self.labels if self.settings.dated else self.labels.once()
+
+    def _cut(self, layers: HeadEnsemble) -> dict[str, Any]:
+        """How windows are cut around the labels: arguments of :func:`lianet_user.labels.effort.readings`."""
+        windows = self.settings.sampling == "windows"
+        return {
+            "margin": max(WINDOW_MARGIN if windows else self.settings.crop // 2, layers.halo),
+            "tight": not windows,
+            "halo": self.region.field.config.decoder.halo,
+        }
 
     def _solve(self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split) -> None:
         """Solve the closed form of layers from what is trained on. That of an earlier head stays where the labels lack a
         class of it."""
+        self._begin("solving")
         if not self.untaught:
             solve(layers, keep(samples, split.trained), self.region, self.goal, self.settings)
 
@@ -495,19 +553,17 @@ class _Finetuning:
         samples: Sequence[Sample],
         split: Split,
         number: int,
-        rounds: int,
         judgement: Judgement,
     ) -> tuple[History, ...]:
         """Train layers in one of several rounds; a loss that is not finite leaves the head that was best until then."""
 
         def tell(step: Step) -> None:
-            done, total = number * step.total + step.done, rounds * step.total
-            self.report(FinetuneProgress("training", done, total, step.loss, step.figure))
+            self._tell(step.done, step.total, loss=step.loss, figure=step.figure)
 
         if not layers.members:
-            self.report(FinetuneProgress("training", number + 1, rounds))
             layers.eval()
             return ()
+        self._begin("training")
         checkpoint = None
         if self.checkpoint:
             path = round_path(self.checkpoint, number)

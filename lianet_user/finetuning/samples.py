@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import itertools
 import math
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,7 +20,8 @@ from torch import Tensor
 from lianet_user.errors import write_error
 from lianet_user.files.header import IGNORE
 from lianet_user.geo.grid import Window
-from lianet_user.labels import BLOCK, LabelMap, Labels
+from lianet_user.labels import Labels
+from lianet_user.labels.effort import readings
 
 # --- The cache of what heads read: in memory up to a limit, beyond it in a file that is mapped into memory.
 #
@@ -70,9 +70,6 @@ class FeatureCache:
 
 
 # --- The samples.
-
-SUPERTILE = 4
-"""Blocks along the side of a square that the field is computed for at once, so that halos are computed only once."""
 
 ReadInputs = Callable[[Window, dt.date], Tensor]
 """Computes what a head reads of a window at a date: float32 (channels, height, width)."""
@@ -229,86 +226,17 @@ def make_samples(
         cache: where the inputs are kept; None keeps all in memory.
         listener: called with how many of how many labelled blocks are done.
     """
-    jobs = [
-        (number, date, list(group))
-        for number, each in enumerate(labels.maps)
-        for blocks in [_labelled_blocks(each, labels.scale)]
-        for date in each.dates
-        for _, group in itertools.groupby(sorted(blocks, key=_supertile), key=_supertile)
-    ]
-    total = sum(len(group) for _, _, group in jobs)
+    plan = readings(labels, margin=margin, tight=tight, halo=halo)
+    total = sum(len(reading.samples) for reading in plan)
     samples: list[Sample] = []
     cache = cache or FeatureCache(math.inf)
-    for number, date, group in jobs:
-        each = labels.maps[number]
-        windows = {place: _window(each, labels.scale, place, margin, tight) for place in group}
-        for union, places in _read_at_once(windows, halo, _shape(each, labels.scale)):
-            values = read(union, date).to(torch.float16).cpu()
-            for place in places:
-                window = windows[place]
-                own = _block(each, labels.scale, place).intersection(window)
-                assert own is not None
-                own_labels = torch.from_numpy(each.values[window.scaled(labels.scale).slices].copy())
-                inputs = cache.keep(values[(slice(None), *window.within(union).slices)])
-                samples.append(Sample(date, window, own, own_labels, inputs, number))
-                if listener:
-                    listener(len(samples), total)
+    for reading in plan:
+        fine = labels.maps[reading.map].values
+        values = read(reading.window, reading.date).to(torch.float16).cpu()
+        for window, own in reading.samples:
+            own_labels = torch.from_numpy(fine[window.scaled(labels.scale).slices].copy())
+            inputs = cache.keep(values[(slice(None), *window.within(reading.window).slices)])
+            samples.append(Sample(reading.date, window, own, own_labels, inputs, reading.map))
+            if listener:
+                listener(len(samples), total)
     return samples
-
-
-Place = tuple[int, int]
-"""Row and column of a block."""
-
-
-def _read_at_once(
-    windows: Mapping[Place, Window], halo: int | None, shape: tuple[int, int]
-) -> list[tuple[Window, list[Place]]]:
-    """The windows to compute, and the blocks in each: all near ones at once, or one by one where that is less work."""
-    union = _union(list(windows.values()))
-    if halo is None:
-        return [(union, list(windows))]
-    alone = sum(window.expanded(halo, 1, shape).pixels for window in windows.values())
-    if alone < union.expanded(halo, 1, shape).pixels:
-        return [(window, [place]) for place, window in windows.items()]
-    return [(union, list(windows))]
-
-
-def _labelled_blocks(labels: LabelMap, scale: int) -> list[Place]:
-    rows, cols = np.nonzero(labels.labelled)
-    side = BLOCK * scale
-    _, across = labels.values.shape
-    blocks = np.unique(rows // side * across + cols // side)
-    return [divmod(int(block), across) for block in blocks]
-
-
-def _supertile(place: Place) -> Place:
-    return place[0] // SUPERTILE, place[1] // SUPERTILE
-
-
-def _shape(labels: LabelMap, scale: int) -> tuple[int, int]:
-    height, width = labels.values.shape
-    return height // scale, width // scale
-
-
-def _block(labels: LabelMap, scale: int, place: Place) -> Window:
-    height, width = _shape(labels, scale)
-    row, col = place[0] * BLOCK, place[1] * BLOCK
-    return Window(row, col, min(BLOCK, height - row), min(BLOCK, width - col))
-
-
-def _window(labels: LabelMap, scale: int, place: Place, margin: int, tight: bool) -> Window:
-    """The block, or the smallest window around its labels, with the margin."""
-    window = _block(labels, scale, place)
-    if tight:
-        fine = window.scaled(scale)
-        block = LabelMap(labels.values[fine.slices], labels.dates).labelled
-        rows, cols = (np.flatnonzero(block.any(axis)) for axis in (1, 0))
-        top, left = int(rows[0]) // scale, int(cols[0]) // scale
-        bottom, right = int(rows[-1]) // scale + 1, int(cols[-1]) // scale + 1
-        window = Window(window.row + top, window.col + left, bottom - top, right - left)
-    return window.expanded(margin, 1, _shape(labels, scale))
-
-
-def _union(windows: Sequence[Window]) -> Window:
-    row, col = min(w.row for w in windows), min(w.col for w in windows)
-    return Window(row, col, max(w.row_end for w in windows) - row, max(w.col_end for w in windows) - col)

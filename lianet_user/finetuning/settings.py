@@ -15,6 +15,7 @@ from lianet_user.field.config import PAPER_WIDTHS, SLIM_WIDTHS, HeadInput, reads
 from lianet_user.files.header import HeadHeader, RegionHeader
 from lianet_user.finetuning.priors import Prior, check_prior, recalled_prior
 from lianet_user.labels import SHARE, Labels
+from lianet_user.labels.effort import FEW_PIXELS
 from lianet_user.labels.label_options import Task
 
 CROSS_ENTROPY: Final = "cross-entropy"
@@ -269,10 +270,9 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: flo
     return task.settings
 
 
-FEW_PIXELS, MANY_PIXELS = 5_000, 200_000
-"""With fewer pixels than the first to train on, the closed form sees all of them, and layers add nothing to it: no region of
-the bench had better maps with them (benchmarks/README.md, "Many regions"). With as many as the second, a part of the labels
-shows all that there is to learn, and training once more on the rest only takes time."""
+MANY_PIXELS = 200_000
+"""With as many pixels to train on, a part of the labels shows all that there is to learn, and training once more on the rest
+only takes time."""
 
 CLASSES = FinetuneSettings(widths=SLIM_WIDTHS, norm="channel", members=1, refit=True)
 """`auto` for classes. Layers of these widths are as good as the paper's, in half the time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,9 +10,9 @@ from odc.geo.geobox import GeoBox
 
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import whole
+from lianet_user.labels.effort import REFERENCE_GFLOPS, default_seconds, matrix_gflops
 from lianet_user.labels.label_map import LabelReport, Labels
 from lianet_user.labels.split import (
-    BLOCK,
     SHARE,
     BoolArray,
     labelled_blocks,
@@ -22,16 +21,6 @@ from lianet_user.labels.split import (
     stratum_pixels,
     widened,
 )
-
-REFERENCE_GFLOPS = 170.0
-"""Matrix products of float32 on the two cores that the seconds below were measured on, by :func:`_matrix_gflops`."""
-
-HEAD_SECONDS = 42.0
-"""Seconds for training the default head on those cores."""
-
-FIELD_SECONDS = {"resnet18": 15.0, "resnet50": 110.0, "resnet101": 230.0, None: 110.0}
-"""Seconds for computing a million pixels of the frozen field there, by the encoder of its decoder: of `lite`, of the
-paper's Base and Large, and of the later releases' light decoder, which has none."""
 
 FEW = 200
 """A class with fewer labelled pixels than this to train on, or to validate on, is reported."""
@@ -59,7 +48,7 @@ class Check:
     test_pixels: dict[str, int] | None
     """Labelled pixels of each class in the test area; None where there is none."""
     seconds: float
-    """Estimated duration of training with the default settings on this machine's processor."""
+    """Estimated duration of `finetune` with the default settings on this machine's processor, picture and report included."""
 
     def as_dict(self) -> dict[str, Any]:
         """The check as values that JSON can hold."""
@@ -123,8 +112,6 @@ def check_labels(
         dict(zip(strata.names, counts, strict=True))
         for counts in stratum_pixels(labels, strata, (trained, validated, tested)).tolist()
     ]
-    windows = sum(np.count_nonzero(labelled_blocks(labels, BLOCK, only=each)) * len(each.dates) for each in labels.maps)
-    reference = HEAD_SECONDS + FIELD_SECONDS[region.field.decoder.encoder] * windows * BLOCK**2 / 1e6
     return Check(
         report=labels.report,
         block=split.block,
@@ -135,7 +122,7 @@ def check_labels(
         training_pixels=pixels[0],
         validation_pixels=pixels[1],
         test_pixels=None if test is None else pixels[2],
-        seconds=reference * REFERENCE_GFLOPS / _matrix_gflops(),
+        seconds=default_seconds(labels, region, share) * REFERENCE_GFLOPS / matrix_gflops(),
     )
 
 
@@ -145,18 +132,6 @@ def _metres(geobox: GeoBox, pixels: int) -> float | None:
         return None
     unit = float(geobox.crs.proj.axis_info[0].unit_conversion_factor)
     return pixels * abs(geobox.resolution.x) * unit
-
-
-def _matrix_gflops() -> float:
-    """Speed of this machine at matrix products, which training mostly consists of: the best of a few short tries."""
-    size = 1024
-    matrix = np.ones((size, size), np.float32)
-    best = np.inf
-    for _ in range(4):
-        started = time.perf_counter()
-        _ = matrix @ matrix
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best / 1e9
 
 
 def _duration(seconds: float) -> str:

@@ -77,7 +77,7 @@ class ZoneTable:
         check_output(path, overwrite)
         if path.suffix.lower() == ".csv":
             with replacing(path) as temporary:
-                pd.DataFrame(self.frame.drop(columns="geometry")).to_csv(temporary, index=False)
+                pd.DataFrame(self.frame.drop(columns="geometry")).to_csv(temporary, index=False, float_format="%.15g")
             return
         taken = {str(name).casefold() for name in self.frame}
         if twice := sorted(taken & {"geom"}):

@@ -186,10 +186,16 @@ def finish(
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     provenance = header.provenance.model_copy(update={"created": now, "seconds": round(trainer.seconds)})
     header = header.model_copy(update={"provenance": provenance})
+
+    def judged(done: int, total: int) -> None:
+        if listener:
+            steps = trainer.schedule.steps
+            listener(PretrainProgress(trainer.step, steps, trainer.seconds, None, trainer.waited(), done / total))
+
     # Judged as it will be used: through the file, at the file's precision.
     with replacing(output) as temporary:
         save_region(temporary, header, trainer.field, tables=tables)
-        quality = measure_quality(Region.open(temporary, trainer.processes.device), imagery)
+        quality = measure_quality(Region.open(temporary, trainer.processes.device), imagery, listener=judged)
         header = header.model_copy(update={"quality": quality})
         save_region(temporary, header, trainer.field, tables=tables)
     trainer.checkpoint.unlink(missing_ok=True)

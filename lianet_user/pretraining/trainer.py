@@ -50,7 +50,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class PretrainProgress:
-    """How far the training of a field is."""
+    """How far the training of a field is, and after the last step how far it is judged."""
 
     step: int
     steps: int
@@ -59,6 +59,8 @@ class PretrainProgress:
     """Of the windows since the last report, on valid pixels; None between reports."""
     waited: float
     """Share of the time that was spent waiting for windows."""
+    judged: float = 0.0
+    """Share of the imagery that the finished field was compared with."""
 
 
 class _Objective(nn.Module):

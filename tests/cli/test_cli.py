@@ -372,6 +372,11 @@ BAD_INPUTS = {
     "not a date": ("predict --date yesterday -o x.tif", "YYYY-MM-DD"),
     "head exists": ("finetune REGION labels.gpkg -o exists.safetensors", "--overwrite"),
     "map exists": ("predict -o exists.tif", "--overwrite"),
+    "no head, and the map exists": ("predict none.safetensors -o exists.tif", "none.safetensors"),
+    "no such column, and the head exists": (
+        "finetune REGION labels.gpkg --field nothing -o exists.safetensors",
+        "nothing",
+    ),
     "a place on no disk": ("predict -o /dev/x.tif", "not on a disk"),
     "a cube on no disk": ("datacube REGION -o /dev/x.zarr", "not on a disk"),
     "a long name": (f"check REGION labels.gpkg -o {'x' * 240}.png", "too long by 21 bytes"),

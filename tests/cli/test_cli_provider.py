@@ -126,7 +126,6 @@ def test_options_override_the_configuration_file_of_pretrain(tmp_path: Path, sta
     assert f"60 x 48 px on 2 dates from {OLD} to {RECENT}, bands B08 B02" in done.out
     assert f"wrote {output}: " in done.out
     assert f"reflectance = (digital number - 1000) / 10000 on {RECENT}" in done.err
-    assert "step 4 of 4" in done.err
     header = header_of(output)
     assert header.name == "region"
     assert header.title == "Two dates"

@@ -194,8 +194,14 @@ def test_separable_classes_are_told_apart_after_a_few_steps_everywhere(separable
     assert isinstance(scores, Scores)
     assert scores.accuracy is not None
     assert scores.accuracy > 0.95
-    assert [progress.stage for progress in told][-QUICK.steps :] == ["training"] * QUICK.steps
-    assert (told[-1].done, told[-1].total) == (QUICK.steps, QUICK.steps)
+    training = [progress for progress in told if progress.stage == "training"]
+    assert [(each.done, each.total) for each in training] == [(n + 1, QUICK.steps) for n in range(QUICK.steps)]
+    # Nothing happens that was not among the stages which were told of at first.
+    kinds = [kind for kind, _ in told[0].stages]
+    assert kinds == ["features", "solving", "training", "judging"]
+    assert [each.at for each in told] == sorted(each.at for each in told)
+    assert all(each.stages == told[0].stages and each.stage == kinds[each.at] for each in told)
+    assert all(seconds > 0 for _, seconds in told[0].stages)
 
 
 def test_a_heads_figures_are_its_classes_on_the_validation_blocks(separable: Region, labels: Labels) -> None:

@@ -135,7 +135,7 @@ def test_the_old_figures_are_told_before_any_training(region: Region, labels: La
     stages = [progress.stage for progress in train_on(head, region, labels, steps=2)[2]]
     start = stages.index("start")
     assert set(stages[:start]) == {"features"}
-    assert stages[start + 1 :] == ["training"] * 4
+    assert stages[start + 1 :] == ["solving", *["training"] * 4, "judging"]
 
 
 def test_every_member_starts_from_its_own_weights(region: Region, labels: Labels, head: Head) -> None:

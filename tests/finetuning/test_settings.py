@@ -15,7 +15,6 @@ from lianet_user.field.head import HeadLayers
 from lianet_user.files.header import ClassEntry
 from lianet_user.finetuning.settings import (
     CLASSES,
-    FEW_PIXELS,
     LOSS_KINDS,
     MANY,
     MANY_PIXELS,
@@ -23,6 +22,7 @@ from lianet_user.finetuning.settings import (
     settings_for,
 )
 from lianet_user.labels import LabelMap, Labels
+from lianet_user.labels.effort import FEW_PIXELS
 
 TWO = tuple(ClassEntry(name=name, color="#000000") for name in "ab")
 

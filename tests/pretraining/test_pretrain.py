@@ -289,7 +289,10 @@ def test_a_region_file_says_what_was_encoded_and_how(tmp_path: Path, output: Pat
 def test_progress_is_told_at_every_step_with_a_figure_every_few(tmp_path: Path) -> None:
     told: list[PretrainProgress] = []
     pretrain(imagery_of(), tmp_path / "r", REGION_WORDS, settings=QUICK_PRETRAINING, listener=told.append)
-    assert [progress.step for progress in told] == list(range(1, 9))
+    training = [progress for progress in told if not progress.judged]
+    assert [progress.step for progress in training] == list(range(1, 9))
+    assert told[len(training)].judged > 0
+    assert told[-1].judged == 1
     assert [progress.step for progress in told if progress.psnr_db is not None] == [4, 8]
 
 
