@@ -17,6 +17,7 @@ from lianet_user.cli.console import (
     progress,
     quoted,
     region_file,
+    stoppable,
     wrote,
 )
 from lianet_user.cli.imagery import ConfigPath, open_given_imagery, read_config, reads_imagery_beside
@@ -27,12 +28,14 @@ from lianet_user.cli.options import (
     Overwrite,
     Quiet,
     RegionName,
+    Resume,
     SplitOptions,
     TrainingOptions,
     reads_labels,
     splits_labels,
     trains_heads,
 )
+from lianet_user.cli.pretrain import only_writer, refuse_unfinished, resumable
 from lianet_user.errors import InputError
 from lianet_user.labels.label_options import LabelOptions
 
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 @splits_labels
 @reads_imagery_beside
 def compare(
+    context: typer.Context,
     region: RegionName,
     labels: LabelsPath,
     imagery: Annotated[
@@ -77,6 +81,7 @@ def compare(
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Repetitions, each with other blocks.")] = 1,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="TABLE.csv", help="Table to write.")] = None,
     config: ConfigPath = None,
+    resume: Resume = False,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -92,13 +97,20 @@ def compare(
     Example: lianet-user compare models/havelland.safetensors landcover.gpkg --field class --imagery imagery/
     """
     from lianet_user.files.artifact import open_region_file, refuse_existing
+    from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
 
     if folds is not None and share_train is not None:
         raise InputError("--folds and --share-train both say which ground is judged: give one of them")
     if split_options.validation is not None:
         raise InputError("compare splits by --folds or --share-train: omit --validation")
+    checkpoint = None
     if output is not None:
         refuse_existing(output, overwrite)
+        context.with_resource(only_writer(output))
+        checkpoint = head_checkpoint_path(output)
+        refuse_unfinished(checkpoint, output, resume or overwrite)
+    elif resume:
+        raise InputError("--resume goes on from what lies beside the table of an earlier run: give it with --output")
     path = region_file(region, quiet)
     header = open_region_file(path).header
 
@@ -121,7 +133,12 @@ def compare(
     plan = SplitPlan(folds=folds or 5, share_train=share_train, repeats=repeats, **words)
     settings = training_options.settings(label_map, header, split_options, plan.trained)
     where = choose_device(device)
-    with progress(quiet) as bars:
+    with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(checkpoint, output):
+
+        def show(stage: str, done: float, total: float) -> None:
+            bars.task(stage)(done, total)
+            stop_if_asked()
+
         comparison = run(
             Region.open(path, where),
             label_map,
@@ -131,10 +148,13 @@ def compare(
             plan=plan,
             settings=settings,
             device=where,
-            listener=lambda stage, done, total: bars.task(stage)(done, total),
+            checkpoint=checkpoint,
+            resume=resume,
+            listener=show,
         )
     if output is not None:
         comparison.write_csv(output)
+        remove_checkpoints(output)
     if as_json:
         print(json.dumps(comparison.as_dict(), indent=2))
     elif not quiet:

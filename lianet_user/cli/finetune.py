@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lianet_user.cli.console import (
-    StoppedError,
     choose_device,
     headline,
     naming_options,
@@ -41,7 +40,7 @@ from lianet_user.cli.options import (
     splits_labels,
     trains_heads,
 )
-from lianet_user.cli.pretrain import only_writer, refuse_unfinished
+from lianet_user.cli.pretrain import only_writer, refuse_unfinished, resumable
 from lianet_user.errors import InputError, TrainingError
 from lianet_user.labels.label_options import LabelOptions
 
@@ -139,7 +138,7 @@ def finetune(
     from lianet_user.region import Region
 
     before: AnyScores | None = None
-    with progress(quiet) as bars, stoppable() as stop_if_asked:
+    with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(checkpoint, output):
 
         def show(state: FinetuneProgress) -> None:
             nonlocal before
@@ -167,10 +166,6 @@ def finetune(
                 cache_gb=cache_gb,
                 listener=show,
             )
-        except StoppedError:
-            if checkpoint.exists():
-                warn(f"{output} is not finished: the same command with --resume goes on from where it stopped")
-            raise
         except UnfinishedError as error:
             raise UnfinishedError(f"{error}{_kept(error.last_good, output)}", error.last_good) from error
     trained.head.save(output)

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianet_user.cli.console import choose_device, format_score, out, print_next, progress, quoted, region_file, wrote
+from lianet_user.cli.console import (
+    choose_device,
+    format_score,
+    out,
+    print_next,
+    progress,
+    quoted,
+    region_file,
+    stoppable,
+    wrote,
+)
 from lianet_user.cli.options import (
     AsJson,
     Device,
@@ -19,12 +29,14 @@ from lianet_user.cli.options import (
     Overwrite,
     Quiet,
     RegionName,
+    Resume,
     SplitOptions,
     TrainingOptions,
     reads_labels,
     splits_labels,
     trains_heads,
 )
+from lianet_user.cli.pretrain import only_writer, refuse_unfinished, resumable
 from lianet_user.errors import InputError
 from lianet_user.labels.label_options import LabelOptions
 
@@ -37,6 +49,7 @@ if TYPE_CHECKING:
 @trains_heads
 @splits_labels
 def learning_curve(
+    context: typer.Context,
     region: RegionName,
     labels: LabelsPath,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE.csv", help="Table to write.")] = Path(
@@ -46,6 +59,7 @@ def learning_curve(
         str, typer.Option(metavar="S,S,...", help="Shares of the training blocks, from 0 to 1.")
     ] = "0.05,0.1,0.2,0.4,0.7,1",
     repeats: Annotated[int, typer.Option(min=1, max=100, help="Trainings for each share, each with other blocks.")] = 3,
+    resume: Resume = False,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -60,25 +74,37 @@ def learning_curve(
     Example: lianet-user learning-curve models/havelland.safetensors landcover.gpkg --field class --repeats 2
     """
     from lianet_user.files.artifact import open_region_file, refuse_existing, replacing
+    from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
     from lianet_user.labels import read_labels
 
     plot = output.with_suffix(".png")
     for path in (output, plot):
         refuse_existing(path, overwrite)
+    context.with_resource(only_writer(output))
+    checkpoint = head_checkpoint_path(output)
+    refuse_unfinished(checkpoint, output, resume or overwrite)
     chosen = _shares(shares)
     region_path = region_file(region, quiet)
     header = open_region_file(region_path).header
     read = read_labels(labels, header, labels_options)
 
-    from lianet_user.evaluation.learning_curve import learning_curve as study
-    from lianet_user.region import Region
-    from lianet_user.report import learning_curve_figure
-
     def settings(share: float) -> FinetuneSettings:
         return training_options.settings(read, header, split_options, share * split_options.trained)
 
     all_of_it = settings(1.0)
-    with progress(quiet) as bars:
+    all_of_it.check(read)
+
+    # Only now torch is imported: whatever is wrong with what was typed has been told.
+    from lianet_user.evaluation.learning_curve import learning_curve as study
+    from lianet_user.region import Region
+    from lianet_user.report import learning_curve_figure
+
+    with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(checkpoint, output):
+
+        def show(done: float, runs: int) -> None:
+            bars.task("training")(done, runs, f"run {math.ceil(done)} of {runs}")
+            stop_if_asked()
+
         points = study(
             Region.open(region_path, choose_device(device)),
             read,
@@ -88,7 +114,9 @@ def learning_curve(
             split=lambda repeat: split_options.split(
                 read, header, dataclasses.replace(all_of_it, seed=all_of_it.seed + repeat)
             ),
-            listener=lambda done, runs: bars.task("training")(done, runs, f"run {math.ceil(done)} of {runs}"),
+            checkpoint=checkpoint,
+            resume=resume,
+            listener=show,
         )
     rows = [_row(point) for point in points]
     with replacing(output) as temporary, open(temporary, "w", newline="") as file:
@@ -96,6 +124,7 @@ def learning_curve(
         writer.writeheader()
         writer.writerows(rows)
     learning_curve_figure(points, plot, header.title)
+    remove_checkpoints(output)
     if as_json:
         print(json.dumps(rows, indent=2))
     elif not quiet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 
 from lianet_user.cli.console import (
     Progress,
+    StoppedError,
     choose_device,
     err,
     is_first_process,
@@ -19,6 +20,7 @@ from lianet_user.cli.console import (
     progress,
     quoted,
     region_file,
+    stoppable,
     warn,
     wrote,
 )
@@ -125,13 +127,13 @@ def pretrain(
     from lianet_user.pretraining import pretrain as encode  # brings torch
 
     kind = choose_device(device)
-    with progress(quiet) as bars, advise_resuming_encoding(output):
+    with progress(quiet) as bars, encoding_that_stops(output) as stop_if_asked:
         header = encode(
             opened,
             output,
             about,
             settings=settings,
-            listener=encoding_progress(bars, quiet),
+            listener=encoding_progress(bars, quiet, stop_if_asked),
             resume=resume,
             device=kind,
         )
@@ -183,9 +185,15 @@ def update(
     from lianet_user.pretraining import update as run  # brings torch
 
     kind = choose_device(device)
-    with progress(quiet) as bars, advise_resuming_encoding(output):
+    with progress(quiet) as bars, encoding_that_stops(output) as stop_if_asked:
         header = run(
-            path, opened, output, settings=settings, listener=encoding_progress(bars, quiet), resume=resume, device=kind
+            path,
+            opened,
+            output,
+            settings=settings,
+            listener=encoding_progress(bars, quiet, stop_if_asked),
+            resume=resume,
+            device=kind,
         )
     if not quiet:
         print_summary(header, output)
@@ -211,14 +219,17 @@ def refuse_unfinished(checkpoint: Path, output: Path, allowed: bool) -> None:
         )
 
 
-def encoding_progress(bars: Progress, quiet: bool) -> Callable[[PretrainProgress], None]:
-    """A listener that shows progress: a bar, or a line now and then where there is no terminal."""
+def encoding_progress(
+    bars: Progress, quiet: bool, stop_if_asked: Callable[[], None]
+) -> Callable[[PretrainProgress], None]:
+    """A listener that shows progress: a bar, or a line now and then where there is no terminal; and that ends the run."""
 
     def show(state: PretrainProgress) -> None:
         if state.psnr_db is not None and not is_terminal() and not quiet:
             waited = f", {state.waited:.0%} of it waiting for windows" if state.waited >= 0.01 else ""
             err.print(f"step {state.step} of {state.steps}, {state.seconds:.0f} s{waited}, {state.psnr_db:.2f} dB")
         bars.task("encoding")(state.step, state.steps, f"{state.psnr_db:.1f} dB" if state.psnr_db else "")
+        stop_if_asked()
 
     return show
 
@@ -235,10 +246,31 @@ def print_summary(header: RegionHeader, output: Path) -> None:
 
 
 @contextmanager
-def advise_resuming_encoding(output: Path) -> Iterator[None]:
-    """Where the block is interrupted, say how to resume the run."""
+def encoding_that_stops(output: Path) -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C and SIGTERM end a run after a step, where it is kept, and say how to resume it.
+
+    Yields:
+        a function to call after every step. Until the first one both end the run at once: there is nothing to keep.
+    """
+    from lianet_user.pretraining.settings import checkpoint_path
+
+    with ExitStack() as stack, resumable(checkpoint_path(output), output):
+        checks: list[Callable[[], None]] = []
+
+        def stop_if_asked() -> None:
+            if not checks:
+                checks.append(stack.enter_context(stoppable()))
+            checks[0]()
+
+        yield stop_if_asked
+
+
+@contextmanager
+def resumable(checkpoint: Path | None, output: Path | None) -> Iterator[None]:
+    """Where the block is stopped and a checkpoint is kept, say how to go on."""
     try:
         yield
-    except KeyboardInterrupt:
-        warn(f"{output} is not finished: the same command with --resume goes on from the last checkpoint")
+    except (KeyboardInterrupt, StoppedError):
+        if checkpoint and checkpoint.exists():
+            warn(f"{output} is not finished: the same command with --resume goes on from where it stopped")
         raise

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from lianet_user.errors import ImageryError, InputError, listed
 from lianet_user.field.head import CONTEXT_HALO, HeadLayers, context
+from lianet_user.files.checkpoint import Checkpoint
 from lianet_user.files.header import AnyScores
 from lianet_user.finetuning.finetune import new_layers, train_alone
 from lianet_user.finetuning.losses import Goal
@@ -127,7 +128,7 @@ Report = Callable[[float, float], None]
 
 
 class Learner(Protocol):
-    """Learns from samples and is judged on others."""
+    """Learns from samples and is judged on others; what takes long is kept in a checkpoint."""
 
     def __call__(
         self,
@@ -136,6 +137,7 @@ class Learner(Protocol):
         goal: Goal,
         settings: FinetuneSettings,
         report: Report,
+        checkpoint: Checkpoint | None = None,
     ) -> Result: ...
 
 
@@ -158,6 +160,7 @@ class Networks:
         goal: Goal,
         settings: FinetuneSettings,
         report: Report,
+        checkpoint: Checkpoint | None = None,
     ) -> Result:
         torch.manual_seed(settings.seed)
         channels = training[0].inputs.shape[0]
@@ -169,7 +172,7 @@ class Networks:
         def listener(step: Step) -> None:
             report(step.done, step.total)
 
-        fit(members, training, (), goal, settings, listener=listener)
+        fit(members, training, (), goal, settings, listener=listener, checkpoint=checkpoint)
 
         def answer(inputs: Tensor) -> Tensor:
             return goal.averaged([goal.activated(member(inputs).float())[0] for member in members])[None]
@@ -197,12 +200,15 @@ class RegionHead:
         goal: Goal,
         settings: FinetuneSettings,
         report: Report,
+        checkpoint: Checkpoint | None = None,
     ) -> Result:
         layers = new_layers(self.region, self.labels, goal, settings)
         if settings.standardize:
             mean, std = moments(training)
             training, judged = standardized(training, mean, std), standardized(judged, mean, std)
-        train_alone(layers, training, self.region, goal, settings, lambda step: report(step.done, step.total))
+        train_alone(
+            layers, training, self.region, goal, settings, lambda step: report(step.done, step.total), checkpoint
+        )
         judgement = judge(layers.together, judged, goal, device=self.region.device)
         return Result(judgement.scores(), judgement.of_mean.compute() if judgement.of_mean else None)
 
@@ -233,7 +239,9 @@ class Forest:
         goal: Goal,
         settings: FinetuneSettings,
         report: Report,
+        checkpoint: Checkpoint | None = None,
     ) -> Result:
+        del checkpoint  # a forest grows in seconds
         values, labels, _ = labelled_pixels(training, FOREST_PIXELS, settings.seed)
         kind = _ensemble().RandomForestClassifier if goal.classes else _ensemble().RandomForestRegressor
         forest = kind(TREES, min_samples_leaf=LEAF_PIXELS, n_jobs=torch.get_num_threads(), random_state=settings.seed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import datetime as dt
+import hashlib
+import json
 import math
 import os
 import time
@@ -31,7 +33,8 @@ from lianet_user.evaluation.baselines import (
     UNet,
     head_on,
 )
-from lianet_user.files.header import IGNORE, AnyScores
+from lianet_user.files.checkpoint import FinishedRuns
+from lianet_user.files.header import IGNORE, AnyScores, scores_from_json
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import ReadInputs, Sample, keep, make_samples
 from lianet_user.finetuning.settings import FinetuneSettings, settings_for
@@ -187,6 +190,10 @@ class Outcome:
     """Of training and of answering where it was judged, without computing what is read."""
     scores: AnyScores
 
+    def as_json(self) -> dict[str, Any]:
+        """What JSON can hold of it: all."""
+        return {**dataclasses.asdict(self), "scores": self.scores.model_dump(mode="json")}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -267,9 +274,7 @@ class Comparison:
             "labelled": self.labelled,
             "left_out": self.left_out,
             "table": [dataclasses.asdict(row) for row in self.rows()],
-            "splits": [
-                {**dataclasses.asdict(each), "scores": each.scores.model_dump(mode="json")} for each in self.outcomes
-            ],
+            "splits": [each.as_json() for each in self.outcomes],
             "sentence": self.sentence(),
         }
 
@@ -385,6 +390,8 @@ def compare(
     plan: SplitPlan | None = None,
     settings: FinetuneSettings | None = None,
     device: str = "cpu",
+    checkpoint: Path | None = None,
+    resume: bool = False,
     listener: Listener | None = None,
 ) -> Comparison:
     """Train and judge every contender on the same ground.
@@ -401,9 +408,13 @@ def compare(
         plan: which ground is judged.
         settings: of all networks; U-Nets take larger crops. None takes what `finetune` would.
         device: to train networks on.
-        listener: called with the progress.
+        checkpoint: where to keep finished trainings, and the one that is under way; whoever has used the comparison removes
+            it (:func:`lianet_user.files.checkpoint.remove_checkpoints`).
+        resume: go on from it: trainings on the same ground with the same settings are not repeated.
+        listener: called with the progress. What it raises ends the comparison after the checkpoint was written.
 
     Raises:
+        ArtifactError: `resume` without a checkpoint of the same region, labels and imagery.
         InputError: unknown contenders, ones that lack what they read, nothing to compare, or a forest without scikit-learn.
         ImageryError: imagery on another grid or without a date, or a raster that does not cover the labels.
         LabelError: labels on a finer grid, none that count, or labels that cannot be split.
@@ -425,6 +436,14 @@ def compare(
     splits = plan.splits(ground.labels)
     goal = Goal.of(ground.labels, settings)
     teams = _teams(names, region, bands, rasters, settings, ground, device)
+    study = {
+        "region": region.sha256,
+        "labels": ground.labels.digest(),
+        "imagery": [imagery.source, *(str(each.date) for each in imagery.acquisitions)] if imagery else None,
+        "features": {name: list(_stamp(path)) for name, path in zip(rasters, map(Path, features), strict=True)},
+        "device": device,
+    }
+    runs = FinishedRuns(checkpoint, study, resume)
     outcomes: list[Outcome] = []
     reads: dict[str, str] = {}
     for read, team, one_date in teams:
@@ -438,7 +457,7 @@ def compare(
         if not one_date:
             samples = [sample.keeping(ground.mask(sample.window, sample.date)) for sample in samples]
         for contender in team:
-            for outcome in _judged(contender, samples, splits, goal, ground, report):
+            for outcome in _judged(contender, samples, splits, goal, ground, runs, report):
                 outcomes.append(outcome)
                 reads[outcome.contender] = contender.reads
     order = sorted(reads, key=lambda name: _place(name, names))
@@ -457,23 +476,37 @@ def _judged(
     splits: Sequence[Split],
     goal: Goal,
     ground: CommonGround,
+    runs: FinishedRuns,
     report: Listener,
 ) -> Iterator[Outcome]:
     for number, split in enumerate(splits):
         training, judged = keep(samples, split.trained), keep(samples, split.validated)
         if not training or not judged:
             raise LabelError(f"split {number + 1} has no label that counts to {'judge' if training else 'train'} by")
+        seeded = dataclasses.replace(contender.settings, seed=contender.settings.seed + number)
+        made = json.dumps([contender.name, number, split.digest(), dataclasses.asdict(seeded)])
+        run = hashlib.sha256(made.encode()).hexdigest()
+        if known := runs.get(run):
+            yield from (Outcome(**each | {"scores": scores_from_json(each["scores"])}) for each in known)
+            continue
         started = time.monotonic()
 
         def tell(done: float, total: float, number: int = number) -> None:
             report(contender.name, number + done / total, len(splits))
 
-        seeded = dataclasses.replace(contender.settings, seed=contender.settings.seed + number)
-        result = contender.learner(training, judged, goal, seeded, tell)
+        result = contender.learner(training, judged, goal, seeded, tell, runs.training(run))
         seconds = time.monotonic() - started
-        yield Outcome(contender.name, number, seconds, result.scores)
+        outcomes = [Outcome(contender.name, number, seconds, result.scores)]
         if result.of_mean is not None and ground.everywhere:
-            yield Outcome(contender.name + OF_MEAN, number, seconds, result.of_mean)
+            outcomes.append(Outcome(contender.name + OF_MEAN, number, seconds, result.of_mean))
+        runs.keep(run, [each.as_json() for each in outcomes])
+        yield from outcomes
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes when a file is written again: its size, and when that was, in nanoseconds."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 _Team = tuple[ReadInputs, list[_Contender], bool]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
 from lianet_user.errors import LabelError
-from lianet_user.files.header import AnyScores, Scores
+from lianet_user.files.checkpoint import FinishedRuns
+from lianet_user.files.header import AnyScores, Scores, scores_from_json
 from lianet_user.finetuning.finetune import WINDOW_MARGIN, check_ground, goal_for, new_layers, train_alone
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, keep, make_samples, moments, standardized
@@ -45,6 +51,15 @@ class CurvePoint:
         """Macro F1, or the mean absolute error."""
         return self.scores.macro_f1 if isinstance(self.scores, Scores) else self.scores.mae
 
+    def as_json(self) -> dict[str, Any]:
+        """What JSON can hold of it: all."""
+        return {**dataclasses.asdict(self), "scores": self.scores.model_dump(mode="json")}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """What :meth:`as_json` made."""
+        return cls(**values | {"lacking": tuple(values["lacking"]), "scores": scores_from_json(values["scores"])})
+
 
 def learning_curve(
     region: Region,
@@ -54,6 +69,8 @@ def learning_curve(
     repeats: int = 3,
     settings: Callable[[float], FinetuneSettings] | None = None,
     split: Callable[[int], Split] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
     listener: Callable[[float, int], None] | None = None,
 ) -> list[CurvePoint]:
     """Train on growing shares of the training blocks, and judge each on the same ground, which none of them holds.
@@ -67,9 +84,14 @@ def learning_curve(
         repeats: how often, each time with another split and other blocks.
         settings: gives those of a share, which all read the same; None takes what `finetune` does with so many labels.
         split: gives the split of a repeat; None draws it from the settings' share and the repeat.
-        listener: called with the number of runs done, a part of one included, and the number of all.
+        checkpoint: where to keep finished runs, and the one that is under way; whoever has used the points removes it
+            (:func:`lianet_user.files.checkpoint.remove_checkpoints`).
+        resume: go on from it: runs on the same blocks with the same settings are not repeated.
+        listener: called with the number of runs done, a part of one included, and the number of all. What it raises ends the
+            study after the checkpoint was written.
 
     Raises:
+        ArtifactError: `resume` without a checkpoint of the same region and labels.
         LabelError: the labels lie on another grid, or cannot be split.
     """
     check_ground(region, labels)
@@ -78,6 +100,8 @@ def learning_curve(
     reading.check(labels)
     goal = goal_for(labels, reading, "", None)
     goal.loss(reading)  # refused before the features are computed if it does not suit the labels
+    study = {"region": region.sha256, "labels": labels.digest(), "device": region.device.type}
+    runs = FinishedRuns(checkpoint, study, resume)
     samples = make_samples(
         lambda window, date: region.head_input(window, date, reading.inputs),
         labels if reading.dated else labels.once(),
@@ -98,8 +122,12 @@ def learning_curve(
             chosen = np.zeros(kept.validation.shape, bool)
             count = _count(share, len(order))
             chosen[tuple(np.transpose(order[:count]))] = True
-            training = keep(samples, _ChosenBlocks(kept, chosen))
             chosen_settings = settings_of(share)
+            run = _run_name(share, repeat, kept, chosen, chosen_settings)
+            if known := runs.get(run):
+                points.append(CurvePoint.from_json(known))
+                continue
+            training = keep(samples, _ChosenBlocks(kept, chosen))
             layers = new_layers(region, labels, goal, chosen_settings)
 
             def tell(step: Step) -> None:
@@ -107,7 +135,7 @@ def learning_curve(
                     listener(len(points) + step.done / step.total, total)
 
             # Without looks: choosing a state on the ground that judges would favour small shares, which fluctuate more.
-            train_alone(layers, training, region, goal, chosen_settings, tell)
+            train_alone(layers, training, region, goal, chosen_settings, tell, runs.training(run))
             pixels = _class_pixels(training, goal)
             points.append(
                 CurvePoint(
@@ -120,9 +148,16 @@ def learning_curve(
                     seconds=round(time.monotonic() - started, 1),
                 )
             )
+            runs.keep(run, points[-1].as_json())
             if listener and not layers.members:
                 listener(len(points), total)
     return points
+
+
+def _run_name(share: float, repeat: int, split: Split, chosen: np.ndarray, settings: FinetuneSettings) -> str:
+    """A name that only a training on the same blocks with the same settings has."""
+    made = json.dumps([share, repeat, split.digest(), np.flatnonzero(chosen).tolist(), dataclasses.asdict(settings)])
+    return hashlib.sha256(made.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
-"""Checkpoints of a fine-tuning: one safetensors file, written whole or not at all, that says what run it belongs to."""
+"""Checkpoints: one safetensors file, written whole or not at all, that says what run it belongs to.
+
+A training is kept by the clock (:class:`Clock`) and whenever its listener ends it. A study of many trainings keeps the results
+of those that are finished (:class:`FinishedRuns`) and the checkpoint of the one that is under way."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +22,9 @@ if TYPE_CHECKING:
 
 MOST_ROUNDS = 64
 """Rounds of a cross-validation at most, the last training on all labels included."""
+
+KEPT_EVERY = 30.0
+"""Seconds between two checkpoints at most, and one step: what a run that is killed has lost."""
 
 Fingerprint = Mapping[str, Any]
 """What identifies a run, name by name: its region, labels, split and settings. JSON can hold it."""
@@ -83,6 +91,75 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> tuple[dict[str, Ten
         )
     with _readable(path):
         return {name: torch.from_numpy(array) for name, array in file.tensors().items()}, state
+
+
+class Clock:
+    """Says when the next checkpoint of a run is due."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now, when the run begins or was kept."""
+        self._since = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether more than :data:`KEPT_EVERY` seconds have gone by."""
+        return time.monotonic() - self._since >= KEPT_EVERY
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training is kept, and what it is."""
+
+    path: Path
+    fingerprint: Fingerprint
+    resume: bool
+    """Go on from what is there."""
+
+
+class FinishedRuns:
+    """The results of a study's trainings, in a file, so that a study that broke off goes on with the training it was at.
+
+    Args:
+        path: of the file; None keeps nothing.
+        fingerprint: of the study.
+        resume: go on from what is there.
+
+    Raises:
+        ArtifactError: `resume`, and there is nothing to go on from, or it belongs to another study.
+    """
+
+    def __init__(self, path: Path | None, fingerprint: Fingerprint, resume: bool) -> None:
+        self._path, self._fingerprint, self._resume = path, fingerprint, resume
+        self._results: dict[str, Any] = dict(load_checkpoint(path, fingerprint)[1]) if path and resume else {}
+
+    def get(self, run: str) -> Any:
+        """What :meth:`keep` was given for a run; None where it is not finished."""
+        return self._results.get(run)
+
+    def keep(self, run: str, result: Any) -> None:
+        """Keep the result of a finished run; JSON can hold it."""
+        self._results[run] = result
+        if self._path:
+            save_checkpoint(self._path, self._fingerprint, {}, self._results)
+            round_path(self._path, 1).unlink(missing_ok=True)
+
+    def training(self, run: str) -> Checkpoint | None:
+        """The checkpoint of a run that is not finished, to go on from where there is one."""
+        if not self._path:
+            return None
+        path, fingerprint = round_path(self._path, 1), {**self._fingerprint, "run": run}
+        if not self._path.exists():  # what is resumed has to be there, if only to say that nothing is finished yet
+            save_checkpoint(self._path, self._fingerprint, {}, self._results)
+        resume = self._resume and path.exists()
+        if resume:
+            try:
+                load_checkpoint(path, fingerprint)
+            except ArtifactError:  # of a run that was kept in the moment that it was killed
+                resume = False
+        return Checkpoint(path, fingerprint, resume)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import pyproj
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 from pyproj.exceptions import CRSError
 
 from lianet_user.errors import DateError
@@ -355,6 +356,12 @@ class NumberScores(Schema):
 
 
 AnyScores = Scores | NumberScores
+
+
+def scores_from_json(values: object) -> AnyScores:
+    """The scores whose `model_dump(mode="json")` is given."""
+    scores: AnyScores = TypeAdapter(AnyScores).validate_json(json.dumps(values))
+    return scores
 
 
 class DatedScores(Schema):

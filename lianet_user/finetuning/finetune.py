@@ -30,7 +30,7 @@ from lianet_user.errors import (
 from lianet_user.field.config import HEAD_INPUTS, ClosedFormConfig, HeadConfig
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.files.artifact import software_versions
-from lianet_user.files.checkpoint import Fingerprint, load_checkpoint, round_path
+from lianet_user.files.checkpoint import Checkpoint, Fingerprint, load_checkpoint, round_path
 from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Provenance, RegionRef
 from lianet_user.finetuning.closed_form import fit_closed_form, weigh
 from lianet_user.finetuning.losses import Goal
@@ -46,7 +46,7 @@ from lianet_user.finetuning.samples import (
     standardized,
 )
 from lianet_user.finetuning.settings import SOLVED, FinetuneSettings, settings_for
-from lianet_user.finetuning.trainer import Checkpoint, History, NotFiniteError, Step, fit
+from lianet_user.finetuning.trainer import History, NotFiniteError, Step, fit
 from lianet_user.finetuning.validation import Judgement, judge
 from lianet_user.geo.grid import Window, finer
 from lianet_user.head import Head
@@ -98,6 +98,7 @@ def train_alone(
     goal: Goal,
     settings: FinetuneSettings,
     listener: Callable[[Step], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train new layers and their closed form on samples, standardised, without any validation ground.
 
@@ -108,7 +109,7 @@ def train_alone(
     taught = [sample for sample in training if all(sample is not each for each in held)]
     solve(layers, taught, region, goal, settings)
     if layers.members:
-        fit(list(layers.members), taught, (), goal, settings, listener=listener)
+        fit(list(layers.members), taught, (), goal, settings, listener=listener, checkpoint=checkpoint)
     layers.eval()
     if weighed:
         share, sharpness = weigh(layers, held, goal)

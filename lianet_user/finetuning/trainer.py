@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from torch import Tensor, nn
 from lianet_user.errors import TrainingError, TrainingWarning
 from lianet_user.field.model import training_autocast
 from lianet_user.files.checkpoint import (
-    Fingerprint,
+    Checkpoint,
+    Clock,
     load_checkpoint,
     moments_like,
     restoring,
@@ -37,7 +37,7 @@ from lianet_user.finetuning.settings import FinetuneSettings
 from lianet_user.finetuning.validation import judge
 
 CHECKPOINT_EVERY = 50
-"""Steps: a few seconds on two cores."""
+"""Steps between checkpoints at most: where each is quick, few go by until the next one is due by the clock."""
 
 REPORTED = 10
 """Steps whose mean loss is one point of the loss curve."""
@@ -72,16 +72,6 @@ class Step:
     loss: float
     figure: float | None
     """Of the last look, None before there was one."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where a run is kept, and what it is."""
-
-    path: Path
-    fingerprint: Fingerprint
-    resume: bool
-    """Go on from what is there."""
 
 
 class NotFiniteError(TrainingError):
@@ -133,9 +123,12 @@ def fit(
         with restoring(checkpoint.path):
             run.restore(*saved)
 
+    clock = Clock()
+
     def save() -> None:
         if checkpoint:
             save_checkpoint(checkpoint.path, checkpoint.fingerprint, *run.state())
+        clock.restart()
 
     while not run.finished:
         step = run.advance()
@@ -147,7 +140,7 @@ def fit(
         except BaseException:
             save()
             raise
-        if step.done % CHECKPOINT_EVERY == 0:
+        if step.done % CHECKPOINT_EVERY == 0 or clock.due:
             save()
     save()
     return tuple(run.histories)

@@ -17,12 +17,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from lianet_user.errors import LabelError
 from lianet_user.labels.label_options import LabelOptions, Task
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lianet_user.labels.class_tables import ClassTable
 
 MANY_NUMBERS = 32
@@ -78,6 +79,8 @@ def plain_labels(values: pd.Series, where: str) -> PlainLabels:
     Raises:
         LabelError: the numbers are not whole, or too large for their type, or the column holds something else, such as dates.
     """
+    import pandas as pd  # half a second: only where there is a table of labels already
+
     cells, infinite = _cells(values, where)
     present = [cell for cell in cells if cell is not None]
     numbers_meant = [_number(cell) for cell in present]
@@ -109,6 +112,8 @@ def plain_numbers(values: pd.Series, where: str) -> pd.Series:
     Raises:
         LabelError: the column holds something else.
     """
+    import pandas as pd
+
     cells, _ = _cells(values, where)
     measured = [float("nan") if cell is None else _measured(cell) for cell in cells]
     wrong = [cell for cell, number in zip(cells, measured, strict=True) if number is None]
@@ -171,6 +176,8 @@ def choose_task(values: pd.Series, options: LabelOptions, table: ClassTable | No
 
 def _cells(values: pd.Series, where: str) -> tuple[list[Cell | None], int]:
     """What each cell holds, and how many cells count as empty because they are infinite."""
+    import pandas as pd
+
     infinite = 0
     cells: list[Cell | None] = []
     for value in values.astype(object).tolist():

@@ -103,7 +103,7 @@ def pretrain(
         output: region file to write.
         words: about the region.
         settings: of the training.
-        listener: called with the progress after every step.
+        listener: called with the progress after every step. What it raises ends the run after the checkpoint was written.
         resume: go on from the checkpoint.
         device: `cpu` or `cuda`; None takes CUDA where there is one.
 
@@ -174,7 +174,11 @@ def finish(
         trainer.restore()
     for progress in trainer.train():
         if listener:
-            listener(progress)
+            try:
+                listener(progress)
+            except BaseException:
+                trainer.save()
+                raise
     trainer.release()
     trainer.processes.leave()
     if trainer.processes.rank:

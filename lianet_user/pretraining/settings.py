@@ -56,7 +56,7 @@ class Schedule:
         rate: of everything else.
         warmup: steps over which the rates rise, after which they follow a cosine down to zero.
         frozen_norm: share of the steps after which BatchNorm keeps its statistics.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints at most; slow ones are kept by the clock.
         report_every: steps between reports of the PSNR.
     """
 

@@ -16,6 +16,7 @@ from lianet_user.errors import TrainingError
 from lianet_user.field.encoding import Corner
 from lianet_user.field.model import NeuralField, training_autocast
 from lianet_user.files.checkpoint import (
+    Clock,
     Fingerprint,
     load_checkpoint,
     moments_like,
@@ -141,7 +142,7 @@ class Trainer:
         """
         schedule, steps = self.schedule, self.schedule.steps
         started = time.monotonic() - self.seconds
-        squares = torch.zeros(2, dtype=torch.float64)
+        squares, clock = torch.zeros(2, dtype=torch.float64), Clock()
         done = self.step >= steps
         while not done:
             loss, more = self._train_step(self.step / steps)
@@ -158,8 +159,9 @@ class Trainer:
                 level = psnr(self.processes.mean(float(squares[0])) / max(self.processes.mean(float(squares[1])), 1.0))
                 squares.zero_()
                 done = done or (schedule.target_db is not None and level >= schedule.target_db)
-            if done or self.step % schedule.checkpoint_every == 0:
+            if done or self.step % schedule.checkpoint_every == 0 or clock.due:
                 self.save()
+                clock.restart()
             yield PretrainProgress(self.step, steps, self.seconds, level, self.waited())
 
     def _train_step(self, progress: float) -> tuple[float, Tensor]:

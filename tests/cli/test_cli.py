@@ -81,7 +81,7 @@ HEAVY = {"torch", "segmentation_models_pytorch", "geopandas", "matplotlib", "das
     ("line", "unneeded", "needed"),
     [
         ("--help", HEAVY | {"numpy", "pydantic", "importlib.metadata"}, set()),
-        ("finetune --help", HEAVY | {"numpy", "pydantic", "importlib.metadata"}, set()),
+        ("finetune --help", HEAVY, set()),
         (f"info {REGION}", HEAVY, set()),
         (f"info {REGION} --json", HEAVY, set()),
         ("models --help", HEAVY | {"pystac", "lianet_user.catalog"}, {"lianet_user.cli.models"}),
