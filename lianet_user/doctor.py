@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
+from lianet_user import threads
 from lianet_user.errors import brief, log_folder, one_line
 
 Level = Literal["fine", "warning", "broken"]
@@ -146,14 +147,23 @@ def _has_nvidia() -> bool:
 def _threads() -> Iterator[Finding]:
     import torch
 
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    used, said = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
-    what = f"{used} of {allowed} processors" + (f" (OMP_NUM_THREADS={said})" if said else "")
-    if used < allowed / 2 and said:
-        yield Finding("threads", "warning", what, f"unset OMP_NUM_THREADS to compute on all {allowed}")
+    allowed, cores, used = len(threads.processors()), threads.sensible(), torch.get_num_threads()
+    # The command itself states what is sensible where nobody states anything.
+    said = next((name for name in threads.COUNTS if os.environ.get(name, str(cores)) != str(cores)), "")
+    what = f"{used} of {allowed} processors" + (f" ({said}={os.environ[said]})" if said else "")
+    if (quota := threads.quota()) is not None:
+        what += f"; this container may use the time of {quota:g}"
+    passive = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE"
+    what += "; those that wait sleep" if passive else "; those that wait spin"
+    if used < cores / 2:
+        yield Finding("threads", "warning", what, f"unset {said or 'what limits them'} to compute with {cores}")
     elif used > allowed:
-        advice = f"export OMP_NUM_THREADS={allowed}: more threads than processors are slower"
+        advice = f"give --threads {cores}: more threads than processors are slower"
         yield Finding("threads", "warning", what, advice)
+    elif not passive:
+        yield Finding(
+            "threads", "warning", what, "unset OMP_WAIT_POLICY: beside busy programs spinning threads are slow"
+        )
     else:
         yield Finding("threads", "fine", what)
 

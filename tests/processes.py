@@ -46,6 +46,11 @@ class Child:
     def running(self) -> bool:
         return self._process.is_alive()
 
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
     def kill(self) -> None:
         """End it if it did not end by itself, and leave nothing of it but what it said."""
         self._process.kill()
@@ -85,6 +90,14 @@ def _begin(
     os.environ.update(variables)
     torch.set_num_threads(1)
     sys.exit(call(*arguments))
+
+
+def kept_often(*words: str) -> None:
+    """The command line, to whose clock every step is long: what is trained is kept after each."""
+    from lianet_user.files import checkpoint
+
+    checkpoint.KEPT_EVERY = 0.0
+    lianet(*words)
 
 
 def lianet(*words: str) -> None:

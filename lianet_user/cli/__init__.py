@@ -55,6 +55,7 @@ from lianet_user.errors import (
     log_folder,
     write_error,
 )
+from lianet_user.threads import prepare
 
 LOGS_KEPT = 20
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
@@ -88,12 +89,20 @@ def _common(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="Threads that compute. Default: OMP_NUM_THREADS, or the cores that may be used."
+        ),
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--traceback", help="On an unforeseen error, print where it happened.")
     ] = False,
 ) -> None:
     # --traceback is read off the command line where an error is caught.
     del show_version, trace
+    if threads is not None:
+        prepare(threads)
 
 
 PANELS = {
@@ -119,6 +128,7 @@ app.add_typer(models.models, rich_help_panel="Models, and this installation")
 
 def main() -> None:
     """Run the command line and leave with its exit code (:mod:`lianet_user.errors`)."""
+    prepare()  # before anything that computes is imported
     sys.exit(_run(sys.argv[1:]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import time
 from pathlib import Path
@@ -16,12 +17,13 @@ import xarray as xr
 from affine import Affine
 from command_line import lianet, refusal
 from factories import RegionFactory
-from processes import Child
+from processes import Child, kept_often
 from processes import lianet as whole_process
 from pyproj import CRS
 
 from lianet_user.cli import console
 from lianet_user.cli.imagery import checked_settings, read_config
+from lianet_user.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 from lianet_user.files.artifact import open_region_file
 from lianet_user.files.header import RegionHeader
 from lianet_user.imagery import ImageryOptions
@@ -316,6 +318,44 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     assert resumed.keys() == expected.keys()
     assert all(np.array_equal(resumed[name], expected[name]) for name in expected)
     assert "no checkpoint" in refusal(*common, "-o", tmp_path / "none.safetensors", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "code"),
+    [
+        ("pretrain", signal.SIGTERM, EXIT_TERMINATED),
+        ("pretrain", signal.SIGKILL, -signal.SIGKILL),
+        ("update", signal.SIGINT, EXIT_INTERRUPTED),
+    ],
+)
+def test_an_encoding_that_was_stopped_goes_on_with_the_step_it_was_at(
+    command: str, number: int, code: int, tmp_path: Path, stacks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    output, whole = tmp_path / "stopped.safetensors", tmp_path / "whole.safetensors"
+    settings = config(tmp_path, steps=100, checkpoint_every=10_000)  # only the clock and the signal keep it
+    words: tuple[object, ...] = ("pretrain", stacks, "--config", settings)
+    if command == "update":
+        old = tmp_path / "old.safetensors"
+        lianet(*words, "-o", old, "--steps", 2)
+        later = write_stack(tmp_path / "later", LATE, offset=1000)
+        words = ("update", old, later, "--bands", "B08,B02", "--offset", 1000, "--steps", 100)
+    child = Child(tmp_path_factory.mktemp("said"), kept_often, *map(str, (*words, "-o", output)))
+    try:
+        while not checkpoint_path(output).exists():
+            assert child.running, child.said
+            time.sleep(0.002)
+        child.send(number)
+        _, said = child.wait(60)
+    finally:
+        child.kill()
+    assert child.code == code
+    assert ("with --resume goes on" in said) == (number != signal.SIGKILL)
+    assert not output.exists()
+    lianet(*words, "-o", output, "--resume")
+    lianet(*words, "-o", whole)
+    resumed, expected = open_region_file(output).tensors(), open_region_file(whole).tensors()
+    assert all(np.array_equal(resumed[name], expected[name]) for name in expected)
+    assert not checkpoint_path(output).exists()
 
 
 # --- several processes

@@ -21,13 +21,16 @@ from affine import Affine
 from command_line import lianet, refusal
 from factories import RegionFactory
 from odc.geo.geobox import GeoBox
+from processes import Child, kept_often
 from shapely.geometry import box
 
-from lianet_user.errors import EXIT_FAILURE, EXIT_TERMINATED
+from lianet_user.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, ArtifactError
 from lianet_user.files.artifact import open_head_file
 from lianet_user.files.checkpoint import head_checkpoint_path
+from lianet_user.files.container import open_container
 from lianet_user.files.header import NumberScores, Scores
 from lianet_user.finetuning.crops import Batch
+from lianet_user.finetuning.trainer import HeadTrainer, Step
 from lianet_user.head import Head
 from lianet_user.region import Region
 
@@ -199,6 +202,79 @@ def test_a_terminated_finetune_can_be_resumed_to_the_same_head(region: Region, c
     assert not checkpoint.exists()
     one, other = (Head.open(path).layers.state_dict() for path in (whole, stopped))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def finished_runs(checkpoint: Path) -> int:
+    """How many trainings of a study are finished."""
+    try:
+        return len(json.loads(open_container(checkpoint, "checkpoint").metadata["state"]))
+    except (ArtifactError, OSError):
+        return 0
+
+
+@pytest.mark.usefixtures("native_answers")  # as in the process that is stopped
+@pytest.mark.parametrize(
+    ("command", "number", "code"),
+    [
+        ("learning-curve", signal.SIGTERM, EXIT_TERMINATED),
+        ("learning-curve", signal.SIGKILL, -signal.SIGKILL),
+        ("compare", signal.SIGINT, EXIT_INTERRUPTED),
+        ("compare", signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
+def test_a_study_that_was_stopped_goes_on_with_the_step_it_was_at(
+    command: str,
+    number: int,
+    code: int,
+    region: Region,
+    classes: Path,
+    brightness: np.ndarray,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps, trainings = 25, 4
+    options: tuple[object, ...] = ("--shares", "0.5,1", "--repeats", 2)
+    if command == "compare":
+        options = ("--features", write_raster(tmp_path / "features.tif", brightness), "--folds", 2)
+    quick = ("--steps", steps, "--members", 1, "--batch", 2, "--crop", 16, "--block", 16, "--date", "2017-02-16")
+    words = (command, region.path, classes, *quick, *options, "-o")
+    whole, stopped = tmp_path / "whole.csv", tmp_path / "stopped.csv"
+    lianet(*words, whole)
+
+    child = Child(tmp_path_factory.mktemp("said"), kept_often, *map(str, (*words, stopped)))
+    checkpoint = head_checkpoint_path(stopped)
+    try:
+        while finished_runs(checkpoint) < 2:
+            assert child.running, child.said
+            time.sleep(0.002)
+        child.send(number)
+        _, said = child.wait(60)
+    finally:
+        child.kill()
+    assert child.code == code
+    assert ("with --resume goes on" in said) == (number != signal.SIGKILL)
+    assert not stopped.exists()
+    assert "an unfinished run" in refusal(*words, stopped)
+
+    made = []
+    real = HeadTrainer.advance
+
+    def counted(run: HeadTrainer) -> Step | None:
+        step = real(run)
+        made.append(step)
+        return step
+
+    monkeypatch.setattr(HeadTrainer, "advance", counted)
+    lianet(*words, stopped, "--resume")
+    assert 0 < sum(step is not None for step in made) <= (trainings - 2) * steps
+    one, other = (list(csv.DictReader(path.open())) for path in (whole, stopped))
+    assert [{**row, "seconds": ""} for row in one] == [{**row, "seconds": ""} for row in other]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_only_a_comparison_with_a_table_can_be_resumed(region: Region, classes: Path) -> None:
+    assert "give it with --output" in refusal("compare", region.path, classes, "--resume")
 
 
 @pytest.mark.parametrize(
