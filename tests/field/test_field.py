@@ -11,13 +11,12 @@ import torch
 from factories import randomize
 from torch import Tensor, nn
 
-from lianet_user.field.config import EncodingConfig, FieldConfig, HeadConfig, preset
+from lianet_user.field.config import PAPER_WIDTHS, EncodingConfig, FieldConfig, HeadConfig, preset
 from lianet_user.field.decoder import LIMIT
 from lianet_user.field.encoding import HashGrid, TimeVectors, hash_nodes, level_seed
 from lianet_user.field.head import (
     CONTEXT_HALO,
     NEIGHBOURHOODS,
-    PAPER_WIDTHS,
     STATISTICS,
     HeadEnsemble,
     HeadLayers,

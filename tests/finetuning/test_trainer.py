@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from lianet_user.errors import ArtifactError, LabelError, TrainingError, TrainingWarning
 from lianet_user.field.head import HeadLayers, head_halo
+from lianet_user.files.checkpoint import Checkpoint
 from lianet_user.files.header import IGNORE, ClassEntry, Numbers, NumberScores, Scores
 from lianet_user.finetuning.crops import BalancedCrops, WindowCrops, class_counts, class_offsets, cut
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.priors import Prior
 from lianet_user.finetuning.samples import Sample
 from lianet_user.finetuning.settings import FinetuneSettings
-from lianet_user.finetuning.trainer import Checkpoint, NotFiniteError, Step, fit, rate_at
+from lianet_user.finetuning.trainer import NotFiniteError, Step, fit, rate_at
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
 
