@@ -360,8 +360,8 @@ AnyScores = Scores | NumberScores
 
 def scores_from_json(values: object) -> AnyScores:
     """The scores whose `model_dump(mode="json")` is given."""
-    scores: AnyScores = TypeAdapter(AnyScores).validate_json(json.dumps(values))
-    return scores
+    either: TypeAdapter[AnyScores] = TypeAdapter(AnyScores)
+    return either.validate_json(json.dumps(values))
 
 
 class DatedScores(Schema):

@@ -17,8 +17,7 @@ def _import_odc_geo() -> None:
     if spec is None:
         return
     stand_in = ModuleType("dask")
-    stand_in.__spec__ = spec
-    stand_in.is_dask_collection = _is_dask_collection  # type: ignore[attr-defined]
+    stand_in.__dict__.update(__spec__=spec, is_dask_collection=_is_dask_collection)
     sys.modules["dask"] = stand_in
     try:
         import odc.geo  # noqa: F401

@@ -257,7 +257,7 @@ def test_a_study_that_was_stopped_goes_on_with_the_step_it_was_at(
     assert not stopped.exists()
     assert "an unfinished run" in refusal(*words, stopped)
 
-    made = []
+    made: list[Step | None] = []
     real = HeadTrainer.advance
 
     def counted(run: HeadTrainer) -> Step | None:
