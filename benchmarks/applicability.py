@@ -9,8 +9,12 @@ number, and the figure is the area under its ROC curve: 0.5 is guessing.
 - `nearest`: distance to the nearest of a thousand labelled pixels in all standardised channels (Meyer and Pebesma 2021, without
   weights);
 - `nearest-bands`: the mean distance to the nearest five, in the reconstructed bands alone;
+- `variance-bands`: as `variance`, with a Gaussian kernel of the median width on the bands, which needs no closed form;
 - `ratio`: how much rarer such ground is among the labels than in the windows around them, a least-squares density ratio
-  (Kanamori et al. 2009) in the space of a rough kernel on the bands.
+  (Kanamori et al. 2009) in the space of the same kernel.
+
+`--window` asks besides which share of a place and of the whole region `variance-bands` flags: what is above the 95th percentile
+of labelled pixels in folds that it has not seen. Every sixth pixel is looked at, of the window every third.
 
     python benchmarks/applicability.py models/havelland.safetensors tutorials/data/havelland_landcover.gpkg --field class
 """
@@ -32,6 +36,7 @@ from lianet_user.finetuning.closed_form import fit_closed_form
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import Sample, keep, labelled_pixels, make_samples, moments, standardized
 from lianet_user.finetuning.settings import settings_for
+from lianet_user.geo.grid import Window
 from lianet_user.labels import LabelOptions, read_labels, split_folds
 from lianet_user.region import Region
 
@@ -42,8 +47,10 @@ JUDGED = 2_500
 """Validation pixels of a fold, at most, drawn at random."""
 LEAST = 30
 """Validation pixels of the class that is left out, without which a fold tells nothing."""
-WIDTH, RIDGE = 0.5, 1.0
-"""Of the density ratio's kernel, exp(-sqrt(width * squared distance / its median)), and of its regression."""
+NOISE, RIDGE = 0.1, 1.0
+"""Of the Gaussian process, whose prior variance is 1; and of the density ratio's regression."""
+SEEN = 0.95
+"""Share of the labelled pixels of unseen folds that is not flagged."""
 
 
 def squared_distances(values: Array, others: Array) -> Array:
@@ -52,17 +59,44 @@ def squared_distances(values: Array, others: Array) -> Array:
     return np.maximum(result, 0)
 
 
+def some(values: Array, most: int) -> Array:
+    """So many of the rows, evenly: neighbours in the array are neighbours on the ground."""
+    return values[np.linspace(0, len(values) - 1, min(most, len(values))).astype(np.intp)]
+
+
+class Kernel:
+    """The space of a Gaussian kernel between landmarks, as wide as the median distance between them."""
+
+    def __init__(self, landmarks: Array) -> None:
+        self.landmarks = landmarks
+        self.width = 1 / np.median(squared_distances(landmarks, landmarks))
+        strength, axes = np.linalg.eigh(self.similarities(landmarks))
+        kept = strength > 1e-8 * strength.max()
+        self.axes = axes[:, kept] / np.sqrt(strength[kept])
+
+    def similarities(self, values: Array) -> Array:
+        return np.exp(-squared_distances(values, self.landmarks) * self.width)
+
+    def coordinates(self, values: Array) -> Array:
+        result: Array = self.similarities(values) @ self.axes
+        return result
+
+
+def variance(labelled: Array, judged: Array) -> Array:
+    """How little labelled pixels tell of the judged ones: the posterior variance of a Gaussian process, 0 to 1."""
+    kernel = Kernel(some(labelled, LANDMARKS))
+    own, near = kernel.coordinates(labelled), kernel.coordinates(judged)
+    posterior = np.linalg.inv(np.eye(own.shape[1]) + own.T @ own / NOISE)
+    result: Array = 1 - np.square(near).sum(1) + ((near @ posterior) * near).sum(1)
+    return result
+
+
 def ratio(labelled: Array, ground: Array, judged: Array) -> Array:
-    """How much rarer than in the ground pixels like the judged ones are among the labelled: near 0, unlike any label."""
-    landmarks = labelled[:LANDMARKS]
-    width = WIDTH / np.median(squared_distances(landmarks, landmarks))
-    strength, axes = np.linalg.eigh(np.exp(-np.sqrt(squared_distances(landmarks, landmarks) * width)))
-    axes = axes[:, strength > 1e-8 * strength.max()] / np.sqrt(strength[strength > 1e-8 * strength.max()])
-    near, ours, theirs = (
-        np.exp(-np.sqrt(squared_distances(values, landmarks) * width)) @ axes for values in (judged, labelled, ground)
-    )
-    gram = ours.T @ ours + theirs.T @ theirs + RIDGE * np.eye(axes.shape[1])
-    result: Array = -(near @ np.linalg.solve(gram, ours.sum(0)))
+    """How much rarer than in the ground pixels like the judged ones are among the labelled: 0, unlike any label; else less."""
+    kernel = Kernel(some(labelled, LANDMARKS))
+    ours, theirs = kernel.coordinates(labelled), kernel.coordinates(ground)
+    gram = ours.T @ ours + theirs.T @ theirs + RIDGE * np.eye(ours.shape[1])
+    result: Array = -(kernel.coordinates(judged) @ np.linalg.solve(gram, ours.sum(0)))
     return result
 
 
@@ -103,6 +137,7 @@ def main() -> None:
     parser.add_argument("labels", type=Path)
     parser.add_argument("--field")
     parser.add_argument("--folds", type=int, default=2, help=f"of {FOLDS} that are judged")
+    parser.add_argument("--window", type=int, nargs=4, metavar=("ROW", "COL", "HEIGHT", "WIDTH"))
     arguments = parser.parse_args()
     region = Region.open(arguments.region)
     labels = read_labels(arguments.labels, region.header, LabelOptions(field=arguments.field))
@@ -114,11 +149,31 @@ def main() -> None:
         margin=16,
         halo=region.field.config.decoder.halo,
     )
-    samples = standardized(samples, *moments(samples), in_place=True)
+    mean, std = moments(samples)
+    samples = standardized(samples, mean, std, in_place=True)
     parts = {part: region.channels((part,)) for part in settings.inputs}
     starts = dict(zip(parts, np.cumsum([0, *parts.values()]).tolist(), strict=False))
     shown = "bands" if "bands" in parts else "series"
     bands = slice(starts[shown], starts[shown] + parts[shown])
+    if arguments.window:
+
+        def read(window: Window, step: int) -> Array:
+            values = (region.head_input(window, labels.dates[0], settings.inputs) - mean) / std
+            return values[bands, ::step, ::step].flatten(1).T.double().numpy()
+
+        unseen = []
+        for split in split_folds(labels, FOLDS, seed=settings.seed):
+            taught, held = (
+                labelled_pixels(keep(samples, where), LEARNED, settings.seed)[0][:, bands].astype(np.float64)
+                for where in (split.trained, split.validated)
+            )
+            unseen.append(variance(taught, held))
+        threshold = np.quantile(np.concatenate(unseen), SEEN)
+        everything = labelled_pixels(samples, LEARNED, settings.seed)[0][:, bands].astype(np.float64)
+        place = read(Window(*arguments.window), 3)
+        ground = np.concatenate([read(tile, 6) for tile in region.window.tiles(256)])
+        shares = [float((variance(everything, values) > threshold).mean()) for values in (place, ground)]
+        print(f"flagged: {shares[0]:.1%} of the window, {shares[1]:.1%} of the region")
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for value, entry in enumerate(labels.classes):
         left = without(samples, value)
@@ -144,10 +199,11 @@ def main() -> None:
                 "entropy": -(shares * np.log(shares + 1e-12)).sum(0),
                 "margin": second - first,
                 "variance": -(near * np.linalg.solve(own + 0.01 * np.eye(len(own)), near.T).T).sum(1),
-                "nearest": squared_distances(judged, learned[:NEAREST]).min(1),
-                "nearest-bands": np.partition(squared_distances(judged[:, bands], learned[:NEAREST, bands]), 4, 1)[
-                    :, :5
-                ].mean(1),
+                "nearest": squared_distances(judged, some(learned, NEAREST)).min(1),
+                "nearest-bands": np.partition(
+                    squared_distances(judged[:, bands], some(learned, NEAREST)[:, bands]), 4, 1
+                )[:, :5].mean(1),
+                "variance-bands": variance(learned[:, bands], judged[:, bands]),
                 "ratio": ratio(learned[:, bands], ground, judged[:, bands]),
             }
             for name, index in indices.items():
