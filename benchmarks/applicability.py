@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lianet_user.field.config import HeadInput
 from lianet_user.files.header import IGNORE
 from lianet_user.finetuning.closed_form import fit_closed_form
 from lianet_user.finetuning.losses import Goal
@@ -153,7 +154,7 @@ def main() -> None:
     samples = standardized(samples, mean, std, in_place=True)
     parts = {part: region.channels((part,)) for part in settings.inputs}
     starts = dict(zip(parts, np.cumsum([0, *parts.values()]).tolist(), strict=False))
-    shown = "bands" if "bands" in parts else "series"
+    shown: HeadInput = "bands" if "bands" in parts else "series"
     bands = slice(starts[shown], starts[shown] + parts[shown])
     if arguments.window:
 
