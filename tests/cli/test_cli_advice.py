@@ -62,8 +62,6 @@ NEVER_PRINTED = {
         # Reached by the name of a function only.
         "RegionHeader.date_index": "date",
         "ResumeStore.load": "resume",
-        "_not_whole": "resume",
-        "load_checkpoint": "resume",
         # Any map has a first band.
         "open_finished": "band",
         # Names a command.

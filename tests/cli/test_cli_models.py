@@ -165,13 +165,11 @@ def test_a_name_is_fetched_aloud_and_then_needs_no_network(place: Path, monkeypa
         (("change", "romania", "--from", "2018-01-01"), "--to"),
         (("predict", "--region", "romania"), "head.safetensors"),
         (("suggest", "--region", "romania", "-o", "x.png"), ".gpkg"),
-        (("finetune", "romania", "labels.gpkg", "-o", "here.safetensors"), "--overwrite"),
     ],
 )
 def test_nothing_is_looked_up_for_a_command_that_is_refused(
     web: Web, place: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
-    (place / "here.safetensors").touch()
     monkeypatch.setenv("LIANET_CATALOG", f"{web.url}/catalog.json")
     assert message in only_line(*arguments)
     assert not web.asked

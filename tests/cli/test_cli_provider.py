@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -340,8 +341,11 @@ def test_an_encoding_that_was_stopped_goes_on_with_the_step_it_was_at(
         words = ("update", old, later, "--bands", "B08,B02", "--offset", 1000, "--steps", 100)
     child = Child(tmp_path_factory.mktemp("said"), kept_often, *map(str, (*words, "-o", output)))
     try:
-        while not checkpoint_path(output).exists():
+        kept: set[int] = set()
+        while len(kept) < 2:  # at the second time the command has begun to listen to signals
             assert child.running, child.said
+            with contextlib.suppress(FileNotFoundError):
+                kept.add(checkpoint_path(output).stat().st_mtime_ns)
             time.sleep(0.002)
         child.send(number)
         _, said = child.wait(60)
