@@ -24,6 +24,8 @@ from typer.testing import CliRunner
 from lianet_user.cli import app
 from lianet_user.errors import LabelError, MapError, OutputError, PartlyOutsideWarning
 from lianet_user.files.header import ClassEntry
+from lianet_user.geo.grid import whole
+from lianet_user.geo.ground_area import Ground
 from lianet_user.maps import zones as module
 from lianet_user.maps.geotiff import FinishedMap
 from lianet_user.maps.zones import zones
@@ -70,12 +72,13 @@ def test_classes_are_counted_by_the_exact_share_of_each_pixel(
     for row, outline in enumerate((BOX, RING, PARTS)):
         share = covered(outline, small_geobox)
         found = table.frame.iloc[row]
-        hectares = {entry.name: share[values == value].sum() / 100 for value, entry in enumerate(CLASSES)}
+        areas = share * Ground(small_geobox).pixels(whole(small_geobox))
+        hectares = {entry.name: areas[values == value].sum() for value, entry in enumerate(CLASSES)}
         for name, expected in hectares.items():
             assert found[f"ha_{name}"] == pytest.approx(expected, abs=1e-6)
-            assert found[f"share_{name}"] == pytest.approx(expected / (outline.area / 1e4), abs=1e-6)
+            assert found[f"share_{name}"] == pytest.approx(expected / areas.sum(), abs=1e-6)
         assert found["majority"] == max(hectares, key=lambda name: hectares[name])
-        assert found["zone_ha"] == pytest.approx(outline.area / 1e4)
+        assert found["zone_ha"] == pytest.approx(areas.sum())
     assert (table.frame["unmapped"] == 0).all()
     assert table.incomplete == 0
     assert list(table.frame.columns) == ["zone", "stand", *table.columns, "geometry"]
