@@ -122,13 +122,18 @@ def pixel_metres(geobox: GeoBox) -> tuple[float, float]:
     return float(across), float(down)
 
 
+def densified(shapes: NDArray[np.object_], crs: CRS) -> NDArray[np.object_]:
+    """Shapes with so many vertices that areas hardly depend, by less than 1e-6, on the CRS in which edges are straight."""
+    unit = crs.proj.axis_info[0].unit_conversion_factor * (ELLIPSOID.a if crs.geographic else 1.0)
+    # An edge bends by the square of its length, and smaller shapes suffer less.
+    around = np.maximum(shapely.length(shapes) * unit, 1e-6)
+    return np.asarray(shapely.segmentize(shapes, np.sqrt(around) / unit), object)
+
+
 def ground_areas(shapes: NDArray[np.object_], crs: CRS) -> Numbers:
     """(shapes,) square metres on the ellipsoid that polygons and multipolygons cover, their edges straight in their CRS."""
     parts, of = shapely.get_parts(shapes, return_index=True)
-    unit = crs.proj.axis_info[0].unit_conversion_factor * (ELLIPSOID.a if crs.geographic else 1.0)
-    # An edge that is straight elsewhere bends by the square of its length: pieces of this one leave less than 1e-6 of an area.
-    around = np.maximum(shapely.length(parts) * unit, 1e-6)
-    dense = shapely.segmentize(parts, np.sqrt(around) / unit)
+    dense = densified(parts, crs)
     places = _degrees(crs, shapely.get_coordinates(dense))
     flat = _flat(places[0]).transform(*places.T)
     return np.bincount(of, shapely.area(shapely.set_coordinates(dense, np.column_stack(flat))), len(shapes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from rasterio.io import DatasetReader
 from lianet_user.errors import AreaError, LabelError, OutputError, PartlyOutsideWarning, listed
 from lianet_user.files.artifact import refuse_existing, replacing
 from lianet_user.geo.grid import Window
-from lianet_user.geo.ground_area import SQUARE_METRES, Ground, ground_areas
+from lianet_user.geo.ground_area import SQUARE_METRES, Ground, densified, ground_areas
 from lianet_user.geo.transformation import transformation, warn_of_missing_grids
 from lianet_user.labels.areas import read_zones
 from lianet_user.labels.cover import to_pixel_coordinates
@@ -180,8 +180,9 @@ def _in_pixels(area: Area, source: FinishedMap) -> NDArray[np.object_]:
     """Transform the zones to (column, row) of the map: (zones,)."""
     to_map = transformation(area.crs, source.geobox)
     warn_of_missing_grids(area.path, to_map)
+    dense = replace(area, geometries=densified(area.geometries, area.crs))
     try:
-        moved = areas_in_crs_of(source.geobox, area, to_map)
+        moved = areas_in_crs_of(source.geobox, dense, to_map)
     except AreaError as error:
         raise LabelError(f"{area.path}: the zones lie outside {source.path}: check their CRS") from error
     points, of = shapely.get_coordinates(moved, return_index=True)

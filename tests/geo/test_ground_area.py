@@ -106,7 +106,7 @@ def test_shares_of_zones_are_those_of_shapelys_intersections(name: str, tmp_path
     outlines = [
         shapely.Point(LON, LAT).buffer(0.004) - shapely.Point(LON + 0.0005, LAT).buffer(0.0011),
         shapely.Polygon([(LON - 0.0032, LAT - 0.0021), (LON + 0.0047, LAT - 0.001), (LON - 0.001, LAT + 0.0038)]),
-        shapely.box(LON + 0.00011, LAT + 0.00007, LON + 0.00017, LAT + 0.00009),  # within a pixel or two
+        shapely.box(LON + 0.00011, LAT + 0.00007, LON + 0.00511, LAT + 0.00289),
     ]
     geopandas.GeoDataFrame({"n": range(3)}, geometry=outlines, crs="EPSG:4326").to_file(tmp_path / "zones.gpkg")
     frame = zones(source, tmp_path / "zones.gpkg").frame
