@@ -105,10 +105,6 @@ class LabelWarning(LianetWarning):
     """Labels that were used, but not all of them or not as they stood."""
 
 
-class AreaWarning(LianetWarning):
-    """Areas that are as distorted as the map's grid."""
-
-
 class EstimateWarning(LianetWarning):
     """The result was never observed: it is estimated from other dates."""
 

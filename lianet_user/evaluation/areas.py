@@ -29,9 +29,6 @@ CAVEAT: Final = (
 COLUMNS: Final = ("class", "reference pixels", "mapped ha", "area ha", "user's accuracy", "producer's accuracy")
 """Headings of the columns of :meth:`Areas.rows`."""
 
-SQUARE_METRES: Final = 10_000
-"""In a hectare."""
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -100,7 +97,10 @@ class Areas:
 
 
 def estimate_areas(
-    confusion: NDArray[np.int64], mapped: NDArray[np.int64], pixel_area: float, classes: Sequence[ClassEntry]
+    confusion: NDArray[np.int64],
+    mapped: NDArray[np.int64],
+    hectares: NDArray[np.float64],
+    classes: Sequence[ClassEntry],
 ) -> Areas:
     """Areas and accuracies of a map from labels of some of its pixels.
 
@@ -110,7 +110,7 @@ def estimate_areas(
     Args:
         confusion: labelled pixels, integers (classes, classes): rows reference, columns the map's class.
         mapped: pixels of the whole map, integers (classes,).
-        pixel_area: of a pixel, in m2.
+        hectares: of these pixels on the ground, floats (classes,).
         classes: in the order of the rows.
 
     Raises:
@@ -128,8 +128,8 @@ def estimate_areas(
     total = int(mapped.sum())
     if not total:
         raise InputError("the map has no pixel with a class: there is no area to estimate")
-    hectares = total * pixel_area / SQUARE_METRES
-    weight = (mapped / total)[:, None]
+    total_ha = float(hectares.sum())
+    weight = (hectares / total_ha)[:, None]
     there = mapped[:, None] > 0
     size = sampled[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -150,8 +150,8 @@ def estimate_areas(
         ClassArea(
             name=entry.name,
             pixels=int(labels[i]),
-            mapped_ha=float(mapped[i] * pixel_area / SQUARE_METRES),
-            area_ha=_estimate(area[i] * hectares, area_variance[i] * hectares**2) if labels[i] else UNKNOWN,
+            mapped_ha=float(hectares[i]),
+            area_ha=_estimate(area[i] * total_ha, area_variance[i] * total_ha**2) if labels[i] else UNKNOWN,
             users_accuracy=_estimate(share[i, i], variance[i, i]),
             producers_accuracy=_estimate(producers[i], producers_variance[i]),
         )

@@ -19,6 +19,7 @@ from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.metrics import ClassMeter
 from lianet_user.finetuning.validation import Judgement
 from lianet_user.geo.grid import TILE, Window
+from lianet_user.geo.ground_area import Ground
 from lianet_user.head import Head
 from lianet_user.labels import LabelMap, Labels
 
@@ -71,12 +72,11 @@ def evaluate(
             " validation: these figures flatter it"
         )
         warnings.warn(TrainingWarning(message), stacklevel=2)
-    judgement, mapped = _counted(head, labels, areas, listener, tile)
+    judgement, mapped, hectares = _counted(head, labels, areas, listener, tile)
     if not areas:
         return Evaluation(judgement)
     assert isinstance(judgement.all, ClassMeter)
-    pixel_area = abs(head.geobox.resolution.x * head.geobox.resolution.y)
-    return Evaluation(judgement, estimate_areas(judgement.all.confusion, mapped, pixel_area, head.header.classes))
+    return Evaluation(judgement, estimate_areas(judgement.all.confusion, mapped, hectares, head.header.classes))
 
 
 def _check_areas(head: Head, labels: Labels) -> None:
@@ -95,8 +95,8 @@ def _check_areas(head: Head, labels: Labels) -> None:
 
 def _counted(
     head: Head, labels: Labels, everywhere: bool, listener: Listener | None, side: int
-) -> tuple[Judgement, NDArray[np.int64]]:
-    """The labels compared with the maps, and the pixels of each class, int64 (classes,), in all tiles that were computed.
+) -> tuple[Judgement, NDArray[np.int64], NDArray[np.float64]]:
+    """The labels compared with the maps, and of each class (classes,) the pixels and hectares in all tiles, if everywhere.
 
     Args:
         head: opened.
@@ -106,7 +106,8 @@ def _counted(
         side: of a tile.
     """
     judgement = Judgement(Goal(head.header.classes, head.header.numbers))
-    mapped = np.zeros(len(head.header.classes), np.int64)
+    mapped, hectares = (np.zeros(len(head.header.classes), kind) for kind in (np.int64, np.float64))
+    ground = Ground(head.geobox) if everywhere else None
     tiles = [(tile, _labels_in(labels, tile)) for tile in head.map_tiles(head.region.window, side)]
     tiles = [(tile, parts) for tile, parts in tiles if everywhere or parts]
     done, total = 0, sum(tile.pixels for tile, _ in tiles)
@@ -118,8 +119,10 @@ def _counted(
                 continue
             answers = head.answers(tile, date).cpu()
             decided = head.decided(answers)
-            if everywhere:
-                mapped += np.bincount(decided.numpy().ravel(), minlength=len(mapped))
+            if ground:
+                classes = decided.numpy().ravel()
+                mapped += np.bincount(classes, minlength=len(mapped))
+                hectares += np.bincount(classes, ground.pixels(tile.scaled(head.scale)).ravel(), len(mapped))
             for number in of_date:
                 part = parts[number]
                 judgement.count(date, torch.from_numpy(part.values), decided)
@@ -134,7 +137,7 @@ def _counted(
         done += tile.pixels
         if listener:
             listener(done, total)
-    return judgement, mapped
+    return judgement, mapped, hectares
 
 
 def _labels_in(labels: Labels, tile: Window) -> dict[int, LabelMap]:

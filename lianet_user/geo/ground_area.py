@@ -1,117 +1,168 @@
-"""The area on the ground: of a map's pixels, in the plane of a projected grid or else on the ellipsoid, and of any shape."""
+"""The area on the ground: of a map's pixels and of any shape, on the ellipsoid of WGS 84, whatever the CRS.
+
+Every command that counts hectares or square metres asks here, so that they agree. A map's grid says nothing of areas: a square
+kilometre of EPSG:3857 is .37 square kilometres on the ground in Berlin, and one of UTM up to a thousandth more or less.
+"""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from pyproj import Geod, Proj, Transformer
+from pyproj import Geod, Transformer
 
-from lianet_user.errors import AreaWarning, MapError
-from lianet_user.geo.grid import LONLAT, crs_name
+from lianet_user.errors import MapError
+from lianet_user.geo.grid import LONLAT, Window
 
 SQUARE_METRES = 10_000.0
 """Square metres in a hectare."""
-
-DISTORTED = 0.01
-"""Relative difference between areas on a projected grid and on the ground above which to warn; UTM stays below 0.002."""
+STEP = 2_000.0
+"""Metres between the places where a grid's pixels are measured; between them areas are interpolated, to better than 1e-6."""
+ELLIPSOID = Geod(ellps="WGS84")
 
 Points = NDArray[np.float64]
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """Areas on a grid, in hectares."""
+    """The ground below a grid of any CRS on the Earth, turned or sheared or not, in hectares.
+
+    Pixels are measured at nodes about :data:`STEP` apart, in an equal-area projection around the grid's middle.
+    """
 
     geobox: GeoBox
-    """Projected, or in degrees with its rows along parallels."""
 
     def __post_init__(self) -> None:
         """Check that areas can be computed.
 
         Raises:
-            MapError: the grid is in degrees and rotated, or has no CRS on the Earth.
-
-        Warns:
-            AreaWarning: areas of the projected grid are far from those on the ground.
+            MapError: the grid has no CRS on the Earth, or its middle has no place there.
         """
-        crs, affine = self.geobox.crs, self.geobox.affine
+        crs = self.geobox.crs
         if crs is None or not (crs.projected or crs.geographic):
             raise MapError("the map has no coordinate reference system on the Earth: expected one with it")
-        if crs.geographic and (affine.b or affine.d):
-            raise MapError("the map's grid is in degrees and turned against the meridians: warp it north up first")
-        if crs.projected:
-            across, down = pixel_metres(self.geobox)
-            ratio = self._metres**2 * abs(affine.determinant) / (across * down)
-            if abs(ratio - 1) > DISTORTED:
-                message = (
-                    f"areas in {crs_name(crs)} are {ratio:.2f} times those on the ground here: hectares are given as the"
-                    " grid has them"
-                )
-                warnings.warn(AreaWarning(message), stacklevel=3)
+        if not np.isfinite(self._middle).all():
+            raise MapError("the map's grid lies outside its own coordinate reference system: check where it was placed")
 
-    @property
-    def _metres(self) -> float:
-        """Metres in a unit of the projected CRS."""
+    @cached_property
+    def _middle(self) -> Points:
+        """(longitude, latitude) of the grid's middle."""
+        height, width = self.geobox.shape
         assert self.geobox.crs is not None
-        return float(self.geobox.crs.proj.axis_info[0].unit_conversion_factor)
+        return _degrees(self.geobox.crs, _on_map(self.geobox, np.array([[width / 2, height / 2]])))[0]
 
-    def flattened(self, points: Points) -> Points:
-        """Map columns and rows (n, 2) to a plane (n, 2) whose unit of area is a hectare.
+    @cached_property
+    def _nodes(self) -> tuple[Numbers, Numbers, Numbers]:
+        """Columns (n,), rows (m,) and the hectares of a pixel around each of their crossings (m, n)."""
+        height, width = self.geobox.shape
+        longest = max(*pixel_metres(self.geobox), 1e-9)
+        step = max(1, int(STEP / longest))
+        columns, rows = (np.append(np.arange(0, side, step), side).astype(np.float64) for side in (width, height))
+        across, down = np.meshgrid(columns, rows)
+        places = np.stack([across, down], -1)[..., None, :] + np.array(
+            [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]
+        )
+        assert self.geobox.crs is not None
+        degrees = _degrees(self.geobox.crs, _on_map(self.geobox, places.reshape(-1, 2)))
+        corners = np.column_stack(_flat(self._middle).transform(*degrees.T)).reshape(places.shape)
+        (ax, ay), (bx, by) = (np.moveaxis(corners[..., far, :] - corners[..., far - 2, :], -1, 0) for far in (2, 3))
+        hectares = np.abs(ax * by - ay * bx) / 2 / SQUARE_METRES
+        return columns, rows, np.where(np.isfinite(hectares), hectares, 0.0)  # off the Earth there is no ground
 
-        In degrees this is Lambert's cylindrical equal-area projection on the CRS's own ellipsoid: parallels and
-        meridians, which are the edges of pixels, stay straight, so that areas of whole pixels are exact.
-        """
-        crs, affine = self.geobox.crs, self.geobox.affine
-        assert crs is not None
-        if crs.projected:
-            across = self._metres**2 * abs(affine.determinant) / SQUARE_METRES
-            return points * (across, 1.0)
-        unit = np.degrees(crs.proj.axis_info[0].unit_conversion_factor)
-        longitude = (affine.a * points[:, 0] + affine.c) * unit
-        latitude = np.clip((affine.e * points[:, 1] + affine.f) * unit, -90, 90)
-        ellipsoid = crs.proj.ellipsoid
-        assert ellipsoid is not None
-        a, b = ellipsoid.semi_major_metre, ellipsoid.semi_minor_metre
-        _, y = Proj(proj="cea", a=a, b=b)(np.zeros(len(points)), latitude)
-        return np.column_stack([np.radians(longitude) * a / SQUARE_METRES, y])
+    def pixels(self, window: Window) -> Numbers:
+        """(height, width) hectares of the pixels of a window of the grid."""
+        columns, rows, nodes = self._nodes
+        upper, down = _between(rows, np.arange(window.row, window.row_end) + 0.5)
+        along = nodes[upper] + (nodes[upper + 1] - nodes[upper]) * (down / np.diff(rows)[upper])[:, None]
+        left, right = _between(columns, np.arange(window.col, window.col_end) + 0.5)
+        before: Numbers = along[:, left]
+        return before + (along[:, left + 1] - before) * (right / np.diff(columns)[left])
 
     @property
-    def rows(self) -> NDArray[np.float64]:
-        """(height,) hectares of a pixel in each row."""
-        height, _ = self.geobox.shape
-        edges = np.arange(height + 1.0)
-        left = self.flattened(np.column_stack([np.zeros(height + 1), edges]))
-        right = self.flattened(np.column_stack([np.ones(height + 1), edges]))
-        return np.abs(np.diff(left[:, 1])) * np.abs(right[:-1, 0] - left[:-1, 0])
+    def middle_pixel(self) -> float:
+        """Hectares of the pixel in the middle of the grid."""
+        height, width = self.geobox.shape
+        return float(self.pixels(Window(height // 2, width // 2, 1, 1))[0, 0])
+
+    def areas(self, outlines: NDArray[np.object_]) -> Numbers:
+        """(outlines,) hectares of polygons in (column, row) that follow the edges of pixels: the sums of their pixels."""
+        step = float(np.diff(self._nodes[1]).max())
+        return np.asarray(shapely.area(shapely.transform(shapely.segmentize(outlines, step), self._flattened)))
+
+    def _flattened(self, points: Points) -> Points:
+        """Map columns and rows (n, 2) to a plane (n, 2) whose unit of area is a hectare: rows stay, columns are integrated."""
+        columns, rows, nodes = self._nodes
+        upper, down = _between(rows, points[:, 1])
+        left, right = _between(columns, points[:, 0])
+        width, height = np.diff(columns), np.diff(rows)
+        sums = np.zeros(nodes.shape)
+        np.cumsum((nodes[:, 1:] + nodes[:, :-1]) / 2 * width, axis=1, out=sums[:, 1:])
+
+        def along(row: NDArray[np.intp]) -> Numbers:
+            slope = (nodes[row, left + 1] - nodes[row, left]) / width[left]
+            return np.asarray(sums[row, left] + nodes[row, left] * right + slope * right**2 / 2)
+
+        first, share = along(upper), down / height[upper]
+        return np.column_stack([first + (along(upper + 1) - first) * share, points[:, 1]])
 
 
 def pixel_metres(geobox: GeoBox) -> tuple[float, float]:
     """Width and height in metres on the ground of the pixel in the middle of a grid, whatever its CRS's units."""
     assert geobox.crs is not None
     height, width = geobox.shape
-    places = [(width / 2, height / 2), (width / 2 + 1, height / 2), (width / 2, height / 2 + 1)]
-    x, y = zip(*(geobox.affine @ place for place in places), strict=True)
-    longitudes, latitudes = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True).transform(x, y)
-    geod = Geod(ellps="WGS84")
-    across, down = (geod.inv(longitudes[0], latitudes[0], longitudes[other], latitudes[other])[2] for other in (1, 2))
+    places = np.array([(width / 2, height / 2), (width / 2 + 1, height / 2), (width / 2, height / 2 + 1)])
+    (x, y), *others = _degrees(geobox.crs, _on_map(geobox, places))
+    across, down = (ELLIPSOID.inv(x, y, *other)[2] for other in others)
     return float(across), float(down)
 
 
-def ground_area(shape: shapely.Geometry, crs: CRS) -> float:
-    """Square metres on the ellipsoid that a shape covers, its vertices joined by geodesics."""
+def densified(shapes: NDArray[np.object_], crs: CRS) -> NDArray[np.object_]:
+    """Shapes with so many vertices that areas hardly depend, by less than 1e-6, on the CRS in which edges are straight."""
+    unit = crs.proj.axis_info[0].unit_conversion_factor * (ELLIPSOID.a if crs.geographic else 1.0)
+    # An edge bends by the square of its length, and smaller shapes suffer less.
+    around = np.maximum(shapely.length(shapes) * unit, 1e-6)
+    return np.asarray(shapely.segmentize(shapes, np.sqrt(around) / unit), object)
+
+
+def ground_areas(shapes: NDArray[np.object_], crs: CRS) -> Numbers:
+    """(shapes,) square metres on the ellipsoid that polygons and multipolygons cover, their edges straight in their CRS."""
+    parts, of = shapely.get_parts(shapes, return_index=True)
+    dense = densified(parts, crs)
+    places = _degrees(crs, shapely.get_coordinates(dense))
+    flat = _flat(places[0]).transform(*places.T)
+    return np.bincount(of, shapely.area(shapely.set_coordinates(dense, np.column_stack(flat))), len(shapes))
+
+
+def _flat(around: Points) -> Transformer:
+    """From longitude and latitude to metres of an equal-area projection around a place, which breaks only at its antipode.
+
+    Shapely's areas in it keep all digits; sums over geodesics are right to a tenth of a square metre a vertex.
+    """
+    longitude, latitude = around
+    return Transformer.from_crs(
+        LONLAT.proj, f"+proj=laea +lat_0={latitude:.12f} +lon_0={longitude:.12f} +ellps=WGS84", always_xy=True
+    )
+
+
+def _on_map(geobox: GeoBox, points: Points) -> Points:
+    """Columns and rows (n, 2) as x and y in the grid's CRS (n, 2)."""
+    a, b, c, d, e, f = geobox.affine[:6]
+    return points @ np.array([[a, d], [b, e]]) + (c, f)
+
+
+def _degrees(crs: CRS, points: Points) -> Points:
+    """x and y in a CRS (n, 2) as longitude and latitude on WGS 84 (n, 2)."""
     to_degrees = Transformer.from_crs(crs.proj, LONLAT.proj, always_xy=True)
-    moved = shapely.transform(shape, lambda points: np.column_stack(to_degrees.transform(*points.T)))
-    # Each outline by itself: the direction in which it was drawn has no meaning here.
-    return float(sum(_outline_area(each) for each in shapely.get_parts(moved)))
+    return np.column_stack(to_degrees.transform(points[:, 0], points[:, 1]))
 
 
-def _outline_area(polygon: shapely.Polygon) -> float:
-    geod = Geod(ellps="WGS84")
-    rings = [abs(geod.geometry_area_perimeter(shapely.Polygon(ring))[0]) for ring in shapely.get_rings(polygon)]
-    return rings[0] - sum(rings[1:])
+def _between(nodes: Numbers, places: Numbers) -> tuple[NDArray[np.intp], Numbers]:
+    """The node before each place, never the last one, and how far behind it the place lies."""
+    before = np.clip(np.searchsorted(nodes, places, "right") - 1, 0, len(nodes) - 2)
+    return before, places - nodes[before]

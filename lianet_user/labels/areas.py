@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 
 from lianet_user.errors import LabelError, LabelWarning, listed
 from lianet_user.files.header import RegionHeader
-from lianet_user.geo.ground_area import ground_area
+from lianet_user.geo.ground_area import ground_areas
 from lianet_user.geo.transformation import transformation, warn_of_missing_grids
 from lianet_user.labels.cover import Mask, to_pixel_coordinates
 from lianet_user.labels.features import Area, area_in_region
@@ -115,7 +115,7 @@ def read_polygons(path: str | os.PathLike[str], geobox: GeoBox) -> tuple[shapely
         geobox: the grid.
 
     Returns:
-        The part, in the grid's CRS, and square metres on the ellipsoid of all polygons (see :func:`ground_area`).
+        The part, in the grid's CRS, and square metres on the ellipsoid of all polygons (see :func:`ground_areas`).
 
     Raises:
         LabelError: the file has no CRS, no polygons or several layers of them, or none reaches the grid.
@@ -131,7 +131,7 @@ def read_polygons(path: str | os.PathLike[str], geobox: GeoBox) -> tuple[shapely
     for note in area.notes:
         warnings.warn(LabelWarning(f"{path}: {note}"), stacklevel=3)
     union = shapely.union_all(shapely.make_valid(area.geometries))
-    return area_in_region(area, geobox, to_grid), ground_area(union, area.crs)
+    return area_in_region(area, geobox, to_grid), float(ground_areas(np.array([union], object), area.crs)[0])
 
 
 def read_test_area(path: str | os.PathLike[str], region: RegionHeader) -> Mask:

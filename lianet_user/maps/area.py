@@ -35,7 +35,7 @@ from lianet_user.geo.grid import (
     window_geobox,
     window_of_bounds,
 )
-from lianet_user.geo.ground_area import ground_area
+from lianet_user.geo.ground_area import ground_areas
 from lianet_user.labels.cover import to_pixel_coordinates
 
 EDGE_POINTS = 100
@@ -144,7 +144,7 @@ def destination(area: MapArea, grids: Sequence[GeoBox], names: Sequence[str], st
 
         polygons, ground = read_polygons(area.aoi, full)
         mapped, words = _polygons(shapely.intersection(mapped, polygons)), f"the area of {area.aoi}"
-        outside = 1 - ground_area(mapped, crs) / ground
+        outside = 1 - ground_areas(np.array([mapped], object), crs)[0] / ground
         if mapped.area and area.like is None:
             window, _ = window_of_bounds(full, mapped.bounds, crs)
             geobox = window_geobox(full, _snapped(window, step if own else 1))

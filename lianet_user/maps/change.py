@@ -253,7 +253,6 @@ def change(
         RegionMismatchError: the region was updated since the head was trained.
 
     Warns:
-        AreaWarning: areas on the map's grid are far from those on the ground.
         EstimateWarning: a date was not encoded and is estimated.
         LeftoverWarning: the tiles of an interrupted run are discarded.
         PartlyOutsideWarning: part of the area lies outside the region.
@@ -424,13 +423,11 @@ def _estimates(moments: tuple[Moment, Moment]) -> dict[str, str]:
 
 
 def _hectares(path: Path, product: TransitionProduct, ground: Ground) -> np.ndarray:
-    """Hectares of each transition, (classes, classes); the area of a pixel may differ from row to row."""
+    """Hectares of each transition, (classes, classes), on the ground."""
     hectares = np.zeros(len(product.entries))
-    rows = ground.rows
     with rasterio.open(path) as dataset:
         for window in whole(ground.geobox).tiles(TILE):
             values = dataset.read(1, window=rasterio_window(window))
             known = values != product.profile.nodata
-            areas = np.broadcast_to(rows[window.row : window.row_end, None], values.shape)
-            hectares += np.bincount(values[known], weights=areas[known], minlength=len(hectares))
+            hectares += np.bincount(values[known], weights=ground.pixels(window)[known], minlength=len(hectares))
     return hectares.reshape(product.matrix.shape)

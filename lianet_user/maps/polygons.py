@@ -67,9 +67,9 @@ def polygons(
     """Write the areas of a map's classes as polygons to a GeoPackage, in the map's CRS and with its colours for QGIS.
 
     A polygon is an area of one class whose pixels are connected by their edges. Its fields are ``class`` (the name),
-    ``code`` (its code in the labels, or its value in the map) and ``area_ha``, the hectares of its pixels. Smoothing moves
-    a border by a pixel or two, for both polygons that share it, so that no gap or overlap arises; the outline of the
-    mapped area stays as it is.
+    ``code`` (its code in the labels, or its value in the map) and ``area_ha``, the hectares of its pixels on the ground.
+    Smoothing moves a border by a pixel or two, for both polygons that share it, so that no gap or overlap arises; the outline
+    of the mapped area stays as it is.
 
     Args:
         map_path: a map of classes.
@@ -81,9 +81,6 @@ def polygons(
     Raises:
         MapError: the map cannot be read, holds numbers, or has no pixel with a class.
         OutputError: the file exists or cannot be written.
-
-    Warns:
-        AreaWarning: areas in the map's CRS are far from those on the ground.
     """
     started = time.monotonic()
     output = Path(output)
@@ -97,7 +94,7 @@ def polygons(
     outlines, values = pixel_outlines(source)
     if not len(outlines):
         raise MapError(f"{source.path} has no pixel with a class: there is nothing to make polygons of")
-    hectares = shapely.area(shapely.transform(outlines, ground.flattened))
+    hectares = ground.areas(outlines)
     outlines = with_shared_vertices(outlines)
     if simplify:
         # The outer boundary stays: there is no neighbour whose border could move with it.

@@ -22,7 +22,7 @@ from lianet_user.field.config import HEAD_INPUTS, HeadInput
 from lianet_user.field.model import computed_in
 from lianet_user.field.weights import stored
 from lianet_user.geo.grid import TILE, Window
-from lianet_user.geo.ground_area import pixel_metres
+from lianet_user.geo.ground_area import Ground
 from lianet_user.head import Head
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.dates import chosen_dates
@@ -45,9 +45,6 @@ from lianet_user.region import Region, crop
 
 # --- Planning: which heads are mapped together, and how each map is named.
 
-
-HECTARE = 10_000.0
-"""Square metres in a hectare."""
 
 Names = Callable[[Head, dt.date], Path]
 """The path of the map of a head at a date."""
@@ -207,7 +204,7 @@ def _pass(
     )
     min_area_px = 1
     if min_area is not None:
-        min_area_px = max(1, round(min_area * HECTARE / math.prod(pixel_metres(grid.geobox))))
+        min_area_px = max(1, round(min_area / Ground(grid.geobox).middle_pixel))
     jobs = [
         _job(heads, dates, each, names(heads[0], dates[0]), min_area_px if each.array.kind == "classes" else 1)
         for (heads, dates), of_head in zip(origins, maps, strict=True)

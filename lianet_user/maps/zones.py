@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from rasterio.io import DatasetReader
 from lianet_user.errors import AreaError, LabelError, OutputError, PartlyOutsideWarning, listed
 from lianet_user.files.artifact import refuse_existing, replacing
 from lianet_user.geo.grid import Window
-from lianet_user.geo.ground_area import Ground
+from lianet_user.geo.ground_area import SQUARE_METRES, Ground, densified, ground_areas
 from lianet_user.geo.transformation import transformation, warn_of_missing_grids
 from lianet_user.labels.areas import read_zones
 from lianet_user.labels.cover import to_pixel_coordinates
@@ -118,8 +118,8 @@ def zones(
 ) -> ZoneTable:
     """Compute the statistics of a map in each zone.
 
-    Hectares are measured on the grid where it is projected, and on the ellipsoid where it is in degrees; means of numbers
-    weight pixels by them. A zone's edges are straight in the CRS of its file.
+    Hectares are measured on the ellipsoid, whatever the map's CRS, and means of numbers weight pixels by them. A zone's edges
+    are straight in the CRS of its file.
 
     Args:
         map_path: a finished map of classes or numbers.
@@ -137,7 +137,6 @@ def zones(
             added column, or all lie outside the map.
 
     Warns:
-        AreaWarning: areas in the map's CRS are far from those on the ground.
         PartlyOutsideWarning: part of the zones is not mapped.
         LabelWarning: the coordinates could be more accurate with a grid that is not installed.
     """
@@ -155,7 +154,7 @@ def zones(
             f"{area.path}: no zone has mapped ground in {source.path}: choose zones that overlap the map, or check"
             " their CRS"
         )
-    zone_ha = shapely.area(shapely.transform(_densified(pixels, source), ground.flattened))
+    zone_ha = ground_areas(area.geometries, area.crs) / SQUARE_METRES
     statistics = _number_columns(extracted) if source.classes is None else _class_columns(source, extracted, zone_ha)
     columns: dict[str, Array] = {"zone_ha": zone_ha, "unmapped": unmapped, **statistics}
     added = {prefix + name: values for name, values in columns.items()}
@@ -181,8 +180,9 @@ def _in_pixels(area: Area, source: FinishedMap) -> NDArray[np.object_]:
     """Transform the zones to (column, row) of the map: (zones,)."""
     to_map = transformation(area.crs, source.geobox)
     warn_of_missing_grids(area.path, to_map)
+    dense = replace(area, geometries=densified(area.geometries, area.crs))
     try:
-        moved = areas_in_crs_of(source.geobox, area, to_map)
+        moved = areas_in_crs_of(source.geobox, dense, to_map)
     except AreaError as error:
         raise LabelError(f"{area.path}: the zones lie outside {source.path}: check their CRS") from error
     points, of = shapely.get_coordinates(moved, return_index=True)
@@ -193,16 +193,6 @@ def _in_pixels(area: Area, source: FinishedMap) -> NDArray[np.object_]:
             f" {source.path.name}"
         )
     return to_pixel_coordinates(moved, source.geobox)
-
-
-def _densified(pixels: NDArray[np.object_], source: FinishedMap) -> NDArray[np.object_]:
-    """Densify outlines so that edges stay straight where areas are measured on the ellipsoid."""
-    crs = source.geobox.crs
-    assert crs is not None
-    if crs.projected:
-        return pixels
-    step = 0.01 / max(abs(source.geobox.affine.a), abs(source.geobox.affine.e))  # a hundredth of a degree
-    return np.asarray(shapely.segmentize(pixels, max(step, 1.0)), object)
 
 
 class _Pixels(RasterSource):  # type: ignore[misc]  # exactextract ships no types
@@ -241,13 +231,12 @@ def _extracted(
     """The statistics of exactextract, a row for each zone, under its own names."""
     height, width = source.geobox.shape
     shape = (height, width)
-    rows = ground.rows
     flipped = shapely.transform(pixels, lambda points: points * (1.0, -1.0))
     frame = geopandas.GeoDataFrame(geometry=flipped, crs=PIXELS)
     with opened(source.path) as dataset:
         value = _Pixels("value", shape, lambda window: source.read(dataset, window))
         valid = _Pixels("valid", shape, lambda window: _ones(source, dataset, window))
-        weight = _Pixels("ha", shape, lambda window: _hectares(rows, window))
+        weight = _Pixels("ha", shape, lambda window: np.ma.masked_array(ground.pixels(window)))
         operations = ("unique", "weighted_frac") if source.classes is not None else ("weighted_mean", "weighted_stdev")
         # One call for both would name the columns after each other's raster.
         common = {"output": "pandas", "weights": weight, "max_cells_in_memory": CELLS}
@@ -264,11 +253,6 @@ def _extracted(
 def _ones(source: FinishedMap, dataset: DatasetReader, window: Window) -> MaskedArray[Any, Any]:
     values = source.read(dataset, window)
     return np.ma.masked_array(np.ones(values.shape), np.ma.getmaskarray(values))
-
-
-def _hectares(rows: NDArray[np.float64], window: Window) -> MaskedArray[Any, Any]:
-    column = rows[window.row : window.row_end, None]
-    return np.ma.masked_array(np.repeat(column, window.width, 1))
 
 
 def _class_columns(source: FinishedMap, extracted: pd.DataFrame, zone_ha: NDArray[np.float64]) -> dict[str, Array]:

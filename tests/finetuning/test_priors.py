@@ -48,7 +48,7 @@ def test_a_table_of_areas_gives_the_shares_in_the_order_of_the_classes(
 
 
 def test_what_evaluate_prints_of_areas_is_a_table(tmp_path: Path) -> None:
-    found = estimate_areas(np.diag([30, 30, 30]), np.array([100, 300, 100]), 100.0, CLASSES)
+    found = estimate_areas(np.diag([30, 30, 30]), np.array([100, 300, 100]), np.array([1.0, 3.0, 1.0]), CLASSES)
     (tmp_path / "a.json").write_text(json.dumps({"scores": {}, "areas": found.as_dict()}), encoding="utf-8")
     assert parse_prior(f"area:{tmp_path / 'a.json'}", CLASSES) == (0.2, 0.6, 0.2)
 
