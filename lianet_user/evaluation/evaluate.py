@@ -106,7 +106,7 @@ def _counted(
         side: of a tile.
     """
     judgement = Judgement(Goal(head.header.classes, head.header.numbers))
-    mapped, hectares = (np.zeros(len(head.header.classes), kind) for kind in (np.int64, np.float64))
+    mapped, hectares = np.zeros(len(head.header.classes), np.int64), np.zeros(len(head.header.classes))
     ground = Ground(head.geobox) if everywhere else None
     tiles = [(tile, _labels_in(labels, tile)) for tile in head.map_tiles(head.region.window, side)]
     tiles = [(tile, parts) for tile, parts in tiles if everywhere or parts]

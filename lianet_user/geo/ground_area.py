@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import shapely
@@ -136,7 +137,9 @@ def ground_areas(shapes: NDArray[np.object_], crs: CRS) -> Numbers:
     dense = densified(parts, crs)
     places = _degrees(crs, shapely.get_coordinates(dense))
     flat = _flat(places[0]).transform(*places.T)
-    return np.bincount(of, shapely.area(shapely.set_coordinates(dense, np.column_stack(flat))), len(shapes))
+    return np.asarray(
+        np.bincount(of, shapely.area(shapely.set_coordinates(dense, np.column_stack(flat))), len(shapes)), np.float64
+    )
 
 
 def _flat(around: Points) -> Transformer:
@@ -162,7 +165,7 @@ def _degrees(crs: CRS, points: Points) -> Points:
     return np.column_stack(to_degrees.transform(points[:, 0], points[:, 1]))
 
 
-def _between(nodes: Numbers, places: Numbers) -> tuple[NDArray[np.intp], Numbers]:
+def _between(nodes: Numbers, places: NDArray[np.floating[Any]]) -> tuple[NDArray[np.intp], Numbers]:
     """The node before each place, never the last one, and how far behind it the place lies."""
     before = np.clip(np.searchsorted(nodes, places, "right") - 1, 0, len(nodes) - 2)
-    return before, places - nodes[before]
+    return before, np.asarray(places - nodes[before], np.float64)

@@ -22,7 +22,8 @@ from lianet_user.evaluation.evaluate import evaluate
 from lianet_user.evaluation.learning_curve import learning_curve
 from lianet_user.files.header import IGNORE, ClassEntry, Scores
 from lianet_user.finetuning import FinetuneSettings, finetune
-from lianet_user.geo.grid import Window
+from lianet_user.geo.grid import Window, whole
+from lianet_user.geo.ground_area import Ground
 from lianet_user.head import Head
 from lianet_user.labels import LabelMap, Labels, Split, split_folds
 from lianet_user.labels.label_map import NumberSummary
@@ -148,7 +149,7 @@ def test_tiles_without_labels_are_computed_for_areas_only(
     assert {date for _, date in asked} == {SECOND}
     assert len(asked) == 1 + 6
     assert found is not None
-    assert sum(each.mapped_ha for each in found.classes) == pytest.approx(160 * 280 / 100)
+    assert sum(each.mapped_ha for each in found.classes) == pytest.approx(160 * 280 / 100, rel=2e-4)
 
 
 @pytest.mark.numerics
@@ -173,8 +174,8 @@ def test_areas_of_short_trainings_are_those_of_their_maps(
         assert found is not None
         (result,) = predict(head, tmp_path / f"{seed}.tif", tile=40)
         with rasterio.open(result.path) as file:
-            pixels = np.bincount(file.read(1).ravel(), minlength=2)
-        assert [each.mapped_ha for each in found.classes] == pytest.approx((pixels / 100).tolist(), rel=1e-12)
+            hectares = np.bincount(file.read(1).ravel(), Ground(geobox).pixels(whole(geobox)).ravel(), minlength=2)
+        assert [each.mapped_ha for each in found.classes] == pytest.approx(hectares.tolist(), rel=1e-12)
 
 
 def test_a_curve_is_judged_on_ground_no_share_was_trained_on(region: Region, labels: Labels) -> None:

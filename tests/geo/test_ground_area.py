@@ -46,6 +46,7 @@ def outlines_of_pixels(geobox: GeoBox) -> np.ndarray:
     """(height, width) pixels in degrees, their edges with ten vertices each."""
     row, col = np.indices(tuple(geobox.shape))
     squares = shapely.segmentize(shapely.box(col, row, col + 1, row + 1), 0.1)
+    assert geobox.crs is not None
     a, b, c, d, e, f = geobox.affine[:6]
     to_degrees = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True)
     return np.asarray(
@@ -112,7 +113,7 @@ def test_shares_of_zones_are_those_of_shapelys_intersections(name: str, tmp_path
     frame = zones(source, tmp_path / "zones.gpkg").frame
     flat = Transformer.from_crs("EPSG:4326", f"+proj=laea +lat_0={LAT} +lon_0={LON} +ellps=WGS84", always_xy=True)
 
-    def flattened(shapes: object) -> np.ndarray:
+    def flattened(shapes: np.ndarray) -> np.ndarray:
         return np.asarray(shapely.transform(shapes, lambda p: np.column_stack(flat.transform(*p.T))))
 
     pixels = flattened(outlines_of_pixels(geobox))
