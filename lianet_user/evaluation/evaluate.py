@@ -137,7 +137,7 @@ def _counted(
         done += tile.pixels
         if listener:
             listener(done, total)
-    return judgement, mapped, hectares
+    return judgement, np.asarray(mapped, np.int64), np.asarray(hectares, np.float64)
 
 
 def _labels_in(labels: Labels, tile: Window) -> dict[int, LabelMap]:

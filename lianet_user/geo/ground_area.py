@@ -79,9 +79,9 @@ class Ground:
     def pixels(self, window: Window) -> Numbers:
         """(height, width) hectares of the pixels of a window of the grid."""
         columns, rows, nodes = self._nodes
-        upper, down = _between(rows, np.arange(window.row, window.row_end) + 0.5)
+        upper, down = _between(rows, np.arange(window.row, window.row_end, dtype=np.float64) + 0.5)
         along = nodes[upper] + (nodes[upper + 1] - nodes[upper]) * (down / np.diff(rows)[upper])[:, None]
-        left, right = _between(columns, np.arange(window.col, window.col_end) + 0.5)
+        left, right = _between(columns, np.arange(window.col, window.col_end, dtype=np.float64) + 0.5)
         before: Numbers = along[:, left]
         return before + (along[:, left + 1] - before) * (right / np.diff(columns)[left])
 

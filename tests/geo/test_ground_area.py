@@ -117,7 +117,7 @@ def test_shares_of_zones_are_those_of_shapelys_intersections(name: str, tmp_path
         return np.asarray(shapely.transform(shapes, lambda p: np.column_stack(flat.transform(*p.T))))
 
     pixels = flattened(outlines_of_pixels(geobox))
-    for row, outline in enumerate(flattened(shapely.segmentize(np.array(outlines), 1e-5))):
+    for row, outline in enumerate(flattened(shapely.segmentize(np.array(outlines, object), 1e-5))):
         inside = shapely.area(shapely.intersection(pixels, outline)) / outline.area
         assert inside.sum() == pytest.approx(1, abs=1e-6)
         for value, entry in enumerate(CLASSES):
