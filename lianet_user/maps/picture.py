@@ -163,11 +163,15 @@ def _band_of(bands: Sequence[Band], wavelength: float, names: Sequence[str]) -> 
     return next((index for index, band in enumerate(bands) if band.name in names), None)
 
 
+GAMMA = 1.6
+"""How much the dark half of a remembered image is lightened, so that forest and fields beside clouds can be made out."""
+
+
 def stretched(bands: np.ndarray) -> NDArray[np.uint8]:
-    """Stretch bands (height, width, 3), in any unit, from their 2nd to their 98th percentile: uint8."""
+    """Stretch bands (height, width, 3), in any unit, from their 2nd to their 98th percentile, dark ground lightened: uint8."""
     low, high = np.percentile(bands, (2, 98), axis=(0, 1))
-    scaled = (bands - low) / np.maximum(high - low, 1e-6)
-    colors: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    shares = np.clip((bands - low) / np.maximum(high - low, 1e-6), 0, 1)
+    colors: NDArray[np.uint8] = (shares ** (1 / GAMMA) * 255).astype(np.uint8)
     return colors
 
 
