@@ -299,13 +299,14 @@ class SharedInput:
 def _job(heads: Sequence[Head], dates: Sequence[dt.date], head_map: HeadMap, path: Path, min_area_px: int) -> MapJob:
     product = head_map.product
     titles = ", ".join(dict.fromkeys(head.region.header.title for head in heads))
-    shown = f"{head_map.shown}: " if head_map.shown else ""
+    makers = ", ".join(dict.fromkeys(Path(head.path).name for head in heads if head.path))
+    what = (head_map.shown or product.title) + (f" by {makers}" if makers else "")
     return MapJob(
         path=path.with_name(f"{path.stem}{head_map.suffix}{path.suffix}"),
         product=product,
         tags=head_tags(heads, dates, product.title, product.tags),
         # The date first: long titles are cut at their end.
-        heading=f"{', '.join(dict.fromkeys(map(str, dates)))}: {shown}{titles}",
+        heading=f"{', '.join(dict.fromkeys(map(str, dates)))}, {what}: {titles}",
         attribution=attribution(heads),
         min_area_px=min_area_px,
     )
