@@ -26,6 +26,7 @@ SECONDS = 900  # after which a cell hangs; a tutorial may take 300 on two cores,
 TEXT = re.compile(r"^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PICTURE = re.compile(r"!\[[^\]]*\]\((images/[^)]+)\)")
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
+PROGRESS = re.compile(r"^[^\n]*: \d+% in \d[^\n]*\n?", re.MULTILINE)  # how far something is, which no page shows
 # tqdm, of other packages, says in every notebook without ipywidgets that its bars would be plain.
 WARNING = re.compile(r"^\S+:\d+: (?!TqdmWarning)\w*Warning: .*", re.MULTILINE)
 
@@ -73,10 +74,10 @@ def execute(page: Path) -> None:
 
 
 def _printed(cell: Any) -> str:
-    """All that a cell printed and the value it ended on, errors and warnings last, whenever they came."""
+    """All that a cell printed and the value it ended on, errors and warnings last, whenever they came; without progress."""
     outputs = sorted(cell.get("outputs", []), key=lambda output: output.get("name") == "stderr")
     texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
-    return COLORS.sub("", "".join(texts))
+    return PROGRESS.sub("", COLORS.sub("", "".join(texts)))
 
 
 def _compare(name: str, cells: list[Any]) -> None:
