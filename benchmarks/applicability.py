@@ -30,6 +30,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from sklearn.metrics.pairwise import euclidean_distances
 
 from lianet_user.field.config import HeadInput
 from lianet_user.files.header import IGNORE
@@ -54,12 +56,6 @@ SEEN = 0.95
 """Share of the labelled pixels of unseen folds that is not flagged."""
 
 
-def squared_distances(values: Array, others: Array) -> Array:
-    """Squared distances (n, m) of the rows of two arrays."""
-    result: Array = np.square(values).sum(1)[:, None] + np.square(others).sum(1) - 2 * values @ others.T
-    return np.maximum(result, 0)
-
-
 def some(values: Array, most: int) -> Array:
     """So many of the rows, evenly: neighbours in the array are neighbours on the ground."""
     return values[np.linspace(0, len(values) - 1, min(most, len(values))).astype(np.intp)]
@@ -70,13 +66,13 @@ class Kernel:
 
     def __init__(self, landmarks: Array) -> None:
         self.landmarks = landmarks
-        self.width = 1 / np.median(squared_distances(landmarks, landmarks))
+        self.width = 1 / np.median(euclidean_distances(landmarks, landmarks, squared=True))
         strength, axes = np.linalg.eigh(self.similarities(landmarks))
         kept = strength > 1e-8 * strength.max()
         self.axes = axes[:, kept] / np.sqrt(strength[kept])
 
     def similarities(self, values: Array) -> Array:
-        return np.exp(-squared_distances(values, self.landmarks) * self.width)
+        return np.exp(-euclidean_distances(values, self.landmarks, squared=True) * self.width)
 
     def coordinates(self, values: Array) -> Array:
         result: Array = self.similarities(values) @ self.axes
@@ -99,14 +95,6 @@ def ratio(labelled: Array, ground: Array, judged: Array) -> Array:
     gram = ours.T @ ours + theirs.T @ theirs + RIDGE * np.eye(ours.shape[1])
     result: Array = -(kernel.coordinates(judged) @ np.linalg.solve(gram, ours.sum(0)))
     return result
-
-
-def auroc(index: Array, positive: NDArray[np.bool_]) -> float:
-    """The probability that a positive has a higher index than a negative."""
-    _, place, count = np.unique(index, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(count) - (count - 1) / 2)[place]
-    own, others = int(positive.sum()), int((~positive).sum())
-    return float((ranks[positive].sum() - own * (own + 1) / 2) / (own * others))
 
 
 def without(samples: Sequence[Sample], value: int) -> list[Sample]:
@@ -193,22 +181,22 @@ def main() -> None:
             first, second = -np.partition(-shares, 1, axis=0)[:2]
             scale, power, marks = float(closed.scale), float(closed.power), closed.landmarks.double().numpy()
             near, own = (
-                np.exp(-(squared_distances(each, marks) ** power))
+                np.exp(-(euclidean_distances(each, marks, squared=True) ** power))
                 for each in (judged[:, closed.channels.numpy()] * scale, marks)
             )
             indices = {
                 "entropy": -(shares * np.log(shares + 1e-12)).sum(0),
                 "margin": second - first,
                 "variance": -(near * np.linalg.solve(own + 0.01 * np.eye(len(own)), near.T).T).sum(1),
-                "nearest": squared_distances(judged, some(learned, NEAREST)).min(1),
+                "nearest": euclidean_distances(judged, some(learned, NEAREST), squared=True).min(1),
                 "nearest-bands": np.partition(
-                    squared_distances(judged[:, bands], some(learned, NEAREST)[:, bands]), 4, 1
+                    euclidean_distances(judged[:, bands], some(learned, NEAREST)[:, bands], squared=True), 4, 1
                 )[:, :5].mean(1),
                 "variance-bands": variance(learned[:, bands], judged[:, bands]),
                 "ratio": ratio(learned[:, bands], ground, judged[:, bands]),
             }
             for name, index in indices.items():
-                figures[name][entry.name].append(auroc(index, positive))
+                figures[name][entry.name].append(float(roc_auc_score(positive, index)))
     names = list(dict.fromkeys(name for own in figures.values() for name in own))
     print("| index | " + " | ".join(names) + " | mean |\n|---|" + "---|" * (len(names) + 1))
     for name, by_class in figures.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -46,10 +47,17 @@ class Child:
     def running(self) -> bool:
         return self._process.is_alive()
 
-    def send(self, number: int) -> None:
-        """Send it a signal."""
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+    def stop(self, number: int, when: Callable[[], bool]) -> str:
+        """Send it a signal as soon as something holds, and return what it had said on standard error when it had ended."""
+        try:
+            while not when():
+                assert self.running, self.said
+                time.sleep(0.002)
+            assert self._process.pid is not None
+            os.kill(self._process.pid, number)
+            return self.wait(60)[1]
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         """End it if it did not end by itself, and leave nothing of it but what it said."""

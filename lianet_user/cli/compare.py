@@ -35,7 +35,7 @@ from lianet_user.cli.options import (
     splits_labels,
     trains_heads,
 )
-from lianet_user.cli.pretrain import only_writer, refuse_unfinished, resumable
+from lianet_user.cli.runs import resumable, training_checkpoint
 from lianet_user.errors import InputError
 from lianet_user.labels.label_options import LabelOptions
 
@@ -97,7 +97,7 @@ def compare(
     Example: lianet-user compare models/havelland.safetensors landcover.gpkg --field class --imagery imagery/
     """
     from lianet_user.files.artifact import open_region_file, refuse_existing
-    from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
+    from lianet_user.files.checkpoint import remove_checkpoints
 
     if folds is not None and share_train is not None:
         raise InputError("--folds and --share-train both say which ground is judged: give one of them")
@@ -114,9 +114,7 @@ def compare(
     checkpoint = None
     if output is not None:
         refuse_existing(output, overwrite)
-        context.with_resource(only_writer(output))
-        checkpoint = head_checkpoint_path(output)
-        refuse_unfinished(checkpoint, output, resume or overwrite)
+        checkpoint = training_checkpoint(context, output, resume=resume, overwrite=overwrite)
     scene = None
     if imagery:
         table = read_config(config)["imagery"]

@@ -40,7 +40,7 @@ from lianet_user.cli.options import (
     splits_labels,
     trains_heads,
 )
-from lianet_user.cli.pretrain import only_writer, refuse_unfinished, resumable
+from lianet_user.cli.runs import resumable, training_checkpoint
 from lianet_user.errors import InputError, TrainingError
 from lianet_user.labels.label_options import LabelOptions
 
@@ -111,15 +111,13 @@ def finetune(
     region_path = region_file(region, quiet)
     header = open_region_file(region_path).header  # a wrong file is refused before torch is imported
 
-    from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
+    from lianet_user.files.checkpoint import remove_checkpoints
     from lianet_user.labels import read_labels
 
     label_map = naming_options(read_labels(labels, header, labels_options), "finetune")
     for path in written:
         refuse_existing(path, overwrite)
-    context.with_resource(only_writer(output))
-    checkpoint = head_checkpoint_path(output)
-    refuse_unfinished(checkpoint, output, resume or overwrite)
+    checkpoint = training_checkpoint(context, output, resume=resume, overwrite=overwrite)
     if not quiet and not as_json:
         print_lines(label_map.report.lines(), "finetune")
 

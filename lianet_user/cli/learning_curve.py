@@ -36,7 +36,7 @@ from lianet_user.cli.options import (
     splits_labels,
     trains_heads,
 )
-from lianet_user.cli.pretrain import only_writer, refuse_unfinished, resumable
+from lianet_user.cli.runs import resumable, training_checkpoint
 from lianet_user.errors import InputError
 from lianet_user.labels.label_options import LabelOptions
 
@@ -74,7 +74,7 @@ def learning_curve(
     Example: lianet-user learning-curve models/havelland.safetensors landcover.gpkg --field class --repeats 2
     """
     from lianet_user.files.artifact import open_region_file, refuse_existing, replacing
-    from lianet_user.files.checkpoint import head_checkpoint_path, remove_checkpoints
+    from lianet_user.files.checkpoint import remove_checkpoints
     from lianet_user.labels import read_labels
 
     chosen = _shares(shares)
@@ -84,9 +84,7 @@ def learning_curve(
     plot = output.with_suffix(".png")
     for path in (output, plot):
         refuse_existing(path, overwrite)
-    context.with_resource(only_writer(output))
-    checkpoint = head_checkpoint_path(output)
-    refuse_unfinished(checkpoint, output, resume or overwrite)
+    checkpoint = training_checkpoint(context, output, resume=resume, overwrite=overwrite)
 
     def settings(share: float) -> FinetuneSettings:
         return training_options.settings(read, header, split_options, share * split_options.trained)

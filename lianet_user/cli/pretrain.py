@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,6 @@ import typer
 
 from lianet_user.cli.console import (
     Progress,
-    StoppedError,
     choose_device,
     is_first_process,
     print_next,
@@ -19,7 +18,6 @@ from lianet_user.cli.console import (
     quoted,
     region_file,
     stoppable,
-    warn,
     wrote,
 )
 from lianet_user.cli.imagery import (
@@ -32,7 +30,8 @@ from lianet_user.cli.imagery import (
 )
 from lianet_user.cli.options import Device, Overwrite, Quiet, Resume, grouped, option_group
 from lianet_user.cli.options import RegionName as RegionToUpdate
-from lianet_user.errors import InputError, OutputError
+from lianet_user.cli.runs import only_writer, refuse_unfinished, resumable
+from lianet_user.errors import InputError
 
 if TYPE_CHECKING:
     from lianet_user.files.header import RegionHeader
@@ -197,26 +196,6 @@ def update(
         print_summary(header, output)
 
 
-def only_writer(output: Path) -> AbstractContextManager[None]:
-    """Keep other runs from writing an output; of processes that share one run, the first holds the lock for all."""
-    from lianet_user.files.lock import only_run
-
-    return only_run(output) if is_first_process() else nullcontext()
-
-
-def refuse_unfinished(checkpoint: Path, output: Path, allowed: bool) -> None:
-    """Refuse to start afresh where an unfinished run would be lost.
-
-    Raises:
-        OutputError: there is a checkpoint, and neither resuming nor overwriting was asked for.
-    """
-    if checkpoint.exists() and not allowed:
-        raise OutputError(
-            f"an unfinished run towards {output} left {checkpoint}: go on from it with --resume, or start again with"
-            " --overwrite"
-        )
-
-
 ENCODING = (("encoding", 0.97), ("judging", 0.03))
 """The stages of an encoding, and the shares of the time that they are expected to take."""
 
@@ -269,14 +248,3 @@ def encoding_that_stops(output: Path) -> Iterator[Callable[[], None]]:
             checks[0]()
 
         yield stop_if_asked
-
-
-@contextmanager
-def resumable(checkpoint: Path | None, output: Path | None) -> Iterator[None]:
-    """Where the block is stopped and a checkpoint is kept, say how to go on."""
-    try:
-        yield
-    except (KeyboardInterrupt, StoppedError):
-        if checkpoint and checkpoint.exists():
-            warn(f"{output} is not finished: the same command with --resume goes on from where it stopped")
-        raise

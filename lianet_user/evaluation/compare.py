@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import datetime as dt
-import hashlib
-import json
 import math
 import os
 import time
@@ -33,7 +31,7 @@ from lianet_user.evaluation.baselines import (
     UNet,
     head_on,
 )
-from lianet_user.files.checkpoint import FinishedRuns
+from lianet_user.files.checkpoint import FinishedRuns, run_name
 from lianet_user.files.header import IGNORE, AnyScores, scores_from_json
 from lianet_user.finetuning.losses import Goal
 from lianet_user.finetuning.samples import ReadInputs, Sample, keep, make_samples
@@ -484,8 +482,7 @@ def _judged(
         if not training or not judged:
             raise LabelError(f"split {number + 1} has no label that counts to {'judge' if training else 'train'} by")
         seeded = dataclasses.replace(contender.settings, seed=contender.settings.seed + number)
-        made = json.dumps([contender.name, number, split.digest(), dataclasses.asdict(seeded)])
-        run = hashlib.sha256(made.encode()).hexdigest()
+        run = run_name(contender.name, number, split.digest(), dataclasses.asdict(seeded))
         if known := runs.get(run):
             yield from (Outcome(**each | {"scores": scores_from_json(each["scores"])}) for each in known)
             continue

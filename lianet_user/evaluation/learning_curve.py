@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from lianet_user.errors import LabelError
-from lianet_user.files.checkpoint import FinishedRuns
+from lianet_user.files.checkpoint import FinishedRuns, run_name
 from lianet_user.files.header import AnyScores, Scores, scores_from_json
 from lianet_user.finetuning.finetune import WINDOW_MARGIN, check_ground, goal_for, new_layers, train_alone
 from lianet_user.finetuning.losses import Goal
@@ -125,7 +123,8 @@ def learning_curve(
             count = _count(share, len(order))
             chosen[tuple(np.transpose(order[:count]))] = True
             chosen_settings = settings_of(share)
-            run = _run_name(share, repeat, kept, chosen, chosen_settings)
+            blocks = np.flatnonzero(chosen).tolist()
+            run = run_name(share, repeat, kept.digest(), blocks, dataclasses.asdict(chosen_settings))
             if known := runs.get(run):
                 points.append(CurvePoint.from_json(known))
                 continue
@@ -152,12 +151,6 @@ def learning_curve(
             runs.keep(run, points[-1].as_json())
             report("training", len(points), total)
     return points
-
-
-def _run_name(share: float, repeat: int, split: Split, chosen: np.ndarray, settings: FinetuneSettings) -> str:
-    """A name that only a training on the same blocks with the same settings has."""
-    made = json.dumps([share, repeat, split.digest(), np.flatnonzero(chosen).tolist(), dataclasses.asdict(settings)])
-    return hashlib.sha256(made.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

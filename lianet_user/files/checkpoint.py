@@ -5,6 +5,7 @@ of those that are finished (:class:`FinishedRuns`) and the checkpoint of the one
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -117,6 +118,11 @@ class Checkpoint:
     fingerprint: Fingerprint
     resume: bool
     """Go on from what is there."""
+
+
+def run_name(*made_of: Any) -> str:
+    """A name that only a run has that is made of the same, which JSON can hold."""
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
 
 class FinishedRuns:

@@ -340,17 +340,14 @@ def test_an_encoding_that_was_stopped_goes_on_with_the_step_it_was_at(
         later = write_stack(tmp_path / "later", LATE, offset=1000)
         words = ("update", old, later, "--bands", "B08,B02", "--offset", 1000, "--steps", 100)
     child = Child(tmp_path_factory.mktemp("said"), kept_often, *map(str, (*words, "-o", output)))
-    try:
-        kept: set[int] = set()
-        while len(kept) < 2:  # at the second time the command has begun to listen to signals
-            assert child.running, child.said
-            with contextlib.suppress(FileNotFoundError):
-                kept.add(checkpoint_path(output).stat().st_mtime_ns)
-            time.sleep(0.002)
-        child.send(number)
-        _, said = child.wait(60)
-    finally:
-        child.kill()
+    kept: set[int] = set()
+
+    def kept_twice() -> bool:  # by then the command has begun to listen to signals
+        with contextlib.suppress(FileNotFoundError):
+            kept.add(checkpoint_path(output).stat().st_mtime_ns)
+        return len(kept) > 1
+
+    said = child.stop(number, kept_twice)
     assert child.code == code
     assert ("with --resume goes on" in said) == (number != signal.SIGKILL)
     assert not output.exists()

@@ -244,14 +244,7 @@ def test_a_study_that_was_stopped_goes_on_with_the_step_it_was_at(
 
     child = Child(tmp_path_factory.mktemp("said"), kept_often, *map(str, (*words, stopped)))
     checkpoint = head_checkpoint_path(stopped)
-    try:
-        while finished_runs(checkpoint) < 1:
-            assert child.running, child.said
-            time.sleep(0.002)
-        child.send(number)
-        _, said = child.wait(60)
-    finally:
-        child.kill()
+    said = child.stop(number, lambda: finished_runs(checkpoint) >= 1)
     assert child.code == code
     assert ("with --resume goes on" in said) == (number != signal.SIGKILL)
     assert not stopped.exists()
