@@ -4,12 +4,12 @@ An index of applicability should be high where the labels teach nothing. Each cl
 labelled pixels that a fold keeps for validation, the question is which are of that class. Every index answers with a
 number, and the figure is the area under its ROC curve: 0.5 is guessing.
 
-- `entropy`, `margin`: of the probabilities of the closed form, which has not seen the class;
-- `variance`: of a Gaussian process with the closed form's kernel and landmarks (Williams and Seeger 2001);
+- `entropy`, `margin`: of the probabilities of the pixel models, which have not seen the class;
+- `variance`: of a Gaussian process with the kernel and landmarks of the pixel models on all channels (Williams and Seeger 2001);
 - `nearest`: distance to the nearest of a thousand labelled pixels in all standardised channels (Meyer and Pebesma 2021, without
   weights);
 - `nearest-bands`: the mean distance to the nearest five, in the reconstructed bands alone;
-- `variance-bands`: as `variance`, with a Gaussian kernel of the median width on the bands, which needs no closed form;
+- `variance-bands`: as `variance`, with a Gaussian kernel of the median width on the bands;
 - `ratio`: how much rarer such ground is among the labels than in the windows around them, a least-squares density ratio
   (Kanamori et al. 2009) in the space of the same kernel.
 
@@ -35,8 +35,8 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 from lianet_user.field.config import HeadInput
 from lianet_user.files.header import IGNORE
-from lianet_user.finetuning.closed_form import fit_closed_form
 from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.pixel_models import fit_pixel_models
 from lianet_user.finetuning.samples import Sample, keep, labelled_pixels, make_samples, moments, standardized
 from lianet_user.finetuning.settings import settings_for
 from lianet_user.geo.grid import Window
@@ -173,16 +173,16 @@ def main() -> None:
             if positive.sum() < LEAST:
                 continue
             trained = keep(left, split.trained)
-            closed = fit_closed_form(trained, parts, goal, settings)
+            models = fit_pixel_models(trained, parts, goal, settings)
             learned = labelled_pixels(trained, LEARNED, settings.seed)[0].astype(np.float64)
-            logits = closed(torch.from_numpy(judged.T[None, :, :, None]), True)[0, :, :, 0].double().numpy()
+            logits = models(torch.from_numpy(judged.T[None, :, :, None]), True)[0, :, :, 0].double().numpy()
             judged = judged.astype(np.float64)
             shares = np.exp(logits)
             first, second = -np.partition(-shares, 1, axis=0)[:2]
-            scale, power, marks = float(closed.scale), float(closed.power), closed.landmarks.double().numpy()
+            widest, marks = models.sets[-1], models.landmarks.double().numpy()
             near, own = (
-                np.exp(-(euclidean_distances(each, marks, squared=True) ** power))
-                for each in (judged[:, closed.channels.numpy()] * scale, marks)
+                np.exp(-((euclidean_distances(each, marks, squared=True) * float(widest.width)) ** float(widest.power)))
+                for each in (judged, marks)
             )
             indices = {
                 "entropy": -(shares * np.log(shares + 1e-12)).sum(0),

@@ -6,7 +6,7 @@ learned from by all contenders, and judged on labels that none of them saw:
 
 - `lianet`: `finetune` without options, on the region file alone;
 - `instant`: `finetune --instant`;
-- `layers`: the same without the closed form;
+- `layers`: the same without the pixel models;
 - `forest`, `forest-context`: random forests on the imagery, alone and with means and deviations of three neighbourhoods;
 - `logistic`: logistic regression on the latter;
 - `bands`, `micro-unet`: six layers and a U-Net of half a million parameters on the imagery.
@@ -181,7 +181,7 @@ def only(labels: Labels, where: Mask) -> Labels:
 # --- The contenders: each learns from some labels and is judged by others.
 
 OURS = {"lianet": None, "instant": 1.0, "layers": 0.0}
-"""Contenders on the region file, and the share of the closed form in their answers; None is the default's."""
+"""Contenders on the region file, and the share of the pixel models in their answers; None is the default's."""
 
 
 class Arena:
@@ -213,7 +213,7 @@ class Arena:
         settings = dataclasses.replace(settings_for("auto", labels, self.region.header, 1.0), seed=seed)
         if contender in OURS:
             if (share := OURS[contender]) is not None:
-                settings = dataclasses.replace(settings, closed_form=share)
+                settings = dataclasses.replace(settings, pixel_share=share)
             head = finetune(self.region, labels, settings=settings).head
             own = self.samples(settings.inputs, lambda w, d: self.region.head_input(w, d, settings.inputs), judged)
             goal = Goal(head.header.classes, head.header.numbers)

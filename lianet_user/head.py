@@ -1,4 +1,4 @@
-"""A head: layers and a closed form tied to one region, opened, applied and saved."""
+"""A head: layers and pixel models tied to one region, opened, applied and saved."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class Head:
 
     @torch.inference_mode()
     def members_answers(self, window: Window, date: dt.date | None = None) -> Tensor:
-        """The answers of each member, and of the closed form: float32 (answers, outputs, scale * height, scale * width).
+        """The answers of each member, and of the pixel models: float32 (answers, outputs, scale * height, scale * width).
 
         Numbers in the unit of the labels; or logits. Arguments as in :meth:`answers`.
         """
@@ -348,11 +348,13 @@ def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
     channels = set(range(config.in_channels))
 
     def try_out(layers: HeadEnsemble) -> None:
-        if closed := layers.closed_form:
-            if file.dtypes["closed_form.channels"] != np.int64 or not set(closed.channels.tolist()) <= channels:
-                raise ValueError(f"the closed form reads channels that are none of the {config.in_channels} there are")
-            if not 0 <= closed.mix <= 1:
-                raise ValueError(f"the kernel's share is {closed.mix:.3g}, expected 0 to 1")
+        if models := layers.pixel_models:
+            for number, each in enumerate(models.sets):
+                name = f"pixel_models.sets.{number}.channels"
+                if file.dtypes[name] != np.int64 or not set(each.channels.tolist()) <= channels:
+                    raise ValueError(f"pixel models read channels that are none of the {config.in_channels} there are")
+            if (models.shares < 0).any() or not 0.99 < models.shares.sum() < 1.01:
+                raise ValueError("the shares of the pixel models do not sum to 1")
         layers(torch.zeros(1, config.in_channels, 8, 8))
 
     return built(lambda: HeadEnsemble(config), file, try_out)

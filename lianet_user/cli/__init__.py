@@ -264,7 +264,7 @@ ARGUMENT = re.compile(r"`([a-z]\w*)`")
 """An argument in a message of the library."""
 
 PARAMETERS = {
-    "closed_form": "instant",
+    "pixel_share": "instant",
     "creation_options": "creation",
     "crs": "dst_crs",
     "dates": "date",

@@ -368,7 +368,7 @@ class SplitOptions:
 
 
 OF_LAYERS = {"loss", "steps", "members", "rate", "batch", "crop", "label_smoothing", "dropout", "widths", "patience"}
-"""Settings that say how the layers of a head are trained, and mean nothing to its closed form."""
+"""Settings that say how the layers of a head are trained, and mean nothing to its pixel models."""
 
 
 @dataclass(frozen=True)
@@ -409,8 +409,8 @@ class TrainingOptions:
         }
         if "steps" in given:
             given["epochs"] = None
-        if chosen.closed_form == 1 and not start and OF_LAYERS & given.keys():
-            given = {"closed_form": None} | given  # whoever says how layers are trained wants some
+        if chosen.pixel_share == 1 and not start and OF_LAYERS & given.keys():
+            given = {"pixel_share": None} | given  # whoever says how layers are trained wants some
         if "prior" in given:
             given["prior"] = parse_prior(given["prior"], start.classes if start else labels.classes)
         return dataclasses.replace(chosen, **given)
@@ -476,7 +476,7 @@ def _training_options(
         ),
     ] = None,
     instant: Annotated[
-        bool, grouped(TRAINING, "Only the closed form, without layers: a head in seconds.", "--instant")
+        bool, grouped(TRAINING, "Only models of single pixels, without layers: a head in seconds.", "--instant")
     ] = False,
     label_smoothing: Annotated[
         float | None, grouped(TRAINING, "Label smoothing of the cross-entropy.", min=0.0, max=0.9)
@@ -506,7 +506,7 @@ def _training_options(
         if of_layers:
             named_options = " and ".join(f"--{name.replace('_', '-')}" for name in of_layers)
             raise InputError(f"--instant has no layers, which {named_options} would train: give one or the other")
-        given["closed_form"] = 1.0
+        given["pixel_share"] = 1.0
     if deep:
         from lianet_user.field.config import DEEP_WIDTHS
 

@@ -183,7 +183,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class RegionHead:
-    """A head as `finetune` trains it: the closed form, and layers beside it.
+    """A head as `finetune` trains it: pixel models, and layers beside them.
 
     Attributes:
         region: that the samples are of.

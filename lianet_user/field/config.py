@@ -270,13 +270,15 @@ def reads_a_date(inputs: Iterable[HeadInput]) -> bool:
     return not DATELESS.issuperset(inputs)
 
 
-class ClosedFormConfig(Schema):
-    """The closed-form part of a head: a linear discriminant or regression and a kernel, on single pixels."""
+class PixelModelsConfig(Schema):
+    """The part of a head that answers from the channels of a single pixel: linear models and kernels that answer together."""
 
-    channels: Annotated[int, Field(ge=1, le=8192)]
-    """How many of the head's channels it reads."""
+    sets: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(strict=False, min_length=1, max_length=8)
+    """Of the head's channels there are several sets; how many channels each has."""
+    linear: Annotated[int, Field(ge=1, le=8)]
+    """Linear models on each set, beside one kernel."""
     landmarks: Annotated[int, Field(ge=1, le=4096)]
-    """Pixels that the kernel compares with."""
+    """Pixels that the kernels compare with."""
 
 
 PAPER_WIDTHS = (128, 128, 64, 64, 32)
@@ -286,7 +288,7 @@ DEEP_WIDTHS = (128, 128, 128, 128, 64, 64, 64, 64, 32, 32)
 
 
 class HeadConfig(Schema):
-    """A head: what it reads, the six trainable layers (paper, section 3.4), and the part that is solved in closed form."""
+    """A head: what it reads, the six trainable layers (paper, section 3.4), and models of single pixels."""
 
     inputs: Annotated[tuple[HeadInput, ...], Field(strict=False, min_length=1, max_length=5)]
     in_channels: Annotated[int, Field(ge=1, le=8192)]
@@ -297,10 +299,10 @@ class HeadConfig(Schema):
     """`group` is the paper's, over groups of channels and a patch. `channel` is over the channels of one pixel, and `batch`
     is a fixed scale in a finished head: neither depends on how an area is cut into windows."""
     members: Annotated[int, Field(ge=0, le=64)] = 1
-    """Layers trained from different seeds whose answers are averaged; 0 where the closed form answers alone."""
-    closed_form: ClosedFormConfig | None = None
-    closed_form_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Of the closed form in the answer."""
+    """Layers trained from different seeds whose answers are averaged; 0 where models of single pixels answer alone."""
+    pixel_models: PixelModelsConfig | None = None
+    pixel_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of the pixel models in the answer."""
     scale: Literal[1, 4] = 1
     """Pixels of the answer per pixel of the grid along either axis; 4 is the paper's, for labels finer than the grid."""
     output: Literal["logits", "number", "linear"] = "logits"
@@ -311,17 +313,17 @@ class HeadConfig(Schema):
 
     @model_validator(mode="after")
     def _answers(self) -> Self:
-        if self.members == 0 and self.closed_form is None:
-            raise ValueError("a head has layers, a closed form, or both")
-        if self.closed_form is None and self.closed_form_share != 0:
-            raise ValueError("a head without a closed form gives it no share in the answer")
-        if self.closed_form is not None:
-            if self.members == 0 and self.closed_form_share != 1:
-                raise ValueError("a head without layers answers with the closed form alone")
+        if self.members == 0 and self.pixel_models is None:
+            raise ValueError("a head has layers, pixel models, or both")
+        if self.pixel_models is None and self.pixel_share != 0:
+            raise ValueError("a head without pixel models gives them no share in the answer")
+        if self.pixel_models is not None:
+            if self.members == 0 and self.pixel_share != 1:
+                raise ValueError("in a head without layers the pixel models answer alone")
             if self.scale != 1 or self.norm == "group" or self.output == "number":
-                raise ValueError("a closed form stands beside layers on the region's own grid that see single windows")
-            if self.closed_form.channels > self.in_channels:
-                raise ValueError("the closed form reads more channels than the head is given")
+                raise ValueError("pixel models stand beside layers on the region's own grid that see single windows")
+            if max(self.pixel_models.sets) > self.in_channels:
+                raise ValueError("the pixel models read more channels than the head is given")
         return self
 
 

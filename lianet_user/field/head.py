@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lianet_user.field.config import ClosedFormConfig, HeadConfig
+from lianet_user.field.config import HeadConfig, PixelModelsConfig
 from lianet_user.field.norms import NORMS
 
 
@@ -54,73 +54,99 @@ def head_halo(hidden: int, scale: int) -> int:
     return math.ceil(reach)
 
 
-class ClosedForm(nn.Module):
-    """A linear model and a kernel machine on the channels of one pixel, solved rather than trained, and mixed.
+class PixelModels(nn.Module):
+    """Linear models and kernels on the channels of one pixel that answer together.
 
-    What is chosen and how it is solved stands in :mod:`lianet_user.finetuning.closed_form`.
+    How they are solved, and why these, stands in :mod:`lianet_user.finetuning.pixel_models`.
 
     Attributes:
-        channels: int64 (channels,), which of the head's channels it reads.
-        linear: (outputs, channels), with `linear_offset` (outputs,).
-        landmarks: (landmarks, channels), the pixels that a pixel is compared with: exp(-|scale * x - landmark|^(2 * power)).
-        kernel: (outputs, landmarks), with `kernel_offset` (outputs,): what these similarities weigh.
-        mix: share of the kernel in the answer.
-        low: the lowest number that it answers; `high` the highest.
+        landmarks: (landmarks, in_channels), the pixels that the kernels compare a pixel with.
+        sets: the models on each set of channels.
+        shares: (models,), of the models in the answer, set by set: first the linear ones, then the kernel.
+        offset: (outputs,), added to the logarithms of the mean probabilities.
+        low: the lowest number that a model answers; `high` the highest.
     """
 
-    channels: Tensor
-    linear: Tensor
-    linear_offset: Tensor
-    scale: Tensor
-    power: Tensor
     landmarks: Tensor
-    kernel: Tensor
-    kernel_offset: Tensor
-    mix: Tensor
+    shares: Tensor
+    offset: Tensor
     low: Tensor
     high: Tensor
 
-    def __init__(self, config: ClosedFormConfig, outputs: int) -> None:
+    def __init__(self, config: PixelModelsConfig, in_channels: int, outputs: int) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("channels", torch.zeros(config.channels, dtype=torch.int64))
-        shapes = {
-            "linear": (outputs, config.channels),
-            "linear_offset": (outputs,),
-            "scale": (),
-            "power": (),
-            "landmarks": (config.landmarks, config.channels),
-            "kernel": (outputs, config.landmarks),
-            "kernel_offset": (outputs,),
-            "mix": (),
-            "low": (),
-            "high": (),
-        }
-        for name, shape in shapes.items():
-            self.register_buffer(name, torch.zeros(shape))
+        self.sets = nn.ModuleList(
+            ChannelSet(channels, config.linear, config.landmarks, outputs) for channels in config.sets
+        )
+        self.register_buffer("landmarks", torch.zeros(config.landmarks, in_channels))
+        self.register_buffer("shares", torch.ones(len(config.sets) * (config.linear + 1)))
+        self.register_buffer("offset", torch.zeros(outputs))
+        self.register_buffer("low", torch.zeros(()))
+        self.register_buffer("high", torch.zeros(()))
 
     def forward(self, inputs: Tensor, logits: bool) -> Tensor:
         """Standardised inputs (B, C, h, w) to answers (B, outputs, h, w): logarithms of probabilities, or numbers."""
         batch, _, height, width = inputs.shape
         with torch.autocast(inputs.device.type, enabled=False):
-            pixels = inputs.float().index_select(1, self.channels).movedim(1, -1).flatten(0, -2)
+            pixels = inputs.float().movedim(1, -1).flatten(0, -2)
             answers = torch.cat([self._answered(part, logits) for part in pixels.split(AT_ONCE)])
         return answers.view(batch, height, width, -1).movedim(-1, 1)
 
     def _answered(self, pixels: Tensor, logits: bool) -> Tensor:
-        linear = torch.addmm(self.linear_offset, pixels, self.linear.T)
-        scaled = pixels * self.scale
-        near = torch.addmm(self.landmarks.square().sum(1), scaled, self.landmarks.T, alpha=-2)
-        near = near.add_(scaled.square().sum(1, keepdim=True)).clamp_min_(0)
-        near = (near if self.power == 1 else near.pow_(self.power)).neg_().exp_()
-        kernel = torch.addmm(self.kernel_offset, near, self.kernel.T)
+        answers = torch.stack([answer for each in self.sets for answer in each(pixels, self.landmarks)])
         if not logits:
-            return torch.lerp(linear, kernel, self.mix).clamp(self.low, self.high)
-        return _mixed(linear.log_softmax(1), kernel.log_softmax(1), self.mix)
+            return torch.einsum("m,mno->no", self.shares, answers.clamp_(self.low, self.high))
+        mean = torch.einsum("m,mno->no", self.shares, answers.softmax(2))
+        return mean.clamp_min_(_LEAST).log_().add_(self.offset).log_softmax(1)
+
+
+class ChannelSet(nn.Module):
+    """What :class:`PixelModels` make of one set of channels.
+
+    Attributes:
+        channels: int64 (channels,), which of the head's channels it reads.
+        linear: (models, outputs, channels), with `linear_offset` (models, outputs).
+        kernel: (outputs, landmarks), what similarities weigh, with `kernel_offset` (outputs,).
+        width: of the kernel exp(-(width * d)^power), where d is the squared distance of a pixel to a landmark.
+        power: see there.
+    """
+
+    channels: Tensor
+    linear: Tensor
+    linear_offset: Tensor
+    kernel: Tensor
+    kernel_offset: Tensor
+    width: Tensor
+    power: Tensor
+
+    def __init__(self, channels: int, linear: int, landmarks: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("channels", torch.zeros(channels, dtype=torch.int64))
+        shapes = {
+            "linear": (linear, outputs, channels),
+            "linear_offset": (linear, outputs),
+            "kernel": (outputs, landmarks),
+            "kernel_offset": (outputs,),
+            "width": (),
+            "power": (),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+
+    def forward(self, pixels: Tensor, landmarks: Tensor) -> list[Tensor]:
+        """The answers of the models to pixels (n, in_channels): (n, outputs) each."""
+        pixels, landmarks = pixels.index_select(1, self.channels), landmarks.index_select(1, self.channels)
+        linear = [torch.addmm(b, pixels, w.T) for w, b in zip(self.linear, self.linear_offset, strict=True)]
+        near = torch.addmm(landmarks.square().sum(1), pixels, landmarks.T, alpha=-2)
+        near = near.add_(pixels.square().sum(1, keepdim=True)).clamp_min_(0).mul_(self.width)
+        near = (near.sqrt_() if self.power == 0.5 else near if self.power == 1 else near.pow_(self.power)).neg_().exp_()
+        return [*linear, torch.addmm(self.kernel_offset, near, self.kernel.T)]
 
 
 AT_ONCE = 32_768
 """Pixels that are compared with the landmarks together, so that memory does not follow the window."""
+_LEAST = 1e-12  # of a mean probability, where its logarithm is taken
 
 
 def _mixed(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
@@ -129,7 +155,7 @@ def _mixed(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
 
 
 class HeadEnsemble(nn.Module):
-    """Layers of one shape, trained from different seeds, and a closed form that answer together.
+    """Layers of one shape, trained from different seeds, and pixel models that answer together.
 
     Attributes:
         halo: pixels of surroundings a decision depends on, on each side.
@@ -147,26 +173,27 @@ class HeadEnsemble(nn.Module):
             HeadLayers(config.in_channels, config.widths, config.outputs, config.norm, config.scale)
             for _ in range(config.members)
         )
-        self.closed_form = ClosedForm(config.closed_form, config.outputs) if config.closed_form else None
+        models = config.pixel_models
+        self.pixel_models = PixelModels(models, config.in_channels, config.outputs) if models else None
         self.register_buffer("mean", torch.zeros(config.in_channels, 1, 1))
         self.register_buffer("std", torch.ones(config.in_channels, 1, 1))
         self.halo = head_halo(len(config.widths), config.scale) if config.members else 0
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
 
-    def attach(self, closed_form: ClosedForm) -> None:
-        """Let another closed form answer beside the layers, in place of the one there was."""
-        self.config = self.config.model_copy(update={"closed_form": closed_form.config})
-        self.closed_form = closed_form.to(self.mean.device)
+    def attach(self, pixel_models: PixelModels) -> None:
+        """Let other pixel models answer beside the layers, in place of those there were."""
+        self.config = self.config.model_copy(update={"pixel_models": pixel_models.config})
+        self.pixel_models = pixel_models.to(self.mean.device)
 
     def drop_members(self) -> None:
-        """Let the closed form answer alone."""
-        self.config = self.config.model_copy(update={"members": 0, "closed_form_share": 1.0})
+        """Let the pixel models answer alone."""
+        self.config = self.config.model_copy(update={"members": 0, "pixel_share": 1.0})
         self.members, self.halo = nn.ModuleList(), 0
 
     @torch.no_grad()
-    def weigh(self, closed_form_share: float, sharpness: float) -> None:
-        """Give the closed form a share in the answer, and multiply the layers' logits."""
-        self.config = self.config.model_copy(update={"closed_form_share": closed_form_share})
+    def weigh(self, pixel_share: float, sharpness: float) -> None:
+        """Give the pixel models a share in the answer, and multiply the layers' logits."""
+        self.config = self.config.model_copy(update={"pixel_share": pixel_share})
         for member in self.members:
             assert isinstance(member, HeadLayers)
             for parameter in member[-1].parameters():
@@ -175,25 +202,25 @@ class HeadEnsemble(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (B, C, h, w) as a region gives them to answers (B, outputs, scale * h, scale * w).
 
-        Classes: the logarithm of the members' mean probabilities. Numbers: the members' mean. The closed form has its share.
+        Classes: the logarithm of the members' mean probabilities. Numbers: the members' mean. The pixel models have their share.
         """
         return self.together((inputs - self.mean).div_(self.std))
 
     def together(self, inputs: Tensor) -> Tensor:
         """The answers of :meth:`forward` to inputs that are standardised already."""
         logits = self.config.output == "logits"
-        if self.closed_form is None or not self.members:
-            return self.of_layers(inputs) if self.closed_form is None else self.closed_form(inputs, logits)
-        layers, closed = self.of_layers(inputs), self.closed_form(inputs, logits)
-        share = torch.tensor(self.config.closed_form_share, device=inputs.device)
-        return _mixed(layers, closed, share) if logits else torch.lerp(layers, closed, share)
+        if self.pixel_models is None or not self.members:
+            return self.of_layers(inputs) if self.pixel_models is None else self.pixel_models(inputs, logits)
+        layers, pixels = self.of_layers(inputs), self.pixel_models(inputs, logits)
+        share = torch.tensor(self.config.pixel_share, device=inputs.device)
+        return _mixed(layers, pixels, share) if logits else torch.lerp(layers, pixels, share)
 
     def each(self, inputs: Tensor) -> Tensor:
-        """The answers of every member, and of the closed form as one more: (members, B, outputs, scale * h, scale * w)."""
+        """The answers of every member, and of the pixel models as one more: (members, B, outputs, scale * h, scale * w)."""
         inputs = (inputs - self.mean).div_(self.std)
         parts = [self._scores(inputs)] if self.members else []
-        if self.closed_form is not None:
-            parts.append(self.closed_form(inputs, self.config.output == "logits")[None])
+        if self.pixel_models is not None:
+            parts.append(self.pixel_models(inputs, self.config.output == "logits")[None])
         return torch.cat(parts)
 
     def of_layers(self, inputs: Tensor) -> Tensor:

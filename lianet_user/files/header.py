@@ -389,7 +389,7 @@ class Numbers(Schema):
 
 
 class HeadHeader(Schema):
-    """The header of a head file: layers and a closed form tied to one region."""
+    """The header of a head file: layers and pixel models tied to one region."""
 
     format: Literal["lianet-head"] = "lianet-head"
     format_version: Literal[1] = FORMAT_VERSION

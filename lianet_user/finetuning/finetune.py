@@ -1,4 +1,4 @@
-"""Fine-tuning: a head's closed form is solved, and its six layers, new or an earlier head's, trained (paper, section 3.4)."""
+"""Fine-tuning: a head's pixel models are solved, and its six layers, new or an earlier head's, trained (paper, section 3.4)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from lianet_user.errors import (
     listed,
     printable,
 )
-from lianet_user.field.config import HEAD_INPUTS, ClosedFormConfig, HeadConfig
+from lianet_user.field.config import HEAD_INPUTS, HeadConfig, PixelModelsConfig
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.files.artifact import software_versions
 from lianet_user.files.checkpoint import Checkpoint, Fingerprint, load_checkpoint, round_path
 from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Provenance, RegionRef
-from lianet_user.finetuning.closed_form import LANDMARKS, fit_closed_form, weigh
 from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.pixel_models import LANDMARKS, fit_pixel_models, weigh
 from lianet_user.finetuning.priors import stored_prior
 from lianet_user.finetuning.samples import (
     CACHE_GB,
@@ -65,10 +65,10 @@ from lianet_user.region import Region
 
 
 def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSettings) -> HeadEnsemble:
-    """New layers, with random weights that follow from the settings' seed; the closed form is attached once it is solved."""
-    # Labels may be finer than what a closed form reads, and the paper's heads have none.
-    without = labels.scale != 1 or (settings.closed_form is None and (settings.norm == "group" or settings.leaky))
-    share = 0.0 if without else settings.closed_form
+    """New layers, with random weights that follow from the settings' seed; the pixel models are attached once they are solved."""
+    # Labels may be finer than what pixel models read, and the paper's heads have none.
+    without = labels.scale != 1 or (settings.pixel_share is None and (settings.norm == "group" or settings.leaky))
+    share = 0.0 if without else settings.pixel_share
     config = HeadConfig(
         inputs=settings.inputs,
         in_channels=region.channels(settings.inputs),
@@ -76,8 +76,8 @@ def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSet
         outputs=goal.outputs,
         norm=settings.norm,
         members=0 if share == 1 else settings.members,
-        closed_form=None if share == 0 else ClosedFormConfig(channels=1, landmarks=1),
-        closed_form_share=0.5 if share is None else share,
+        pixel_models=None if share == 0 else PixelModelsConfig(sets=(1,), linear=1, landmarks=1),
+        pixel_share=0.5 if share is None else share,
         scale=labels.scale,  # type: ignore[arg-type]  # 1 or 4, as labels are read
         output=goal.output,
         patch=settings.crop,
@@ -89,10 +89,10 @@ def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSet
 def solve(
     layers: HeadEnsemble, training: Sequence[Sample], region: Region, goal: Goal, settings: FinetuneSettings
 ) -> None:
-    """Give layers that have a closed form the one that the training samples, standardised, ask for."""
-    if layers.config.closed_form:
+    """Give layers that have pixel models those that the training samples, standardised, ask for."""
+    if layers.config.pixel_models:
         parts = {part: region.channels((part,)) for part in HEAD_INPUTS if part in layers.config.inputs}
-        layers.attach(fit_closed_form(training, parts, goal, settings))
+        layers.attach(fit_pixel_models(training, parts, goal, settings))
 
 
 HELD_OUT = 5
@@ -108,11 +108,11 @@ def train_alone(
     listener: Callable[[Step], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Train new layers and their closed form on samples, standardised, without any validation ground.
+    """Train new layers and their pixel models on samples, standardised, without any validation ground.
 
     What :func:`finetune` chooses on that ground is chosen here on a part of the samples.
     """
-    weighed = settings.closed_form is None and layers.closed_form is not None
+    weighed = settings.pixel_share is None and layers.pixel_models is not None
     held = training[::HELD_OUT] if weighed and len(training) >= HELD_OUT else []
     taught = [sample for sample in training if all(sample is not each for each in held)]
     solve(layers, taught, region, goal, settings)
@@ -150,10 +150,10 @@ def layers_of(start: Head, region: Region, labels: Labels, settings: FinetuneSet
         ("inputs", config.inputs),
         ("widths", config.widths),
         ("members", config.members),
-        ("closed_form", config.closed_form_share),
+        ("pixel_share", config.pixel_share),
     ):
         asked = getattr(settings, what)
-        if asked != own and not (what == "closed_form" and asked is None and config.closed_form):
+        if asked != own and not (what == "pixel_share" and asked is None and config.pixel_models):
             raise InputError(
                 f"`{what}` {asked}: {name} has {own}, and a head that is trained on keeps its layers: omit it, or train a"
                 " new head without `start`"
@@ -340,7 +340,7 @@ def instant(
     listener: Listener | None = None,
     **settings: Any,
 ) -> Head:
-    """Solve a head without layers, in seconds: :func:`finetune` with the closed form alone.
+    """Solve a head without layers, in seconds: :func:`finetune` with the pixel models alone.
 
     Args:
         region: as in `finetune`, like all that is not named here.
@@ -352,7 +352,7 @@ def instant(
         InputError: a setting does not suit the labels.
         LabelError: the labels lie on another grid, or cannot be split.
     """
-    chosen = dataclasses.replace(settings_for("auto", labels, region.header), **settings | {"closed_form": 1.0})
+    chosen = dataclasses.replace(settings_for("auto", labels, region.header), **settings | {"pixel_share": 1.0})
     return finetune(
         region, labels, settings=chosen, split=split, folds=folds, unit=unit, cache_gb=cache_gb, listener=listener
     ).head
@@ -448,12 +448,12 @@ class _Finetuning:
         if settings.epochs:
             crops = settings.epochs * sum(window.pixels for each in plan for window, _ in each.samples)
         products = config.members * layer_products((config.in_channels, *config.widths, config.outputs))
-        answered = products + (LANDMARKS * config.in_channels if config.closed_form else 0)
+        answered = products + (LANDMARKS * config.in_channels if config.pixel_models else 0)
         dates = len(self.region.header.dates) if "series" in config.inputs else 1
         stages = [("features", dates * field_seconds(plan, self.region.header.field))]
         for split in splits:
             kept = float(split.validation.mean()) * sum(own.pixels for each in plan for _, own in each.samples)
-            stages.append(("solving", SOLVING_SECONDS if config.closed_form else 0.0))
+            stages.append(("solving", SOLVING_SECONDS if config.pixel_models else 0.0))
             if config.members:
                 stages.append(("training", TRAINING_SECONDS * crops * products / 1e12))
             stages.append(("judging", JUDGING_SECONDS * kept * answered / 1e12))
@@ -530,16 +530,16 @@ class _Finetuning:
         }
 
     def _solve(self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split) -> None:
-        """Solve the closed form of layers from what is trained on. That of an earlier head stays where the labels lack a
+        """Solve the pixel models of layers from what is trained on. Those of an earlier head stay where the labels lack a
         class of it."""
         self._begin("solving")
         if not self.untaught:
             solve(layers, keep(samples, split.trained), self.region, self.goal, self.settings)
 
     def _weigh(self, layers: HeadEnsemble, samples: Sequence[Sample], split: Split) -> tuple[float, float]:
-        """Choose the shares of layers and closed form on the validation ground, where the settings leave that open."""
-        if self.settings.closed_form is not None or not layers.members or layers.closed_form is None:
-            return layers.config.closed_form_share, 1.0
+        """Choose the shares of layers and pixel models on the validation ground, where the settings leave that open."""
+        if self.settings.pixel_share is not None or not layers.members or layers.pixel_models is None:
+            return layers.config.pixel_share, 1.0
         weights = weigh(layers, self._judged(layers, samples, split.validated), self.goal)
         layers.weigh(*weights)
         return weights

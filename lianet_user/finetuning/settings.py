@@ -84,8 +84,8 @@ class FinetuneSettings:
     prior: Prior = "labels"
     """How frequent the head takes the classes to be, however often training shows them: a word of
     :data:`lianet_user.finetuning.priors.PRIOR_POWERS`, or the share of each class in their order."""
-    closed_form: float | None = None
-    """Share of the closed form in the answer (:mod:`lianet_user.finetuning.closed_form`): 0 has none, 1 nothing else; None
+    pixel_share: float | None = None
+    """Share of the pixel models in the answer (:mod:`lianet_user.finetuning.pixel_models`): 0 has none of them, 1 nothing else; None
     takes what suits the validation ground best."""
     refit: bool = False
     """Train once more on all labels, after the validation."""
@@ -136,21 +136,21 @@ class FinetuneSettings:
 
         Raises:
             InputError: the prior is not one of these classes, the loss is not for such labels, or there can be no such
-                closed form.
+                pixel models.
         """
         check_prior(self.prior, labels.classes)
         if self.loss != "auto":
             check_loss(self.loss, classes=bool(labels.classes), label_smoothing=self.label_smoothing)
-        if self.closed_form is not None and not 0 <= self.closed_form <= 1:
-            raise InputError(f"`closed_form` {self.closed_form:g}: expected its share in the answer, 0 to 1")
-        if self.closed_form and (self.norm == "group" or self.leaky):
+        if self.pixel_share is not None and not 0 <= self.pixel_share <= 1:
+            raise InputError(f"`pixel_share` {self.pixel_share:g}: expected its share in the answer, 0 to 1")
+        if self.pixel_share and (self.norm == "group" or self.leaky):
             raise InputError(
-                "`closed_form` stands beside no layers with `norm` group and no `leaky` numbers, as the paper's tasks have"
+                "`pixel_share` stands beside no layers with `norm` group and no `leaky` numbers, as the paper's tasks have"
                 " them: give 0"
             )
-        if self.closed_form == 1 and labels.scale != 1:
+        if self.pixel_share == 1 and labels.scale != 1:
             raise InputError(
-                f"`closed_form` reads pixels of the region, and the labels are {labels.scale} times as fine: omit `scale`, or"
+                f"`pixel_share` reads pixels of the region, and the labels are {labels.scale} times as fine: omit `scale`, or"
                 " train layers"
             )
 
@@ -174,14 +174,14 @@ class FinetuneSettings:
             steps=fresh.steps // 2,
             rate=fresh.rate / 3,
             prior=recalled_prior(stated.get("prior"), header.classes) or fresh.prior,
-            closed_form=(1.0 if header.head.members == 0 else None) if header.head.closed_form else 0.0,
+            pixel_share=(1.0 if header.head.members == 0 else None) if header.head.pixel_models else 0.0,
             leaky=header.head.output == "number",
             validation=share if isinstance(share, float) and 0 < share < 1 else fresh.validation,
             seed=seed if isinstance(seed, int) and seed >= 0 else fresh.seed,
         )
 
 
-SOLVED = ("inputs", "standardize", "prior", "closed_form", "refit", "validation", "seed")
+SOLVED = ("inputs", "standardize", "prior", "pixel_share", "refit", "validation", "seed")
 """The settings that a head without layers has."""
 
 
@@ -202,7 +202,7 @@ PUBLISHED = FinetuneSettings(
     standardize=False,
     members=1,
     prior="labels",
-    closed_form=0.0,
+    pixel_share=0.0,
     leaky=True,
     keep_best=True,
     sampling="windows",
@@ -254,7 +254,7 @@ def settings_for(preset: str, labels: Labels, region: RegionHeader, trained: flo
         if labels.lasting and region.field.decoder.architecture == "lite":
             chosen = dataclasses.replace(chosen, **LASTING)
         if pixels < FEW_PIXELS:
-            return dataclasses.replace(chosen, closed_form=1.0 if labels.scale == 1 else None)
+            return dataclasses.replace(chosen, pixel_share=1.0 if labels.scale == 1 else None)
         return dataclasses.replace(chosen, **MANY) if pixels >= MANY_PIXELS else chosen
     if preset not in TASKS:
         raise InputError(

@@ -135,7 +135,7 @@ FIELD_SECONDS = {"resnet18": 8.3, "resnet50": 220.0, "resnet101": 460.0, None: 2
 Large, and of the later releases' light decoder, which has none, twice what they took on two cores."""
 
 SOLVING_SECONDS = 3.4
-"""For a closed form, whose choices are the same work however many labels there are."""
+"""For pixel models, from as many labels as they take at most."""
 
 TRAINING_SECONDS, JUDGING_SECONDS = 85.0, 60.0
 """For 10^12 products of layers: forward and back with the looks in between, and forward twice, to weigh and to judge."""
@@ -153,7 +153,7 @@ def field_seconds(plan: Sequence[Reading], field: FieldConfig) -> float:
 
 
 FEW_PIXELS = 5_000
-"""With fewer pixels to train on, the closed form sees all of them, and layers add nothing to it: no region of the bench had
+"""With fewer pixels to train on, the pixel models see all of them, and layers add nothing to them: no region of the bench had
 better maps with them (benchmarks/README.md, "Many regions")."""
 
 CLASSES_PRODUCTS, NUMBERS_PRODUCTS, LASTING_PRODUCTS = 1.0e12, 2.1e12, 0.6e12

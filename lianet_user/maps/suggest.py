@@ -126,10 +126,10 @@ def suggest(
     if n < 1 or size < 1 or (spacing is not None and not spacing >= 0):
         raise InputError(f"`n` {n}, `size` {size}, `spacing` {spacing}: expected numbers above 0")
     config = head.header.head
-    if not head.header.classes and config.members + (config.closed_form is not None) < 2:
+    if not head.header.classes and config.members + (config.pixel_models is not None) < 2:
         raise InputError(
             f"{head.path or 'the head'} maps numbers and answers with one model, but uncertainty is how far several differ:"
-            " train a head of layers and a closed form, or of more members, for instance `lianet-user finetune --members 3`"
+            " train a head of layers and pixel models, or of more members, for instance `lianet-user finetune --members 3`"
         )
     acquisition = head.acquisition_date(date)
     window, _ = head.region.window_of(bbox, bbox_crs)

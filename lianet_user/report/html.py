@@ -209,17 +209,18 @@ def _trained(head: Head, pixel: float) -> list[tuple[str, str]]:
 
 
 def _answering(head: Head) -> str:
-    """What answers: layers, the closed form, or both together."""
+    """What answers: layers, pixel models, or both together."""
     config, parts = head.header.head, []
     if config.members:
         members = f"{config.members} heads that answer together" if config.members > 1 else "one head"
         parameters = sum(tensor.numel() for tensor in head.layers.parameters())
         parts.append(f"{members}, {len(config.widths) + 1} convolutions each, {parameters:,} parameters in all")
-    if (closed := config.closed_form) is not None:
-        share = f", {config.closed_form_share:.0%} of the answer" if config.members else " alone"
+    if (models := config.pixel_models) is not None:
+        share = f" have {config.pixel_share:.0%} of the answer" if config.members else " answer alone"
+        count = len(models.sets) * (models.linear + 1)
         parts.append(
-            f"a closed form{share}: a linear model and a kernel of {closed.landmarks} landmarks on {closed.channels} channels"
-            " of single pixels"
+            f"{count} models of single pixels{share}: linear ones, and kernels of {models.landmarks} landmarks, on"
+            f" {' and '.join(map(str, models.sets))} channels"
         )
     return "; ".join(parts)
 

@@ -161,7 +161,7 @@ def test_labels_under_clouds_teach_nobody_anything(region: Region, clouded: Imag
 def test_lianet_is_the_head_that_finetune_trains(region: Region, imagery: Imagery, share: float) -> None:
     labels = brightest(imagery)
     # Crops for which finetune cuts the same windows.
-    settings = dataclasses.replace(QUICK, members=2, crop=64, inputs=("features", "bands"), closed_form=share)
+    settings = dataclasses.replace(QUICK, members=2, crop=64, inputs=("features", "bands"), pixel_share=share)
     plan = SplitPlan(share_train=0.6, buffer=3)
     comparison = quickly(region, labels, "lianet", "forest", imagery=imagery, plan=plan, settings=settings)
     split = split_labels(labels, share=0.4, seed=0, buffer=3)

@@ -34,7 +34,7 @@ from lianet_user.errors import (
     MapError,
     RegionMismatchError,
 )
-from lianet_user.field.config import ClosedFormConfig
+from lianet_user.field.config import PixelModelsConfig
 from lianet_user.field.head import HeadEnsemble
 from lianet_user.files.artifact import METADATA_KEY, open_head_file, open_region_file, write_artifact
 from lianet_user.files.container import MAX_TENSORS, parse_json
@@ -135,16 +135,21 @@ def cut(size: int | float, of: str = "region") -> Make:
     return make
 
 
+SOLVED = {"sets": [2], "linear": 1, "landmarks": 3}
+CHANNELS = "pixel_models.sets.0.channels"
+
+
 def solved(change: Make, channels: np.ndarray | None = None) -> Make:
-    """A change of `solved.safetensors`, a head that answers with a closed form alone."""
+    """A change of `solved.safetensors`, a head of pixel models alone."""
 
     def make(folder: Folder) -> Path:
         head = Head.open(folder.path / "head.safetensors")
-        parts = {"members": 0, "closed_form": ClosedFormConfig(channels=2, landmarks=3), "closed_form_share": 1.0}
+        parts = {"members": 0, "pixel_models": PixelModelsConfig.model_validate(SOLVED), "pixel_share": 1.0}
         config = head.header.head.model_copy(update=parts)
         tensors = {name: tensor.numpy() for name, tensor in HeadEnsemble(config).state_dict().items()}
+        tensors["pixel_models.shares"][:] = 0.5
         if channels is not None:
-            tensors["closed_form.channels"] = channels
+            tensors[CHANNELS] = channels
         write_artifact(folder.path / "solved.safetensors", head.header.model_copy(update={"head": config}), tensors)
         return change(folder)
 
@@ -407,36 +412,42 @@ HEADS: dict[str, Bad] = {
     "head of the region as it was": Bad(
         said("region", of="head", sha256="0" * 64), "was updated since", PREDICT, RegionMismatchError
     ),
-    "closed form of channels there are not": Bad(
-        solved(weights("closed_form.channels", lambda a: a + 10**6, "solved")), "none of the", PREDICT
+    "pixel models of channels there are not": Bad(
+        solved(weights(CHANNELS, lambda a: a + 10**6, "solved")), "none of the", PREDICT
     ),
-    "closed form of channels below nothing": Bad(
-        solved(weights("closed_form.channels", lambda a: a - 1, "solved")), "none of the", PREDICT
+    "pixel models of channels below nothing": Bad(
+        solved(weights(CHANNELS, lambda a: a - 1, "solved")), "none of the", PREDICT
     ),
-    "closed form of half a channel": Bad(
+    "pixel models of half a channel": Bad(
         solved(lambda f: f.path / "solved.safetensors", np.array([0, 0.5], np.float32)), "none of the", PREDICT
     ),
-    "closed form with more than all of the kernel": Bad(
-        solved(weights("closed_form.mix", lambda a: a + 2, "solved")), "kernel's share is 2", PREDICT
+    "pixel models with more than all of the answer": Bad(
+        solved(weights("pixel_models.shares", lambda a: a + 2, "solved")), "do not sum to 1", PREDICT
     ),
-    "closed form of NaN": Bad(
-        solved(weights("closed_form.mix", lambda a: a * np.nan, "solved")), "NaN or infinity", PREDICT
+    "pixel models with less than none of the answer": Bad(
+        solved(weights("pixel_models.shares", lambda a: a * 0 + [-1, 2], "solved")), "do not sum to 1", PREDICT
     ),
-    "closed form of more landmarks": Bad(
-        solved(said("head", of="solved", closed_form={"channels": 2, "landmarks": 4096})), "do not fit", PREDICT
+    "pixel models of NaN": Bad(
+        solved(weights("pixel_models.shares", lambda a: a * np.nan, "solved")), "NaN or infinity", PREDICT
     ),
-    "closed form of more channels than there are": Bad(
-        solved(said("head", of="solved", closed_form={"channels": 8000, "landmarks": 3})), "more channels than", PREDICT
+    "pixel models of more landmarks": Bad(
+        solved(said("head", of="solved", pixel_models=SOLVED | {"landmarks": 4096})), "do not fit", PREDICT
     ),
-    "closed form on a finer grid": Bad(solved(said("head", of="solved", scale=4)), "region's own grid", PREDICT),
-    "closed form alone with half a share": Bad(
-        solved(said("head", of="solved", closed_form_share=0.5)), "with the closed form alone", PREDICT
+    "pixel models of more channels than there are": Bad(
+        solved(said("head", of="solved", pixel_models=SOLVED | {"sets": [8000]})), "more channels than", PREDICT
     ),
-    "closed form that is not there": Bad(
-        solved(said("head", of="solved", closed_form=None)), "layers, a closed form, or both", PREDICT
+    "pixel models of no channels": Bad(
+        solved(said("head", of="solved", pixel_models=SOLVED | {"sets": []})), "pixel_models.sets: ", PREDICT
     ),
-    "head with a share and no closed form": Bad(
-        said("head", of="head", closed_form_share=0.5), "gives it no share", PREDICT
+    "pixel models on a finer grid": Bad(solved(said("head", of="solved", scale=4)), "region's own grid", PREDICT),
+    "pixel models alone with half a share": Bad(
+        solved(said("head", of="solved", pixel_share=0.5)), "the pixel models answer alone", PREDICT
+    ),
+    "pixel models that are not there": Bad(
+        solved(said("head", of="solved", pixel_models=None)), "layers, pixel models, or both", PREDICT
+    ),
+    "head with a share and no pixel models": Bad(
+        said("head", of="head", pixel_share=0.5), "gives them no share", PREDICT
     ),
     "head without dates": Bad(said(of="head", dates=[]), "dates: ", PREDICT),
 }

@@ -207,7 +207,7 @@ def test_separable_classes_are_told_apart_after_a_few_steps_everywhere(separable
 def test_a_heads_figures_are_its_classes_on_the_validation_blocks(separable: Region, labels: Labels) -> None:
     chosen = np.zeros((2, 3), bool)
     chosen[1, 1] = chosen[0, 2] = True
-    settings = dataclasses.replace(QUICK, steps=3, closed_form=0.0)  # too little to be right everywhere
+    settings = dataclasses.replace(QUICK, steps=3, pixel_share=0.0)  # too little to be right everywhere
     split = Split((HEIGHT, WIDTH), BLOCK, chosen)
     head = finetune(separable, labels, settings=settings, split=split).head
     inside = chosen.repeat(BLOCK, 0).repeat(BLOCK, 1)[:HEIGHT, :WIDTH] & (labels.maps[0].values != IGNORE)

@@ -31,7 +31,7 @@ from lianet_user.region import Region
 GRID = GeoBox((96, 3 * BLOCK), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
 QUICK = FinetuneSettings(
     inputs=("bands", "context"), widths=(16,), members=2, steps=40, batch=4, crop=24, rate=1e-2, validation=0.3, seed=2,
-    closed_form=0.0,
+    pixel_share=0.0,
 )  # fmt: skip
 CORNER = Window(0, 0, 64, 64)
 CLASSES = entries(("dark", "middling", "bright"))
@@ -154,7 +154,7 @@ def test_training_on_is_gentler_by_default_and_keeps_the_layers(head: Head) -> N
     assert settings.steps < fresh.steps
     assert settings.rate < fresh.rate
     assert settings.prior == fresh.prior
-    assert settings.closed_form == QUICK.closed_form
+    assert settings.pixel_share == QUICK.pixel_share
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_region_with_other_bands_is_no_start(make_region: RegionFactory, label
 
 @pytest.mark.parametrize(
     "change",
-    [{"members": 3}, {"widths": (16, 8)}, {"inputs": ("features", "bands")}, {"closed_form": 1.0}],
+    [{"members": 3}, {"widths": (16, 8)}, {"inputs": ("features", "bands")}, {"pixel_share": 1.0}],
     ids=lambda each: next(iter(each)),
 )
 def test_settings_that_ask_for_other_layers_are_refused(
@@ -323,7 +323,7 @@ def raster(labels: Labels, tmp_path: Path) -> Path:
 def test_the_command_trains_on_what_predict_refuses(
     make_region: RegionFactory, region: Region, raster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lianet_user.finetuning.closed_form.MIXES", (0.5,))  # layers of two steps would have no share
+    monkeypatch.setattr("lianet_user.finetuning.pixel_models.MIXES", (0.5,))  # layers of two steps would have no share
     old, new, map_ = (tmp_path / name for name in ("old.safetensors", "new.safetensors", "map.tif"))
     finetune_two_steps = ("finetune", region.path, raster, "--steps", 2, "--no-picture", "--no-report")
     said = lianet(*finetune_two_steps, "--members", 1, "--validation", 0.3, "--seed", 5, "-o", old).out

@@ -51,7 +51,7 @@ def test_a_task_has_the_papers_numbers(name: str, loss: str, rate: float, epochs
     assert round(settings.warmup * epochs) == warmup_epochs
     assert (settings.batch, settings.crop, settings.weight_decay, settings.clip) == (32, 128, 0.01, 1.0)
     assert (settings.inputs, settings.members, settings.sampling) == (("features",), 1, "windows")
-    assert (settings.prior, settings.closed_form, settings.leaky, settings.keep_best) == ("labels", 0.0, True, True)
+    assert (settings.prior, settings.pixel_share, settings.leaky, settings.keep_best) == ("labels", 0.0, True, True)
 
 
 def test_every_task_names_a_loss_for_its_kind() -> None:
@@ -78,9 +78,9 @@ def counted(labels: Labels, pixels: int) -> Labels:
     return dataclasses.replace(labels, report=dataclasses.replace(labels.report, labelled=pixels))
 
 
-def test_few_labels_are_left_to_the_closed_form(labels: Labels, region_header: RegionHeaderFactory) -> None:
+def test_few_labels_are_left_to_pixel_models(labels: Labels, region_header: RegionHeaderFactory) -> None:
     header = region_header()
-    few = dataclasses.replace(CLASSES, closed_form=1.0)
+    few = dataclasses.replace(CLASSES, pixel_share=1.0)
     many = dataclasses.replace(CLASSES, **MANY)
     enough, plenty = 1.25 * FEW_PIXELS, 1.25 * MANY_PIXELS  # a fifth is not trained on
     for pixels, expected in (
@@ -91,8 +91,8 @@ def test_few_labels_are_left_to_the_closed_form(labels: Labels, region_header: R
     assert settings_for("auto", counted(labels, int(plenty)), header, 0.2) == CLASSES
     fine = dataclasses.replace(counted(labels, int(plenty)), scale=4)
     assert settings_for("auto", fine, header) == CLASSES
-    # A closed form reads no labels finer than the grid.
-    assert settings_for("auto", dataclasses.replace(counted(labels, 10), scale=4), header).closed_form is None
+    # Pixel models read no labels finer than the grid.
+    assert settings_for("auto", dataclasses.replace(counted(labels, 10), scale=4), header).pixel_share is None
 
 
 def test_labels_that_last_are_learned_from_what_all_dates_have_in_common(

@@ -1,4 +1,4 @@
-"""The closed form: exact where theory says what is right, the same wherever it is computed, and only of what was taught."""
+"""Pixel models: exact where theory says what is right, the same wherever it is computed, and only of what was taught."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from heads import entries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import lianet_user
 from lianet_user.errors import InputError
-from lianet_user.field.head import ClosedForm
+from lianet_user.field.head import PixelModels
 from lianet_user.files.artifact import open_head_file
 from lianet_user.files.header import IGNORE, NumberScores, Scores
 from lianet_user.finetuning import FinetuneSettings, finetune
-from lianet_user.finetuning.closed_form import _Classes, fit_closed_form
 from lianet_user.finetuning.losses import Goal
+from lianet_user.finetuning.pixel_models import _Classes, _discriminants, _logistic, _Trial, fit_pixel_models
 from lianet_user.finetuning.samples import Sample
 from lianet_user.geo.grid import Window
 from lianet_user.head import Head
@@ -37,7 +38,7 @@ from lianet_user.region import Region
 from lianet_user.report import write_report
 
 DATE = dt.date(2017, 2, 16)
-SETTINGS = FinetuneSettings(closed_form=1.0, prior="labels")
+SETTINGS = FinetuneSettings(pixel_share=1.0, prior="labels")
 THREE = Goal(entries(3), None)
 GEOBOX = GeoBox((12, 12), Affine(10.0, 0.0, 330_000.0, 0.0, -10.0, 5_820_000.0), "EPSG:32633")
 
@@ -56,25 +57,25 @@ def scene(seed: int = 0, channels: int = 4, side: int = 12) -> tuple[np.ndarray,
     return inputs, labels.astype(np.uint8)
 
 
-def answers(closed: ClosedForm, inputs: np.ndarray, logits: bool = True) -> np.ndarray:
+def answers(models: PixelModels, inputs: np.ndarray, logits: bool = True) -> np.ndarray:
     """Of pixels (channels, height, width): (outputs, height, width)."""
-    return closed(torch.from_numpy(inputs)[None].float(), logits)[0].numpy()
+    return models(torch.from_numpy(inputs)[None].float(), logits)[0].numpy()
 
 
-def fitted(labels: np.ndarray, inputs: np.ndarray, goal: Goal = THREE, **changes: Any) -> ClosedForm:
+def fitted(labels: np.ndarray, inputs: np.ndarray, goal: Goal = THREE, **changes: Any) -> PixelModels:
     chosen = dataclasses.replace(SETTINGS, **changes)
-    return fit_closed_form([sample(inputs, labels)], {"bands": len(inputs)}, goal, chosen)
+    return fit_pixel_models([sample(inputs, labels)], {"bands": len(inputs)}, goal, chosen)
 
 
 # --- numbers
 
 
 def mapped(values: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-    """The numbers that a closed form learned from `values` answers, in their unit."""
+    """The numbers that pixel models learned from `values` answers, in their unit."""
     region: Any = SimpleNamespace(geobox=GEOBOX, shape=GEOBOX.shape, header=SimpleNamespace(dates=(DATE,)))
     goal = Goal.of(numbers_on(region, values), SETTINGS)
-    closed = fitted(values.astype(np.float32), inputs, goal)
-    return goal.decided(torch.from_numpy(answers(closed, inputs, logits=False))).double().numpy()
+    models = fitted(values.astype(np.float32), inputs, goal)
+    return goal.decided(torch.from_numpy(answers(models, inputs, logits=False))).double().numpy()
 
 
 @settings(max_examples=12, deadline=None)
@@ -121,29 +122,53 @@ def gaussian(pixels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(pixels, 2)) @ np.array([[1.0, 0.0], [0.6, 0.8]]) + labels[:, None] * [1.5, -0.5], labels
 
 
-def log_odds(prior: tuple[float, float], pixels: int = 400) -> np.ndarray:
-    """Of every discriminant that is tried: (discriminants, pixels)."""
+def bayes(values: np.ndarray, prior: tuple[float, float]) -> np.ndarray:
+    """The log-odds that are right for `gaussian`."""
+    mixing, mean = np.array([[1.0, 0.0], [0.6, 0.8]]), np.array([1.5, -0.5])
+    inverse = np.linalg.inv(mixing.T @ mixing)
+    return values @ inverse @ mean - 0.5 * mean @ inverse @ mean + np.log(prior[1] / prior[0])
+
+
+def linear_models(prior: tuple[float, float], pixels: int) -> list[np.ndarray]:
+    """The log-odds of the discriminant and of logistic regression."""
     values, labels = gaussian(pixels)
-    problem = _Classes(labels, np.array(prior))
-    tried = problem.linear(values, np.ones(pixels, bool))
-    return np.stack([np.diff(values @ weights + offsets)[:, 0] for weights, offsets in tried])
-
-
-def test_a_prior_moves_the_log_odds_of_every_discriminant_by_its_own() -> None:
-    equal, rare = log_odds((0.5, 0.5)), log_odds((0.9, 0.1))
-    assert equal.shape[0] > 3
-    assert rare - equal == pytest.approx(np.full(equal.shape, np.log(0.1 / 0.9)), abs=1e-9)
+    problem, rows = _Classes(labels, np.array(prior)), np.arange(2000)
+    trial = _Trial(rows, problem.at(rows), list(rows % 5 == np.arange(5)[:, None]))
+    models = problem.linear_models(values, trial)
+    return [np.diff(values @ each.weights + each.offsets)[:, 0] for each in models]
 
 
 def test_a_discriminant_of_gaussian_classes_is_bayes_rule() -> None:
-    pixels, prior = 40_000, (0.8, 0.2)
-    values, _ = gaussian(pixels)
-    mixing = np.array([[1.0, 0.0], [0.6, 0.8]])
-    inverse = np.linalg.inv(mixing.T @ mixing)
-    mean = np.array([1.5, -0.5])
-    bayes = values @ inverse @ mean - 0.5 * mean @ inverse @ mean + np.log(prior[1] / prior[0])
-    off = np.abs(log_odds(prior, pixels) - bayes).mean(1)
-    assert off.min() < 0.05
+    values, labels = gaussian(40_000)
+    columns = np.eye(2)[labels]
+    off = [
+        np.abs(np.diff(values @ weights + offsets)[:, 0] - bayes(values, (0.5, 0.5))).mean()
+        for weights, offsets in _discriminants(values, columns)
+    ]
+    assert min(off) < 0.05
+
+
+@pytest.mark.parametrize("prior", [(0.5, 0.5), (0.8, 0.2), (0.1, 0.9)])
+def test_linear_models_of_gaussian_classes_are_bayes_rule_with_any_prior(prior: tuple[float, float]) -> None:
+    values, _ = gaussian(20_000)
+    for answer in linear_models(prior, 20_000):
+        assert np.abs(answer - bayes(values, prior)).mean() < 0.1
+
+
+def test_logistic_regressions_are_those_of_scikit_learn() -> None:
+    values, labels = scene()
+    values, labels = values.reshape(4, -1).T, labels.ravel()
+    values, labels = values[labels != IGNORE], labels[labels != IGNORE].astype(np.int64)
+    labels[::7] = (labels[::7] + 1) % 3  # something is in doubt
+    weights = np.where(labels == 1, 0.5, 1.5)
+    penalties = (30.0, 3.0, 0.3)
+    for penalty, (slopes, heights) in zip(
+        penalties, _logistic(values, np.eye(3)[labels], weights, penalties), strict=True
+    ):
+        oracle = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=1000).fit(values, labels, sample_weight=weights)
+        expected = oracle.predict_proba(values)
+        found = torch.from_numpy(values @ slopes + heights).softmax(1).numpy()
+        assert np.abs(found - expected).max() < 0.02
 
 
 @pytest.mark.parametrize("untaught", [0, 2])
@@ -235,7 +260,7 @@ def instant(head: Head, labels: Labels, tmp_path_factory: pytest.TempPathFactory
 
 def test_an_instant_head_is_solved_saved_and_opened(head: Head, labels: Labels, instant: Head) -> None:
     config, stated = instant.header.head, instant.header.provenance.settings
-    assert (config.members, config.closed_form_share, config.outputs) == (0, 1.0, 3)
+    assert (config.members, config.pixel_share, config.outputs) == (0, 1.0, 3)
     assert not list(instant.layers.parameters())
     assert isinstance(instant.header.scores, Scores)
     assert instant.header.scores.accuracy is not None
@@ -252,10 +277,10 @@ def test_a_pixel_has_one_answer_in_any_window(instant: Head) -> None:
         torch.testing.assert_close(part, whole[(slice(None), *window.slices)], atol=2e-2, rtol=1e-2)
 
 
-def test_the_report_says_that_the_closed_form_answers_alone(instant: Head, labels: Labels, tmp_path: Path) -> None:
+def test_the_report_says_that_pixel_models_answer_alone(instant: Head, labels: Labels, tmp_path: Path) -> None:
     write_report(instant, labels, tmp_path / "head.html", split_of(instant.region))
     page = (tmp_path / "head.html").read_text(encoding="utf-8")
-    assert "a closed form alone: a linear model and a kernel of" in page
+    assert "6 models of single pixels answer alone: linear ones, and kernels of" in page
     assert "0 heads" not in page
     assert "convolutions each" not in page
 
@@ -270,9 +295,9 @@ def test_an_instant_head_is_not_trained_on_and_layers_not_solved_in_place(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"closed_form": 1.5}, "^`closed_form` 1.5: expected its share"),
-        ({"norm": "group"}, "^`closed_form` stands beside no layers with `norm` group"),
-        ({"leaky": True}, "^`closed_form` stands beside no layers"),
+        ({"pixel_share": 1.5}, "^`pixel_share` 1.5: expected its share"),
+        ({"norm": "group"}, "^`pixel_share` stands beside no layers with `norm` group"),
+        ({"leaky": True}, "^`pixel_share` stands beside no layers"),
         ({"prior": (1.0, 2.0)}, "^`prior` has 2 shares, and the labels have 3 classes"),
     ],
 )
@@ -283,10 +308,10 @@ def test_settings_that_no_head_can_have_are_refused(
         finetune(head.region, labels, settings=dataclasses.replace(SETTINGS, **changes))
 
 
-def test_a_closed_form_alone_is_refused_on_a_finer_grid(head: Head) -> None:
+def test_pixel_models_alone_are_refused_on_a_finer_grid(head: Head) -> None:
     height, width = head.region.shape
     fine = numbers_on(head.region, np.ones((4 * height, 4 * width)), scale=4)
-    with pytest.raises(InputError, match=r"`closed_form` .*4 times as fine: omit `scale`"):
+    with pytest.raises(InputError, match=r"`pixel_share` .*4 times as fine: omit `scale`"):
         lianet_user.instant(head.region, fine)
 
 
