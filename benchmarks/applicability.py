@@ -5,7 +5,8 @@ labelled pixels that a fold keeps for validation, the question is which are of t
 number, and the figure is the area under its ROC curve: 0.5 is guessing.
 
 - `entropy`, `margin`: of the probabilities of the pixel models, which have not seen the class;
-- `variance`: of a Gaussian process with the kernel and landmarks of the pixel models on all channels (Williams and Seeger 2001);
+- `variance`: of a Gaussian process with the kernel and landmarks of the pixel models on all channels (Williams and Seeger
+  2001);
 - `nearest`: distance to the nearest of a thousand labelled pixels in all standardised channels (Meyer and Pebesma 2021, without
   weights);
 - `nearest-bands`: the mean distance to the nearest five, in the reconstructed bands alone;
@@ -179,9 +180,15 @@ def main() -> None:
             judged = judged.astype(np.float64)
             shares = np.exp(logits)
             first, second = -np.partition(-shares, 1, axis=0)[:2]
-            widest, marks = models.sets[-1], models.landmarks.double().numpy()
+            solved = {name: each.double().numpy() for name, each in models.named_buffers()}
+            marks, widest = solved["landmarks"], f"sets.{len(models.sets) - 1}."
             near, own = (
-                np.exp(-((euclidean_distances(each, marks, squared=True) * float(widest.width)) ** float(widest.power)))
+                np.exp(
+                    -(
+                        (euclidean_distances(each, marks, squared=True) * solved[widest + "width"])
+                        ** solved[widest + "power"]
+                    )
+                )
                 for each in (judged, marks)
             )
             indices = {

@@ -349,9 +349,10 @@ def _read_layers(file: ArtifactFile[HeadHeader]) -> HeadEnsemble:
 
     def try_out(layers: HeadEnsemble) -> None:
         if models := layers.pixel_models:
-            for number, each in enumerate(models.sets):
-                name = f"pixel_models.sets.{number}.channels"
-                if file.dtypes[name] != np.int64 or not set(each.channels.tolist()) <= channels:
+            for name, tensor in models.named_buffers(prefix="pixel_models"):
+                if not name.endswith(".channels"):
+                    continue
+                if file.dtypes[name] != np.int64 or not set(tensor.tolist()) <= channels:
                     raise ValueError(f"pixel models read channels that are none of the {config.in_channels} there are")
             if (models.shares < 0).any() or not 0.99 < models.shares.sum() < 1.01:
                 raise ValueError("the shares of the pixel models do not sum to 1")

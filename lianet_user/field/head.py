@@ -80,7 +80,8 @@ class PixelModels(nn.Module):
             ChannelSet(channels, config.linear, config.landmarks, outputs) for channels in config.sets
         )
         self.register_buffer("landmarks", torch.zeros(config.landmarks, in_channels))
-        self.register_buffer("shares", torch.ones(len(config.sets) * (config.linear + 1)))
+        models = len(config.sets) * (config.linear + 1)
+        self.register_buffer("shares", torch.full((models,), 1 / models))
         self.register_buffer("offset", torch.zeros(outputs))
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.zeros(()))
@@ -202,7 +203,7 @@ class HeadEnsemble(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (B, C, h, w) as a region gives them to answers (B, outputs, scale * h, scale * w).
 
-        Classes: the logarithm of the members' mean probabilities. Numbers: the members' mean. The pixel models have their share.
+        Classes: the logarithm of the members' mean probabilities. Numbers: the members' mean. Pixel models have their share.
         """
         return self.together((inputs - self.mean).div_(self.std))
 

@@ -65,7 +65,7 @@ from lianet_user.region import Region
 
 
 def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSettings) -> HeadEnsemble:
-    """New layers, with random weights that follow from the settings' seed; the pixel models are attached once they are solved."""
+    """New layers, with random weights that follow from the settings' seed; pixel models are attached once they are solved."""
     # Labels may be finer than what pixel models read, and the paper's heads have none.
     without = labels.scale != 1 or (settings.pixel_share is None and (settings.norm == "group" or settings.leaky))
     share = 0.0 if without else settings.pixel_share

@@ -18,6 +18,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,8 @@ FOLDS = 5
 LEAST_GROUPS = 10
 """Patches of labels are cut into smaller ones until there are so many, or single pixels."""
 CLASS_WIDTHS, NUMBER_WIDTHS = (0.25, 0.5, 1.0, 2.0), (0.003, 0.01, 0.06, 0.25, 1.0)
-"""Widths to try: of the kernel exp(-d) for classes, and of the rougher exp(-sqrt(d)) for numbers, where d is the squared distance of
-two pixels as a multiple of the median between all, times one of these."""
+"""Widths to try: of the kernel exp(-d) for classes, and of the rougher exp(-sqrt(d)) for numbers, where d is the squared
+distance of two pixels as a multiple of the median between all, times one of these."""
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Regularisation of least squares to try, in the kernel's space, whose coordinates have squares of about 1."""
 PENALTIES = (30.0, 3.0, 0.3, 0.03, 0.003)
@@ -63,10 +64,11 @@ SHARPNESSES = (0.25, 0.5, 1.0)
 MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the pixel models in the answer of a head with layers."""
 EVEN = 0.3
-"""Part of the answer that all models share alike. The rest is shared as cross-validation tells, which few patches leave to chance."""
+"""Part of the answer that all models share alike. The rest is shared as cross-validation tells, which few patches leave to
+chance."""
 LEANING = 0.3
 """Models that are regularised, and means of models, lean towards the frequent classes by about this power of the prior, which
-is taken off again. Without it rare classes were hardly answered, at no gain in accuracy (benchmarks/README.md, "Many regions")."""
+is taken off again. Without it rare classes were hardly answered, at no gain in accuracy."""
 UNLIKELY = 1e4
 """What a class that no label taught is behind the others, as a logit."""
 _CERTAIN = 1e-4
@@ -128,11 +130,11 @@ def solved(
     unlikely = np.full(problem.outputs, -UNLIKELY)
     unlikely[problem.taught] = 0
 
-    def rows(columns: Array) -> Array:
+    def for_all(columns: Array) -> Array:
         """Weights (channels, taught) or offsets (taught) as those of all outputs come first."""
-        spread = np.zeros((problem.outputs, *columns.shape[:-1]))
-        spread[problem.taught] = problem.relative(columns).T
-        return spread
+        result = np.zeros((problem.outputs, *columns.shape[:-1]))
+        result[problem.taught] = problem.relative(columns).T
+        return result
 
     buffers = {
         "landmarks": landmarks,
@@ -147,10 +149,10 @@ def solved(
             f"sets.{number}.{name}": value
             for name, value in (
                 ("channels", channels),
-                ("linear", np.stack([rows(each.weights) for each in linear])),
-                ("linear_offset", np.stack([rows(each.offsets) + unlikely for each in linear])),
-                ("kernel", rows(kernel.axes @ similar.weights)),
-                ("kernel_offset", rows(similar.offsets) + unlikely),
+                ("linear", np.stack([for_all(each.weights) for each in linear])),
+                ("linear_offset", np.stack([for_all(each.offsets) + unlikely for each in linear])),
+                ("kernel", for_all(kernel.axes @ similar.weights)),
+                ("kernel_offset", for_all(similar.offsets) + unlikely),
                 ("width", kernel.width),
                 ("power", kernel.power),
             )
@@ -262,8 +264,9 @@ class _Trial:
     folds: Sequence[Rows]
 
 
-Solver = Callable[[Array, "_Problem"], Iterator[tuple[Array, Array]]]
-"""Weights and offsets from values (n, channels) and their labels, in every way that is tried, one after the other."""
+Solver = Callable[[Array, Array, Array], Iterator[tuple[Array, Array]]]
+"""Weights and offsets from values (n, channels), what they should tell (n, columns) and how much each pixel counts (n,), in every
+way that is tried, one after the other."""
 
 
 def _chosen(values: Array, problem: _Problem, trial: _Trial, solver: Solver) -> _Model:
@@ -272,12 +275,14 @@ def _chosen(values: Array, problem: _Problem, trial: _Trial, solver: Solver) -> 
     own = values[trial.rows]
     for fold in trial.folds:
         kept = fold if len(trial.folds) == 1 else ~fold
-        for number, (weights, offsets) in enumerate(solver(own[kept], trial.problem.at(kept))):
+        for number, (weights, offsets) in enumerate(
+            solver(own[kept], trial.problem.columns[kept], trial.problem.weights[kept])
+        ):
             if number == len(answers):
                 answers.append(np.empty_like(trial.problem.columns))
             answers[number][fold] = own[fold] @ weights + offsets
     best = max(range(len(answers)), key=lambda number: trial.problem.merit(answers[number]))
-    return _Model(answers[best], *next(itertools.islice(solver(values, problem), best, None)))
+    return _Model(answers[best], *next(itertools.islice(solver(values, problem.columns, problem.weights), best, None)))
 
 
 class _Classes:
@@ -305,19 +310,17 @@ class _Classes:
     def linear_models(self, values: Array, trial: _Trial) -> list[_Model]:
         """A discriminant, tempered in every way that is tried (the prior is not), and logistic regression."""
 
-        def discriminants(own: Array, problem: _Classes) -> Iterator[tuple[Array, Array]]:
-            for weights, offsets in _discriminants(own, problem.columns):
+        def discriminants(own: Array, columns: Array, _: Array) -> Iterator[tuple[Array, Array]]:
+            for weights, offsets in _discriminants(own, columns):
                 for factor in TEMPERED:
-                    yield weights * factor, offsets * factor + np.log(problem.prior)
+                    yield weights * factor, offsets * factor + np.log(self.prior)
 
         return [_chosen(values, self, trial, discriminants), self.regression(values, trial, values.shape[1])]
 
     def regression(self, values: Array, trial: _Trial, scale: float = 1.0) -> _Model:
         """Logistic regression on channels or coordinates (n, channels) whose squares sum to about `scale`."""
         penalties = [scale * each for each in PENALTIES]
-        return _chosen(
-            values, self, trial, lambda own, problem: _logistic(own, problem.columns, problem.weights, penalties)
-        )
+        return _chosen(values, self, trial, partial(_logistic, penalties=penalties))
 
     def relative(self, columns: Array) -> Array:
         """The weights or offsets of logits (..., classes), less those of the first class: the probabilities are the same."""
@@ -364,11 +367,11 @@ class _Numbers:
     def linear_models(self, values: Array, trial: _Trial) -> list[_Model]:
         """Ridge regression."""
         scale = 10 * values.shape[1]
-        return [_chosen(values, self, trial, lambda own, problem: _ridges(own, problem.columns, scale))]
+        return [_chosen(values, self, trial, partial(_ridges, scale=scale))]
 
     def regression(self, values: Array, trial: _Trial) -> _Model:
         """Ridge regression on coordinates (n, coordinates) of a kernel's space."""
-        return _chosen(values, self, trial, lambda own, problem: _ridges(own, problem.columns))
+        return _chosen(values, self, trial, _ridges)
 
     def relative(self, columns: Array) -> Array:
         return columns
@@ -460,21 +463,23 @@ def _logistic(
         yield result.double().numpy(), (heights - middle @ result).double().numpy()
 
 
-def _ridges(values: Array, columns: Array, scale: float = 1.0) -> Iterator[tuple[Array, Array]]:
+def _ridges(values: Array, columns: Array, weights: Array, scale: float = 1.0) -> Iterator[tuple[Array, Array]]:
     """Weights (channels, columns) and offsets of ridge regressions, one for each of RIDGES.
 
     Args:
         values: (n, channels), whose squares sum to about `scale`.
         columns: (n, columns), what is to be told.
+        weights: (n,), how much each pixel counts.
         scale: see there.
     """
-    mean, centre = columns.mean(0), values.mean(0)
+    mean, centre = (weights @ each / weights.sum() for each in (columns, values))
     centred = values - centre
-    strength, axes = np.linalg.eigh(centred.T @ centred)
-    cross = axes.T @ (centred.T @ (columns - mean))
+    weighted = (centred * weights[:, None]).T
+    strength, axes = np.linalg.eigh(weighted @ centred)
+    cross = axes.T @ (weighted @ (columns - mean))
     for ridge in RIDGES:
-        weights = axes @ (cross / (np.maximum(strength, 0) + ridge * scale)[:, None])
-        yield weights, mean - centre @ weights
+        slopes = axes @ (cross / (np.maximum(strength, 0) + ridge * scale)[:, None])
+        yield slopes, mean - centre @ slopes
 
 
 # --- The kernel.

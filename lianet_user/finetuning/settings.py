@@ -85,8 +85,8 @@ class FinetuneSettings:
     """How frequent the head takes the classes to be, however often training shows them: a word of
     :data:`lianet_user.finetuning.priors.PRIOR_POWERS`, or the share of each class in their order."""
     pixel_share: float | None = None
-    """Share of the pixel models in the answer (:mod:`lianet_user.finetuning.pixel_models`): 0 has none of them, 1 nothing else; None
-    takes what suits the validation ground best."""
+    """Share of the pixel models in the answer (:mod:`lianet_user.finetuning.pixel_models`): 0 has none of them, 1 nothing
+    else; None takes what suits the validation ground best."""
     refit: bool = False
     """Train once more on all labels, after the validation."""
     sampling: Literal["balanced", "windows"] = "balanced"

@@ -147,7 +147,6 @@ def solved(change: Make, channels: np.ndarray | None = None) -> Make:
         parts = {"members": 0, "pixel_models": PixelModelsConfig.model_validate(SOLVED), "pixel_share": 1.0}
         config = head.header.head.model_copy(update=parts)
         tensors = {name: tensor.numpy() for name, tensor in HeadEnsemble(config).state_dict().items()}
-        tensors["pixel_models.shares"][:] = 0.5
         if channels is not None:
             tensors[CHANNELS] = channels
         write_artifact(folder.path / "solved.safetensors", head.header.model_copy(update={"head": config}), tensors)
