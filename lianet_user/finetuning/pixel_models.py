@@ -265,21 +265,19 @@ class _Trial:
 
 
 Solver = Callable[[Array, Array, Array], Iterator[tuple[Array, Array]]]
-"""Weights and offsets from values (n, channels), what they should tell (n, columns) and how much each pixel counts (n,), in every
-way that is tried, one after the other."""
+"""Weights and offsets from values (n, channels), what they should tell (n, columns) and how much each pixel counts (n,), in
+every way that is tried, one after the other."""
 
 
 def _chosen(values: Array, problem: _Problem, trial: _Trial, solver: Solver) -> _Model:
     """The model that cross-validation prefers among those that a solver gives."""
     answers: list[Array] = []
-    own = values[trial.rows]
+    own, columns, importance = values[trial.rows], trial.problem.columns, trial.problem.weights
     for fold in trial.folds:
         kept = fold if len(trial.folds) == 1 else ~fold
-        for number, (weights, offsets) in enumerate(
-            solver(own[kept], trial.problem.columns[kept], trial.problem.weights[kept])
-        ):
+        for number, (weights, offsets) in enumerate(solver(own[kept], columns[kept], importance[kept])):
             if number == len(answers):
-                answers.append(np.empty_like(trial.problem.columns))
+                answers.append(np.empty_like(columns))
             answers[number][fold] = own[fold] @ weights + offsets
     best = max(range(len(answers)), key=lambda number: trial.problem.merit(answers[number]))
     return _Model(answers[best], *next(itertools.islice(solver(values, problem.columns, problem.weights), best, None)))
