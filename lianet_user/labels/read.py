@@ -206,7 +206,7 @@ def _date_groups(
     Features without dates of their own share one group, which may have several dates.
     """
     if options.date_field is None:
-        dates, notes = described_dates(options.dates, region, options.date_tolerance)
+        dates, notes = described_dates(options.dates, region, options.date_tolerance, layer.date_columns)
         return np.zeros(len(layer.geometries), np.intp), [dates], notes
     assert layer.dates is not None
     date_groups, notes = nearest_acquisitions(
@@ -299,13 +299,16 @@ def _pixel_notes(options: LabelOptions, features: Features) -> list[str]:
 Date = dt.date
 
 
-def described_dates(given: Sequence[str], region: RegionHeader, tolerance: int) -> tuple[tuple[Date, ...], list[str]]:
+def described_dates(
+    given: Sequence[str], region: RegionHeader, tolerance: int, columns: Sequence[str] = ()
+) -> tuple[tuple[Date, ...], list[str]]:
     """The acquisitions that all labels describe, in the region's order, and notes on how they were chosen.
 
     Args:
         given: dates as YYYY-MM-DD, or :data:`EVERY_DATE`; none takes the only acquisition there is.
         region: whose acquisitions they have to be.
         tolerance: days that a date may be away from the acquisition that is taken for it.
+        columns: that could hold a date for each feature, which the message names.
 
     Raises:
         DateError: one is not a date, the region does not hold one, or none is given and the region holds several.
@@ -315,7 +318,8 @@ def described_dates(given: Sequence[str], region: RegionHeader, tolerance: int) 
             raise DateError(
                 f"region {region.name!r} holds {len(region.dates)} dates ({min(region.dates)} to {max(region.dates)})"
                 " and it is not stated which the labels describe: give `dates` YYYY-MM-DD (several, if they hold at"
-                f" several), `dates` {EVERY_DATE} if they hold at every one, or `date_field` COLUMN"
+                f" several), `dates` {EVERY_DATE} if they hold at every one, or `date_field`"
+                f" {columns[0] if columns else 'COLUMN'} if that column says it for each feature"
             )
         return region.dates, []
     if EVERY_DATE in given:

@@ -41,7 +41,7 @@ USUAL_COLUMNS = ("class", "label", "landcover", "land_cover", "fclass", "categor
 TABLES = (".csv", ".tsv", ".txt")
 DATE = re.compile(r"\d{4}([-/])\d{2}\1\d{2}([T ].*)?|\d{8}(T.*)?")
 
-Kind = Literal["text", "number", "boolean", "other"]
+Kind = Literal["text", "number", "boolean", "date", "other"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,8 @@ class VectorLayer:
     """(features,) of that column, as read."""
     dates: pd.Series | None
     """(features,) the ``datetime.date`` each describes, None where there is none; None without a column of dates."""
+    date_columns: tuple[str, ...]
+    """Columns that could say what `dates` does."""
     colors: pd.Series | None
     """(features,) text of the colour column, if there is one."""
     table: ClassTable | None
@@ -140,6 +142,9 @@ def read_layer(path: Path, options: LabelOptions) -> VectorLayer:
         column=column,
         values=frame[column.name] if column else None,
         dates=_dates(frame[options.date_field], opened) if options.date_field is not None else None,
+        date_columns=tuple(
+            name for name, kind in opened.kinds.items() if kind == "date" or (kind == "text" and "date" in name.lower())
+        ),
         colors=frame[color_columns[0]].astype("string") if color_columns else None,
         table=table if table is not None and column is not None and table.column == column.name else None,
         attribution=opened.attribution,
@@ -359,14 +364,14 @@ def _kind(values: pd.Series) -> Kind:
         return "boolean"
     if pd.api.types.is_numeric_dtype(values.dtype):
         return "number"
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        return "date"
     return "text" if pd.api.types.is_string_dtype(values.dropna()) else "other"
 
 
 def _rows_where(frame: pd.DataFrame, where: str) -> tuple[NDArray[np.intp], set[str]]:
     """Which rows meet a condition, and the columns that it names. SQLite decides, as GDAL lets it do for a GeoPackage."""
-    plain = [
-        name for name in frame if _kind(frame[name]) != "other" or pd.api.types.is_datetime64_any_dtype(frame[name])
-    ]
+    plain = [name for name in frame if _kind(frame[name]) != "other"]
     named: set[str] = set()
 
     def note_column(_action: int, _table: str | None, column: str | None, *_: object) -> int:
@@ -423,6 +428,8 @@ OGR_KINDS: dict[str, Kind] = {
     "OFTInteger": "number",
     "OFTInteger64": "number",
     "OFTReal": "number",
+    "OFTDate": "date",
+    "OFTDateTime": "date",
 }
 LATIN1 = "ISO-8859-1"
 """Maps every byte to the character of its number: text that is read so can still be decoded as something else."""

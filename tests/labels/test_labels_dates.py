@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 
+import geopandas
 import pandas as pd
 import pytest
 from factories import RegionHeaderFactory
+from shapely import Point
 
 from lianet_user.errors import DateError
 from lianet_user.files.header import RegionHeader
+from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.labels.read import described_dates, nearest_acquisitions
 
 FEBRUARY, MARCH, APRIL = (dt.date(2017, month, 16) for month in (2, 3, 4))
@@ -30,6 +34,20 @@ def test_of_several_dates_none_is_guessed(region: RegionHeader) -> None:
         DateError, match=r"holds 3 dates \(2017-02-16 to 2017-04-16\).*`dates` all.*`date_field` COLUMN"
     ):
         described_dates((), region, 0)
+
+
+def test_a_column_that_could_hold_dates_is_named(region: RegionHeader, tmp_path: Path) -> None:
+    for column, values in (
+        ("surveyed", pd.to_datetime(["2017-02-16", "2017-03-16"])),
+        ("Date_of_visit", ["2017-02-16", "2017-03-16"]),
+    ):
+        path = tmp_path / f"{column}.gpkg"
+        points = [Point(330_005, 5_819_995), Point(330_015, 5_819_985)]
+        frame = {"class": ["a", "b"], column: values}
+        geopandas.GeoDataFrame(frame, geometry=points, crs="EPSG:32633").to_file(path)
+        with pytest.raises(DateError, match=f"or `date_field` {column} if that column says it"):
+            read_labels(path, region, LabelOptions(field="class"))
+        assert len(read_labels(path, region, LabelOptions(field="class", date_field=column)).maps) == 2
 
 
 def test_all_is_every_date_and_stands_alone(region: RegionHeader) -> None:
