@@ -279,6 +279,13 @@ class PixelModelsConfig(Schema):
     """Linear models on each set, beside one kernel."""
     landmarks: Annotated[int, Field(ge=1, le=4096)]
     """Pixels that the kernels compare with."""
+    smoothing: Annotated[float, Field(ge=0, le=8)] = 0.0
+    """Standard deviation in pixels of the bell by which the answers of neighbours count; 0 takes each pixel alone."""
+
+    @property
+    def halo(self) -> int:
+        """Pixels of surroundings that an answer depends on, on each side."""
+        return math.ceil(3 * self.smoothing)
 
 
 PAPER_WIDTHS = (128, 128, 64, 64, 32)

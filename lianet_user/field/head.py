@@ -55,7 +55,9 @@ def head_halo(hidden: int, scale: int) -> int:
 
 
 class PixelModels(nn.Module):
-    """Linear models and kernels on the channels of one pixel that answer together.
+    """Linear models and kernels on the channels of one pixel that answer together, and with their neighbours.
+
+    Labelled ground comes in patches: a mean over the neighbours' answers is right more often than each of them.
 
     How they are solved, and why these, stands in :mod:`lianet_user.finetuning.pixel_models`.
 
@@ -92,7 +94,22 @@ class PixelModels(nn.Module):
         with torch.autocast(inputs.device.type, enabled=False):
             pixels = inputs.float().movedim(1, -1).flatten(0, -2)
             answers = torch.cat([self._answered(part, logits) for part in pixels.split(AT_ONCE)])
-        return answers.view(batch, height, width, -1).movedim(-1, 1)
+            answers = answers.view(batch, height, width, -1).movedim(-1, 1)
+            if not self.config.smoothing:
+                return answers
+            return self._smoothed(answers.exp()).clamp_min_(_LEAST).log_() if logits else self._smoothed(answers)
+
+    def _smoothed(self, answers: Tensor) -> Tensor:
+        """Means (B, outputs, h, w) over neighbours inside the window, weighted by a bell.
+
+        They are summed up in the same order for every pixel, so that a window changes nothing.
+        """
+        offsets = torch.arange(-self.config.halo, self.config.halo + 1)
+        bell = torch.exp(-0.5 * (offsets / self.config.smoothing) ** 2).tolist()
+        weights = torch.ones_like(answers[:1, :1])
+        for axis in (2, 3):
+            answers, weights = (_weighted(values, bell, axis) for values in (answers, weights))
+        return answers / weights
 
     def _answered(self, pixels: Tensor, logits: bool) -> Tensor:
         answers = torch.stack([answer for each in self.sets for answer in each(pixels, self.landmarks)])
@@ -145,6 +162,17 @@ class ChannelSet(nn.Module):
         return [*linear, torch.addmm(self.kernel_offset, near, self.kernel.T)]
 
 
+def _weighted(values: Tensor, weights: list[float], axis: int) -> Tensor:
+    """The weighted sums of neighbours along an axis, as far as there are any."""
+    reach, length = len(weights) // 2, values.shape[axis]
+    result = torch.zeros_like(values)
+    for offset, weight in enumerate(weights, -reach):
+        if abs(offset) < length:
+            start, count = max(0, -offset), length - abs(offset)
+            result.narrow(axis, start, count).add_(values.narrow(axis, start + offset, count), alpha=weight)
+    return result
+
+
 AT_ONCE = 32_768
 """Pixels that are compared with the landmarks together, so that memory does not follow the window."""
 _LEAST = 1e-12  # of a mean probability, where its logarithm is taken
@@ -159,7 +187,6 @@ class HeadEnsemble(nn.Module):
     """Layers of one shape, trained from different seeds, and pixel models that answer together.
 
     Attributes:
-        halo: pixels of surroundings a decision depends on, on each side.
         mean: (channels, 1, 1), taken off what is read before the members see it; `std` divides it then. 0 and 1 unless they
             were set: the channels of a field differ by two orders of magnitude, and small ones are hardly learned from.
     """
@@ -178,7 +205,6 @@ class HeadEnsemble(nn.Module):
         self.pixel_models = PixelModels(models, config.in_channels, config.outputs) if models else None
         self.register_buffer("mean", torch.zeros(config.in_channels, 1, 1))
         self.register_buffer("std", torch.ones(config.in_channels, 1, 1))
-        self.halo = head_halo(len(config.widths), config.scale) if config.members else 0
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
 
     def attach(self, pixel_models: PixelModels) -> None:
@@ -189,7 +215,14 @@ class HeadEnsemble(nn.Module):
     def drop_members(self) -> None:
         """Let the pixel models answer alone."""
         self.config = self.config.model_copy(update={"members": 0, "pixel_share": 1.0})
-        self.members, self.halo = nn.ModuleList(), 0
+        self.members = nn.ModuleList()
+
+    @property
+    def halo(self) -> int:
+        """Pixels of surroundings that an answer depends on, on each side."""
+        config = self.config
+        layers = head_halo(len(config.widths), config.scale) if config.members else 0
+        return max(layers, config.pixel_models.halo if config.pixel_models else 0)
 
     @torch.no_grad()
     def weigh(self, pixel_share: float, sharpness: float) -> None:

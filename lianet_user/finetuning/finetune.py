@@ -33,7 +33,7 @@ from lianet_user.files.artifact import software_versions
 from lianet_user.files.checkpoint import Checkpoint, Fingerprint, load_checkpoint, round_path
 from lianet_user.files.header import IGNORE, AnyScores, HeadHeader, Provenance, RegionRef
 from lianet_user.finetuning.losses import Goal
-from lianet_user.finetuning.pixel_models import LANDMARKS, fit_pixel_models, weigh
+from lianet_user.finetuning.pixel_models import LANDMARKS, SMOOTHING, fit_pixel_models, weigh
 from lianet_user.finetuning.priors import stored_prior
 from lianet_user.finetuning.samples import (
     CACHE_GB,
@@ -76,7 +76,7 @@ def new_layers(region: Region, labels: Labels, goal: Goal, settings: FinetuneSet
         outputs=goal.outputs,
         norm=settings.norm,
         members=0 if share == 1 else settings.members,
-        pixel_models=None if share == 0 else PixelModelsConfig(sets=(1,), linear=1, landmarks=1),
+        pixel_models=None if share == 0 else PixelModelsConfig(sets=(1,), linear=1, landmarks=1, smoothing=SMOOTHING),
         pixel_share=0.5 if share is None else share,
         scale=labels.scale,  # type: ignore[arg-type]  # 1 or 4, as labels are read
         output=goal.output,

@@ -69,6 +69,9 @@ chance."""
 LEANING = 0.3
 """Models that are regularised, and means of models, lean towards the frequent classes by about this power of the prior, which
 is taken off again. Without it rare classes were hardly answered, at no gain in accuracy."""
+SMOOTHING = 1.0
+"""Standard deviation in pixels of the bell over which answers are averaged. Twice as much is better where classes
+cover large areas, and forgets those that cover a few pixels."""
 UNLIKELY = 1e4
 """What a class that no label taught is behind the others, as a logit."""
 _CERTAIN = 1e-4
@@ -123,7 +126,9 @@ def solved(
         chosen, kernel = _kernel_model(own, marks, problem, trial)
         models.append([*problem.linear_models(own, trial), chosen])
         kernels.append(kernel)
-    config = PixelModelsConfig(sets=tuple(map(len, sets)), linear=len(models[0]) - 1, landmarks=len(landmarks))
+    config = PixelModelsConfig(
+        sets=tuple(map(len, sets)), linear=len(models[0]) - 1, landmarks=len(landmarks), smoothing=SMOOTHING
+    )
     result = PixelModels(config, values.shape[1], problem.outputs)
     shares = trial.problem.shares([each.answers for each in itertools.chain.from_iterable(models)])
     # A class that no label taught stays behind the first of those that one did, whose logit is 0: so it is chosen nowhere.

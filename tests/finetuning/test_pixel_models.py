@@ -19,6 +19,7 @@ from heads import entries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
+from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -29,7 +30,7 @@ from lianet_user.files.artifact import open_head_file
 from lianet_user.files.header import IGNORE, NumberScores, Scores
 from lianet_user.finetuning import FinetuneSettings, finetune
 from lianet_user.finetuning.losses import Goal
-from lianet_user.finetuning.pixel_models import _Classes, _discriminants, _logistic, _Trial, fit_pixel_models
+from lianet_user.finetuning.pixel_models import SMOOTHING, _Classes, _discriminants, _logistic, _Trial, fit_pixel_models
 from lianet_user.finetuning.samples import Sample
 from lianet_user.geo.grid import Window
 from lianet_user.head import Head
@@ -63,8 +64,11 @@ def answers(models: PixelModels, inputs: np.ndarray, logits: bool = True) -> np.
 
 
 def fitted(labels: np.ndarray, inputs: np.ndarray, goal: Goal = THREE, **changes: Any) -> PixelModels:
+    """Models that take each pixel alone: these labels know nothing of their neighbours."""
     chosen = dataclasses.replace(SETTINGS, **changes)
-    return fit_pixel_models([sample(inputs, labels)], {"bands": len(inputs)}, goal, chosen)
+    models = fit_pixel_models([sample(inputs, labels)], {"bands": len(inputs)}, goal, chosen)
+    models.config = models.config.model_copy(update={"smoothing": 0.0})
+    return models
 
 
 # --- numbers
@@ -195,6 +199,37 @@ def test_frequent_classes_are_answered_more_often() -> None:
         for first in (0.05, 0.45, 0.85)
     ]
     assert shares[0] < shares[1] < shares[2]
+
+
+# --- neighbours
+
+
+@pytest.mark.parametrize("logits", [True, False])
+def test_answers_are_averaged_over_neighbours_by_a_bell_as_far_as_the_window_goes(logits: bool) -> None:
+    inputs, labels = scene()
+    models = fitted(labels, inputs)
+    models.low.fill_(-100)
+    models.high.fill_(100)
+    alone = answers(models, inputs, logits)
+    models.config = models.config.model_copy(update={"smoothing": 1.5})
+    bell = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    values = np.exp(alone) if logits else alone
+    sums, weights = (
+        ndimage.convolve(each, np.outer(bell, bell)[None], mode="constant") for each in (values, np.ones_like(values))
+    )
+    found = answers(models, inputs, logits)
+    assert (np.exp(found) if logits else found) == pytest.approx(sums / weights, abs=1e-5)
+
+
+def test_labels_in_patches_are_told_better_with_the_neighbours() -> None:
+    inputs, _ = scene(side=48)
+    truth = np.kron(np.random.default_rng(5).integers(0, 3, (6, 6)), np.ones((8, 8), int))
+    inputs[0] += truth
+    labels = np.where(np.random.default_rng(6).random(truth.shape) < 0.1, truth, IGNORE).astype(np.uint8)
+    models = fitted(labels, inputs)
+    alone = (answers(models, inputs).argmax(0) == truth).mean()
+    models.config = models.config.model_copy(update={"smoothing": SMOOTHING})
+    assert (answers(models, inputs).argmax(0) == truth).mean() > alone + 0.1
 
 
 # --- whatever there is to learn from
