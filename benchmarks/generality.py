@@ -45,7 +45,7 @@ from lianet_user.evaluation.compare import MARGIN, UNET_CROP
 from lianet_user.files.header import IGNORE
 from lianet_user.finetuning import finetune
 from lianet_user.finetuning.losses import Goal
-from lianet_user.finetuning.samples import ReadInputs, Sample, keep, labelled_pixels, make_samples
+from lianet_user.finetuning.samples import ReadInputs, Sample, labelled_pixels, make_samples
 from lianet_user.finetuning.settings import settings_for
 from lianet_user.finetuning.validation import judge
 from lianet_user.geo.grid import Window
@@ -61,6 +61,9 @@ MOST_CHANNELS = 128
 """Bands of all dates together of which a forest also reads the neighbourhoods."""
 BLOCK = 32
 """Pixels along the side of the blocks that `blocks-` draws."""
+IN_A_MAP = np.zeros((3, 3, 3), bool)
+"""What joins pixels to a patch: a side, in the same label map."""
+IN_A_MAP[1, 1, :] = IN_A_MAP[1, :, 1] = True
 Mask = NDArray[np.bool_]
 
 
@@ -93,6 +96,13 @@ PLACES = {
     ),
     "slovenia": Place(
         "slovenia/landuse.gpkg", LabelOptions(field="class", dates=("all",)), (*POINTS, "patches-5"), "slovenia/S2*.tif"
+    ),
+    "netherlands": Place(
+        "netherlands/corine_points.gpkg",
+        LabelOptions(field="label", date_field="date", date_tolerance=24),
+        ("points-128",),
+        "netherlands/landsat*.tif",
+        scale=255.0,
     ),
     "romania": Place(
         str(ROOT / "tutorials/data/romania_tree_cover_2018.tif"),
@@ -128,10 +138,10 @@ def encode(arguments: argparse.Namespace) -> None:
 
 
 def draw(labels: Labels, regime: str, seed: int) -> tuple[Mask, Mask]:
-    """Where labels are learned from and where they judge: bool (height, width) each."""
-    values = labels.maps[0].values
-    labelled, rng = labels.maps[0].labelled, np.random.default_rng(seed)
-    places = np.flatnonzero(labelled)
+    """Where labels are learned from and where they judge: bool (maps, height, width) each."""
+    values = np.stack([each.values for each in labels.maps])
+    labelled, rng = np.stack([each.labelled for each in labels.maps]), np.random.default_rng(seed)
+    places, width = np.flatnonzero(labelled), values.shape[-1]
     kind, amount = regime.split("-")
     learned = np.zeros(values.size, bool)
     classes = range(len(labels.classes))
@@ -143,7 +153,7 @@ def draw(labels: Labels, regime: str, seed: int) -> tuple[Mask, Mask]:
             learned[rng.choice(own, min(int(amount), len(own) // 2), replace=False)] = True
     elif kind == "patches":
         for value in classes:
-            patches, count = ndimage.label(values == value)
+            patches, count = ndimage.label(values == value, IN_A_MAP)
             sizes = np.bincount(patches.ravel())[1:]
             chosen = rng.choice(
                 count, min(int(amount), max(1, count // 2)), replace=False, p=sizes**0.5 / (sizes**0.5).sum()
@@ -152,11 +162,11 @@ def draw(labels: Labels, regime: str, seed: int) -> tuple[Mask, Mask]:
                 own = np.flatnonzero(patches == number + 1)
                 # A person draws a part of a large area, not all of it.
                 middle = own[rng.integers(len(own))]
-                rows, cols = np.divmod(own, values.shape[1])
-                near = np.hypot(rows - middle // values.shape[1], cols - middle % values.shape[1]) < 8
+                rows, cols = np.divmod(own, width)
+                near = np.hypot(rows - middle // width, cols - middle % width) < 8
                 learned[own[near]] = True
     else:
-        rows, cols = np.divmod(places, values.shape[1])
+        rows, cols = np.divmod(places, width)
         blocks = rows // BLOCK * 100_000 + cols // BLOCK
         every = rng.permutation(np.unique(blocks))
         chosen = every[: max(2, round(float(amount) * len(every)))]
@@ -168,13 +178,13 @@ def draw(labels: Labels, regime: str, seed: int) -> tuple[Mask, Mask]:
 
 
 def only(labels: Labels, where: Mask) -> Labels:
-    """The labels at some pixels."""
+    """The labels at some pixels, bool (maps, height, width)."""
     missing = IGNORE if labels.classes else np.nan
     maps = tuple(
-        dataclasses.replace(each, values=np.where(where, each.values, np.asarray(missing, each.values.dtype)))
-        for each in labels.maps
+        dataclasses.replace(each, values=np.where(kept, each.values, np.asarray(missing, each.values.dtype)))
+        for each, kept in zip(labels.maps, where, strict=True)
     )
-    report = dataclasses.replace(labels.report, labelled=int((maps[0].labelled).sum()))
+    report = dataclasses.replace(labels.report, labelled=sum(int(each.labelled.sum()) for each in maps))
     return dataclasses.replace(labels, maps=maps, report=report)
 
 
@@ -197,7 +207,8 @@ class Arena:
         if source not in self._held:
             labels = self.labels.once() if self.labels.lasting else self.labels
             self._held[source] = make_samples(read, labels, margin=MARGIN)
-        return keep(self._held[source], lambda window: where[window.slices])
+        kept = (each.keeping(where[each.map][each.window.slices]) for each in self._held[source])
+        return [each for each in kept if each.judged().labelled.any()]
 
     def context(self, window: Window, date: Any) -> Tensor:
         """The imagery with its neighbourhoods; of all dates where labels hold at all, unless that is too much."""

@@ -118,6 +118,13 @@ def test_every_commands_help_has_an_example_and_groups() -> None:
         assert len(ungrouped) <= 10, (name, [each.name for each in ungrouped])
 
 
+def test_help_says_in_words_what_an_option_takes() -> None:
+    for name in ("", *every_command()):
+        said = lianet(*name.split(), "--help").out
+        assert "--help" in said
+        assert not re.search(r"<\w+( range)?>|<list", said), name
+
+
 # --- the folder
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -135,7 +135,29 @@ def main() -> None:
 @cache
 def _command_tree() -> Any:
     """The commands as click has them. Typer makes them anew at each request, which takes 30 ms."""
-    return typer.main.get_command(app)
+    root = typer.main.get_command(app)
+    waiting = [root]
+    while waiting:
+        command: Any = waiting.pop()
+        command.get_params = partial(_with_words, command.get_params)
+        waiting += getattr(command, "commands", {}).values()
+    return root
+
+
+WORDS = {"int": "N", "float": "NUMBER", "str": "TEXT", "Path": "PATH", "bool": ""}
+"""What stands behind an option for a value of a type, where the option does not say it itself."""
+
+
+def _with_words(parameters: Callable[[Any], list[Any]], context: Any) -> list[Any]:
+    """A command's parameters; those without a word for their value take one, for Typer writes `<int range>` there."""
+    result = parameters(context)
+    for each in result:
+        kind = re.search(r"\b(int|float|str|Path|bool)\b", str(each.type_descriptor.annotation))
+        if each.param_type_name == "argument":
+            each.display_type_rich = lambda ctx: None  # its name says what it is
+        elif each.metavar is None and kind:
+            each.metavar = WORDS[kind[1]]
+    return result
 
 
 def _run(arguments: list[str]) -> int:

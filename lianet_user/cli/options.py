@@ -419,13 +419,13 @@ class TrainingOptions:
 def _split_options(
     *,
     validation: Annotated[
-        float | None, grouped(JUDGING, "Share of the labelled blocks kept for validation.", min=0.05, max=0.5)
+        float | None, grouped(JUDGING, "Share of the labelled blocks kept for validation. Default: 0.2, or that of --from.", min=0.05, max=0.5)
     ] = None,
     block: Annotated[
-        int | None, grouped(JUDGING, "Pixels along the side of the blocks that are kept as a whole.", min=8)
+        int | None, grouped(JUDGING, "Pixels along the side of the blocks that are kept as a whole. Default: 128, halved where the labels ask for it.", min=8)
     ] = None,
     split_buffer: Annotated[
-        int | None, grouped(JUDGING, "Pixels around what is kept that are not trained on.", min=0)
+        int | None, grouped(JUDGING, "Pixels around what is kept that are not trained on. Default: 10, or less where blocks are small.", min=0)
     ] = None,
     test_area: Annotated[
         Path | None, grouped(JUDGING, "Polygons set aside for a last test that nothing is chosen by.", metavar="FILE")
@@ -458,14 +458,15 @@ def _training_options(
         str | None,
         grouped(
             TRAINING,
-            "cross-entropy, focal, dice, lovasz, or for numbers l1, mse, huber; several are summed with a +.",
+            "cross-entropy (default for classes), focal, dice, lovasz, or for numbers l1 (default), mse (default for coverage),"
+            " huber; several are summed with a +.",
         ),
     ] = None,
-    steps: Annotated[int | None, grouped(TRAINING, "Training steps of each member.", min=1)] = None,
-    members: Annotated[int | None, grouped(TRAINING, "Heads whose answers are averaged.", min=1, max=64)] = None,
-    rate: Annotated[float | None, grouped(TRAINING, "Learning rate.", min=0.0)] = None,
-    batch: Annotated[int | None, grouped(TRAINING, "Crops per step.", min=1)] = None,
-    crop: Annotated[int | None, grouped(TRAINING, "Pixels along the side of a crop.", min=8)] = None,
+    steps: Annotated[int | None, grouped(TRAINING, "Training steps of each member. Default: 150 to 1000, by the labels.", min=1)] = None,
+    members: Annotated[int | None, grouped(TRAINING, "Heads whose answers are averaged. Default: 1 to 3, by the labels.", min=1, max=64)] = None,
+    rate: Annotated[float | None, grouped(TRAINING, "Learning rate. Default: 0.003, for numbers 0.001.", min=0.0)] = None,
+    batch: Annotated[int | None, grouped(TRAINING, "Crops per step. Default: 8.", min=1)] = None,
+    crop: Annotated[int | None, grouped(TRAINING, "Pixels along the side of a crop. Default: 32, where labels hold at all dates 24.", min=8)] = None,
     prior: Annotated[
         str | None,
         grouped(
@@ -479,16 +480,16 @@ def _training_options(
         bool, grouped(TRAINING, "Only models of single pixels, without layers: a head in seconds.", "--instant")
     ] = False,
     label_smoothing: Annotated[
-        float | None, grouped(TRAINING, "Label smoothing of the cross-entropy.", min=0.0, max=0.9)
+        float | None, grouped(TRAINING, "Label smoothing of the cross-entropy. Default: 0.", min=0.0, max=0.9)
     ] = None,
     dropout: Annotated[
-        float | None, grouped(TRAINING, "Share of the inputs that each step drops.", min=0.0, max=0.9)
+        float | None, grouped(TRAINING, "Share of the inputs that each step drops. Default: 0, where labels hold at all dates 0.1.", min=0.0, max=0.9)
     ] = None,
     deep: Annotated[
         bool, grouped(TRAINING, "Eleven convolutions, the paper's later head, instead of six.", "--deep")
     ] = False,
     patience: Annotated[
-        int | None, grouped(TRAINING, "Stop a member after so many validations without an improvement.", min=1)
+        int | None, grouped(TRAINING, "Stop a member after so many validations without an improvement. Default: never.", min=1)
     ] = None,
 ) -> TrainingOptions:
     """The options as :class:`TrainingOptions`.

@@ -50,20 +50,20 @@ TRAINING = "Training (all other numbers: --config)"
 def _training_options(
     *,
     preset: Annotated[str | None, grouped(TRAINING, "lite (default), base or large.")] = None,
-    steps: Annotated[int | None, grouped(TRAINING, "Steps at most.", min=1)] = None,
+    steps: Annotated[int | None, grouped(TRAINING, "Steps at most. Default: 2000; base and large by the area.", min=1)] = None,
     target_db: Annotated[float | None, grouped(TRAINING, "Stop at this PSNR.", metavar="DB")] = None,
-    batch: Annotated[int | None, grouped(TRAINING, "Windows per step.", min=1)] = None,
-    window: Annotated[int | None, grouped(TRAINING, "Pixels along the side of a window.", min=32)] = None,
-    rate: Annotated[float | None, grouped(TRAINING, "Learning rate of the decoder.")] = None,
-    table_rate: Annotated[float | None, grouped(TRAINING, "Learning rate of the tables.")] = None,
-    table_size: Annotated[int | None, grouped(TRAINING, "Entries a level of the grid may have.", min=1)] = None,
-    features: Annotated[int | None, grouped(TRAINING, "Features per entry.", min=1)] = None,
-    tables: Annotated[str | None, grouped(TRAINING, "Store them as: same (float16) or int8, half the size.")] = None,
+    batch: Annotated[int | None, grouped(TRAINING, "Windows per step. Default: 8; base and large 64.", min=1)] = None,
+    window: Annotated[int | None, grouped(TRAINING, "Pixels along the side of a window. Default: 128.", min=32)] = None,
+    rate: Annotated[float | None, grouped(TRAINING, "Learning rate of the decoder. Default: 0.001, half of it with kriged time.")] = None,
+    table_rate: Annotated[float | None, grouped(TRAINING, "Learning rate of the tables. Default: 0.003, half of it with kriged time.")] = None,
+    table_size: Annotated[int | None, grouped(TRAINING, "Entries a level of the grid may have. Default: 2097152; base and large 131072.", min=1)] = None,
+    features: Annotated[int | None, grouped(TRAINING, "Features per entry. Default: 4; with kriged time up to 12.", min=1)] = None,
+    tables: Annotated[str | None, grouped(TRAINING, "Store them as: same (float16, default) or int8, half the size.")] = None,
     time: Annotated[
-        str | None, grouped(TRAINING, "How dates enter: index, kriged, sinusoidal, fourier or mlp.")
+        str | None, grouped(TRAINING, "How dates enter: index, kriged (default where there are several), sinusoidal, fourier or mlp.")
     ] = None,
-    start: Annotated[str | None, grouped(TRAINING, "From: pyramid (the imagery's own) or noise.")] = None,
-    seed: Annotated[int | None, grouped(TRAINING, "Seed of every random draw.", min=0)] = None,
+    start: Annotated[str | None, grouped(TRAINING, "From: pyramid (the imagery's own; default where it fits into memory) or noise.")] = None,
+    seed: Annotated[int | None, grouped(TRAINING, "Seed of every random draw. Default: 0.", min=0)] = None,
 ) -> dict[str, Any]:
     """The options that were given, by their names in PretrainSettings."""
     return {name: value for name, value in locals().items() if value is not None}
