@@ -85,11 +85,22 @@ class Ground:
         before: Numbers = along[:, left]
         return before + (along[:, left + 1] - before) * (right / np.diff(columns)[left])
 
+    def at(self, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Numbers:
+        """(n,) hectares of the pixels at rows and columns (n,)."""
+        columns, lines, nodes = self._nodes
+        upper, down = _between(lines, rows + 0.5)
+        left, right = _between(columns, cols + 0.5)
+        below, across = down / np.diff(lines)[upper], right / np.diff(columns)[left]
+        first, second = (
+            nodes[upper, side] + (nodes[upper + 1, side] - nodes[upper, side]) * below for side in (left, left + 1)
+        )
+        return np.asarray(first + (second - first) * across, np.float64)
+
     @property
-    def middle_pixel(self) -> float:
-        """Hectares of the pixel in the middle of the grid."""
-        height, width = self.geobox.shape
-        return float(self.pixels(Window(height // 2, width // 2, 1, 1))[0, 0])
+    def pixel_range(self) -> tuple[float, float]:
+        """Hectares of the smallest and of the largest pixel of the grid that lies on the Earth."""
+        nodes = self._nodes[2]
+        return float(nodes[nodes > 0].min()), float(nodes.max())
 
     def areas(self, outlines: NDArray[np.object_]) -> Numbers:
         """(outlines,) hectares of polygons in (column, row) that follow the edges of pixels: the sums of their pixels."""

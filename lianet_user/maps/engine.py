@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import sieve
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lianet_user.errors import OutputError
 from lianet_user.files.artifact import refuse_existing
 from lianet_user.geo.grid import Window, whole
+from lianet_user.geo.ground_area import Ground
 from lianet_user.geo.resample import Kind, Placement, place
 from lianet_user.maps.area import Destination, MapArea, destination
 from lianet_user.maps.geotiff import (
@@ -47,6 +51,8 @@ be resumed."""
 
 Tiles = Iterator[tuple[Window, np.ndarray]]
 """Windows of a map with their values, (bands, height, width) of its profile's type."""
+
+Index = NDArray[np.intp]
 
 QUICKLOOK_SIDE = 1200
 """Pixels of the map along the longer side of its quick-look."""
@@ -77,8 +83,8 @@ class MapJob:
     """Title of the quick-look."""
     attribution: str
     """Small print of the quick-look."""
-    min_area_px: int = 1
-    """Pixels of the smallest area of one class that stays; smaller ones take the class of their largest neighbour."""
+    min_area: float | None = None
+    """Hectares of the smallest area of one class that stays; smaller ones take the class of their largest neighbour."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +146,7 @@ def _fingerprint(request: MapRequest, passes: Sequence[Pass], depends_on: Mappin
     return {
         "version": version("lianet-user"),
         **depends_on,
-        "maps": [[job.path.name, job.min_area_px] for run in passes for job in run.jobs],
+        "maps": [[job.path.name, job.min_area] for run in passes for job in run.jobs],
         "grids": [
             [box.crs.to_wkt() if box.crs else None, *tuple(box.affine)[:6], *box.shape, grid.tile]
             for grid, box in ((each, each.geobox) for each in grids)
@@ -237,8 +243,8 @@ def _write(run: Pass, number: int, place: int, store: ResumeStore, options: Mapp
             yield window, values
 
     tiles = stored()
-    if job.min_area_px > 1:
-        tiles = _without_small_areas(tiles, job.min_area_px, geobox, profile, folder)
+    if job.min_area is not None:
+        tiles = _without_small_areas(tiles, job.min_area, geobox, profile, folder)
     write_map(made.tif, geobox, counted(tiles), profile, job.tags, options)
     for left in folder.glob("*.raw"):
         left.unlink()
@@ -253,24 +259,77 @@ def _draw(job: MapJob, geobox: GeoBox, made: MapFiles) -> None:
     save_png(job.product.figure(glance, geobox, title=job.heading, attribution=job.attribution), made.png)
 
 
-def _without_small_areas(tiles: Tiles, min_area_px: int, geobox: GeoBox, profile: RasterProfile, folder: Path) -> Tiles:
-    """Tiles of classes without the areas below `min_area`, which GDAL's sieve removes.
+def _without_small_areas(tiles: Tiles, min_area: float, geobox: GeoBox, profile: RasterProfile, folder: Path) -> Tiles:
+    """Tiles of classes without the areas below `min_area`, to the nearest pixel, which GDAL's sieve removes.
 
     The class that an area takes depends on the size of its neighbours, wherever they end, so this needs the whole map. It
     lies in memory-mapped files, whose pages the system can drop when it needs the memory.
+
+    GDAL counts pixels, and a pixel's ground differs over a map. What is small even in the largest pixels goes, what is large
+    even in the smallest ones stays, and only patches between the two are measured, each where it lies.
     """
-    shape = tuple(geobox.shape)
-    values_before, values_after, mask = (
-        _memory_mapped(folder / f"{name}.raw", shape) for name in ("in", "out", "mask")
+    shape, ground = tuple(geobox.shape), Ground(geobox)
+    fewest, most = (max(1, math.ceil(min_area / pixel - 0.5)) for pixel in reversed(ground.pixel_range))
+    values_before, values_after, values_fewer, mask = (
+        _memory_mapped(folder / f"{name}.raw", shape) for name in ("in", "out", "fewer", "mask")
     )
     windows = []
     for window, values in tiles:
         values_before[window.slices] = values[0]
         mask[window.slices] = values[0] != profile.nodata
         windows.append(window)
-    sieve(values_before, min_area_px, out=values_after, mask=mask, connectivity=4)
+    sieve(values_before, fewest, out=values_after, mask=mask, connectivity=4)
+    if most > fewest:
+        sieve(values_before, most, out=values_fewer, mask=mask, connectivity=4)
+        rows, cols = _differing(values_after, values_fewer, windows)
+        goes = _too_small(rows, cols, values_before[rows, cols], ground, min_area)
+        values_after[rows[goes], cols[goes]] = values_fewer[rows[goes], cols[goes]]
     for window in windows:
         yield window, np.array(values_after[window.slices])[None]
+
+
+def _differing(one: np.ndarray, other: np.ndarray, windows: Sequence[Window]) -> tuple[Index, Index]:
+    """Rows and columns of the pixels in which two maps differ, row by row."""
+    found = [
+        np.argwhere(one[window.slices] != other[window.slices]) + np.array([window.row, window.col])
+        for window in windows
+    ] or [np.zeros((0, 2), np.intp)]
+    places = np.concatenate(found)
+    rows, cols = places[np.lexsort((places[:, 1], places[:, 0]))].T
+    return rows, cols
+
+
+def _too_small(rows: Index, cols: Index, values: np.ndarray, ground: Ground, min_area: float) -> np.ndarray:
+    """Which pixels lie in a patch that is below `min_area`, or in one that went into such a patch: bool (pixels,).
+
+    Args:
+        rows, cols: of whole patches (pixels,), row by row.
+        values: the classes (pixels,).
+        ground: below the map.
+        min_area: hectares.
+    """
+    width = ground.geobox.shape[1]
+    places, count = rows * width + cols, len(rows)
+    pairs = []
+    for step, inside in ((1, cols < width - 1), (width, np.ones(count, bool))):
+        first = np.flatnonzero(inside)
+        second = np.searchsorted(places, places[first] + step)
+        met = second < count
+        first, second = first[met], second[met]
+        met = places[second] == places[first] + step
+        pairs.append(np.stack([first[met], second[met]]))
+    beside = np.concatenate(pairs, axis=1)
+
+    def joined(pairs: np.ndarray) -> np.ndarray:
+        graph = coo_array((np.ones(pairs.shape[1], bool), tuple(pairs)), (count, count))
+        return np.asarray(connected_components(graph, directed=False)[1])
+
+    patch, group = joined(beside[:, values[beside[0]] == values[beside[1]]]), joined(beside)
+    hectares = ground.at(rows, cols)
+    sizes = np.bincount(patch, hectares) + hectares.max(initial=0.0) / 2
+    largest = np.zeros(group.max(initial=-1) + 1)
+    np.maximum.at(largest, group, sizes[patch])
+    return np.asarray(largest[group] < min_area)
 
 
 def _memory_mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -22,7 +22,6 @@ from lianet_user.field.config import HEAD_INPUTS, HeadInput
 from lianet_user.field.model import computed_in
 from lianet_user.field.weights import stored
 from lianet_user.geo.grid import TILE, Window
-from lianet_user.geo.ground_area import Ground
 from lianet_user.head import Head
 from lianet_user.maps.area import MapArea
 from lianet_user.maps.dates import chosen_dates
@@ -202,11 +201,8 @@ def _pass(
         [each.array for each in all_maps],
         stored,
     )
-    min_area_px = 1
-    if min_area is not None:
-        min_area_px = max(1, round(min_area / Ground(grid.geobox).middle_pixel))
     jobs = [
-        _job(heads, dates, each, names(heads[0], dates[0]), min_area_px if each.array.kind == "classes" else 1)
+        _job(heads, dates, each, names(heads[0], dates[0]), min_area if each.array.kind == "classes" else None)
         for (heads, dates), of_head in zip(origins, maps, strict=True)
         for each in of_head
     ]
@@ -296,7 +292,9 @@ class SharedInput:
         return torch.cat([crop(parts[part], window, outer) for part in HEAD_INPUTS if part in inputs])
 
 
-def _job(heads: Sequence[Head], dates: Sequence[dt.date], head_map: HeadMap, path: Path, min_area_px: int) -> MapJob:
+def _job(
+    heads: Sequence[Head], dates: Sequence[dt.date], head_map: HeadMap, path: Path, min_area: float | None
+) -> MapJob:
     product = head_map.product
     titles = ", ".join(dict.fromkeys(head.region.header.title for head in heads))
     makers = ", ".join(dict.fromkeys(Path(head.path).name for head in heads if head.path))
@@ -308,7 +306,7 @@ def _job(heads: Sequence[Head], dates: Sequence[dt.date], head_map: HeadMap, pat
         # The date first: long titles are cut at their end.
         heading=f"{', '.join(dict.fromkeys(map(str, dates)))}, {what}: {titles}",
         attribution=attribution(heads),
-        min_area_px=min_area_px,
+        min_area=min_area,
     )
 
 

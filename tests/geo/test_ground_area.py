@@ -90,8 +90,10 @@ def test_commands_agree_on_hectares(name: str, tmp_path: Path) -> None:
     mapped = sum(found[f"ha_{entry.name}"] for entry in CLASSES)
     assert mapped == pytest.approx(TRUE, rel=1e-6)
 
-    # What `predict` makes pixels of `--min-area` with, and what `evaluate` says is mapped.
-    assert ground.middle_pixel == pytest.approx(pixels.mean(), rel=1e-3)
+    # What `predict` measures patches for `--min-area` with, and what `evaluate` says is mapped.
+    rows, cols = np.indices(SHAPE).reshape(2, -1)
+    assert ground.at(rows, cols) == pytest.approx(pixels.ravel(), rel=1e-12)
+    assert ground.pixel_range == pytest.approx((pixels.min(), pixels.max()), rel=1e-3)
     of_class = np.array([(values == value).sum() for value in range(len(CLASSES))])
     areas = estimate_areas(np.diag(of_class), of_class, np.array([*counted.values()]), CLASSES)
     assert [each.mapped_ha for each in areas.classes] == pytest.approx([*counted.values()])
@@ -155,8 +157,9 @@ def test_no_place_is_odd(crs: str, affine: Affine) -> None:
 
 def test_a_sheared_pixel_is_smaller_than_its_sides_product() -> None:
     across, down = pixel_metres(grid("sheared"))
-    assert Ground(grid("sheared")).middle_pixel * 1e4 < across * down
-    assert Ground(grid("sheared")).middle_pixel * 1e4 == pytest.approx(abs(SHEARED.determinant), rel=1e-3)
+    (pixel,) = Ground(grid("sheared")).at(*np.array([[SHAPE[0] // 2], [SHAPE[1] // 2]])) * 1e4
+    assert pixel < across * down
+    assert pixel == pytest.approx(abs(SHEARED.determinant), rel=1e-3)
 
 
 def test_a_grid_without_a_place_is_refused() -> None:

@@ -25,10 +25,13 @@ from lianet_user.cli import _run
 from lianet_user.errors import DateError, InputError, OutputError
 from lianet_user.field.config import HEAD_INPUTS, HeadInput
 from lianet_user.files.header import ClassEntry, Numbers
-from lianet_user.geo.grid import Window, bounds_of, offset_on
+from lianet_user.geo.grid import Window, bounds_of, offset_on, whole
+from lianet_user.geo.ground_area import Ground
 from lianet_user.head import Head
 from lianet_user.maps import ClassCounts, MapArea, Shares, predict
 from lianet_user.maps.dates import chosen_dates
+from lianet_user.maps.engine import _without_small_areas
+from lianet_user.maps.geotiff import RasterProfile
 from lianet_user.maps.predict import SharedInput
 from lianet_user.maps.product import uncertainty
 from lianet_user.region import Region
@@ -455,3 +458,27 @@ def test_a_command_that_makes_no_sense_says_so_in_a_line(
     assert said.count("\n") == 0
     assert message in said
     assert contents(out) == before
+
+
+def test_patches_are_measured_where_they_lie(tmp_path: Path) -> None:
+    """A pixel of EPSG:3857 is 2.4 % less ground at the northern end of 100 km than at the southern one."""
+    geobox = GeoBox((1000, 60), Affine(100, 0, 1_500_000, 0, -100, 6_850_000), "EPSG:3857")
+    values = np.zeros(geobox.shape, np.uint8)
+    patches = [Window(row, 20, 20, 20) for row in range(10, 970, 30)]
+    for window in patches:
+        values[window.slices] = 1
+        values[window.row + 5, 25] = 2  # a speck goes with the patch that it went into
+    ground = Ground(geobox)
+    areas = np.array([ground.pixels(each)[values[each.slices] == 1].sum() for each in patches])
+    least = float(np.median(areas))
+    tiles = ((tile, values[tile.slices][None]) for tile in whole(geobox).tiles(128))
+    profile = RasterProfile(("class",), "uint8", 255, "2", "MODE")
+    found = np.zeros_like(values)
+    for window, sieved in _without_small_areas(tiles, least, geobox, profile, tmp_path):
+        found[window.slices] = sieved[0]
+    stays, goes = (np.array([(found[each.slices] == value).all() for each in patches]) for value in (1, 0))
+    to_the_pixel = areas * (1 + 0.5 / 399)
+    assert np.array_equal(stays, ~goes)
+    assert stays[to_the_pixel > least * 1.0001].all()
+    assert goes[to_the_pixel < least * 0.9999].all()
+    assert min(stays.sum(), goes.sum()) > 5
