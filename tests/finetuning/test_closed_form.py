@@ -25,7 +25,7 @@ import lianet_user
 from lianet_user.errors import InputError
 from lianet_user.field.head import ClosedForm
 from lianet_user.files.artifact import open_head_file
-from lianet_user.files.header import IGNORE, NumberScores, Scores
+from lianet_user.files.header import IGNORE, Scores
 from lianet_user.finetuning import FinetuneSettings, finetune
 from lianet_user.finetuning.closed_form import _Classes, fit_closed_form
 from lianet_user.finetuning.losses import Goal
@@ -33,7 +33,6 @@ from lianet_user.finetuning.samples import Sample
 from lianet_user.geo.grid import Window
 from lianet_user.head import Head
 from lianet_user.labels import Labels
-from lianet_user.region import Region
 from lianet_user.report import write_report
 
 DATE = dt.date(2017, 2, 16)
@@ -93,22 +92,6 @@ def test_numbers_are_learned_alike_in_any_unit_from_any_zero(factor: float, offs
     rounding = 4 * np.spacing(np.float32(np.nanmax(np.abs(factor * values + offset))))
     assert np.abs(found - expected).max() <= rounding + 2e-3 * np.nanstd(factor * values)
     assert np.nanstd(found - factor * values - offset) < 0.5 * np.nanstd(factor * values)
-
-
-CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
-HAVELLAND = Path(__file__).resolve().parents[2] / "models" / "havelland.safetensors"
-
-
-@pytest.mark.skipif(not CASES.is_dir(), reason="needs ../shared/cases")
-def test_years_are_learned_as_well_as_the_years_since() -> None:
-    region = Region.open(HAVELLAND)
-    errors = []
-    for name in ("y0", "y1950"):
-        options = lianet_user.LabelOptions(task="regression")
-        head = lianet_user.instant(region, lianet_user.read_labels(CASES / f"{name}.gpkg", region.header, options))
-        assert isinstance(head.header.scores, NumberScores)
-        errors.append(head.header.scores.mae)
-    assert errors[0] == pytest.approx(errors[1], rel=0.01)
 
 
 # --- classes

@@ -585,20 +585,6 @@ def test_coordinates_that_may_be_thousands_are_asked_about(tmp_path: Path) -> No
     assert read(degrees).geometries[0] == shapely.Point(12.505, 52.405)
 
 
-CASES = Path(__file__).parents[3] / "shared/cases"
-
-
-@pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/cases")
-def test_cases_of_tables(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=r"no coordinate reference system: give it with `labels_crs`, .* EPSG:4326 if"):
-        read(CASES / "wkt.csv")
-    layer = read(CASES / "wkt.csv", labels_crs=LONLAT, field="area")
-    assert set(values_of(layer)) == {0.5}
-    assert {each.geom_type for each in layer.geometries} == {"MultiPolygon"}
-    with pytest.raises(LabelError, match=r"'1\.100' in the column 'h' is 1100 or 1\.1"):
-        read(CASES / "german_thousands.csv")
-
-
 @pytest.mark.parametrize(
     ("easting", "advice"),
     [
