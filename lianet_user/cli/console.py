@@ -473,7 +473,8 @@ def print_scores(title: str, scores: AnyScores, unit: str = "", before: AnyScore
     if isinstance(scores, Scores):
         _print_classes(title, scores, before if isinstance(before, Scores) else None)
         if lacking := unjudged(scores):
-            out.print(f"macro F1 over {lacking}", soft_wrap=True)
+            means = "macro F1 over" if scores.macro_f1 is not None else "recall only, no precision and no means:"
+            out.print(f"{means} {lacking}", soft_wrap=True)
     else:
         _print_numbers(title, scores, unit, None if before is None or isinstance(before, Scores) else before)
     if wide := wide_intervals(scores, unit):

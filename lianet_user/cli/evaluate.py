@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,7 +60,7 @@ def evaluate(
     from lianet_user.labels import read_labels
 
     opened = Head.open(file, region_of_head(file.header, head, given), choose_device(device))
-    read = read_labels(labels, opened.region.header, labels_options)
+    read = read_labels(labels, opened.region.header, dataclasses.replace(labels_options, one_class=True))
     if not quiet and not as_json:
         print_lines(read.report.lines(), "evaluate")
     with progress(quiet) as bars:

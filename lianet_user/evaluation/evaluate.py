@@ -52,7 +52,7 @@ def evaluate(
         tile: pixels of the map along the side of a tile.
 
     Raises:
-        InputError: areas are asked for, and the head maps numbers or the labels describe several dates.
+        InputError: areas are asked for, and the head maps numbers, or the labels describe several dates or hold one class.
         LabelError: the labels have a class that the head lacks, are of another task, or lie on another grid.
         RegionMismatchError: the region was updated since the head was trained.
 
@@ -83,7 +83,7 @@ def _check_areas(head: Head, labels: Labels) -> None:
     """Refuse areas unless there is one map of classes.
 
     Raises:
-        InputError: the map has no areas of classes, or there are several maps.
+        InputError: the map has no areas of classes, there are several maps, or the labels do not tell classes apart.
     """
     if not head.header.classes:
         raise InputError(f"`areas`: {head.path or 'the head'} maps numbers, and only classes have areas: omit it")
@@ -91,6 +91,16 @@ def _check_areas(head: Head, labels: Labels) -> None:
         raise InputError(
             f"`areas`: the labels describe {len(labels.dates)} dates, and areas are those of one map: give one with `dates`"
         )
+    if len(borne := _borne(labels)) == 1:
+        raise InputError(
+            f"`areas`: the labels hold a single class ({head.header.classes[borne[0]].name!r}), which tells nothing of what"
+            " is mistaken for it: omit it, or label what is not that class too"
+        )
+
+
+def _borne(labels: Labels) -> list[int]:
+    """The values of the classes that some pixel bears."""
+    return sorted({int(value) for each in labels.maps for value in np.unique(each.values[each.labelled])})
 
 
 def _counted(
@@ -105,7 +115,8 @@ def _counted(
         listener: as in :func:`evaluate`.
         side: of a tile.
     """
-    judgement = Judgement(Goal(head.header.classes, head.header.numbers))
+    goal = Goal(head.header.classes, head.header.numbers)
+    judgement = Judgement(goal, one_class=bool(goal.classes) and len(_borne(labels)) == 1)
     mapped, hectares = np.zeros(len(head.header.classes), np.int64), np.zeros(len(head.header.classes))
     ground = Ground(head.geobox) if everywhere else None
     tiles = [(tile, _labels_in(labels, tile)) for tile in head.map_tiles(head.region.window, side)]

@@ -59,6 +59,19 @@ class ClassMeter:
         return scores(self.confusion, self.classes)
 
 
+class OneClassMeter(ClassMeter):
+    """A :class:`ClassMeter` of a survey of one class, which tells how much of it was found and what the rest was taken for.
+
+    Nothing could be mistaken for that class, so that there is no precision, IoU or F1, and no macro figure.
+    """
+
+    def compute(self) -> Scores:
+        found, untold = super().compute(), {"iou": None, "f1": None, "precision": None}
+        means = dict.fromkeys(("macro_iou", "macro_f1", "macro_precision", "macro_recall", "micro_iou"))
+        classes = tuple(each.model_copy(update=untold) for each in found.classes)
+        return found.model_copy(update={**means, "classes": classes})
+
+
 class NumberMeter:
     """A :class:`Meter` of numbers: both tensors float32, `reference` NaN where there is no label.
 
@@ -154,11 +167,14 @@ def scores(confusion: NDArray[np.int64], classes: Sequence[ClassEntry]) -> Score
 
 
 def figure_of_merit(scores: AnyScores) -> float:
-    """What training chooses by, the higher the better: macro F1 of classes, or minus the MAE of numbers; -inf for None."""
-    merit = scores.macro_f1 if isinstance(scores, Scores) else scores.mae
-    if merit is None:
-        return -math.inf
-    return merit if isinstance(scores, Scores) else -merit
+    """What training chooses by, the higher the better: macro F1 of classes, or minus the MAE of numbers; -inf for None.
+
+    Where only one class can be judged, the share of it that was found.
+    """
+    if isinstance(scores, NumberScores):
+        return -math.inf if scores.mae is None else -scores.mae
+    merit = scores.accuracy if scores.macro_f1 is None else scores.macro_f1
+    return -math.inf if merit is None else merit
 
 
 def _labelled(reference: Tensor, predicted: Tensor, labelled: Tensor) -> Tensor:

@@ -135,9 +135,14 @@ class FinetuneSettings:
         """Refuse what no head of such labels can have, before anything is computed.
 
         Raises:
-            InputError: the prior is not one of these classes, the loss is not for such labels, or there can be no such
-                closed form.
+            InputError: there is a single class, the prior is not one of these classes, the loss is not for such labels, or
+                there can be no such closed form.
         """
+        if len(labels.classes) == 1:
+            raise InputError(
+                f"{labels.report.source} holds a single class ({labels.classes[0].name!r}), expected two or more to train a"
+                " head: label what is not that class too"
+            )
         check_prior(self.prior, labels.classes)
         if self.loss != "auto":
             check_loss(self.loss, classes=bool(labels.classes), label_smoothing=self.label_smoothing)

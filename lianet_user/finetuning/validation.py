@@ -19,7 +19,7 @@ from torch import Tensor
 from lianet_user.errors import listed
 from lianet_user.files.header import AnyScores, DatedScores, HeadHeader, NumberScores, Scores
 from lianet_user.finetuning.losses import Goal
-from lianet_user.finetuning.metrics import Meter, NumberMeter
+from lianet_user.finetuning.metrics import Meter, NumberMeter, OneClassMeter
 from lianet_user.finetuning.samples import Sample
 from lianet_user.labels.split import SMALLEST
 
@@ -38,6 +38,7 @@ class Judgement:
         of_mean: the answers' means over the dates, where label maps describe several; empty where none does.
         places: labelled pixels by class (0 for numbers), row and column of the place; see :meth:`locate`.
         of_median: the median of the training labels in place of numbers.
+        one_class: the labels are a survey of one class, which has fewer figures.
     """
 
     goal: Goal
@@ -46,20 +47,24 @@ class Judgement:
     of_mean: Meter | None = None
     places: Counter[tuple[int, ...]] = field(default_factory=Counter)
     of_median: NumberMeter = field(default_factory=NumberMeter)
+    one_class: bool = False
 
     def __post_init__(self) -> None:
-        self.all = self.goal.meter()
+        self.all = self._meter()
+
+    def _meter(self) -> Meter:
+        return OneClassMeter(self.goal.classes) if self.one_class else self.goal.meter()
 
     def count(self, date: dt.date, reference: Tensor, decided: Tensor) -> None:
         """Compare the map of a date with labels, as :meth:`lianet_user.finetuning.metrics.Meter.update` does."""
         if date not in self.by_date:
-            self.by_date[date] = self.goal.meter()
+            self.by_date[date] = self._meter()
         for meter in (self.all, self.by_date[date]):
             meter.update(reference, decided)
 
     def count_mean(self, reference: Tensor, decided: Tensor) -> None:
         """Compare a map of the mean over several dates with labels."""
-        self.of_mean = self.of_mean or self.goal.meter()
+        self.of_mean = self.of_mean or self._meter()
         self.of_mean.update(reference, decided)
 
     def locate(self, samples: Sequence[Sample], median: float) -> None:

@@ -61,7 +61,7 @@ def make_legend(
 
     Raises:
         LabelError: an old label of `mapping` is nowhere in the file, a label in the region is not in `classes`, or there are
-            fewer than two classes, more than 254, or one with a name of more than 128 characters.
+            fewer than two classes (without `one_class`), more than 254, or one with a name of more than 128 characters.
     """
     mapping, notes = _mapping(options, present, in_file, where)
     target = {label: mapping.get(label, label) for label in present}
@@ -194,7 +194,7 @@ def _check_names(names: list[str], numeric: bool, options: LabelOptions, where: 
         raise LabelError("`background` is blank: give the class a name")
     if not names:
         raise LabelError(f"{holds} no class in the region, expected two or more: `mapping` drops every label")
-    if len(names) == 1:
+    if len(names) == 1 and not options.one_class:
         advice = "; if everything else in some area is not that class, state that with `background` and `labelled_area`"
         raise LabelError(
             f"{holds} a single class in the region ({names[0]!r}), expected two or more: label what is not that class"

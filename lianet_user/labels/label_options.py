@@ -52,6 +52,8 @@ class LabelOptions:
     """Class of what bears no label inside `labelled_area`."""
     labelled_area: str | None = None
     """File of polygons inside which everything was mapped, or :data:`WHOLE_REGION`."""
+    one_class: bool = False
+    """Whether a single class is enough: a head can be evaluated with a survey of one class, but not trained on it."""
 
     rule: Rule = "majority"
     min_coverage: float = 0.5

@@ -17,7 +17,7 @@ from heads import entries
 from odc.geo.geobox import GeoBox
 from sklearn.metrics import confusion_matrix
 
-from lianet_user.errors import LabelError, TrainingWarning
+from lianet_user.errors import InputError, LabelError, TrainingWarning
 from lianet_user.evaluation.evaluate import evaluate
 from lianet_user.evaluation.learning_curve import learning_curve
 from lianet_user.files.header import IGNORE, ClassEntry, Scores
@@ -197,3 +197,21 @@ def test_folds_judge_every_label_once_and_the_head_trains_on_all_of_them(region:
     assert scores.pixels == 2 * int(labels.maps[0].labelled.sum())
     assert trained.split.trained(region.window).all()
     assert trained.head.header.provenance.settings["folds"] == 3
+
+
+def test_a_survey_of_one_class_tells_how_much_of_it_is_found(head: Head, labels: Labels) -> None:
+    """Nothing else could be mistaken for it: there is no precision and no mean, and no area."""
+    (only,) = labels.maps
+    bright = LabelMap(np.where(only.values == 1, np.uint8(0), np.uint8(IGNORE)), only.dates)
+    survey = dataclasses.replace(others(labels), classes=CLASSES[1:], maps=(bright,))
+    both, one = (evaluate(head, each).judgement.scores() for each in (others(labels), survey))
+    assert isinstance(both, Scores)
+    assert isinstance(one, Scores)
+    assert one.confusion[1] == both.confusion[1]
+    assert one.classes[1].accuracy == both.classes[1].accuracy
+    assert {one.macro_f1, one.macro_iou, one.macro_precision, one.macro_recall} == {None}
+    assert {value for each in one.classes for value in (each.precision, each.f1, each.iou)} == {None}
+    with pytest.raises(InputError, match=r"`areas`: the labels hold a single class \('bright'\)"):
+        evaluate(head, dataclasses.replace(survey, maps=(LabelMap(bright.values, (FIRST,)),)), areas=True)
+    with pytest.raises(InputError, match=r"a survey holds a single class \('bright'\), expected two or more to train"):
+        finetune(head.region, survey, settings=QUICK)

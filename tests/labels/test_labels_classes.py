@@ -405,6 +405,12 @@ def test_long_codes_are_cut() -> None:
     assert legend.classes[1].code == "b" * 127 + "…"
 
 
+def test_a_single_class_is_enough_for_whoever_says_so() -> None:
+    assert [entry.name for entry in legend_of(["a"], one_class=True).classes] == ["a"]
+    with pytest.raises(LabelError, match="holds no class"):
+        legend_of(["a"], mapping=(("a", None),), one_class=True)
+
+
 @pytest.mark.parametrize(
     ("present", "options", "message"),
     [
