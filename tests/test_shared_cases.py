@@ -15,7 +15,7 @@ from lianet_user.errors import LabelError, MapError
 from lianet_user.files.header import NumberScores
 from lianet_user.labels import LabelOptions, read_labels
 from lianet_user.labels.vector import read_layer
-from lianet_user.maps import zones
+from lianet_user.maps.zones import zones
 from lianet_user.region import Region
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
@@ -72,13 +72,18 @@ def test_geojson_in_metres_is_said_not_to_fit_its_default(region: Region) -> Non
 def test_whatever_command_advises_the_option_has_it(region: Region, tmp_path: Path) -> None:
     file, head, made = CASES / "no_crs.gpkg", tmp_path / "head.safetensors", tmp_path / "map.tif"
     instant(region, read_labels(file, region.header, LabelOptions(labels_crs=UTM))).save(head)
+    box = ("--bbox", "330000,5820000,332000,5822000", "--bbox-crs", UTM)
+    lianet("predict", head, "--region", HAVELLAND, *box, "-o", made)
     for words in (
         ("check", HAVELLAND, CASES / "tie_share_055.gpkg", "--test-area", file, "--no-picture"),
-        ("predict", head, "--region", HAVELLAND, "--aoi", file, "-o", made),
-        ("zones", made, file, "-o", tmp_path / "zones.csv"),
+        ("predict", head, "--region", HAVELLAND, "--aoi", file, "-o", tmp_path / "other.tif"),
     ):
-        assert "--labels-crs" in lianet(*words, code=2).err
-        lianet(*words, "--labels-crs", UTM)
+        said = lianet(*words, code=2).err
+        assert "no coordinate reference system: assign it" in said
+        assert "--labels-crs" not in said
+    table = ("zones", made, file, "-o", tmp_path / "zones.csv")
+    assert "--labels-crs" in lianet(*table, code=2).err
+    lianet(*table, "--labels-crs", UTM)
 
 
 def test_a_pixel_column_in_which_two_polygons_meet_is_the_larger_ones(region: Region) -> None:
