@@ -79,9 +79,9 @@ def publish(
         ) from error
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the folder that holds your region files")
+    headers, models, heads = _models(folder, providers)
     target = folder / ROOT_NAME
     refuse_existing(target, overwrite, "another folder")
-    headers, models, heads = _models(folder, providers)
     catalog = pystac.Catalog(id=name, title=title, description=description)
     catalog.set_self_href(str(target.absolute()))
     for header, model in zip(headers, models, strict=True):

@@ -77,7 +77,10 @@ def change(
     """
     from lianet_user.files.artifact import declared_kind, open_head_file, open_region_file, refuse_existing
 
-    path = region_file(source, quiet)
+    def refuse_output() -> None:
+        refuse_existing(output, writing_options.overwrite)
+
+    path = region_file(source, quiet, refuse_output)
     # A file that is neither is refused before torch is imported.
     head_file = open_head_file(path) if declared_kind(path) == "head" else None
     own_file = open_region_file(path) if head_file is None else None
@@ -85,8 +88,7 @@ def change(
         raise InputError("--extrapolate is for regions: a head answers only at dates that its region holds")
     if own_file is not None and region is not None:
         raise InputError(f"--region {region} is for heads, and {source} is a region itself: omit it")
-    refuse_existing(output, writing_options.overwrite)
-    given = optional_region_file(region, quiet)
+    given = optional_region_file(region, quiet, refuse_output)
 
     from lianet_user.catalog import region_of_head
     from lianet_user.head import Head

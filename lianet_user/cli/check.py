@@ -52,13 +52,16 @@ def check(
     from lianet_user.files.artifact import open_region_file, refuse_existing
     from lianet_user.labels import SHARE, check_labels, read_labels
 
-    path = region_file(region, quiet)
+    target = output or PICTURE
+
+    def refuse_outputs() -> None:
+        if picture:
+            # Labels are checked again and again: the picture of the last time is in nobody's way.
+            refuse_existing(target, overwrite or output is None)
+
+    path = region_file(region, quiet, refuse_outputs)
     header = open_region_file(path).header
     read = naming_options(read_labels(labels, header, labels_options), "check")
-    target = output or PICTURE
-    if picture:
-        # Labels are checked again and again: the picture of the last time is in nobody's way.
-        refuse_existing(target, overwrite or output is None)
     result = check_labels(
         read,
         header,
@@ -66,6 +69,7 @@ def check(
         seed=split_options.seed or 0,
         **split_options.arguments(header),
     )
+    refuse_outputs()
     if picture:
         from lianet_user.region import Region
         from lianet_user.report import labels_figure

@@ -105,16 +105,17 @@ def compare(
         raise InputError("compare splits by --folds or --share-train: omit --validation")
     if resume and output is None:
         raise InputError("--resume goes on from what lies beside the table of an earlier run: give it with --output")
-    path = region_file(region, quiet)
+
+    def refuse_outputs() -> None:
+        if output is not None:
+            refuse_existing(output, overwrite)
+
+    path = region_file(region, quiet, refuse_outputs)
     header = open_region_file(path).header
 
     from lianet_user.labels import read_labels
 
     label_map = read_labels(labels, header, labels_options)
-    checkpoint = None
-    if output is not None:
-        refuse_existing(output, overwrite)
-        checkpoint = training_checkpoint(context, output, resume=resume, overwrite=overwrite)
     scene = None
     if imagery:
         table = read_config(config)["imagery"]
@@ -130,6 +131,10 @@ def compare(
     words = split_options.arguments(header) | {"seed": split_options.seed or 0}
     plan = SplitPlan(folds=folds or 5, share_train=share_train, repeats=repeats, **words)
     settings = training_options.settings(label_map, header, split_options, plan.trained)
+    checkpoint = None
+    refuse_outputs()
+    if output is not None:
+        checkpoint = training_checkpoint(context, output, resume=resume, overwrite=overwrite)
     where = choose_device(device)
     with progress(quiet) as bars, stoppable() as stop_if_asked, resumable(checkpoint, output):
 

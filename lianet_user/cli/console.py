@@ -45,26 +45,41 @@ err = Console(stderr=True, highlight=False, markup=False)
 """Progress, warnings and errors: standard error."""
 
 
-def region_file(text: str, quiet: bool) -> Path:
+def region_file(text: str, quiet: bool, before_fetching: Callable[[], None] | None = None) -> Path:
     """The file that REGION stands for: a path, or a model's name, whose file is downloaded unless it is on this machine.
 
     A command calls this after every check that needs no region, so that nothing is downloaded in vain.
 
+    Args:
+        text: as typed.
+        quiet: print nothing.
+        before_fetching: called before a download, with which a command refuses outputs that exist; where nothing has to be
+            downloaded, it does so after it has examined all inputs.
+
     Raises:
-        LianetError: as `lianet_user.catalog.find_region`.
+        LianetError: as `lianet_user.catalog.find_region`, or raised by `before_fetching`.
     """
     path = Path(text)
     if path.is_file():  # nothing to look up, and nothing to import
         return path
     from lianet_user.catalog import find_region
 
+    say = announcer(quiet)
+
+    def announce(line: str) -> None:
+        if before_fetching is not None:
+            before_fetching()
+        say(line)
+
     with progress(quiet) as bars:
-        return find_region(text, announce=announcer(quiet), listener=in_megabytes(bars.task("fetching")))
+        return find_region(text, announce=announce, listener=in_megabytes(bars.task("fetching")))
 
 
-def optional_region_file(text: str | None, quiet: bool) -> Path | None:
+def optional_region_file(
+    text: str | None, quiet: bool, before_fetching: Callable[[], None] | None = None
+) -> Path | None:
     """:func:`region_file` of an option that may be omitted."""
-    return None if text is None else region_file(text, quiet)
+    return None if text is None else region_file(text, quiet, before_fetching)
 
 
 def announcer(quiet: bool) -> Callable[[str], None]:

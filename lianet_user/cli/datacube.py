@@ -51,9 +51,8 @@ def datacube(
     from lianet_user.datacube.write import check_output, write_datacube
     from lianet_user.geo.grid import parse_bbox
 
-    check_output(output, overwrite)
     box = parse_bbox(bbox) if bbox is not None else None
-    given = optional_region_file(region, quiet)
+    given = optional_region_file(region, quiet, lambda: check_output(output, overwrite))
     chosen: dict[str, Any] = {"region": given, "dates": date, "between": between, "probabilities": probabilities}
     lazy_dataset(source, **chosen)  # what is wrong with the files is said before torch is imported
     with progress(quiet) as bars:

@@ -108,16 +108,18 @@ def finetune(
     if folds is not None and split_options.validation is not None:
         raise InputError("--folds and --validation both say what is kept to judge by: give one of them")
     start_header = open_head_file(start).header if start else None
-    region_path = region_file(region, quiet)
+
+    def refuse_outputs() -> None:
+        for path in written:
+            refuse_existing(path, overwrite)
+
+    region_path = region_file(region, quiet, refuse_outputs)
     header = open_region_file(region_path).header  # a wrong file is refused before torch is imported
 
     from lianet_user.files.checkpoint import remove_checkpoints
     from lianet_user.labels import read_labels
 
     label_map = naming_options(read_labels(labels, header, labels_options), "finetune")
-    for path in written:
-        refuse_existing(path, overwrite)
-    checkpoint = training_checkpoint(context, output, resume=resume, overwrite=overwrite)
     if not quiet and not as_json:
         print_lines(label_map.report.lines(), "finetune")
 
@@ -127,6 +129,8 @@ def finetune(
         settings.check(label_map)
     parts = split_options.folds(label_map, header, settings, folds) if folds is not None else ()
     split = None if parts else split_options.split(label_map, header, settings)
+    refuse_outputs()
+    checkpoint = training_checkpoint(context, output, resume=resume, overwrite=overwrite)
 
     # Only now torch is imported: whatever is wrong with what was typed has been told.
     from lianet_user.finetuning import finetune as train

@@ -67,11 +67,9 @@ def import_checkpoint(
     said = locals()
     said = {key: said[key] for key in said.keys() - {"folder", "output", "about", "checkpoint", "overwrite", "quiet"}}
 
-    from lianet_user.files.artifact import refuse_existing
     from lianet_user.paper_import import import_checkpoint as run
     from lianet_user.paper_import import read_about
 
-    refuse_existing(output, overwrite)
     try:
         corner = [float(part) for part in origin.split(",")] if origin else None
     except ValueError as error:
@@ -81,7 +79,7 @@ def import_checkpoint(
         "dates": dates.split(",") if dates else None,
         "bands": bands.split(",") if bands else None,
     }
-    header = run(folder, output, read_about(about, **said, fallback_name=output.stem), checkpoint)
+    header = run(folder, output, read_about(about, **said, fallback_name=output.stem), checkpoint, overwrite=overwrite)
     if not quiet:
         size = f"{header.grid.width} x {header.grid.height} px"
         wrote(output, f": {size}, {len(header.dates)} dates, {len(header.bands)} bands")

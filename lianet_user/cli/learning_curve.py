@@ -78,19 +78,23 @@ def learning_curve(
     from lianet_user.labels import read_labels
 
     chosen = _shares(shares)
-    region_path = region_file(region, quiet)
+    plot = output.with_suffix(".png")
+
+    def refuse_outputs() -> None:
+        for path in (output, plot):
+            refuse_existing(path, overwrite)
+
+    region_path = region_file(region, quiet, refuse_outputs)
     header = open_region_file(region_path).header
     read = read_labels(labels, header, labels_options)
-    plot = output.with_suffix(".png")
-    for path in (output, plot):
-        refuse_existing(path, overwrite)
-    checkpoint = training_checkpoint(context, output, resume=resume, overwrite=overwrite)
 
     def settings(share: float) -> FinetuneSettings:
         return training_options.settings(read, header, split_options, share * split_options.trained)
 
     all_of_it = settings(1.0)
     all_of_it.check(read)
+    refuse_outputs()
+    checkpoint = training_checkpoint(context, output, resume=resume, overwrite=overwrite)
 
     # Only now torch is imported: whatever is wrong with what was typed has been told.
     from lianet_user.evaluation.learning_curve import learning_curve as study

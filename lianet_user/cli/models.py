@@ -62,8 +62,6 @@ def list_models(
 
     box = parse_bbox(bbox) if bbox is not None else None
     time = _time(date) if date is not None else None
-    if picture is not None:
-        refuse_existing(picture, overwrite, "another name with `picture`")
     read, place = _all_models(catalog, offline)
     shown = [model for model in read if (box is None or model.touches(box)) and (time is None or model.holds(*time))]
     if box is not None and not any(model.touches(box) for model in read):
@@ -72,6 +70,7 @@ def list_models(
         if any(model.touches(exchanged) for model in read):
             warn(f"--bbox {bbox} holds no model: with x and y exchanged it would, so give {format_bounds(exchanged)}")
     if picture is not None:
+        refuse_existing(picture, overwrite, "another name with `picture`")
         from lianet_user.catalog.coverage import coverage_figure
 
         coverage_figure(shown, picture)

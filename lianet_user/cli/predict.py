@@ -107,11 +107,14 @@ def predict(
     several = len(paths) > 1 or bool(date and (len(date) > 1 or date[0] == "all" or ".." in date[0]))
     files = [open_head_file(path) for path in paths]  # a wrong file is refused before torch is imported
     kind = choose_precision(precision)
-    if not several:
-        refuse_existing(output or MAP, writing_options.overwrite)
-    beside = _Beside.checked(polygons, zones, output or MAP, several, writing_options.overwrite)
+    beside = _Beside.of(polygons, zones, output or MAP, several)
 
-    regions = [region_file(text, quiet) for text in region or ()]
+    def refuse_outputs() -> None:
+        if not several:
+            refuse_existing(output or MAP, writing_options.overwrite)
+        beside.refuse_existing(writing_options.overwrite)
+
+    regions = [region_file(text, quiet, refuse_outputs) for text in region or ()]
 
     from lianet_user.maps import predict as write_maps
     from lianet_user.maps.predict import group_heads, map_count
@@ -121,6 +124,7 @@ def predict(
         target = output or (MAPS if map_count(group_heads(opened, date or ())) > 1 else MAP)
         if polygons and opened[0].header.numbers is not None:
             raise InputError("--polygons is for maps of classes, and this head answers with numbers: omit it")
+        beside.refuse_existing(writing_options.overwrite)
         with advise_resuming(target, "predict"):
             results = write_maps(
                 opened,
@@ -153,14 +157,11 @@ class _Beside:
     table: Path | None
 
     @classmethod
-    def checked(
-        cls, polygons: Path | None, zones: Path | None, target: Path, several: bool, overwrite: bool
-    ) -> _Beside:
-        """The files to write, checked before any work begins.
+    def of(cls, polygons: Path | None, zones: Path | None, target: Path, several: bool) -> _Beside:
+        """What was asked for, where it can be made.
 
         Raises:
             InputError: there are several maps, or no zones file.
-            OutputError: a file exists and may not be replaced, or its name has the wrong ending.
         """
         table = target.with_name(f"{target.stem}_zones.csv") if zones else None
         if several and (polygons or zones):
@@ -168,17 +169,24 @@ class _Beside:
             raise InputError(
                 f"{option} is for a single map, and several were asked for: use `lianet-user {command} MAP` on each"
             )
-        if polygons:
-            from lianet_user.maps.geopackage import check_geopackage
-
-            check_geopackage(polygons, overwrite)
         if zones and not zones.exists():
             raise InputError(f"--zones {zones}: there is no such file")
-        if table:
+        return cls(polygons, zones, table)
+
+    def refuse_existing(self, overwrite: bool) -> None:
+        """Refuse files before any map is computed.
+
+        Raises:
+            OutputError: a file exists and may not be replaced, or its name has the wrong ending.
+        """
+        if self.polygons:
+            from lianet_user.maps.geopackage import check_geopackage
+
+            check_geopackage(self.polygons, overwrite)
+        if self.table:
             from lianet_user.files.artifact import refuse_existing
 
-            refuse_existing(table, overwrite)
-        return cls(polygons, zones, table)
+            refuse_existing(self.table, overwrite)
 
     @property
     def document(self) -> dict[str, str]:

@@ -101,8 +101,6 @@ def pretrain(
     """
     from lianet_user.files.artifact import refuse_existing
 
-    refuse_existing(output, overwrite)
-    context.with_resource(only_writer(output))
     quiet = quiet or not is_first_process()
     tables = read_config(config)
     said = {"title": title, "description": description, "licence": licence, "attribution": attribution, "name": name}
@@ -118,8 +116,10 @@ def pretrain(
     about = checked_settings(RegionWords, "region", words)
     settings = checked_settings(PretrainSettings, "training", tables["training"] | training_options)
     settings.check()
-    refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
     opened = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
+    refuse_existing(output, overwrite)
+    context.with_resource(only_writer(output))
+    refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
 
     from lianet_user.pretraining import pretrain as encode  # brings torch
 
@@ -163,10 +163,8 @@ def update(
 
     Example: lianet-user update havelland.safetensors new/ -o havelland-2018.safetensors
     """
-    from lianet_user.files.artifact import refuse_existing
+    from lianet_user.files.artifact import open_region_file, refuse_existing
 
-    refuse_existing(output, overwrite)
-    context.with_resource(only_writer(output))
     quiet = quiet or not is_first_process()
     tables = read_config(config)
 
@@ -175,9 +173,12 @@ def update(
     given = {"steps": steps, "target_db": target_db, "seed": seed}
     chosen = tables["training"] | {name: value for name, value in given.items() if value is not None}
     settings = checked_settings(UpdateSettings, "training", chosen)
-    refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
-    path = region_file(region, quiet)
+    path = region_file(region, quiet, lambda: refuse_existing(output, overwrite))
+    open_region_file(path)  # a wrong file is refused before torch is imported
     opened = open_given_imagery(imagery, tables["imagery"], imagery_options, quiet)
+    refuse_existing(output, overwrite)
+    context.with_resource(only_writer(output))
+    refuse_unfinished(checkpoint_path(output), output, resume or overwrite)
 
     from lianet_user.pretraining import update as run  # brings torch
 

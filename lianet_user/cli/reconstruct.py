@@ -108,10 +108,13 @@ def reconstruct(
     kinds = (bool(names) or not (rgb or index)) + rgb + len(set(index or []))
     one_date = not date or (len(date) == 1 and date[0] != "all" and ".." not in date[0])
     target = output or (IMAGE if kinds == 1 and one_date else IMAGES)
-    path = region_file(region, quiet)
+
+    def refuse_output() -> None:
+        if target == IMAGE or (kinds == 1 and one_date):
+            refuse_existing(target, writing_options.overwrite)
+
+    path = region_file(region, quiet, refuse_output)
     open_region_file(path)  # a wrong file is refused before torch is imported
-    if target == IMAGE or (kinds == 1 and one_date):
-        refuse_existing(target, writing_options.overwrite)
 
     from lianet_user.maps.reconstruct import reconstruct as write_images
     from lianet_user.region import Region

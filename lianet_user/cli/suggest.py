@@ -60,9 +60,12 @@ def suggest(
     box = parse_bbox(bbox) if bbox is not None else None
     chosen_date = parse_date(date) if date is not None else None
     file = open_head_file(head)  # a wrong file is refused before torch is imported
-    for path in [output, *([figure] if picture else [])]:
-        refuse_existing(path, overwrite)
-    given = optional_region_file(region, quiet)
+
+    def refuse_outputs() -> None:
+        for path in [output, *([figure] if picture else [])]:
+            refuse_existing(path, overwrite)
+
+    given = optional_region_file(region, quiet, refuse_outputs)
 
     from lianet_user.catalog import region_of_head
     from lianet_user.geo.ground_area import pixel_metres
@@ -87,6 +90,7 @@ def suggest(
             size=size,
             spacing=None if spacing is None else spacing / metres,
             away=away,
+            before_computing=refuse_outputs,
             listener=bars.task("looking"),
         )
         write_suggestions(suggestions, opened, output, overwrite=overwrite)

@@ -39,7 +39,6 @@ def zones(
     from lianet_user.maps.zones import check_output
     from lianet_user.maps.zones import zones as sum_up
 
-    check_output(output, overwrite)
     with progress(quiet) as bars:
         table = sum_up(
             map_path,
@@ -49,6 +48,7 @@ def zones(
             encoding=encoding,
             band=band,
             prefix=prefix,
+            before_computing=lambda: check_output(output, overwrite),
             listener=bars.task("zones"),
         )
     table.write(output, overwrite=overwrite)

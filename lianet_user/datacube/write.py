@@ -95,10 +95,10 @@ def write_datacube(
     started = time.monotonic()
     target = Path(output)
     kind = _format(target)
-    check_output(target, overwrite)
     cube = open_datacube(path, region=region, dates=dates, between=between, probabilities=probabilities, device=device)
     cube, outside = _part(cube, path, bbox, bbox_crs)
     cube = _with_bands(cube, bands, path)
+    check_output(target, overwrite)
     cube.attrs["history"] = f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}: lianet-user datacube {Path(path).name}"
     _check_disk_space(target.absolute().parent, cube.nbytes)
     chunks = chunk_sizes(cube.sizes)

@@ -84,12 +84,12 @@ def polygons(
     """
     started = time.monotonic()
     output = Path(output)
-    check_geopackage(output, overwrite)
     if not simplify >= 0 or not np.isfinite(simplify):
         raise OutputError(f"`simplify` {simplify:g}: expected pixels, 0 or more")
     source = open_finished(map_path)
     if source.classes is None:
         raise MapError(f"{source.path} is a map of numbers: polygons are made of classes")
+    check_geopackage(output, overwrite)
     ground = Ground(source.geobox)
     outlines, values = pixel_outlines(source)
     if not len(outlines):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lianet_user.errors import InputError, OutputError, did_you_mean, listed
+from lianet_user.files.artifact import refuse_existing
 from lianet_user.files.header import Band
 from lianet_user.geo.grid import TILE, Window, whole
 from lianet_user.maps.area import MapArea
@@ -174,6 +175,8 @@ def reconstruct(
     name_of = _names(target, kinds, moments)
     request = MapRequest(target, area or MapArea(), overwrite, resume, listener, creation_options, tile)
     grid = MapGrid.of(request, [region.geobox], [header.name])
+    if kinds * len(moments) == 1:
+        refuse_existing(target, overwrite)  # now, because sampling colours takes its time
     reflectance = [ArraySpec(len(header.bands))]
     readers = [TileComputer(grid, [reflectance_at(region, moment)], reflectance, list) for moment in moments]
     light = None

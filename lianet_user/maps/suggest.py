@@ -90,6 +90,7 @@ def suggest(
     size: int = SIZE,
     spacing: float | None = None,
     away: BoolArray | None = None,
+    before_computing: Callable[[], None] | None = None,
     listener: Listener | None = None,
     tile: int = TILE,
 ) -> Suggestions:
@@ -109,6 +110,7 @@ def suggest(
         spacing: pixels of the region between the centres of two places; None takes half the spacing of a regular grid of
             `n` places.
         away: bool (height, width) of the region: ground that no place may touch, as from :func:`labelled_ground`.
+        before_computing: called when all arguments have been examined; what it raises ends the call.
         listener: called with the pixels done and in total after every tile.
         tile: pixels along the side of a tile, which is computed at once.
 
@@ -133,6 +135,8 @@ def suggest(
         )
     acquisition = head.acquisition_date(date)
     window, _ = head.region.window_of(bbox, bbox_crs)
+    if before_computing is not None:
+        before_computing()
     spacing = 0.5 * math.sqrt(window.pixels / n) if spacing is None else spacing
     block = max(size, int(spacing / 2) // size * size)
     best: dict[tuple[int, ...], Floats] = {}

@@ -114,6 +114,7 @@ def zones(
     encoding: str | None = None,
     band: int = 1,
     prefix: str = "",
+    before_computing: Callable[[], None] | None = None,
     listener: Callable[[int, int], None] | None = None,
 ) -> ZoneTable:
     """Compute the statistics of a map in each zone.
@@ -129,6 +130,7 @@ def zones(
         encoding: of the text in a shapefile of zones.
         band: of a map that has several, from 1.
         prefix: of the names of the added columns, where the zones have fields of the same names.
+        before_computing: called when map and zones have been read; what it raises ends the call.
         listener: called with the zones done and in total.
 
     Raises:
@@ -145,6 +147,8 @@ def zones(
     area, fields = read_zones(Path(zones_path), options)
     ground = Ground(source.geobox)
     pixels = _in_pixels(area, source)
+    if before_computing is not None:
+        before_computing()
     extracted = _extracted(source, ground, pixels, listener)
     measured = extracted["valid_count"].to_numpy(np.float64)
     unmapped = 1 - measured / shapely.area(pixels)

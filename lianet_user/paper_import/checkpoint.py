@@ -36,7 +36,7 @@ from lianet_user.field.config import (
 )
 from lianet_user.field.model import NeuralField
 from lianet_user.field.weights import save_region
-from lianet_user.files.artifact import software_versions
+from lianet_user.files.artifact import refuse_existing, software_versions
 from lianet_user.files.header import GridHeader, Provenance, RegionHeader
 from lianet_user.paper_import.about import About
 
@@ -79,7 +79,13 @@ def published_name(ours: str, architecture: str) -> str:
 
 
 def import_checkpoint(
-    folder: Path, output: Path, about: About, checkpoint: Path | None = None, dtype: torch.dtype = torch.float32
+    folder: Path,
+    output: Path,
+    about: About,
+    checkpoint: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    *,
+    overwrite: bool = False,
 ) -> RegionHeader:
     """Write the region file of a field that the authors' code encoded.
 
@@ -89,11 +95,12 @@ def import_checkpoint(
         about: what the checkpoint does not say.
         checkpoint: the file to take where the folder holds several.
         dtype: to store the weights in; float32 keeps them as they are.
+        overwrite: replace an earlier file.
 
     Raises:
         ArtifactError: a file cannot be read, is not what their code writes, or contradicts `about`.
         InputError: a value of `about` is not valid in a header.
-        OutputError: the file cannot be written.
+        OutputError: the file exists or cannot be written.
     """
     options_path = folder / OPTIONS_FILE
     options = read_options(options_path)
@@ -102,6 +109,7 @@ def import_checkpoint(
     numbers = [int(match[1]) for name in tensors if (match := re.match(r"light_head\.blocks\.(\d{1,2})\.", name))]
     config = field_config(options, about, max(numbers, default=-1) + 1, options_path)
     field = _filled(config, options, about, tensors, path)
+    refuse_existing(output, overwrite)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     try:

@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -26,6 +27,7 @@ from command_line import lianet, process, refusal, refused
 from rasterio.errors import NotGeoreferencedWarning
 from shapely.geometry import box
 
+from lianet_user.cli import _command_tree
 from lianet_user.cli.console import progress
 from lianet_user.errors import EXIT_BAD_INPUT
 from lianet_user.files.artifact import open_head_file, open_region_file
@@ -34,6 +36,7 @@ from lianet_user.files.header import Scores
 ROOT = Path(__file__).resolve().parents[2]
 REGION = ROOT / "models" / "havelland.safetensors"
 LABELS = ROOT / "tutorials" / "data" / "havelland_landcover.gpkg"
+SOME_MAP = ROOT / "tutorials" / "data" / "bouconne_2018-07-08.tif"
 BBOX = "12.55,52.46,12.60,52.49"
 
 
@@ -402,6 +405,63 @@ def test_bad_input_gets_one_line_and_exit_code_2(case: str, bad_inputs: Path) ->
     assert sorted(path.name for path in bad_inputs.iterdir()) == before
     assert (bad_inputs / "exists.tif").read_bytes() == b"earlier"
     assert (bad_inputs / "exists.safetensors").read_bytes() == b"earlier"
+
+
+WRONG_WITH_OUTPUT = {
+    "check": ("check REGION labels.gpkg --field nothing -o OUT.png", "nothing"),
+    "finetune": ("finetune REGION labels.gpkg --loss focall -o OUT.safetensors", "focall"),
+    "predict": ("predict --date 2018-01-01 -o OUT.tif", "2017-02-16"),
+    "polygons": ("polygons none.tif -o OUT.gpkg", "none.tif"),
+    "zones": ("zones none.tif labels.gpkg -o OUT.csv", "none.tif"),
+    "suggest": ("suggest head.safetensors --bbox 1,1,2,2 -o OUT.gpkg", "outside the region"),
+    "learning-curve": ("learning-curve REGION single.gpkg -o OUT.csv", "a single class"),
+    "compare": ("compare REGION labels.gpkg --contenders none -o OUT.csv --imagery none.tif", "none.tif"),
+    "reconstruct": ("reconstruct REGION --bands B99 -o OUT.tif", "B99"),
+    "change": ("change REGION --from 2017-02-16 --to 2017-02-16 -o OUT.tif", "2017-02-16"),
+    "datacube": ("datacube REGION --bands B99 -o OUT.nc", "B99"),
+    "pretrain": ("pretrain none.tif --licence a --attribution b -o OUT.safetensors", "none.tif"),
+    "pretrain without credit": ("pretrain MAP -o OUT.safetensors", "--licence and --attribution missing"),
+    "update": ("update none.safetensors MAP -o OUT.safetensors", "none.safetensors"),
+    "import-checkpoint": ("import-checkpoint none -o OUT.safetensors", "--attribution"),
+    "models list": ("models list --catalog none.json --picture OUT.png", "none.json"),
+    "models publish": ("models publish broken", "cut.safetensors"),
+}
+"""For each command that writes, a mistake of its inputs where its output exists already."""
+
+
+@pytest.mark.parametrize("case", WRONG_WITH_OUTPUT)
+def test_the_mistake_is_told_before_it_is_said_that_the_output_exists(
+    case: str, bad_inputs: Path, tmp_path: Path
+) -> None:
+    outputs = [tmp_path / f"out{ending}" for ending in (".png", ".safetensors", ".tif", ".gpkg", ".csv", ".nc")]
+    (tmp_path / "broken").mkdir()
+    outputs.append(tmp_path / "broken" / "catalog.json")
+    for path in outputs:
+        path.write_bytes(b"earlier")
+    (tmp_path / "broken" / "cut.safetensors").write_bytes(REGION.read_bytes()[:100_000])
+    line, mention = WRONG_WITH_OUTPUT[case]
+    places = {"OUT": tmp_path / "out", "broken": tmp_path / "broken", "REGION": REGION, "MAP": SOME_MAP}
+    for word, place in places.items():
+        line = line.replace(word, str(place))
+    said = refusal(*line.split(), cwd=bad_inputs)
+    assert mention in said
+    assert "--overwrite" not in said
+    assert all(path.read_bytes() == b"earlier" for path in outputs)
+
+
+def test_every_command_that_replaces_files_is_tried_with_a_mistake() -> None:
+    commands = app_commands()
+    writers = {name for name, command in commands.items() if any(each.name == "overwrite" for each in command.params)}
+    assert writers == {re.sub(r" without .*", "", case) for case in WRONG_WITH_OUTPUT}
+
+
+def app_commands() -> dict[str, Any]:
+    """Every command by its name, those of `models` among them."""
+    commands: dict[str, Any] = {}
+    for name, command in _command_tree().commands.items():
+        below = getattr(command, "commands", None)
+        commands |= {name: command} if below is None else {f"{name} {each}": below[each] for each in below}
+    return commands
 
 
 def test_every_case_that_is_tried_as_a_process_is_one_of_bad_input() -> None:

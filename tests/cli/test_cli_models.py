@@ -176,6 +176,29 @@ def test_nothing_is_looked_up_for_a_command_that_is_refused(
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "check romania labels.gpkg",
+        "finetune romania labels.gpkg",
+        "learning-curve romania labels.gpkg",
+        "compare romania labels.gpkg",
+        "reconstruct romania --date 2019-07-01",
+        "change romania --from 2019-07-01 --to 2019-08-01",
+        "update romania new.tif",
+    ],
+)
+def test_nothing_is_fetched_for_an_output_that_exists(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIANET_CATALOG", str(MODELS))
+    monkeypatch.setattr(
+        "lianet_user.catalog.resolve._intact_file", lambda _: None
+    )  # a folder's models need no fetching
+    output = place / ("out.tif" if line.startswith(("reconstruct", "change")) else "out.safetensors")
+    output.write_bytes(b"earlier")
+    assert "--overwrite" in only_line(*line.split(), "-o", output)
+    assert not list((place / "cache").rglob("romania*.safetensors*"))
+
+
+@pytest.mark.parametrize(
     ("arguments", "code"),
     [(("models", "fetch", "romania", "-q"), EXIT_OK), (("check", "romania", "no.gpkg", "-q"), EXIT_BAD_INPUT)],
 )
