@@ -22,16 +22,19 @@ from lianet_user.field.model import Precision, answering_autocast
 from lianet_user.field.norms import fold_norms
 from lianet_user.field.weights import built, stored
 from lianet_user.files.artifact import ArtifactFile, open_head_file, region_beside, region_places, write_artifact
-from lianet_user.files.header import IGNORE, HeadHeader, RegionHeader, class_flags
+from lianet_user.files.header import IGNORE, HeadHeader, NumberScores, RegionHeader, Scores, class_flags
 from lianet_user.geo.grid import TILE, Bounds, Window, finer, window_geobox
 from lianet_user.geo.patches import Axis, Lattice, blended
-from lianet_user.region import Region, crop
+from lianet_user.region import Region, as_html, crop, notebook_table
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Reader = Callable[[Window, dt.date | None, Sequence[HeadInput]], Tensor]
 """Gives what a head reads of a window at a date; as :meth:`lianet_user.region.Region.head_input`."""
+
+LISTED = 24
+"""Classes that a notebook is shown."""
 
 
 class Head:
@@ -117,6 +120,29 @@ class Head:
         header = self.header
         what = ", ".join(entry.name for entry in header.classes) or f"numbers in {header.numbers.unit or 'no unit'}"  # type: ignore[union-attr]  # one of both
         return f"<Head on {header.region.name!r}: {what}; {self.path or 'not saved'}>"
+
+    def _repr_html_(self) -> str:
+        header, scores, numbers = self.header, self.header.scores, self.header.numbers
+        swatch = "<span style='background:{};border:1px solid #888'>&emsp;</span> {}"
+        classes = [swatch.format(entry.color, as_html(entry.name)) for entry in header.classes[:LISTED]]
+        more = f", and {len(header.classes) - LISTED} more" if len(header.classes) > LISTED else ""
+        score = ""
+        if isinstance(scores, NumberScores) and scores.mae is not None:
+            score = f"mean absolute error {scores.mae:.3g} {numbers.unit if numbers else ''}".rstrip()
+        elif isinstance(scores, Scores) and scores.macro_f1 is not None and scores.accuracy is not None:
+            score = f"macro F1 {scores.macro_f1:.3f}, accuracy {scores.accuracy:.3f}"
+        dates = [str(date) for date in header.dates]
+        shown = (
+            ("region", header.region.name),
+            ("numbers", f"in {numbers.unit or 'no unit'}" if numbers else ""),
+            ("validation", score),
+            ("dates", dates[0] if len(dates) == 1 else f"{len(dates)} from {min(dates)} to {max(dates)}"),
+            ("trained", f"{header.provenance.created:%Y-%m-%d} on {header.provenance.source}"),
+            ("file", str(self.path or "not saved")),
+        )
+        rows = [(name, as_html(fact)) for name, fact in shown]
+        rows.insert(1, ("classes", ", ".join(classes) + more))
+        return notebook_table(f"Head on {self.region.header.title}", rows)
 
     def check_lineage(self, region: Region) -> None:
         """Check that the head's weights mean anything on a region: it has to be the head's own, updated or not.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import html
 import math
 import os
 import warnings
@@ -21,7 +22,7 @@ import torch
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from lianet_user.errors import PartlyOutsideWarning
+from lianet_user.errors import PartlyOutsideWarning, printable
 from lianet_user.field.config import HeadInput, reads_a_date
 from lianet_user.field.decoder import LiteReconstruction, Part
 from lianet_user.field.head import CONTEXT_HALO, STATISTICS, context
@@ -31,6 +32,7 @@ from lianet_user.field.weights import read_field
 from lianet_user.files.artifact import ArtifactFile, open_region_file
 from lianet_user.files.header import RegionHeader
 from lianet_user.geo.grid import LONLAT, Bounds, Window, bounds_of, format_bounds, parse_crs, whole, window_of_bounds
+from lianet_user.geo.ground_area import pixel_metres
 from lianet_user.geo.patches import Axis, Lattice, Parts, PatchCache, blended
 
 BATCH = 16
@@ -94,10 +96,35 @@ class Region:
         return region
 
     def __repr__(self) -> str:
+        return f"<Region {self.header.name!r}: {self._size}, {len(self.header.bands)} bands, {self._when}>"
+
+    def _repr_html_(self) -> str:
+        header, (across, down) = self.header, pixel_metres(self.geobox)
         height, width = self.shape
-        dates = [str(date) for date in self.header.dates]
-        when = dates[0] if len(dates) == 1 else f"{len(dates)} dates from {min(dates)} to {max(dates)}"
-        return f"<Region {self.header.name!r}: {width} x {height} px, {len(self.header.bands)} bands, {when}>"
+        ground = f"{self._size} of {across:.3g} m ({width * across / 1000:,.3g} x {height * down / 1000:,.3g} km)"
+        levels = [quality.psnr_db for quality in header.quality if quality.psnr_db is not None]
+        rows = (
+            ("name", header.name),
+            ("where", f"{format_bounds(bounds_of(self.geobox, LONLAT))} (W,S,E,N in degrees)"),
+            ("size", ground),
+            ("dates", self._when),
+            ("bands", f"{len(header.bands)}: {', '.join(band.name for band in header.bands[:16])}"
+                      + (", ..." if len(header.bands) > 16 else "")),
+            ("remembers", f"{sum(levels) / len(levels):.1f} dB" if levels else ""),
+            ("licence", header.licence),
+            ("file", str(self.path or "not read from one")),
+        )  # fmt: skip
+        return notebook_table(header.title, [(name, as_html(fact)) for name, fact in rows])
+
+    @property
+    def _size(self) -> str:
+        height, width = self.shape
+        return f"{width} x {height} px"
+
+    @property
+    def _when(self) -> str:
+        dates = self.header.dates
+        return str(dates[0]) if len(dates) == 1 else f"{len(dates)} dates from {min(dates)} to {max(dates)}"
 
     @property
     def geobox(self) -> GeoBox:
@@ -292,6 +319,26 @@ def _folded(field: NeuralField) -> NeuralField:
     view.decoder, view.reconstruction = copy.deepcopy(field.decoder), copy.deepcopy(field.reconstruction)
     fold_norms(view)
     return view
+
+
+def notebook_table(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    """A table of a few facts as notebooks show it, in HTML.
+
+    Args:
+        title: plain text.
+        rows: the name of a fact, plain text, and the fact in HTML; rows without a fact are left out.
+    """
+    shown = "".join(
+        f"<tr><th style='text-align:left'>{as_html(name)}</th><td style='text-align:left'>{fact}</td></tr>"
+        for name, fact in rows
+        if fact
+    )
+    return f"<table><caption style='text-align:left'><b>{as_html(title)}</b></caption>{shown}</table>"
+
+
+def as_html(text: str) -> str:
+    """A text, perhaps out of somebody else's file, as HTML that shows it as it stands."""
+    return html.escape(printable(text))
 
 
 def crop(values: Tensor, window: Window, outer: Window) -> Tensor:

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from lianet_user.files.header import AnyScores
     from lianet_user.finetuning import Finetuned, FinetuneProgress
 
+DRAWN_MAP = 0.8
+"""Share of the time of drawing that the map of the labelled ground takes; the picture and the report share the rest."""
+
 
 @reads_labels
 @trains_heads
@@ -181,15 +184,19 @@ def finetune(
         if drawing:
             from lianet_user.report import finetune_figure, map_view, write_report
 
-            show_task(0, 1, drawing[0][0], stages, len(stages) - 1)
-            mapped = map_view(trained.head, trained.labels)
+            def drawn(done: float, total: float = 1.0, note: str = "drawing") -> None:
+                show_task(done, total, note, stages, len(stages) - 1)
+
+            drawn(0.0)
+            mapped = map_view(trained.head, trained.labels, listener=lambda done, total: drawn(DRAWN_MAP * done, total))
             if picture:
                 finetune_figure(trained.head, trained.labels, figure, trained.split, mapped)
             if report:
+                drawn((1 + DRAWN_MAP) / 2, note="writing the report")
                 write_report(
                     trained.head, trained.labels, page, trained.split, trained.history, head_path=output, mapped=mapped
                 )
-            show_task(1, 1, "", stages, len(stages) - 1)
+            drawn(1.0, note="")
     failed = verdict(trained.head.header, str(figure) if picture else "a map of it")
     if as_json:
         print(json.dumps(_document(trained, written, before, failed), indent=2))

@@ -201,7 +201,10 @@ def wide_intervals(scores: AnyScores | None, unit: str = "") -> str:
     """The intervals that a reader should know of, as "macro F1 0.41 to 0.72, accuracy 0.80 to 0.97"; or nothing."""
     least = WIDE * (scores.mae or 0.0) if isinstance(scores, NumberScores) else WIDE
     shown = {name: ends for name, ends in intervals(scores).items() if ends[1] - ends[0] > least}
-    return ", ".join(f"{NAMES[name]} {low:.3g} to {high:.3g} {unit}".rstrip() for name, (low, high) in shown.items())
+    form = ".3g" if isinstance(scores, NumberScores) else ".3f"  # as the scores themselves are written
+    return ", ".join(
+        f"{NAMES[name]} {low:{form}} to {high:{form}} {unit}".rstrip() for name, (low, high) in shown.items()
+    )
 
 
 def unjudged(scores: Scores) -> str:

@@ -71,19 +71,23 @@ class MappedView:
     doubt: NDArray[np.float32]
 
 
-def map_view(head: Head, labels: Labels, tile: int = TILE) -> MappedView:
+def map_view(
+    head: Head, labels: Labels, tile: int = TILE, listener: Callable[[int, int], None] | None = None
+) -> MappedView:
     """Compute what the figures of a head show; memory depends on the size of the view.
 
     Args:
         head: just trained, or opened.
         labels: on the grid of the head's maps; their classes are the head's.
         tile: pixels along the side of a tile, which is computed at once.
+        listener: called with the pixels done and in total after every tile.
     """
     view, region, inputs = labelled_view(labels), head.region, head.header.head.inputs
     values, doubt = np.empty_like(view.labels), np.empty(view.labels.shape, np.float32)
     reads_bands = "bands" in inputs
     colors = np.empty((view.window.height, view.window.width, 3), np.float32)
     shown = list(true_color_bands(region.header.bands))
+    done = 0
     for part in head.map_tiles(view.window, tile):
 
         def read(outer: Window, date: dt.date | None, inputs: Sequence[HeadInput], part: Window = part) -> torch.Tensor:
@@ -99,6 +103,9 @@ def map_view(head: Head, labels: Labels, tile: int = TILE) -> MappedView:
             doubt[inside] = (torch.special.entr(answers.exp()).sum(0) / math.log(len(answers))).cpu().numpy()
         else:
             doubt[inside] = np.abs(values[inside] - view.labels[inside])
+        done += part.pixels
+        if listener:
+            listener(done, view.window.pixels)
     image = stretched(colors) if reads_bands else remembered_image(region, view.window, view.date)
     return MappedView(view, image, values, doubt)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,19 @@ def test_numbers_are_trained_judged_mapped_and_evaluated(region: Region, numbers
     done = lianet("evaluate", head, numbers, *options, "--json")
     assert "flatter" in done.err
     assert json.loads(done.out)["scores"]["mae"] == pytest.approx(np.abs(mapped - truth).mean(), rel=0.05)
+
+
+def test_what_follows_training_has_lines_of_its_own(
+    region: Region, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lianet_user.cli.console.LINE_AFTER", 0.0)
+    monkeypatch.setattr("lianet_user.cli.console.LINES_APART", 0.0)
+    head = tmp_path / "head.safetensors"
+    told = lianet("finetune", region.path, classes, "-o", head, "--date", "2017-02-16", *QUICK, "--picture", "--report").err
+    lines = re.findall(r"fine-tuning: (\d+)% in 0:\d\d(?:, about \d:\d\d left)?,? ?(.*)", told)
+    late = [(int(share), note) for share, note in lines if int(share) >= 70]
+    assert [note for _, note in late] == ["drawing", "writing the report", ""]
+    assert 70 <= late[0][0] < 90 <= late[1][0] < 100 == late[2][0]
 
 
 def test_labels_on_a_finer_grid_make_a_finer_map(region: Region, brightness: np.ndarray, tmp_path: Path) -> None:

@@ -132,8 +132,11 @@ def test_a_place_that_cannot_be_written_is_named(head: Head, labels: Labels, tmp
 
 
 def test_the_view_holds_what_the_head_answers_and_how_unsure_it_is(head: Head, labels: Labels) -> None:
-    mapped = map_view(head, labels)
+    told: list[tuple[int, int]] = []
+    mapped = map_view(head, labels, 64, lambda done, total: told.append((done, total)))
     assert mapped.view.window == Window(5, 5, 85, 116)
+    # 64 and 21 rows, 64 and 52 columns
+    assert told == [(done, 85 * 116) for done in (64 * 64, 64 * 116, 64 * 116 + 21 * 64, 85 * 116)]
     probabilities = head.answers(mapped.view.window).exp().numpy()
     assert np.array_equal(mapped.values, probabilities.argmax(0))
     assert np.array_equal(mapped.view.labels, labels.maps[0].values[5:90, 5:121])
